@@ -1,0 +1,49 @@
+# Everything sets itself up: each target makes .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS ?= dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-gpu test-packaging check format bench pico sprites clean
+
+help:  ## Show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(VENV)/.ready  ## Judge examples/images under five policies with the packaged model
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.ready  ## Run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready  ## Run the long suites
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-gpu: $(VENV)/.ready  ## Run what needs a CUDA device
+	$(BIN)/python -m pytest -m gpu --timeout 3600
+
+test-packaging: $(VENV)/.ready  ## Build the wheel, install it into a fresh environment, check from it
+	$(BIN)/python -m pytest -m packaging --timeout 900
+
+check: $(VENV)/.ready  ## Lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready  ## Compare side by side, as ratios
+	$(BIN)/python benchmarks/run.py
+
+pico: $(VENV)/.ready  ## Train the packaged model again (about half an hour on two cores)
+	$(BIN)/python train/pico/train.py --out runs/pico
+
+clean:  ## Remove the environment and what was built
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,126 @@
+"""What a backend is asked, and what it hands back. There is no decision in here (see ``verdict``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = [
+    "Assessment",
+    "AssessmentRequest",
+    "Failure",
+    "FailureKind",
+    "ModelIdentity",
+    "Rating",
+    "Reading",
+    "Timings",
+]
+
+
+class Rating(StrEnum):
+    """What the model says of one image under one policy."""
+
+    SAFE = "safe"
+    UNSAFE = "unsafe"
+    UNDECIDED = "undecided"
+
+
+class Reading(StrEnum):
+    """How much is read from the model: ``FAST`` scores, ``EXPLAIN`` also category and rationale."""
+
+    FAST = "fast"
+    EXPLAIN = "explain"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model answered. ``revision`` is a commit hash, or ``sha256:`` and the hash of the weights."""
+
+    id: str
+    revision: str | None = None
+    dialect: str = ""
+    dialect_version: str = ""
+    layout: str = ""
+    dtype: str | None = None
+    backend: str = ""
+    world: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class AssessmentRequest:
+    """One RGB picture (one frame of an image) under one policy."""
+
+    frame: PILImage
+    policy: ResolvedPolicy
+    reading: Reading = Reading.FAST
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Scores and text for one picture under one policy.
+
+    ``p_unsafe`` is P(unsafe) normalised over the labels safe and unsafe, in [0, 1]; ``None`` where the
+    server gives no probabilities (the rating then stands alone, nothing is invented). ``label_mass`` is
+    what all the dialect's labels got before normalising, ``p_undecided`` the share of that mass on the
+    label undecided (0 for dialects without one). ``rule_scores`` maps rule ids to P(rule | unsafe) when
+    ``scoring`` is ``"joint"`` (rules compete) and to the rule's own probability when ``"per_rule"``;
+    ``None`` when not read. ``category`` is a rule id, or ``None``.
+    """
+
+    rating: Rating
+    p_unsafe: float | None = None
+    label_mass: float | None = None
+    p_undecided: float = 0.0
+    rule_scores: Mapping[str, float] | None = None
+    scoring: Literal["joint", "per_rule"] = "joint"
+    reading: Reading = Reading.FAST
+    category: str | None = None
+    rationale: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form, for caches and logs."""
+        scores = None if self.rule_scores is None else dict(self.rule_scores)
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "rule_scores": scores,
+            "notes": list(self.notes),
+        }
+
+
+class FailureKind(StrEnum):
+    """Why there is no assessment."""
+
+    UNSCANNABLE = "unscannable"
+    REFUSED = "refused"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No assessment for this picture, and the reason in one sentence."""
+
+    kind: FailureKind
+    reason: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds spent on one image; a batch's model time is shared out evenly."""
+
+    decode: float = 0.0
+    model: float = 0.0
+    total: float = 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        return {name: round(getattr(self, name), 6) for name in self.__slots__}

@@ -1,0 +1,56 @@
+"""What runs a guard model: in this process, or on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from policyguard.backends.base import Backend
+from policyguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["Backend", "build_backend"]
+
+
+def build_backend(
+    model: str | None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    dialect: str | None = None,
+    policies: Sequence[ResolvedPolicy] = (),
+) -> Backend:
+    """The backend for ``model``, on ``base_url`` if given; loads no weights.
+
+    Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
+    and a ConfigurationError says how to name one.
+    """
+    from policyguard.backends.registry import resolve_model
+    from policyguard.dialects import get_dialect
+
+    if base_url is not None:
+        if model is None:
+            raise ConfigurationError(
+                f"which model on {base_url}?",
+                hint="give model=... or set POLICYGUARD_MODEL to its served name",
+            )
+        from policyguard.backends.remote import RemoteBackend
+
+        resolved = resolve_model(model)
+        return RemoteBackend(
+            base_url, model=model, api_key=api_key, dialect=get_dialect(dialect or resolved.dialect)
+        )
+    if model is None:
+        other = [policy.id for policy in policies if policy.world != "pictosafe"]
+        if other:
+            raise ConfigurationError(
+                f"policy '{other[0]}' needs a guard model, and none is configured "
+                "(the packaged model pico judges pictogram scenes only)",
+                hint="Guard(..., model='Qwen/Qwen3-VL-4B-Instruct') runs one here, base_url= uses a server; or set POLICYGUARD_MODEL. `policyguard models` lists guard models",
+            )
+        model = "pico"
+    from policyguard.backends.transformers import TransformersBackend
+
+    return TransformersBackend(model, dialect=None if dialect is None else get_dialect(dialect))

@@ -1,0 +1,46 @@
+"""What every backend is: something that assesses pictures under policies, one shape for local and remote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity
+
+if TYPE_CHECKING:
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["Backend"]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Runs one guard model. Thread-safe; usable as a context manager.
+
+    ``assess`` returns one result per request, in order. What goes wrong with one request is a
+    ``Failure`` in its place; what is wrong with the set-up raises a ``UsageError``, at first sight.
+    ``preferred_batch`` is how many requests the backend likes to get at once.
+    """
+
+    preferred_batch: int
+
+    @property
+    def model(self) -> ModelIdentity: ...
+
+    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]: ...
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]: ...
+
+    def accept(self, policy: ResolvedPolicy) -> None:
+        """Raise a UsageError if this model cannot be asked about ``policy``; cheap, loads nothing."""
+        ...
+
+    def warm(self) -> None:
+        """Load what is loaded lazily."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...

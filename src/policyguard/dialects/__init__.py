@@ -1,0 +1,39 @@
+"""How each model family is spoken to."""
+
+from __future__ import annotations
+
+from policyguard.dialects.base import PICTURE, Answer, Dialect, Layout, Message, Picture, Prompt
+from policyguard.dialects.pico import PicoDialect
+from policyguard.dialects.safeguard import SafeguardDialect
+from policyguard.errors import ConfigurationError
+
+__all__ = [
+    "PICTURE",
+    "Answer",
+    "Dialect",
+    "Layout",
+    "Message",
+    "PicoDialect",
+    "Picture",
+    "Prompt",
+    "SafeguardDialect",
+    "dialect_names",
+    "get_dialect",
+]
+
+_DIALECTS = {dialect.name: dialect for dialect in (SafeguardDialect, PicoDialect)}
+
+
+def dialect_names() -> tuple[str, ...]:
+    """The known dialects, sorted."""
+    return tuple(sorted(_DIALECTS))
+
+
+def get_dialect(name: str) -> Dialect:
+    """The dialect called ``name``. Raises ConfigurationError for an unknown one."""
+    try:
+        return _DIALECTS[name]()
+    except KeyError:
+        raise ConfigurationError(
+            f"there is no dialect '{name}'", hint=f"choose one of: {', '.join(dialect_names())}"
+        ) from None

@@ -1,0 +1,97 @@
+"""A dialect says how one model family is spoken to: layout, verdict position, label texts, parser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from policyguard.assessment import Rating
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["PICTURE", "Answer", "Dialect", "Layout", "Message", "Picture", "Prompt"]
+
+Layout = Literal["policy-first", "image-first"]
+
+
+class Picture:
+    """Marks the place of the picture in a message."""
+
+    def __repr__(self) -> str:
+        return "<picture>"
+
+
+PICTURE = Picture()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat turn; ``parts`` are texts and, at most once in a whole prompt, the picture."""
+
+    role: Literal["system", "user"]
+    parts: tuple[str | Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request, ready for any backend.
+
+    The assistant's turn is ``prefill + rating + ...``. For an unsafe rating it goes on with
+    ``category_prefill + category``. So one forward pass over
+    ``prefill + <unsafe label> + category_prefill`` gives both P(rating) at the end of ``prefill`` and
+    P(category | unsafe) at the end: a causal model's earlier logits do not see what follows.
+
+    Args:
+        messages: the chat turns before the assistant's.
+        prefill: what the assistant has already said where the rating is read.
+        ratings: label text -> rating; labels differ in their first token.
+        category_prefill: what stands between the label unsafe and the category.
+        categories: label text -> rule id; labels differ in their first token. Empty: none to read.
+        max_new_tokens: bound on what an explain reading decodes.
+    """
+
+    messages: tuple[Message, ...]
+    prefill: str
+    ratings: Mapping[str, Rating]
+    category_prefill: str
+    categories: Mapping[str, str]
+    max_new_tokens: int = 256
+
+    def label(self, rating: Rating) -> str:
+        """The label text of ``rating``."""
+        return next(text for text, value in self.ratings.items() if value is rating)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A full answer, read by the dialect's one strict rule. ``category`` is a rule id or ``None``."""
+
+    rating: Rating
+    category: str | None = None
+    rationale: str | None = None
+
+
+class Dialect(Protocol):
+    """How one model family is spoken to. Implementations hold no state."""
+
+    name: str
+    version: str
+    layout: Layout
+    world: str | None
+    """The only ``world`` this dialect's models can judge; ``None`` for photographs and everything else."""
+
+    def render(self, policy: ResolvedPolicy) -> Prompt:
+        """The request for ``policy``. Raises ConfigurationError if it cannot be put to these models."""
+        ...
+
+    def precheck(self, frame: PILImage) -> str | None:
+        """A reason why this picture is UNDECIDED whatever the model would say, or ``None``."""
+        ...
+
+    def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
+        """Read a whole answer, ``prefill`` included. Raises AnswerError unless it holds one verdict."""
+        ...

@@ -1,0 +1,115 @@
+"""The ``pico`` dialect: how the packaged toy guard is spoken to.
+
+pico reads nothing but the lists of a PictoSafe policy, in a line of its own small language:
+``" A no any weapons, knife. fine museum exhibits of weapons. B exempt."``; it answers
+``" unsafe A dagger"``, ``" safe"`` or ``" undecided"``. Titles and descriptions are not shown to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, ClassVar
+
+from policyguard.assessment import Rating
+from policyguard.dialects.base import PICTURE, Answer, Layout, Message, Prompt
+from policyguard.errors import AnswerError, ConfigurationError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["PicoDialect", "render_rules"]
+
+MAX_RULES = 8
+"""As many rules as pico was trained to tell apart."""
+
+
+def render_rules(rules: Iterable[tuple[str, Iterable[str], Iterable[str]]]) -> str:
+    """The text pico reads, from (status, unsafe items, safe items) of each rule in order."""
+    lines = []
+    for key, (status, unsafe, safe) in zip(ascii_uppercase, rules, strict=False):
+        if status == "exempt":
+            lines.append(f" {key} exempt.")
+        elif status == "sensitive":
+            lines.append(f" {key} no {', '.join([*unsafe, *safe])}.")
+        else:
+            fine = ", ".join(safe)
+            lines.append(f" {key} no {', '.join(unsafe)}." + (f" fine {fine}." if fine else ""))
+    return "".join(lines)
+
+
+class PicoDialect:
+    """See the module's docstring."""
+
+    name: ClassVar[str] = "pico"
+    version: ClassVar[str] = "1"
+    world: ClassVar[str | None] = "pictosafe"
+    layout: Layout = "policy-first"
+
+    def render(self, policy: ResolvedPolicy) -> Prompt:
+        """Raises ConfigurationError for another world, too many rules, or words pico never learnt."""
+        _require_readable(policy)
+        text = render_rules((rule.status, rule.unsafe, rule.safe) for rule in policy.rules)
+        return Prompt(
+            messages=(Message("system", (text,)), Message("user", (PICTURE,))),
+            prefill="",
+            ratings={f" {rating}": rating for rating in Rating},
+            category_prefill="",
+            categories={f" {key}": rule for key, rule in policy.keys.items()},
+            max_new_tokens=12,
+        )
+
+    def precheck(self, frame: PILImage) -> str | None:
+        """PictoSafe scenes are square; anything else is outside pico's world."""
+        width, height = frame.size
+        if width != height:
+            return f"pico judges square pictogram scenes only; this picture is {width} x {height}"
+        return None
+
+    def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
+        """Read ``safe``, ``undecided`` or ``unsafe KEY name...``. Raises AnswerError on anything else."""
+        from policyguard.bench.pictosafe.world import NAMES
+
+        rating, *rest = text.split(" ")[1:] if text.startswith(" ") else [""]
+        if rating not in {str(member) for member in Rating}:
+            raise AnswerError(f"pico's answer does not begin with a rating: {text[:80]!r}")
+        if rating != "unsafe":
+            if rest:
+                raise AnswerError(f"pico's answer goes on after '{rating}': {text[:80]!r}")
+            return Answer(Rating(rating))
+        if not rest or rest[0] not in policy.keys or not set(rest[1:]) <= set(NAMES):
+            raise AnswerError(f"pico's answer is not 'unsafe', a rule and pictograms: {text[:80]!r}")
+        shown = ", ".join(rest[1:])
+        return Answer(Rating.UNSAFE, policy.keys[rest[0]], f"The scene shows {shown}." if shown else None)
+
+
+def _require_readable(policy: ResolvedPolicy) -> None:
+    from policyguard.bench.pictosafe.language import parse_item
+
+    if policy.world != PicoDialect.world:
+        raise ConfigurationError(
+            f"pico judges pictogram scenes under policies of 'world: pictosafe' and nothing else; "
+            f"policy '{policy.id}' is not one",
+            hint="name a guard model such as model='Qwen/Qwen3-VL-4B-Instruct', or set POLICYGUARD_MODEL",
+        )
+    if len(policy.rules) > MAX_RULES:
+        raise ConfigurationError(
+            f"pico reads at most {MAX_RULES} rules and policy '{policy.id}' has {len(policy.rules)}",
+            hint="split it: Guard(policy=[first, second]) blocks what either of them blocks",
+        )
+    problems = []
+    for rule in policy.rules:
+        if rule.status != "exempt" and not rule.unsafe:
+            problems.append(f"rule '{rule.id}' lists nothing under 'unsafe', and pico reads no descriptions")
+        for item in (*rule.unsafe, *rule.safe):
+            try:
+                parse_item(item)
+            except ValueError as error:
+                problems.append(f"rule '{rule.id}': {error}")
+    if problems:
+        raise ConfigurationError(
+            f"pico cannot read policy '{policy.id}': " + "; ".join(problems),
+            hint="docs/pictosafe.md lists the pictograms, the groups and the wordings that it knows",
+        )

@@ -1,0 +1,325 @@
+"""Guard: policy + backend + settings; the one door.
+
+A check goes source -> images.decode -> backend.assess -> verdict.decide, once per frame and policy, and
+the worst answer wins. What is wrong with one image becomes an outcome of that image; what is wrong with
+the set-up raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Reading, Timings
+from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError, UsageError
+from policyguard.verdict import Decision, Evidence, Verdict, combine, decide
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from policyguard.backends.base import Backend
+    from policyguard.images import Image
+    from policyguard.policy import Policy, ResolvedPolicy
+
+    PolicyLike: TypeAlias = str | Path | Policy | ResolvedPolicy
+
+__all__ = ["Guard", "Progress"]
+
+Progress = Callable[[int, int | None], None]
+"""Called with the number of images done and, where it is known, how many there are."""
+
+
+class Guard:
+    """Checks images against one policy, or against several that must all allow.
+
+    Args:
+        policy: a packaged name (``"pictosafe/l3"``), a path, a ``Policy`` or ``ResolvedPolicy``, or a list.
+        model: alias, hub id or local path of a guard model, run in this process. Default: POLICYGUARD_MODEL;
+            without one, pico for PictoSafe policies and a ConfigurationError for all others.
+        base_url: an OpenAI-compatible server that runs ``model``. Default: POLICYGUARD_BASE_URL.
+        api_key: for that server. Default: POLICYGUARD_API_KEY.
+        backend: a built backend, shared between guards; excludes ``model`` and ``base_url``.
+        dialect: name of the dialect to speak; default: the model's own.
+        explain: also read category and rationale (slower: the answer is decoded).
+
+    Weights load on first use or in ``warm``. A Guard is thread-safe and a context manager.
+    Raises PolicyError for a bad policy and ConfigurationError for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyLike | Sequence[PolicyLike],
+        *,
+        model: str | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        backend: Backend | None = None,
+        dialect: str | None = None,
+        explain: bool = False,
+    ) -> None:
+        self.policies = _resolve_all(policy)
+        self.explain = explain
+        if backend is not None:
+            if model or base_url or dialect:
+                raise ConfigurationError("give either a backend or model, base_url and dialect, not both")
+            self.backend, self._owns_backend = backend, False
+        else:
+            from policyguard.backends import build_backend
+
+            self.backend = build_backend(
+                model or os.environ.get("POLICYGUARD_MODEL") or None,
+                base_url=base_url or os.environ.get("POLICYGUARD_BASE_URL") or None,
+                api_key=api_key or os.environ.get("POLICYGUARD_API_KEY") or None,
+                dialect=dialect,
+                policies=self.policies,
+            )
+            self._owns_backend = True
+        for resolved in self.policies:
+            self.backend.accept(resolved)
+
+    def with_policy(self, policy: PolicyLike | Sequence[PolicyLike]) -> Guard:
+        """A guard with another policy and the same backend: nothing is loaded again."""
+        return Guard(policy, backend=self.backend, explain=self.explain)
+
+    def warm(self) -> Self:
+        """Load the model now instead of on the first check."""
+        self.backend.warm()
+        return self
+
+    def close(self) -> None:
+        """Free the backend, if this guard built it."""
+        if self._owns_backend:
+            self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def check(self, image: object, *, explain: bool | None = None) -> Verdict:
+        """Judge one image: a path, bytes, a PIL image, a data URI or a numpy array.
+
+        What is wrong with the image is the verdict's outcome. Raises UsageError when the set-up is wrong.
+        """
+        return self._judge([self._open(image)], explain=explain)[0]
+
+    async def acheck(self, image: object, *, explain: bool | None = None) -> Verdict:
+        """``check``, without blocking the event loop."""
+        return (await self._ajudge([await asyncio.to_thread(self._open, image)], explain=explain))[0]
+
+    def check_many(
+        self,
+        images: Iterable[object],
+        *,
+        explain: bool | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Verdict]:
+        """Judge many images, lazily, in input order.
+
+        Images are decoded while the model runs; at most four backend batches are read ahead, so a generator
+        of a million images never piles up in memory. ``progress`` is called after each verdict.
+        """
+        size = max(1, self.backend.preferred_batch)
+        total = len(images) if isinstance(images, Sequence) else None
+        source = iter(images)
+        done = 0
+        with ThreadPoolExecutor(2, thread_name_prefix="policyguard-decode") as pool:
+            ahead: deque[Future[_Opened]] = deque()
+            try:
+                while True:
+                    ahead.extend(
+                        pool.submit(self._open, item) for item in islice(source, 4 * size - len(ahead))
+                    )
+                    batch = [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
+                    if not batch:
+                        return
+                    for verdict in self._judge(batch, explain=explain):
+                        done += 1
+                        if progress is not None:
+                            progress(done, total)
+                        yield verdict
+            finally:
+                for waiting in ahead:
+                    waiting.cancel()
+
+    async def acheck_many(
+        self,
+        images: Iterable[object] | AsyncIterable[object],
+        *,
+        explain: bool | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncIterator[Verdict]:
+        """``check_many`` for event loops; takes plain and asynchronous iterables."""
+        size = max(1, self.backend.preferred_batch)
+        total = len(images) if isinstance(images, Sequence) else None
+        done = 0
+        async for batch in _batches(images, size):
+            opened = await asyncio.gather(*(asyncio.to_thread(self._open, item) for item in batch))
+            for verdict in await self._ajudge(opened, explain=explain):
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+                yield verdict
+
+    def _open(self, source: object) -> _Opened:
+        from policyguard.images import decode, describe
+
+        started = perf_counter()
+        sample = all(policy.frames == "sample" for policy in self.policies)
+        try:
+            image: Image | Failure = decode(source, frames="sample" if sample else "all")
+        except ImageError as error:
+            image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
+        return _Opened(describe(source), image, perf_counter() - started)
+
+    def _requests(self, opened: Sequence[_Opened], explain: bool | None) -> list[AssessmentRequest]:
+        reading = Reading.EXPLAIN if (self.explain if explain is None else explain) else Reading.FAST
+        return [
+            AssessmentRequest(frame, policy, reading)
+            for item in opened
+            if not isinstance(item.image, Failure)
+            for policy in self.policies
+            for frame in item.image.frames
+        ]
+
+    def _judge(self, opened: Sequence[_Opened], *, explain: bool | None) -> list[Verdict]:
+        requests = self._requests(opened, explain)
+        started = perf_counter()
+        results = _guarded(partial(self.backend.assess, requests), len(requests)) if requests else []
+        return self._verdicts(opened, requests, results, perf_counter() - started)
+
+    async def _ajudge(self, opened: Sequence[_Opened], *, explain: bool | None) -> list[Verdict]:
+        requests = self._requests(opened, explain)
+        started = perf_counter()
+        try:
+            results: Sequence[Assessment | Failure] = await self.backend.aassess(requests) if requests else []
+        except Exception as error:
+            results = _failures(error, len(requests))
+        return self._verdicts(opened, requests, _complete(results, len(requests)), perf_counter() - started)
+
+    def _verdicts(
+        self,
+        opened: Sequence[_Opened],
+        requests: Sequence[AssessmentRequest],
+        results: Sequence[Assessment | Failure],
+        seconds: float,
+    ) -> list[Verdict]:
+        share = seconds / max(1, len(requests))
+        pairs = iter(zip(requests, results, strict=True))
+        verdicts = []
+        for item in opened:
+            if isinstance(item.image, Failure):
+                decisions = [decide(policy, item.image) for policy in self.policies]
+            else:
+                asked = list(islice(pairs, len(item.image.frames) * len(self.policies)))
+                decisions = [decide(request.policy, result) for request, result in asked]
+            verdicts.append(self._verdict(item, combine(decisions), requests, share))
+        return verdicts
+
+    def _verdict(
+        self, item: _Opened, decision: Decision, requests: Sequence[AssessmentRequest], share: float
+    ) -> Verdict:
+        image = None if isinstance(item.image, Failure) else item.image
+        frames = len(image.frames) if image else 0
+        model_seconds = share * frames * len(self.policies)
+        evidence = Evidence(
+            policies=tuple(
+                {"id": policy.id, "version": policy.version, "fingerprint": policy.fingerprint}
+                for policy in self.policies
+            ),
+            model=self.backend.model,
+            reading=requests[0].reading if requests else Reading.FAST,
+            image_sha256=image.sha256 if image else None,
+            size=image.size if image else None,
+            frames=frames,
+            label_mass=decision.label_mass,
+            scoring=decision.scoring,
+            notes=(*(image.notes if image else ()), *decision.notes),
+            timings=Timings(item.seconds, model_seconds, item.seconds + model_seconds),
+        )
+        return Verdict(
+            source=item.source,
+            outcome=decision.outcome,
+            action=decision.action,
+            score=decision.score,
+            findings=decision.findings,
+            rationale=decision.rationale,
+            reason=decision.reason,
+            evidence=evidence,
+            degraded=decision.degraded,
+            partial=image.partial if image else False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    source: str
+    image: Image | Failure
+    seconds: float
+
+
+def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
+    from policyguard.policy import Policy, ResolvedPolicy, load_policy
+
+    given = list(policy) if isinstance(policy, (list, tuple)) else [policy]
+    if not given:
+        raise ConfigurationError("a guard needs at least one policy")
+    resolved = []
+    for item in given:
+        if isinstance(item, ResolvedPolicy):
+            resolved.append(item)
+        else:
+            resolved.append((item if isinstance(item, Policy) else load_policy(item)).resolve())
+    return tuple(resolved)
+
+
+def _guarded(
+    assess: Callable[[], Sequence[Assessment | Failure]], expected: int
+) -> Sequence[Assessment | Failure]:
+    """Run a backend so that whatever it raises about the images becomes their outcome."""
+    try:
+        return _complete(assess(), expected)
+    except Exception as error:
+        return _failures(error, expected)
+
+
+def _failures(error: Exception, expected: int) -> list[Assessment | Failure]:
+    if isinstance(error, UsageError):
+        raise error
+    retryable = isinstance(error, PolicyGuardError) and error.retryable
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return [Failure(FailureKind.ERROR, reason, retryable)] * expected
+
+
+def _complete(results: Sequence[Assessment | Failure], expected: int) -> Sequence[Assessment | Failure]:
+    if len(results) == expected:
+        return results
+    reason = f"the backend gave {len(results)} results for {expected} requests"
+    return [Failure(FailureKind.ERROR, reason)] * expected
+
+
+async def _batches(
+    images: Iterable[object] | AsyncIterable[object], size: int
+) -> AsyncIterator[list[object]]:
+    if isinstance(images, AsyncIterable):
+        batch: list[object] = []
+        async for image in images:
+            batch.append(image)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        return
+    source = iter(images)
+    while batch := list(islice(source, size)):
+        yield batch

@@ -1,0 +1,115 @@
+"""For your own test suite: a backend that answers what you tell it to, through the real Guard.
+
+from policyguard import Guard
+from policyguard.testing import FakeBackend
+
+guard = Guard(policy="safeedit/l3", backend=FakeBackend(0.97))
+assert not guard.check("any.png").allowed
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Rating
+
+if TYPE_CHECKING:
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["FakeBackend"]
+
+Answer: TypeAlias = float | Assessment | Failure | Exception
+"""A score P(unsafe), a whole assessment, a failure, or an exception to raise."""
+
+
+class FakeBackend:
+    """A Backend without a model.
+
+    Args:
+        answer: the answer to every request, or a function from request to answer.
+        rules: P(rule | unsafe) for scores given as numbers; default: all on the first not exempt.
+        delay: seconds to sleep per call of ``assess``.
+        preferred_batch: see ``Backend``.
+
+    ``enqueue`` puts answers before it, used up one per request. ``requests`` holds the last 1,000 requests.
+    """
+
+    def __init__(
+        self,
+        answer: Answer | Callable[[AssessmentRequest], Answer] = 0.0,
+        *,
+        rules: dict[str, float] | None = None,
+        delay: float = 0.0,
+        preferred_batch: int = 4,
+    ) -> None:
+        self.answer = answer
+        self.rules = rules
+        self.delay = delay
+        self.preferred_batch = preferred_batch
+        self.requests: deque[AssessmentRequest] = deque(maxlen=1000)
+        self.calls = 0
+        self.closed = False
+        self._queue: deque[Answer] = deque()
+        self._lock = threading.Lock()
+
+    def enqueue(self, *answers: Answer) -> Self:
+        """Answer the next requests with ``answers``, in order."""
+        self._queue.extend(answers)
+        return self
+
+    @property
+    def model(self) -> ModelIdentity:
+        return ModelIdentity("fake", revision="0", dialect="fake", dialect_version="0", backend="fake")
+
+    def accept(self, policy: ResolvedPolicy) -> None:
+        """Every policy can be asked about."""
+
+    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
+        if self.delay:
+            time.sleep(self.delay)
+        with self._lock:
+            self.calls += 1
+            self.requests.extend(requests)
+            answers = [self._next(request) for request in requests]
+        return [self._result(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
+        import asyncio
+
+        return await asyncio.to_thread(self.assess, requests)
+
+    def warm(self) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _next(self, request: AssessmentRequest) -> Answer:
+        if self._queue:
+            return self._queue.popleft()
+        return self.answer(request) if callable(self.answer) else self.answer
+
+    def _result(self, request: AssessmentRequest, answer: Answer) -> Assessment | Failure:
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, Assessment | Failure):
+            return answer
+        first = next((rule.id for rule in request.policy.rules if rule.status != "exempt"), None)
+        return Assessment(
+            rating=Rating.UNSAFE if answer >= 0.5 else Rating.SAFE,
+            p_unsafe=answer,
+            label_mass=1.0,
+            rule_scores=self.rules if self.rules is not None else ({first: 1.0} if first else {}),
+            reading=request.reading,
+            rationale="scripted" if request.reading == "explain" else None,
+        )

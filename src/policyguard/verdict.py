@@ -1,0 +1,357 @@
+"""The verdict on one image, and the one rule that decides it.
+
+``decide`` judges one picture (one frame) under one policy and is pure; ``combine`` takes the worst of
+several. Nothing else in the package turns scores into actions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from policyguard.assessment import Assessment, Failure, ModelIdentity, Rating, Reading, Timings
+from policyguard.errors import PolicyViolation
+
+if TYPE_CHECKING:
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["Action", "Decision", "Evidence", "Finding", "Outcome", "Verdict", "combine", "decide"]
+
+
+class Action(StrEnum):
+    """What the policy says to do: ``ALLOW`` < ``FLAG`` < ``BLOCK``."""
+
+    ALLOW = "allow"
+    FLAG = "flag"
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """0 for allow, 1 for flag, 2 for block."""
+        return list(Action).index(self)
+
+
+class Outcome(StrEnum):
+    """What was found, from best to worst."""
+
+    COMPLIES = "complies"
+    UNDECIDED = "undecided"
+    REFUSED = "refused"
+    UNSCANNABLE = "unscannable"
+    ERROR = "error"
+    VIOLATES = "violates"
+
+    @property
+    def judged(self) -> bool:
+        """Whether the image was judged: it complies or it violates."""
+        return self in (Outcome.COMPLIES, Outcome.VIOLATES)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that the image breaks, or (``violates=False``) the rule it comes closest to breaking.
+
+    ``score`` is r_k in [0, 1] (see ``decide``), ``None`` where the model gives no scores.
+    ``attributed`` is False when no rule is over its own threshold and this is merely the best-scoring one.
+    """
+
+    rule: str
+    title: str
+    violates: bool
+    score: float | None
+    action: Action
+    policy: str
+    attributed: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What ``decide`` found for one picture under one policy.
+
+    ``degraded``: it could not be judged, and the policy's ``outcomes`` do not block it all the same.
+    """
+
+    outcome: Outcome
+    action: Action
+    score: float | None = None
+    findings: tuple[Finding, ...] = ()
+    rationale: str | None = None
+    reason: str | None = None
+    label_mass: float | None = None
+    scoring: str | None = None
+    notes: tuple[str, ...] = ()
+    degraded: bool = False
+
+
+def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
+    """Decide on one picture. The rule, in order:
+
+    1. A ``Failure`` has the outcome of its kind.
+    2. UNDECIDED if the model rates it so; if ``label_mass`` is under ``policy.min_label_mass``; or if
+       p_unsafe lies in ``policy.undecided_band`` (both ends included).
+    3. Rule scores: joint dialects r_k = p_unsafe * P(k | unsafe), per-rule dialects r_k = P(k) with
+       p_unsafe their maximum. The share of ``exempt`` rules is taken out of p_unsafe first.
+    4. A rule violates iff r_k >= its own threshold, where it sets one. The image violates iff
+       p_unsafe >= the policy's threshold or any rule violates. Without scores the rating decides.
+    5. A violation's action is the most severe among the rules it is attributed to: the violating ones,
+       else (the best-scoring rule, reported with ``attributed=False``) the policy's default action.
+    6. ``policy.outcomes`` gives the action of every other outcome.
+
+    A score that is not a number in [0, 1] is an ERROR, never a guess.
+    """
+    if isinstance(result, Failure):
+        return _unjudged(policy, Outcome(result.kind.value), result.reason)
+    if (fault := _fault(result)) is not None:
+        return _unjudged(policy, Outcome.ERROR, fault)
+
+    scores = _rule_scores(policy, result)
+    if (
+        scores is None
+        and any(rule.threshold is not None for rule in policy.rules)
+        and result.p_unsafe is not None
+    ):
+        return _unjudged(
+            policy, Outcome.ERROR, "the policy sets thresholds on rules and the model gave no rule scores"
+        )
+    p_unsafe, notes = _without_exempt(policy, result, scores)
+
+    undecided = _undecided(policy, result, p_unsafe)
+    common: dict[str, Any] = {
+        "score": p_unsafe,
+        "rationale": result.rationale,
+        "label_mass": result.label_mass,
+        "scoring": result.scoring,
+        "notes": (*result.notes, *notes),
+    }
+    if undecided is not None:
+        return _unjudged(policy, Outcome.UNDECIDED, undecided, **common)
+
+    findings = _violating(policy, scores)
+    over = result.rating is Rating.UNSAFE if p_unsafe is None else p_unsafe >= policy.threshold
+    if findings:
+        action = max((finding.action for finding in findings), key=lambda action: action.severity)
+        return Decision(Outcome.VIOLATES, action, findings=findings, **common)
+    best = _best(policy, result, scores, violates=over)
+    if over:
+        return Decision(Outcome.VIOLATES, policy.action, findings=best, **common)
+    return Decision(Outcome.COMPLIES, policy.outcomes[Outcome.COMPLIES], findings=best, **common)
+
+
+def combine(decisions: Sequence[Decision]) -> Decision:
+    """The worst of several decisions: most severe action, then worst outcome, then highest score.
+
+    Findings that violate are kept from all of them, the highest score per rule and policy. ``score`` is the
+    maximum over the decisions. Raises ValueError on an empty sequence: nothing judged is never fine.
+    """
+    worst = max(decisions, key=lambda d: (d.action.severity, list(Outcome).index(d.outcome), d.score or 0.0))
+    if len(decisions) == 1:
+        return worst
+    by_rule: dict[tuple[str, str], Finding] = {}
+    for finding in (finding for decision in decisions for finding in decision.findings if finding.violates):
+        known = by_rule.get((finding.policy, finding.rule))
+        if known is None or (finding.score or 0.0) > (known.score or 0.0):
+            by_rule[finding.policy, finding.rule] = finding
+    scores = [decision.score for decision in decisions if decision.score is not None]
+    return Decision(
+        worst.outcome,
+        worst.action,
+        score=max(scores, default=None),
+        findings=_by_score(by_rule.values()) or worst.findings,
+        rationale=worst.rationale,
+        reason=worst.reason,
+        label_mass=worst.label_mass,
+        scoring=worst.scoring,
+        notes=tuple(dict.fromkeys(note for decision in decisions for note in decision.notes)),
+        degraded=any(decision.degraded for decision in decisions),
+    )
+
+
+def _unjudged(policy: ResolvedPolicy, outcome: Outcome, reason: str, **common: Any) -> Decision:
+    action = policy.outcomes[outcome]
+    return Decision(outcome, action, reason=reason, degraded=action is not Action.BLOCK, **common)
+
+
+def _fault(result: Assessment) -> str | None:
+    numbers = [result.p_unsafe, result.label_mass, result.p_undecided, *(result.rule_scores or {}).values()]
+    # `not 0 <= x` rather than `x < 0`: a NaN fails every comparison and must not slip through.
+    wrong = [x for x in numbers if x is not None and not 0.0 <= x <= 1.0 + 1e-6]
+    return f"the model's scores are not probabilities: {wrong[0]!r}" if wrong else None
+
+
+def _rule_scores(policy: ResolvedPolicy, result: Assessment) -> dict[str, float] | None:
+    if result.rule_scores is None or result.p_unsafe is None:
+        return None
+    factor = result.p_unsafe if result.scoring == "joint" else 1.0
+    return {rule.id: factor * result.rule_scores.get(rule.id, 0.0) for rule in policy.rules}
+
+
+def _without_exempt(
+    policy: ResolvedPolicy, result: Assessment, scores: dict[str, float] | None
+) -> tuple[float | None, tuple[str, ...]]:
+    """p_unsafe less what the model put on exempt rules; their scores become 0 in ``scores``."""
+    exempt = [rule.id for rule in policy.rules if rule.status == "exempt"]
+    if scores is None or not exempt:
+        return result.p_unsafe, ()
+    taken = {rule: scores[rule] for rule in exempt if scores[rule] > 0.0}
+    scores.update(dict.fromkeys(exempt, 0.0))
+    if result.scoring == "per_rule":
+        return max(scores.values(), default=0.0), ()
+    assert result.p_unsafe is not None  # scores exist only beside it
+    notes = tuple(
+        f"{share:.3f} of the score lies on exempt rule '{rule}' and is taken out"
+        for rule, share in taken.items()
+        if share >= 0.005
+    )
+    return max(0.0, result.p_unsafe - sum(taken.values())), notes
+
+
+def _undecided(policy: ResolvedPolicy, result: Assessment, p_unsafe: float | None) -> str | None:
+    if result.rating is Rating.UNDECIDED:
+        return result.notes[0] if result.notes else "the model answers that it cannot decide"
+    if result.p_undecided >= 0.5:
+        return f"the model puts {result.p_undecided:.2f} on being undecided"
+    if result.label_mass is not None and result.label_mass < policy.min_label_mass:
+        return f"the model puts only {result.label_mass:.2f} on its labels (floor {policy.min_label_mass:g})"
+    band = policy.undecided_band
+    if band is not None and p_unsafe is not None and band[0] <= p_unsafe <= band[1]:
+        return f"the score {p_unsafe:.2f} lies in the policy's undecided band {band[0]:g} to {band[1]:g}"
+    return None
+
+
+def _violating(policy: ResolvedPolicy, scores: Mapping[str, float] | None) -> tuple[Finding, ...]:
+    """The rules over their own threshold; for rules that set none, over the policy's."""
+    if scores is None:
+        return ()
+    found = []
+    for rule in policy.rules:
+        threshold = policy.threshold if rule.threshold is None else rule.threshold
+        if rule.status != "exempt" and scores[rule.id] >= threshold:
+            found.append(_finding(policy, rule.id, scores[rule.id], violates=True))
+    return _by_score(found)
+
+
+def _best(
+    policy: ResolvedPolicy, result: Assessment, scores: Mapping[str, float] | None, *, violates: bool
+) -> tuple[Finding, ...]:
+    candidates = [rule.id for rule in policy.rules if rule.status != "exempt"]
+    if scores is not None:
+        best = max(candidates, key=lambda rule: scores[rule], default=None)
+        return (
+            ()
+            if best is None
+            else (_finding(policy, best, scores[best], violates=violates, attributed=False),)
+        )
+    if result.category is not None and result.category in candidates:
+        return (_finding(policy, result.category, result.p_unsafe, violates=violates, attributed=False),)
+    return ()
+
+
+def _finding(
+    policy: ResolvedPolicy, rule_id: str, score: float | None, *, violates: bool, attributed: bool = True
+) -> Finding:
+    rule = policy.rule(rule_id)
+    return Finding(rule.id, rule.title, violates, score, rule.action or policy.action, policy.id, attributed)
+
+
+def _by_score(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: -(finding.score or 0.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the verdict rests on. Holds no picture: hashes, names, numbers."""
+
+    policies: tuple[Mapping[str, str], ...]
+    model: ModelIdentity
+    reading: Reading
+    image_sha256: str | None = None
+    size: tuple[int, int] | None = None
+    frames: int = 0
+    label_mass: float | None = None
+    scoring: str | None = None
+    notes: tuple[str, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "policies": [dict(policy) for policy in self.policies],
+            "model": self.model.to_dict(),
+            "reading": self.reading,
+            "image_sha256": self.image_sha256,
+            "size": None if self.size is None else list(self.size),
+            "frames": self.frames,
+            "label_mass": self.label_mass,
+            "scoring": self.scoring,
+            "notes": list(self.notes),
+            "timings": self.timings.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of one check.
+
+    ``score`` is P(unsafe | image, policy) in [0, 1], or ``None`` when there is none. ``degraded`` marks an
+    image that was let through or flagged though it could not be judged; ``partial`` one of which only some
+    frames were looked at; ``cached`` one whose scores were not asked for anew.
+    """
+
+    source: str
+    outcome: Outcome
+    action: Action
+    score: float | None
+    findings: tuple[Finding, ...]
+    rationale: str | None
+    reason: str | None
+    evidence: Evidence
+    degraded: bool = False
+    partial: bool = False
+    cached: bool = False
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the image may pass: the action is not ``BLOCK``."""
+        return self.action is not Action.BLOCK
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Verdict is neither true nor false: ask for verdict.allowed")
+
+    def raise_for_block(self) -> Verdict:
+        """Raise PolicyViolation if the image is blocked, for whatever reason; else return the verdict."""
+        if not self.allowed:
+            raise PolicyViolation(self)
+        return self
+
+    def summary(self) -> str:
+        """One line for people: source, action, outcome and why."""
+        titles = ", ".join(finding.title for finding in self.findings if finding.violates)
+        why = self.reason or (titles and f"breaks: {titles}") or ""
+        score = "" if self.score is None else f", score {self.score:.2f}"
+        return f"{self.source}: {self.action} ({self.outcome}{score})" + (f" - {why}" if why else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A stable, JSON-ready form; docs/verdict.md lists its fields."""
+        return {
+            "source": self.source,
+            "outcome": self.outcome,
+            "action": self.action,
+            "allowed": self.allowed,
+            "score": self.score,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "rationale": self.rationale,
+            "reason": self.reason,
+            "degraded": self.degraded,
+            "partial": self.partial,
+            "cached": self.cached,
+            "evidence": self.evidence.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """``to_dict`` as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,219 @@
+"""One strict rule: exactly one verdict, in its place; anything else is an error."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from policyguard.assessment import Rating
+from policyguard.dialects import PICTURE, PicoDialect, SafeguardDialect, get_dialect
+from policyguard.errors import AnswerError, ConfigurationError
+from policyguard.policy import Policy, ResolvedPolicy, load_policy
+
+
+def house(**changes: Any) -> ResolvedPolicy:
+    rules = [
+        {"id": "arms", "title": "Arms", "unsafe": ["any weapons"], "safe": ["museum exhibits of weapons"]},
+        {"id": "drink", "title": "Drink", "unsafe": ["alcohol"]},
+    ]
+    data = {"id": "house", "version": "1.0.0", "title": "House", "world": "pictosafe", "rules": rules}
+    return Policy.from_dict(data | changes).resolve()
+
+
+def answer(**changes: Any) -> str:
+    return json.dumps(
+        {"rating": "unsafe", "category": "A", "rationale": "A dagger lies on a table."} | changes
+    )
+
+
+def test_safeguard_reads_a_whole_answer() -> None:
+    read = SafeguardDialect().parse(answer(), house())
+    assert (Rating.UNSAFE, "arms", "A dagger lies on a table.") == (
+        read.rating,
+        read.category,
+        read.rationale,
+    )
+
+
+@pytest.mark.parametrize("word", ["safe", "unsafe", " unsafe\n"])
+def test_safeguard_reads_the_bare_word(word: str) -> None:
+    assert Rating(word.strip()) is SafeguardDialect().parse(word, house()).rating
+
+
+TRAPS = [
+    "",
+    " ",
+    "Safe",
+    "SAFE",
+    "Unsafe",
+    "unsafe.",
+    "safe!",
+    "not safe",
+    "Not safe",
+    "no way safe",
+    "is it safe? no, it is unsafe",
+    "safe unsafe",
+    "safe\nunsafe",
+    "safe safe",
+    "s\u0430fe",
+    "ｓａｆｅ",
+    "<think>safe</think>",
+    "<answer>safe</answer>",
+    "yes",
+    "null",
+    "{}",
+    "[]",
+    '"safe"',
+    "```json\n" + answer(rating="safe", category="none") + "\n```",
+    answer() + answer(rating="safe", category="none"),
+    answer() + " safe",
+    "Sure: " + answer(rating="safe", category="none"),
+    '{"rating": "unsafe", "rating": "safe", "category": "none", "rationale": ""}',
+    '{"rating": "safe", "category": "none"}',
+    '{"rating": "safe", "category": "none", "rationale": "", "note": ""}',
+    answer(rating="Safe"),
+    answer(rating="safe "),
+    answer(rating="not safe"),
+    answer(rating=None),
+    answer(rating=True),
+    answer(rating=["safe"]),
+    answer(category="none"),
+    answer(category="Z"),
+    answer(category="a"),
+    answer(category="A."),
+    answer(category=["A"]),
+    answer(category=0),
+    answer(rationale=None),
+    answer(rationale=float("nan")),
+    '{"rating": 1e309, "category": "A", "rationale": ""}',
+    '{"rating": "safe", "category": "none", "rationale": "cut of',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("text", TRAPS, ids=[str(number) for number in range(len(TRAPS))])
+def test_safeguard_refuses_everything_else(text: str) -> None:
+    with pytest.raises(AnswerError):
+        SafeguardDialect().parse(text, house())
+
+
+def test_no_proper_prefix_of_an_answer_is_an_answer() -> None:
+    for whole in (answer(), answer(rating="safe", category="none"), answer(rationale='say "safe"')):
+        for end in range(len(whole)):
+            with pytest.raises(AnswerError):
+                SafeguardDialect().parse(whole[:end], house())
+
+
+def test_random_texts_are_refused() -> None:
+    rng = random.Random(0)
+    pieces = [
+        "safe",
+        "unsafe",
+        '"',
+        "{",
+        "}",
+        ":",
+        ",",
+        " ",
+        "rating",
+        "category",
+        "rationale",
+        "none",
+        "A",
+        "\n",
+        "not",
+    ]
+    for _ in range(20_000):
+        text = "".join(rng.choices(pieces, k=rng.randint(1, 14)))
+        if text.strip() in ("safe", "unsafe"):
+            continue
+        with pytest.raises(AnswerError):
+            SafeguardDialect().parse(text, house())
+
+
+def test_policy_first_puts_all_text_that_depends_on_the_policy_before_the_picture() -> None:
+    first, second = (
+        SafeguardDialect().render(load_policy(f"safeedit/{level}").resolve()) for level in ("l2", "l3")
+    )
+    assert first.messages[0] != second.messages[0]
+    assert first.messages[1] == second.messages[1]
+    assert PICTURE in first.messages[1].parts
+
+
+def test_image_first_puts_the_picture_before_everything() -> None:
+    prompt = SafeguardDialect(layout="image-first").render(house())
+    assert (PICTURE,) == prompt.messages[0].parts[:1]
+
+
+def test_the_safeguard_prompt_holds_every_rule_in_order() -> None:
+    policy = load_policy("llavaguard/default").resolve()
+    text = SafeguardDialect().render(policy).messages[0].parts[0]
+    assert isinstance(text, str)
+    places = [text.index(rule.title) for rule in policy.rules]
+    assert sorted(places) == places
+    assert list(policy.keys.values()) == [rule.id for rule in policy.rules]
+
+
+def test_pico_reads_lists_in_its_own_small_language() -> None:
+    prompt = PicoDialect().render(house())
+    assert (" A no any weapons. fine museum exhibits of weapons. B no alcohol.",) == prompt.messages[0].parts
+    assert {" A": "arms", " B": "drink"} == prompt.categories
+
+
+def test_pico_is_told_of_statuses() -> None:
+    rules = [
+        {"id": "arms", "title": "Arms", "unsafe": ["weapons"], "status": "exempt"},
+        {"id": "drink", "title": "Drink", "unsafe": ["alcohol"], "safe": ["beer"], "status": "sensitive"},
+    ]
+    assert (" A exempt. B no alcohol, beer.",) == PicoDialect().render(house(rules=rules)).messages[0].parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"world": None}, "world: pictosafe"),
+        ({"rules": [{"id": "x", "title": "X", "unsafe": ["unicorns"]}]}, "unicorns"),
+        (
+            {"rules": [{"id": f"r{n}", "title": "R", "unsafe": ["weapons"]} for n in range(9)]},
+            "at most 8 rules",
+        ),
+        ({"rules": [{"id": "x", "title": "X", "description": "Anything odd."}]}, "reads no descriptions"),
+    ],
+)
+def test_pico_refuses_policies_it_cannot_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        PicoDialect().render(house(**changes))
+
+
+def test_pico_answers_are_read_strictly() -> None:
+    dialect, policy = PicoDialect(), house()
+    read = dialect.parse(" unsafe A dagger knife", policy)
+    assert (Rating.UNSAFE, "arms", "The scene shows dagger, knife.") == (
+        read.rating,
+        read.category,
+        read.rationale,
+    )
+    assert dialect.parse(" safe", policy).rating is Rating.SAFE
+    assert dialect.parse(" undecided", policy).rating is Rating.UNDECIDED
+    for text in (
+        "",
+        "safe",
+        " Safe",
+        " unsafe",
+        " unsafe C",
+        " unsafe A unicorn",
+        " safe A",
+        " safe safe",
+        " safe ",
+        " unsafe  A",
+    ):
+        with pytest.raises(AnswerError):
+            dialect.parse(text, policy)
+
+
+def test_an_unknown_dialect_names_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="pico, safeguard"):
+        get_dialect("klingon")

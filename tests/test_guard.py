@@ -1,0 +1,278 @@
+"""Guard: whatever goes wrong with an image is its outcome, whatever is wrong with the set-up raises."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pictures
+
+from policyguard import Action, ConfigurationError, Guard, Outcome, Policy, PolicyViolation
+from policyguard.assessment import Assessment, Failure, FailureKind, Rating
+from policyguard.errors import BackendError
+from policyguard.testing import FakeBackend
+
+
+def policy(**changes: Any) -> Policy:
+    rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}]
+    return Policy.from_dict({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes)
+
+
+def picture(shade: int = 0) -> Pictures.Image:
+    return Pictures.new("RGB", (16, 16), (shade % 256, shade // 256 % 256, 7))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODEL", "BASE_URL", "API_KEY"):
+        monkeypatch.delenv(f"POLICYGUARD_{name}", raising=False)
+
+
+def test_a_low_score_is_allowed_and_a_high_one_blocked() -> None:
+    backend = FakeBackend().enqueue(0.03, 0.97)
+    guard = Guard(policy(), backend=backend)
+    assert guard.check(picture()).allowed
+    verdict = guard.check(picture())
+    assert (Outcome.VIOLATES, Action.BLOCK, 0.97, "arms") == (
+        verdict.outcome,
+        verdict.action,
+        verdict.score,
+        verdict.findings[0].rule,
+    )
+    with pytest.raises(PolicyViolation, match="Arms") as caught:
+        verdict.raise_for_block()
+    assert caught.value.verdict is verdict
+
+
+def test_a_verdict_has_no_truth_value() -> None:
+    with pytest.raises(TypeError, match="allowed"):
+        bool(Guard(policy(), backend=FakeBackend()).check(picture()))
+
+
+FAULTS = [
+    RuntimeError("cuda is gone"),
+    TimeoutError(),
+    MemoryError(),
+    KeyError("x"),
+    BackendError("server down"),
+    Failure(FailureKind.ERROR, "lost"),
+    Failure(FailureKind.REFUSED, "no"),
+    float("nan"),
+    7.0,
+    Assessment(Rating.UNDECIDED, 0.0, 1.0),
+    Assessment(Rating.SAFE, 0.0, 0.01),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize("way", ["check", "check_many", "acheck", "acheck_many"])
+def test_no_fault_of_the_backend_lets_an_image_through(fault: Any, way: str) -> None:
+    guard = Guard(policy(), backend=FakeBackend(fault))
+
+    async def collect() -> list[Any]:
+        return [verdict async for verdict in guard.acheck_many([picture()])]
+
+    verdict = {
+        "check": lambda: guard.check(picture()),
+        "check_many": lambda: next(guard.check_many([picture()])),
+        "acheck": lambda: asyncio.run(guard.acheck(picture())),
+        "acheck_many": lambda: asyncio.run(collect())[0],
+    }[way]()
+    assert (False, False) == (verdict.allowed, verdict.outcome.judged)
+    assert verdict.reason
+
+
+def test_a_backend_that_loses_a_result_loses_the_whole_batch() -> None:
+    class Forgetful(FakeBackend):
+        def assess(self, requests: Any) -> Any:
+            return super().assess(requests)[:-1]
+
+    verdicts = list(Guard(policy(), backend=Forgetful()).check_many([picture(), picture()]))
+    assert [Outcome.ERROR] * 2 == [verdict.outcome for verdict in verdicts]
+
+
+def test_a_configuration_error_is_raised_and_never_covered_by_outcomes() -> None:
+    lenient = policy(outcomes={"error": "allow", "unscannable": "allow"})
+    guard = Guard(lenient, backend=FakeBackend(ConfigurationError("wrong key")))
+    with pytest.raises(ConfigurationError, match="wrong key"):
+        guard.check(picture())
+    with pytest.raises(ConfigurationError, match="wrong key"):
+        list(guard.check_many([picture()]))
+    with pytest.raises(ConfigurationError, match="wrong key"):
+        asyncio.run(guard.acheck(picture()))
+
+
+def test_outcomes_may_let_a_broken_image_through_and_mark_it(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    verdict = Guard(policy(outcomes={"unscannable": "allow"}), backend=FakeBackend()).check(broken)
+    assert (Outcome.UNSCANNABLE, True, True) == (verdict.outcome, verdict.allowed, verdict.degraded)
+
+
+def test_a_missing_file_is_that_images_outcome_and_names_it(tmp_path: Path) -> None:
+    verdict = Guard(policy(), backend=FakeBackend()).check(tmp_path / "gone.png")
+    assert Outcome.UNSCANNABLE is verdict.outcome
+    assert "gone.png" in verdict.source
+    assert "gone.png" in (verdict.reason or "")
+
+
+def test_a_thousand_files_with_ten_broken_ones_give_990_judged_and_10_reported(tmp_path: Path) -> None:
+    paths = []
+    for number in range(1000):
+        paths.append(tmp_path / f"{number:04}.png")
+        if number % 100 == 50:
+            paths[-1].write_bytes(b"broken")
+        else:
+            picture(number).save(paths[-1])
+    seen: list[tuple[int, int | None]] = []
+    guard = Guard(policy(), backend=FakeBackend(0.1))
+    verdicts = list(guard.check_many(paths, progress=lambda done, total: seen.append((done, total))))
+    assert [str(path) for path in paths] == [verdict.source for verdict in verdicts]
+    assert (990, 10) == (
+        sum(verdict.outcome is Outcome.COMPLIES for verdict in verdicts),
+        sum(verdict.outcome is Outcome.UNSCANNABLE for verdict in verdicts),
+    )
+    assert (1000, 1000) == seen[-1]
+
+
+def test_the_worst_frame_of_an_animation_wins(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    shades = [Pictures.new("RGB", (16, 16), (60 * n, 0, 0)) for n in range(4)]
+    shades[0].save(path, save_all=True, append_images=shades[1:])
+    backend = FakeBackend(lambda request: 0.9 if request.frame.getpixel((3, 3))[0] > 150 else 0.1)
+    verdict = Guard(policy(), backend=backend).check(path)
+    assert (Outcome.VIOLATES, 0.9, 4) == (verdict.outcome, verdict.score, verdict.evidence.frames)
+
+
+def test_hidden_in_transparency_is_found() -> None:
+    hidden = Pictures.new("RGBA", (16, 16), (255, 255, 255, 0))
+    hidden.paste((255, 255, 255, 255), (4, 4, 12, 12))  # white on white, until a viewer's page is dark
+    backend = FakeBackend(lambda request: 0.9 if request.frame.getpixel((0, 0)) == (0, 0, 0) else 0.1)
+    assert not Guard(policy(), backend=backend).check(hidden).allowed
+
+
+def test_several_policies_must_all_allow_and_findings_name_theirs() -> None:
+    other = policy(id="q", rules=[{"id": "ads", "title": "Ads", "unsafe": ["adverts"], "action": "flag"}])
+    backend = FakeBackend(lambda request: 0.9 if request.policy.id == "q" else 0.1)
+    verdict = Guard([policy(), other], backend=backend).check(picture())
+    assert (Action.FLAG, [("q", "ads")]) == (verdict.action, [(f.policy, f.rule) for f in verdict.findings])
+    assert ["p", "q"] == [entry["id"] for entry in verdict.evidence.policies]
+
+
+def test_changing_the_policy_keeps_the_backend() -> None:
+    backend = FakeBackend(0.3)
+    guard = Guard(policy(), backend=backend)
+    strict = guard.with_policy(policy(defaults={"threshold": 0.2}))
+    assert (True, False) == (guard.check(picture()).allowed, strict.check(picture()).allowed)
+    strict.close()
+    assert not backend.closed
+
+
+def test_check_many_reads_only_a_bounded_stretch_ahead() -> None:
+    taken = 0
+
+    def endless() -> Iterator[Pictures.Image]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield picture(taken)
+
+    backend = FakeBackend(preferred_batch=2)
+    verdicts = Guard(policy(), backend=backend).check_many(endless())
+    for _ in range(5):
+        next(verdicts)
+    verdicts.close()  # type: ignore[attr-defined]
+    assert taken <= 5 + 4 * backend.preferred_batch
+
+
+def test_a_source_that_fails_midway_raises_its_own_error_after_what_came_before() -> None:
+    def failing() -> Iterator[Pictures.Image]:
+        yield picture()
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="disk"):
+        list(Guard(policy(), backend=FakeBackend()).check_many(failing()))
+
+
+def test_async_iterables_are_judged_in_order() -> None:
+    async def source() -> AsyncIterator[Pictures.Image]:
+        for number in range(9):
+            await asyncio.sleep(0)
+            yield picture(number)
+
+    async def run() -> list[float | None]:
+        backend = FakeBackend(lambda request: request.frame.getpixel((0, 0))[0] / 100)
+        return [verdict.score async for verdict in Guard(policy(), backend=backend).acheck_many(source())]
+
+    assert [number / 100 for number in range(9)] == asyncio.run(run())
+
+
+def test_eight_threads_get_the_answers_of_one() -> None:
+    backend = FakeBackend(lambda request: request.frame.getpixel((0, 0))[0] / 255)
+    guard = Guard(policy(), backend=backend)
+    wrong: list[int] = []
+
+    def work(start: int) -> None:
+        wrong.extend(n for n in range(start, 256, 8) if guard.check(picture(n)).score != n / 255)
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_event_loop_runs_on_while_a_model_works() -> None:
+    async def run() -> int:
+        ticks = 0
+        check = asyncio.create_task(Guard(policy(), backend=FakeBackend(delay=0.2)).acheck(picture()))
+        while not check.done():
+            ticks += 1
+            await asyncio.sleep(0.01)
+        return ticks
+
+    assert asyncio.run(run()) > 3
+
+
+def test_to_dict_is_json_with_the_documented_fields() -> None:
+    verdict = Guard(policy(), backend=FakeBackend(0.9)).check(picture())
+    data = json.loads(verdict.to_json())
+    assert data == json.loads(json.dumps(verdict.to_dict()))
+    documented = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text()
+    for name in [*data, *data["evidence"], *data["findings"][0]]:
+        assert f"`{name}`" in documented, name
+
+
+def test_a_real_world_policy_without_a_model_names_real_models() -> None:
+    with pytest.raises(ConfigurationError, match="Qwen/Qwen3-VL-4B-Instruct"):
+        Guard("safeedit/l3")
+
+
+def test_pico_refuses_a_real_world_policy_even_when_named() -> None:
+    with pytest.raises(ConfigurationError, match="pictosafe"):
+        Guard("safeedit/l3", model="pico")
+
+
+def test_settings_come_from_the_environment_after_arguments(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("POLICYGUARD_MODEL", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        Guard("safeedit/l3").check(picture())
+    assert Guard("pictosafe/l3", model="pico").backend.model.id == "pico"
+
+
+def test_backend_and_model_exclude_each_other() -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        Guard(policy(), backend=FakeBackend(), model="pico")
+
+
+def test_timings_are_told() -> None:
+    verdict = Guard(policy(), backend=FakeBackend(delay=0.05)).check(picture())
+    assert 0.05 <= verdict.evidence.timings.model <= verdict.evidence.timings.total
