@@ -1,0 +1,94 @@
+"""The kinds of values that policies hold: texts, lists of texts, shares, names."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from policyguard.policy.characters import describe_character, find_forbidden, one_line, paragraphs
+from policyguard.verdict import Outcome
+
+__all__ = [
+    "SEMVER",
+    "SLUG",
+    "Band",
+    "Line",
+    "Lines",
+    "Share",
+    "Text",
+    "Threshold",
+    "Title",
+    "Unjudged",
+    "fault",
+    "listed",
+]
+
+SLUG = r"[a-z0-9][a-z0-9_-]{0,63}"
+SEMVER = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
+
+
+def fault(kind: str, message: str) -> PydanticCustomError:
+    """An error about a value, for validators to raise; ``message`` is shown as it stands."""
+    return PydanticCustomError(kind, "{said}", {"said": message})
+
+
+def _characters(text: str) -> str:
+    index = find_forbidden(text)
+    if index is not None:
+        raise fault("refused_character", f"the character {describe_character(text[index])} is refused")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text:
+        raise fault("blank", "is empty")
+    return text
+
+
+def listed(value: object) -> tuple[object, ...]:
+    """A list or a tuple as a tuple. Sets have no order, and a lone text would be taken apart by letters."""
+    if not isinstance(value, (list, tuple)):
+        raise fault("not_a_list", "expected a list")
+    return tuple(value)
+
+
+def _band(band: tuple[float, float]) -> tuple[float, float]:
+    if band[0] > band[1]:
+        raise fault("band", f"the low end comes first: [{band[1]:g}, {band[0]:g}]")
+    return band
+
+
+def _pair(value: object) -> object:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise fault("not_a_pair", "expected two numbers, such as [0.4, 0.6]")
+    return tuple(value)
+
+
+def _covers(outcome: Outcome) -> Outcome:
+    if outcome.judged:
+        raise fault(
+            "judged_outcome",
+            f"'{outcome}' cannot be set here: a violation's action comes from the rules and `defaults:`, "
+            "and what complies is allowed",
+        )
+    return outcome
+
+
+Line = Annotated[
+    str,
+    Field(strict=True, max_length=1000),
+    AfterValidator(one_line),
+    AfterValidator(_characters),
+    AfterValidator(_not_blank),
+]
+Title = Annotated[Line, Field(max_length=200)]
+Text = Annotated[
+    str, Field(strict=True, max_length=8000), AfterValidator(paragraphs), AfterValidator(_characters)
+]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(listed), Field(max_length=200)]
+Threshold = Annotated[float, Field(strict=True, gt=0.0, le=1.0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0, allow_inf_nan=False)]
+Band = Annotated[tuple[Share, Share], BeforeValidator(_pair), AfterValidator(_band)]
+Unjudged = Annotated[Outcome, AfterValidator(_covers)]

@@ -1,0 +1,198 @@
+"""What is wrong with a policy, in words its author can act on: what was expected, found, and meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic_core import ErrorDetails
+
+from policyguard.policy.schema import MAX_RULES, Defaults, Policy, Rule
+from policyguard.verdict import Outcome
+
+__all__ = ["Path", "describe", "meant", "nearest"]
+
+Path = tuple[str | int, ...]
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "policy": tuple(Policy.model_fields),
+    "rule": tuple(Rule.model_fields),
+    "defaults": tuple(Defaults.model_fields),
+}
+_HOMES = {"policy": "at the top level", "rule": "in a rule", "defaults": "under `defaults:`"}
+_SYNONYMS = {
+    "on": "outcomes",
+    "name": "title",
+    "text": "description",
+    "categories": "rules",
+    "policies": "rules",
+    "forbidden": "unsafe",
+    "disallowed": "unsafe",
+    "should_not": "unsafe",
+    "must_not": "unsafe",
+    "must_not_show": "unsafe",
+    "allowed": "safe",
+    "exceptions": "safe",
+    "can": "safe",
+    "may": "safe",
+    "may_show": "safe",
+    "author": "owner",
+    "references": "sources",
+}
+_EXAMPLES = {
+    "id": "id: house-rules",
+    "version": "version: 1.0.0",
+    "title": "title: a short name for people",
+    "rules": "rules:` with at least one rule under `- id:",
+}
+_TYPES = {
+    "string_type": "text",
+    "float_type": "a number",
+    "finite_number": "a number",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+    "not_a_pair": "two numbers such as [0.4, 0.6]",
+}
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``word`` was most likely meant to be."""
+    found = difflib.get_close_matches(word[:64].lower(), list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def meant(path: Path, *, level: str | None = None) -> str | None:
+    """The field that the unknown key at the end of ``path`` was meant to be."""
+    key, fields = str(path[-1]).lower().replace("-", "_"), _FIELDS[level or _level(path)]
+    synonym = _SYNONYMS.get(key)
+    return synonym if synonym in fields else nearest(key, fields)
+
+
+def describe(item: ErrorDetails, data: object, *, level: str | None = None) -> str:
+    """One of pydantic's errors in our words. ``data`` is the whole policy's plain values."""
+    kind, path, given, context = item["type"], item["loc"], item["input"], item.get("ctx", {})
+    field = path[-1] if path else None
+    if kind == "extra_forbidden":
+        return _unknown_key(path, level or _level(path))
+    if kind == "missing":
+        return _missing(path, data)
+    if kind in ("enum", "literal_error"):
+        words = re.findall(r"'([^']+)'", str(context["expected"]))
+        settable = [outcome.value for outcome in Outcome if not outcome.judged]
+        return _not_one_of(given, settable if field == "[key]" else words)
+    if kind in _TYPES:
+        expected = "three numbers such as 1.0.0" if field == "version" else _TYPES[kind]
+        return f"expected {expected}, found {_seen(given)}{_remedy(kind, given, field)}"
+    if kind in _BOUNDS:
+        return f"must be {_BOUNDS[kind]} {next(iter(context.values())):g}, found {_seen(given)}"
+    if kind == "string_unicode":
+        return "holds half of a character (a lone surrogate), which is refused"
+    if kind == "not_a_list":
+        return f"expected a list, found {_seen(given)}{_list_remedy(given, field)}"
+    if kind == "string_pattern_mismatch":
+        return _bad_pattern(field, str(given))
+    if field == "rules" and kind == "too_short":
+        return "needs at least one rule"
+    if field == "rules" and kind == "too_long":
+        return (
+            f"{len(given)} rules are more than one policy can hold ({MAX_RULES}): split it into two policies"
+        )
+    if kind in ("too_long", "string_too_long"):
+        unit = "characters" if isinstance(given, str) else "items"
+        return f"is too long: at most {context['max_length']} {unit}"
+    return item["msg"]
+
+
+def _level(path: Path) -> str:
+    if len(path) > 1 and path[0] in ("rules", "defaults"):
+        return "rule" if path[0] == "rules" else "defaults"
+    return "policy"
+
+
+def _unknown_key(path: Path, level: str) -> str:
+    key = str(path[-1])[:64]
+    elsewhere = [home for other, home in _HOMES.items() if other != level and key in _FIELDS[other]]
+    said = f"unknown key {key!r}"
+    if elsewhere:
+        return f"{said}: it belongs {' or '.join(elsewhere)}"
+    if field := meant(path, level=level):
+        return f"{said}: did you mean `{field}:`?"
+    return f"{said}: known here are {', '.join(_FIELDS[level])}"
+
+
+def _missing(path: Path, data: object) -> str:
+    key = str(path[-1])
+    if key == "id" and len(path) == 3:
+        index = int(path[1])
+        return f"rule {index + 1} has no id: add `id: {_slug(data, index)}`"
+    return f"is missing: add `{_EXAMPLES.get(key, key + ':')}`"
+
+
+def _slug(data: object, index: int) -> str:
+    try:
+        title = data["rules"][index]["title"]  # type: ignore[index]
+    except (LookupError, TypeError):
+        title = ""
+    words = re.findall(r"[a-z0-9]+", str(title)[:200].lower())[:4]
+    return "-".join(words)[:64] or f"rule-{index + 1}"
+
+
+def _remedy(kind: str, given: object, field: object) -> str:
+    if kind != "string_type" or field == "version":
+        return ""
+    if given is None:
+        return ": write one" if field in ("id", "title") else ": write one, or delete the line"
+    if isinstance(given, Mapping):
+        return ": put the whole text in quotes, because of the `: ` in it"
+    return ": put it in quotes"
+
+
+def _list_remedy(given: object, field: object) -> str:
+    if given is None:
+        return ": add items, or delete the line"
+    if field == "rules" and isinstance(given, Mapping):
+        return ": start each rule with `- id:`"
+    return ": start each item with `- ` on a line of its own"
+
+
+def _not_one_of(given: object, words: list[str]) -> str:
+    said = f"expected {', '.join(words[:-1])} or {words[-1]}, found {_seen(given)}"
+    word = nearest(given, words) if isinstance(given, str) else None
+    return f"{said}: did you mean {word}?" if word else said
+
+
+def _bad_pattern(field: object, given: str) -> str:
+    if field == "version":
+        return f"{_short(given)} is not a version: write three numbers, such as 1.0.0"
+    words = "-".join(re.findall(r"[a-z0-9_]+", given[:200].lower()))[:64].strip("-_")
+    example = f", such as {words}" if words else ""
+    return f"{_short(given)} is not a name for programs: use a-z, 0-9, - and _{example}"
+
+
+def _seen(value: object) -> str:
+    """Say what was found, in YAML's words, shortened and without unprintable characters."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a huge number"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text {_short(value)}"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,0 +1,115 @@
+"""The flat, immutable policy that guards work with, and its fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from policyguard.errors import PolicyError, Problem
+from policyguard.policy.messages import nearest
+from policyguard.policy.schema import Rule, Status
+from policyguard.policy.text import KEYS, TEXT_VERSION, render
+from policyguard.verdict import Action, Outcome
+
+__all__ = ["ResolvedPolicy"]
+
+_SEEN = ("id", "title", "description", "unsafe", "safe", "status")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedPolicy:
+    """A policy ready for use; ``Policy.resolve`` makes it. It can be compared, hashed, copied and pickled.
+
+    Attributes:
+        threshold: P(unsafe) in (0, 1] from which an image violates.
+        action: what a violating rule without an action of its own does.
+        outcomes: the action for every outcome but ``VIOLATES``, whose action the rules give.
+        text: the policy in plain language, rules keyed A, B, ... in order.
+        keys: key letter -> rule id. Every rule has one, exempt rules too: status does not move letters.
+        fingerprint: SHA-256, in hex, of what the model sees and of nothing else: world, title, description,
+            and the rules in order, each with id, title, description, unsafe, safe and status.
+        decision_fingerprint: SHA-256, in hex, of what turns scores into actions: thresholds, actions,
+            outcomes, undecided band, label floor and frames.
+    """
+
+    id: str
+    version: str
+    title: str
+    description: str
+    world: str | None
+    rules: tuple[Rule, ...]
+    threshold: float
+    action: Action
+    undecided_band: tuple[float, float] | None
+    min_label_mass: float
+    frames: Literal["all", "sample"]
+    outcomes: Mapping[Outcome, Action]
+    text: str = field(init=False, repr=False)
+    keys: Mapping[str, str] = field(init=False, repr=False)
+    fingerprint: str = field(init=False)
+    decision_fingerprint: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rules = [rule.id for rule in self.rules]
+        derived: dict[str, object] = {
+            "outcomes": MappingProxyType(dict(self.outcomes)),
+            "keys": MappingProxyType(dict(zip(KEYS, rules, strict=False))),
+            "text": render(self),
+            "fingerprint": _digest("policy", self._seen()),
+            "decision_fingerprint": _digest("decision", self._decided()),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.version, self.fingerprint, self.decision_fingerprint))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return _rebuild, (given | {"outcomes": dict(self.outcomes)},)
+
+    def rule(self, rule_id: str) -> Rule:
+        """The rule of this id. Raises PolicyError, with the nearest id, if there is none."""
+        for rule in self.rules:
+            if rule.id == rule_id:
+                return rule
+        meant = nearest(rule_id, [rule.id for rule in self.rules])
+        known = f"did you mean {meant!r}?" if meant else f"it has {', '.join(rule.id for rule in self.rules)}"
+        raise PolicyError([Problem(f"there is no rule {rule_id!r}: {known}", self.id)])
+
+    def with_rule_status(self, rule_id: str, status: Status) -> ResolvedPolicy:
+        """A copy in which one rule has another status. Raises PolicyError for an unknown rule."""
+        changed = self.rule(rule_id)
+        values = {name: getattr(changed, name) for name in Rule.model_fields}
+        rule = Rule(**values | {"status": status})
+        return replace(self, rules=tuple(rule if old is changed else old for old in self.rules))
+
+    def _seen(self) -> object:
+        rules = [{name: getattr(rule, name) for name in _SEEN} for rule in self.rules]
+        return {"world": self.world, "title": self.title, "description": self.description, "rules": rules}
+
+    def _decided(self) -> object:
+        return {
+            "threshold": self.threshold,
+            "action": self.action,
+            "rules": [[rule.id, rule.threshold, rule.action] for rule in self.rules],
+            "outcomes": dict(self.outcomes),
+            "undecided_band": self.undecided_band,
+            "min_label_mass": self.min_label_mass,
+            "frames": self.frames,
+        }
+
+
+def _rebuild(given: dict[str, Any]) -> ResolvedPolicy:
+    return ResolvedPolicy(**given)
+
+
+def _digest(domain: str, value: object) -> str:
+    """SHA-256 of canonical JSON, tagged with what it is about, so that no two kinds of value collide."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    tag = f"policyguard/{domain}/text-{TEXT_VERSION}\n" if domain == "policy" else f"policyguard/{domain}/1\n"
+    return hashlib.sha256(tag.encode() + canonical.encode()).hexdigest()
