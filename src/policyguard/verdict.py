@@ -97,8 +97,8 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
        p_unsafe lies in ``policy.undecided_band`` (both ends included).
     3. Rule scores: joint dialects r_k = p_unsafe * P(k | unsafe), per-rule dialects r_k = P(k) with
        p_unsafe their maximum. The share of ``exempt`` rules is taken out of p_unsafe first.
-    4. A rule violates iff r_k >= its own threshold, where it sets one. The image violates iff
-       p_unsafe >= the policy's threshold or any rule violates. Without scores the rating decides.
+    4. A rule violates iff r_k >= its own threshold (the policy's, where it sets none). The image violates
+       iff p_unsafe >= the policy's threshold or any rule violates. Without scores the rating decides.
     5. A violation's action is the most severe among the rules it is attributed to: the violating ones,
        else (the best-scoring rule, reported with ``attributed=False``) the policy's default action.
     6. ``policy.outcomes`` gives the action of every other outcome.
@@ -111,14 +111,6 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
         return _unjudged(policy, Outcome.ERROR, fault)
 
     scores = _rule_scores(policy, result)
-    if (
-        scores is None
-        and any(rule.threshold is not None for rule in policy.rules)
-        and result.p_unsafe is not None
-    ):
-        return _unjudged(
-            policy, Outcome.ERROR, "the policy sets thresholds on rules and the model gave no rule scores"
-        )
     p_unsafe, notes = _without_exempt(policy, result, scores)
 
     undecided = _undecided(policy, result, p_unsafe)
@@ -131,6 +123,9 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     }
     if undecided is not None:
         return _unjudged(policy, Outcome.UNDECIDED, undecided, **common)
+    if scores is None and p_unsafe is not None and any(rule.threshold is not None for rule in policy.rules):
+        reason = "the policy sets thresholds on rules, and the model gave no rule scores"
+        return _unjudged(policy, Outcome.ERROR, reason)
 
     findings = _violating(policy, scores)
     over = result.rating is Rating.UNSAFE if p_unsafe is None else p_unsafe >= policy.threshold

@@ -28,15 +28,18 @@ MAX_RULES = 8
 
 def render_rules(rules: Iterable[tuple[str, Iterable[str], Iterable[str]]]) -> str:
     """The text pico reads, from (status, unsafe items, safe items) of each rule in order."""
+    from policyguard.bench.pictosafe.language import normalise
+
     lines = []
-    for key, (status, unsafe, safe) in zip(ascii_uppercase, rules, strict=False):
+    for key, (status, forbidden, excused) in zip(ascii_uppercase, rules, strict=False):
+        unsafe, safe = [normalise(item) for item in forbidden], [normalise(item) for item in excused]
         if status == "exempt":
             lines.append(f" {key} exempt.")
         elif status == "sensitive":
-            lines.append(f" {key} no {', '.join([*unsafe, *safe])}.")
+            lines.append(f" {key} no {', '.join(unsafe + safe)}.")
         else:
-            fine = ", ".join(safe)
-            lines.append(f" {key} no {', '.join(unsafe)}." + (f" fine {fine}." if fine else ""))
+            excuse = f" fine {', '.join(safe)}." if safe else ""
+            lines.append(f" {key} no {', '.join(unsafe)}.{excuse}")
     return "".join(lines)
 
 

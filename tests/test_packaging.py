@@ -1,0 +1,70 @@
+"""The wheel carries everything: a fresh environment judges a file with it, far away from the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, cwd: Path = ROOT, codes: tuple[int, ...] = (0,)) -> str:
+    """Run a command without the settings of this process; give its standard output."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "POLICYGUARD"))}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=clean, capture_output=True, text=True)
+    assert done.returncode in codes, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.packaging
+def test_the_wheel_holds_policies_weights_sprites_and_licences_and_is_small(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in (
+        "policyguard/py.typed",
+        "policyguard/policies/pictosafe/l3.yaml",
+        "policyguard/policies/safeedit/l1.yaml",
+        "policyguard/policies/llavaguard/default.yaml",
+        "policyguard/models/pico/model.safetensors",
+        "policyguard/bench/pictosafe/assets/noto.webp",
+        "policyguard/bench/pictosafe/assets/NOTICE.md",
+    ):
+        assert name in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.endswith((".pyc", ".bin", ".pt")) or "/tests/" in name]
+    assert wheel.stat().st_size < 20 * 2**20
+
+
+@pytest.mark.packaging
+def test_a_fresh_environment_checks_an_image_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path / "env")
+    binaries = tmp_path / "env" / "bin"
+    pip = [binaries / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run(*pip, wheel)
+    refused = subprocess.run(
+        [str(binaries / "policyguard"), "check", str(ROOT / "examples/images/armoury.png"), "--policy", "pictosafe/l3"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "policyguard[transformers]" in refused.stderr
+    run(*pip, "--constraint", ROOT / "constraints.txt", f"policyguard[transformers] @ {wheel.as_uri()}")
+    output = run(
+        binaries / "policyguard", "check", ROOT / "examples/images", "--policy", "pictosafe/l3", "--format", "json",
+        cwd=tmp_path, codes=(1,),
+    )  # fmt: skip
+    verdicts = {Path(verdict["source"]).stem: verdict for verdict in json.loads(output)}
+    assert ("violates", "complies", "undecided") == tuple(
+        verdicts[name]["outcome"] for name in ("armoury", "museum", "chart")
+    )
