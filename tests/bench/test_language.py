@@ -1,0 +1,75 @@
+"""The little language of PictoSafe policies."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyguard.bench.pictosafe.language import WORDINGS, Item, normalise, parse_item, phrase
+from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES
+
+CONCEPTS = (*NAMES, *GROUP_NAMES)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_what_is_phrased_in_any_wording_is_read_back_the_same(framed: bool) -> None:
+    for concept in CONCEPTS:
+        item = Item(concept, framed)
+        phrases = {phrase(item, wording) for wording in range(WORDINGS)}
+        assert len(phrases) >= (20 if framed else 6)
+        assert {parse_item(text) for text in phrases} == {item}
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        ("knife", Item("knife")),
+        ("a knife", Item("knife")),
+        ("an axe", Item("axe")),
+        ("the weapons", Item("weapons")),
+        ("pictures of weapons", Item("weapons")),
+        ("framed knife", Item("knife", framed=True)),
+        ("museum weapons", Item("weapons", framed=True)),
+        ("museum exhibits of weapons", Item("weapons", framed=True)),
+        ("any exhibited weapons", Item("weapons", framed=True)),
+        ("Images of  Museum exhibits of WEAPONS", Item("weapons", framed=True)),
+    ],
+)
+def test_items_are_read(text: str, item: Item) -> None:
+    assert parse_item(text) == item
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("knifes", "'knifes'.*did you mean 'knife'"),
+        ("weapons that are framed", "'that'|'weapons that are framed'"),
+        ("no weapons", "'no'"),
+        ("all", "'all'"),
+        ("framed", "'framed'"),
+        ("a a knife", "'a'"),
+        ("framed museum knife", "'museum'"),
+        ("a red knife", "'red'"),
+        ("", "empty"),
+    ],
+)
+def test_anything_else_is_refused_with_the_word_not_understood(text: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        parse_item(text)
+
+
+def test_articles_agree_with_what_follows_them() -> None:
+    words = [
+        phrase(Item(concept, framed), w)
+        for concept in CONCEPTS
+        for framed in (False, True)
+        for w in range(WORDINGS)
+    ]
+    for text in words:
+        first, _, rest = text.partition(" ")
+        if first in ("a", "an"):
+            assert (first == "an") == (rest[0] in "aeiou"), text
+            assert parse_item(text).concept in NAMES, text
+
+
+def test_normalised_text_is_what_phrases_look_like() -> None:
+    assert normalise("  Any  WEAPONS ") == phrase(Item("weapons"), 4)

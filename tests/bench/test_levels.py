@@ -1,0 +1,105 @@
+"""The five levels: how strict, how mixed, and not one inside the other."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from policyguard.bench.pictosafe.levels import LEVELS, group_table, load_level, symbolic_level
+from policyguard.bench.pictosafe.pairs import edit_pair
+from policyguard.bench.pictosafe.rules import is_unsafe
+from policyguard.bench.pictosafe.scene import draw_scene
+from policyguard.bench.pictosafe.world import GROUP_OF, MEMBERS, NAMES
+
+DOCS = Path(__file__).parents[2] / "docs" / "pictosafe.md"
+BANDS = {"l1": (0.0, 0.0), "l2": (0.10, 0.15), "l3": (0.24, 0.32), "l4": (0.39, 0.48), "l5": (0.56, 0.65)}
+
+
+def forbidden(level: str) -> set[tuple[str, bool]]:
+    """Every (pictogram, framed) that the level forbids."""
+    rules = symbolic_level(level).rules
+    return {
+        (n, f) for n in NAMES for f in (False, True) if any(rule.is_broken_by(n, framed=f) for rule in rules)
+    }
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_share_of_unsafe_scenes_is_in_its_band(name: str) -> None:
+    rng = Random(21)
+    unsafe = [is_unsafe(symbolic_level(name), draw_scene(rng)) for _ in range(4000)]
+    low, high = BANDS[name.rpartition("/")[2]]
+    assert low <= sum(unsafe) / len(unsafe) <= high
+
+
+def test_no_level_is_inside_a_stricter_one() -> None:
+    for lenient, strict in pairwise(LEVELS[1:]):
+        assert forbidden(lenient) - forbidden(strict), f"{strict} forbids all that {lenient} does"
+    assert {GROUP_OF[name] for name, _ in forbidden(LEVELS[1]) - forbidden(LEVELS[4])} >= {"tobacco"}
+    assert {GROUP_OF[name] for name, _ in forbidden(LEVELS[2]) - forbidden(LEVELS[4])} >= {"protest"}
+
+
+def test_levels_use_the_whole_language_and_fit_what_random_policies_look_like() -> None:
+    rules = [rule for name in LEVELS for rule in symbolic_level(name).rules]
+    assert {rule.status for rule in rules} == {"active", "exempt", "sensitive"}
+    unsafe = [item for rule in rules for item in rule.unsafe]
+    safe = [item for rule in rules for item in rule.safe]
+    assert (
+        {item.concept in MEMBERS for item in unsafe}
+        == {item.concept in MEMBERS for item in safe}
+        == {True, False}
+    )
+    assert {item.framed for item in safe} == {True, False}
+    for name in LEVELS:
+        level = symbolic_level(name)
+        assert 5 <= len(level.rules) <= 8
+        assert sum(len(rule.unsafe) + len(rule.safe) for rule in level.rules) <= 18
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_level_says_whose_it_is_and_how_to_use_it(name: str) -> None:
+    source = (DOCS.parents[1] / "policies" / f"{name}.yaml").read_text()
+    assert source.startswith("# PictoSafe level")
+    assert f"policyguard check PATH --policy {name}" in source
+    policy = load_level(name)
+    assert policy.world == "pictosafe"
+    assert policy.id == name
+    assert policy.description
+    assert all(rule.description for rule in policy.rules)
+
+
+def test_the_table_in_the_docs_is_what_the_code_says() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    start, end = "<!-- table: begin -->\n", "\n<!-- table: end -->"
+    assert text[text.index(start) + len(start) : text.index(end)] == group_table()
+
+
+def test_every_edit_pair_differs_in_one_place_and_flips_the_levels_it_names() -> None:
+    levels = [symbolic_level(name) for name in LEVELS]
+    rng = Random(2)
+    first = []
+    for _ in range(300):
+        pair = edit_pair(rng, levels)
+        assert pair.before.replace(pair.place) != pair.after
+        one, other = pair.before.placements[pair.place], pair.after.placements[pair.place]
+        assert (one.name != other.name) != (one.framed != other.framed)
+        assert pair.before.replace(pair.place, name=other.name, framed=other.framed) == pair.after
+        flipped = {p.id for p in levels if is_unsafe(p, pair.before) != is_unsafe(p, pair.after)}
+        assert set(pair.policies) == flipped
+        assert is_unsafe(symbolic_level(pair.policies[0]), pair.before)
+        first.append(pair.policies[0])
+    assert all(0.15 < first.count(name) / len(first) < 0.35 for name in LEVELS[1:])
+
+
+def test_no_edit_pair_is_made_up_where_nothing_is_forbidden() -> None:
+    with pytest.raises(ValueError, match="no edit"):
+        edit_pair(Random(1), [symbolic_level(LEVELS[0])])
+
+
+def test_the_docs_list_every_word_of_the_world_in_order() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    start, end = "<!-- words: begin -->\n", "\n<!-- words: end -->"
+    rows = text[text.index(start) + len(start) : text.index(end)].splitlines()[2:]
+    assert rows == [f"| {group} | {', '.join(members)} |" for group, members in MEMBERS.items()]
