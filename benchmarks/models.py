@@ -1,0 +1,47 @@
+"""Random-weight models of real geometry, and policies of a wanted length, for the benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from policyguard.policy import Policy
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from tiny_models import build_tiny_model  # noqa: E402 (made importable one line above)
+
+WORDS = "weapons knife gun museum exhibits policy picture rule safe unsafe".split()
+
+
+def build_100m(folder: Path) -> Path:
+    """A Qwen3-VL of about 100 M parameters, language model and tower in roughly the ratio 10:1 of a 7B model."""
+    text = {
+        "hidden_size": 768,
+        "intermediate_size": 2304,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 6,
+        "head_dim": 64,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 5e6, "mrope_section": [12, 10, 10], "mrope_interleaved": True
+        },
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "depth": 12,
+        "num_heads": 4,
+        "out_hidden_size": 768,
+        "deepstack_visual_indexes": [3, 6, 9],
+    }
+    return build_tiny_model(folder, "qwen3_vl", context=8192, text=text, vision=vision)
+
+
+def policy(words: int) -> Policy:
+    """A policy whose rules hold about ``words`` words in all."""
+    rules = [
+        {"id": f"rule-{number}", "title": f"Rule {number}", "unsafe": [" ".join(WORDS) for _ in range(words // 80)]}
+        for number in range(8)
+    ]
+    return Policy.from_dict({"id": "benchmark", "version": "1.0.0", "title": "Benchmark", "rules": rules})

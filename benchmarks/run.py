@@ -1,0 +1,29 @@
+"""What `make bench` runs: each comparison side by side in one process, printed as ratios.
+
+    python benchmarks/run.py [import] [overhead] [memory] [prefix]
+
+Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import import_time
+import memory
+import overhead
+import prefix
+
+BENCHMARKS = {"import": import_time.main, "memory": memory.main, "overhead": overhead.main, "prefix": prefix.main}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; default: all")
+    for name in parser.parse_args().names or BENCHMARKS:
+        print(f"\n== {name}", flush=True)
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()

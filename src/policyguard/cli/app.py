@@ -1,0 +1,60 @@
+"""The program ``policyguard``: its commands, its version, its way out."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from policyguard import __version__
+from policyguard.cli import bench, models, policy
+from policyguard.cli.check import check
+from policyguard.cli.errors import debug as debug_setting
+from policyguard.cli.exits import ExitCode
+
+__all__ = ["app", "main"]
+
+# Help is plain text: it loads faster, and docs/cli.md holds exactly what is printed.
+app = typer.Typer(name="policyguard", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app.command("check")(check)
+app.add_typer(policy.app, name="policy")
+app.command("models")(models.models)
+app.add_typer(bench.app, name="bench")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"policyguard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="POLICYGUARD_DEBUG", help="Show a traceback for unexpected errors."),
+    ] = False,
+) -> None:
+    """Ask a guard model whether images break a policy written in plain language, and act on the answer."""
+    debug_setting.set(debug)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program on ``arguments`` (default: the process's) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the locale cannot spell must not end the run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        typer.main.get_command(app).main(
+            args=None if arguments is None else list(arguments), prog_name="policyguard", standalone_mode=True
+        )
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None) * ExitCode.USAGE
+    return ExitCode.OK

@@ -1,0 +1,50 @@
+"""Exit codes, and how the verdicts of a run add up to one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from policyguard.cli.options import FailOn
+from policyguard.verdict import Action, Verdict
+
+__all__ = ["ExitCode", "Tally"]
+
+
+class ExitCode(IntEnum):
+    """What the process ends with: of several that apply, ``USAGE``, then ``BLOCKED``, then ``UNJUDGED``."""
+
+    OK = 0
+    BLOCKED = 1
+    USAGE = 2
+    UNJUDGED = 3
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141  # as a shell reports a process that died of SIGPIPE
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a run: per action, and of images that could not be judged, by action too."""
+
+    actions: Counter[Action] = field(default_factory=Counter)
+    unjudged: Counter[Action] = field(default_factory=Counter)
+
+    def add(self, verdict: Verdict) -> None:
+        self.actions[verdict.action] += 1
+        if not verdict.outcome.judged:
+            self.unjudged[verdict.action] += 1
+
+    @property
+    def total(self) -> int:
+        return self.actions.total()
+
+    def exit_code(self, fail_on: FailOn) -> ExitCode:
+        """The code of a run that came to its end: see docs/cli.md for the truth table."""
+        if fail_on is FailOn.NEVER:
+            return ExitCode.OK
+        if self.actions[Action.BLOCK] > self.unjudged[Action.BLOCK]:
+            return ExitCode.BLOCKED
+        if fail_on is FailOn.FLAG and self.actions[Action.FLAG]:
+            return ExitCode.BLOCKED
+        return ExitCode.UNJUDGED if self.unjudged[Action.BLOCK] else ExitCode.OK

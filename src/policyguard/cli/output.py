@@ -1,0 +1,142 @@
+"""How verdicts are printed. Each writer takes them one by one, in order, and is closed at the end.
+
+``json`` and ``jsonl`` are plain ASCII: every other character is a JSON escape, so that the output survives
+any terminal, locale and file name, undecodable ones included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Protocol, TextIO
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from policyguard.cli.options import Format
+from policyguard.cli.text import is_terminal, one_line, printable
+from policyguard.verdict import Action, Finding, Verdict
+
+__all__ = ["ACTION_STYLES", "Writer", "open_writer", "why"]
+
+ACTION_STYLES = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
+_MAX_NAME = 60
+
+
+class Writer(Protocol):
+    """Prints verdicts. What has been printed stays valid when ``close`` follows, wherever the run stopped."""
+
+    def add(self, verdict: Verdict) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_writer(style: Format, stream: TextIO, names: Sequence[str]) -> Writer:
+    """The writer for ``style`` on ``stream``. ``names``: all images to come, for their column's width."""
+    if style is Format.JSON:
+        return _JsonList(stream)
+    if style is Format.JSONL:
+        return _JsonLines(stream)
+    return _Table(stream) if is_terminal(stream) else _Lines(stream, names)
+
+
+def why(verdict: Verdict) -> str:
+    """In one line: what was found, or why nothing could be; then the rationale, where it was asked for."""
+    several = len(verdict.evidence.policies) > 1
+    parts = [verdict.reason or ""]
+    parts.append("; ".join(_describe(finding, several) for finding in verdict.findings if finding.violates))
+    parts.append(verdict.rationale or "")
+    parts.append("(not judged, and not blocked)" if verdict.degraded else "")
+    parts.append("(some frames only)" if verdict.partial else "")
+    return one_line(" - ".join(part for part in parts if part))
+
+
+def _describe(finding: Finding, several: bool) -> str:
+    where = f" in {finding.policy}" if several else ""
+    score = "" if finding.score is None else f" {finding.score:.2f}"
+    return f"{finding.title}{where}{score}" + ("" if finding.attributed else " (closest rule)")
+
+
+def _score(verdict: Verdict) -> str:
+    return "-" if verdict.score is None else f"{verdict.score:.3f}"
+
+
+def _dump(verdict: Verdict) -> str:
+    return json.dumps(verdict.to_dict(), ensure_ascii=True, allow_nan=False)
+
+
+class _JsonList:
+    """One list, an element per line, written as the verdicts come."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lead = "[\n"
+
+    def add(self, verdict: Verdict) -> None:
+        # In one piece, so that an interrupt falls between elements.
+        self._stream.write(self._lead + _dump(verdict))
+        self._lead = ",\n"
+
+    def close(self) -> None:
+        self._stream.write("[]\n" if self._lead == "[\n" else "\n]\n")
+
+
+class _JsonLines:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def add(self, verdict: Verdict) -> None:
+        self._stream.write(_dump(verdict) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Every line stands alone."""
+
+
+class _Lines:
+    """One aligned line per image, for pipes and logs."""
+
+    def __init__(self, stream: TextIO, names: Sequence[str]) -> None:
+        self._stream = stream
+        self._width = min(_MAX_NAME, max((cell_len(printable(name)) for name in names), default=0))
+
+    def add(self, verdict: Verdict) -> None:
+        name = printable(verdict.source)
+        pad = " " * (self._width - cell_len(name))
+        line = (
+            f"{name}{pad}  {verdict.action:<5}  {verdict.outcome:<11}  {_score(verdict):>5}  {why(verdict)}"
+        )
+        self._stream.write(line.rstrip() + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Every line stands alone."""
+
+
+class _Table:
+    """One table, printed at the end: its columns are as wide as what they hold."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False)
+        self._table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        self._table.add_column("image", overflow="fold", ratio=2 if self._console.width < 100 else None)
+        self._table.add_column("action", no_wrap=True)
+        self._table.add_column("outcome", no_wrap=True)
+        self._table.add_column("score", no_wrap=True, justify="right")
+        self._table.add_column("why", overflow="fold", ratio=3 if self._console.width < 100 else None)
+
+    def add(self, verdict: Verdict) -> None:
+        self._table.add_row(
+            Text(printable(verdict.source)),
+            Text(verdict.action.upper(), style=ACTION_STYLES[verdict.action]),
+            Text(verdict.outcome),
+            Text(_score(verdict)),
+            Text(why(verdict)),
+        )
+
+    def close(self) -> None:
+        if self._table.row_count:
+            self._console.print(self._table)

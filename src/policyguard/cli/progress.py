@@ -1,0 +1,58 @@
+"""What a person at a terminal sees while they wait; nothing anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from policyguard.cli.text import is_terminal
+
+__all__ = ["Move", "progress_bar", "waiting"]
+
+Move = Callable[[int, int | None, str], None]
+"""Called with what is done, how much there is in all (where it is known), and a few words beside the bar."""
+
+
+@contextmanager
+def waiting(what: str, stream: TextIO) -> Iterator[None]:
+    """A moving sign with ``what`` beside it."""
+    if not is_terminal(stream):
+        yield
+        return
+    from rich.console import Console
+
+    with Console(file=stream).status(what):
+        yield
+
+
+@contextmanager
+def progress_bar(stream: TextIO | None) -> Iterator[Move]:
+    """A bar that goes away at the end. A single thing to do gets none."""
+    if stream is None or not is_terminal(stream):
+        yield lambda done, total, words: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(),
+        console=Console(file=stream),
+        transient=True,
+        redirect_stdout=False,  # data must not end up on stderr
+        redirect_stderr=False,
+    )
+    task = bar.add_task("", total=None)
+
+    def move(done: int, total: int | None, words: str) -> None:
+        if total != 1:
+            bar.update(task, completed=done, total=total, description=words)
+            bar.start()
+
+    try:
+        yield move
+    finally:
+        bar.stop()

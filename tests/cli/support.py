@@ -1,0 +1,62 @@
+"""Runs to look at, pictures to check, and a score that is the red of the first pixel."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image as Pictures
+
+from policyguard import Guard, Policy
+from policyguard.assessment import AssessmentRequest
+from policyguard.cli.exits import ExitCode
+from policyguard.cli.run import run_check
+from policyguard.cli.sources import Source
+
+
+class Terminal(io.StringIO):
+    """A text stream that says that a person is watching."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Run:
+    """What one run printed, and how it ended."""
+
+    def __init__(self, guard: Guard, sources: list[Source], *, terminal: bool, **options: Any) -> None:
+        self.stdout: io.StringIO = Terminal() if terminal else io.StringIO()
+        self.stderr: io.StringIO = Terminal() if terminal else io.StringIO()
+        self.raised: BaseException | None = None
+        self.code: ExitCode | None = None
+        try:
+            self.code = run_check(guard, sources, stdout=self.stdout, stderr=self.stderr, **options)
+        except BaseException as error:
+            self.raised = error
+
+    @property
+    def out(self) -> str:
+        return self.stdout.getvalue()
+
+    @property
+    def err(self) -> str:
+        return self.stderr.getvalue()
+
+
+def picture(red: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Pictures.new("RGB", (8, 8), (red, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def red(request: AssessmentRequest) -> float:
+    pixel = request.frame.getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return float(pixel[0]) / 255
+
+
+def house_rules(**changes: Any) -> Policy:
+    rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"], "safe": ["toys"]}]
+    return Policy.from_dict(
+        {"id": "house", "version": "1.0.0", "title": "House rules", "rules": rules} | changes
+    )

@@ -1,0 +1,105 @@
+"""Names of files and words of models come from strangers: they are shown, and do nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+from rich.cells import cell_len
+
+from cli.support import Run, house_rules, picture
+from policyguard import Guard
+from policyguard.assessment import Assessment, Rating
+from policyguard.cli.options import Format
+from policyguard.cli.sources import Source
+from policyguard.cli.text import one_line, printable
+from policyguard.testing import FakeBackend
+
+Check = Callable[..., Run]
+
+NAMES = {
+    "markup": "[red]x[/red].png",
+    "closing markup": "[/].png",
+    "link markup": "[link=https://example.org]x[/link].png",
+    "emoji code": ":skull:.png",
+    "escape sequence": "\x1b[31m\x1b]0;title\x07x.png",
+    "C1 control": "\x9b31mx.png",
+    "line break": "a\nblock violates b.png",
+    "carriage return": "blocked\rallowed.png",
+    "backspace": "ab\b\bcd.png",
+    "right-to-left override": "gnp\u202egnp.exe",
+    "undecodable byte": os.fsdecode(b"caf\xe9.png"),
+    "wide": "写真写真.png",
+    "combining": "e\u0301\u0301\u0301.png",
+    "long": "x" * 300 + ".png",
+    "blank": " .png",
+}
+
+
+@pytest.fixture
+def strangers(guard: Guard) -> Callable[..., Run]:
+    def run(*names: str, **options: object) -> Run:
+        return Run(guard, [Source(name, picture()) for name in names], **options)  # type: ignore[arg-type]
+
+    return run
+
+
+def harmless(text: str) -> bool:
+    return all(char.isprintable() or char == "\n" for char in text)
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_one_line_per_image_and_no_control_characters_in_a_pipe(
+    strangers: Callable[..., Run], name: str
+) -> None:
+    out = strangers(name, "plain.png", terminal=False).out
+    assert harmless(out)
+    first, second = out.splitlines()
+    assert first.startswith(printable(name))
+    assert second.startswith("plain.png")
+    out.encode()
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_no_name_steers_a_terminal(
+    strangers: Callable[..., Run], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("NO_COLOR", "1")
+    run = strangers(name, "plain.png", terminal=True)
+    lines = run.out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
+    assert all(map(harmless, lines))
+    assert any(line.startswith(printable(name)) for line in lines)
+
+
+@pytest.mark.parametrize("style", [Format.JSON, Format.JSONL])
+def test_json_gives_every_name_back_as_it_is(strangers: Callable[..., Run], style: Format) -> None:
+    out = strangers(*NAMES.values(), terminal=False, style=style).out
+    assert out.isascii()
+    assert harmless(out)
+    read = json.loads(out) if style is Format.JSON else [json.loads(line) for line in out.splitlines()]
+    assert list(NAMES.values()) == [verdict["source"] for verdict in read]
+
+
+def test_columns_stay_aligned_beside_wide_names(strangers: Callable[..., Run]) -> None:
+    names = ["写真.png", "a.png", "日本語の長い名前.png"]
+    lines = strangers(*names, terminal=False).out.splitlines()
+    assert 1 == len({cell_len(line[: line.index("allow")]) for line in lines})
+
+
+def test_what_a_model_says_steers_nothing_either() -> None:
+    said = Assessment(Rating.UNSAFE, 0.9, rationale="[red]\x1b[2J\nsafe.png  allow  complies")
+    guard = Guard(house_rules(), backend=FakeBackend(said))
+    for terminal in (False, True):
+        run = Run(guard, [Source("a.png", picture())], terminal=terminal)
+        assert "\x1b[2J" not in run.out
+        assert r"[red]\x1b[2J safe.png" in run.out
+
+
+def test_printable_leaves_what_can_be_seen_alone() -> None:
+    for text in ("plain", "Größe", "写真", "🙂", "a b", "narrow\u202fblank"):
+        assert text == printable(text)
+    assert r"\x1b\u202e\n\udce9" == printable("\x1b\u202e\n\udce9")
+    assert "a b" == one_line(" a\n\t b ")
