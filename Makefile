@@ -40,7 +40,7 @@ format: $(VENV)/.ready  ## Format the code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready  ## Compare side by side, as ratios
-	$(BIN)/python benchmarks/run.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/run.py
 
 pico: $(VENV)/.ready  ## Train the packaged model again (about half an hour on two cores)
 	$(BIN)/python train/pico/train.py --out runs/pico

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from policyguard.policy import Policy
+from tiny_models import build_tiny_model
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from tiny_models import build_tiny_model  # noqa: E402 (made importable one line above)
-
-WORDS = "weapons knife gun museum exhibits policy picture rule safe unsafe".split()
+ITEM = "weapons knife gun museum exhibits policy picture rule safe unsafe"
 
 
 def build_100m(folder: Path) -> Path:
-    """A Qwen3-VL of about 100 M parameters, language model and tower in roughly the ratio 10:1 of a 7B model."""
+    """A Qwen3-VL of about 100 M parameters; language model to tower about 10:1, as in a 7B model."""
     text = {
         "hidden_size": 768,
         "intermediate_size": 2304,
@@ -24,9 +20,12 @@ def build_100m(folder: Path) -> Path:
         "num_key_value_heads": 6,
         "head_dim": 64,
         "rope_parameters": {
-            "rope_type": "default", "rope_theta": 5e6, "mrope_section": [12, 10, 10], "mrope_interleaved": True
+            "rope_type": "default",
+            "rope_theta": 5e6,
+            "mrope_section": [12, 10, 10],
+            "mrope_interleaved": True,
         },
-    }  # fmt: skip
+    }
     vision = {
         "hidden_size": 256,
         "intermediate_size": 1024,
@@ -41,7 +40,11 @@ def build_100m(folder: Path) -> Path:
 def policy(words: int) -> Policy:
     """A policy whose rules hold about ``words`` words in all."""
     rules = [
-        {"id": f"rule-{number}", "title": f"Rule {number}", "unsafe": [" ".join(WORDS) for _ in range(words // 80)]}
+        {
+            "id": f"rule-{number}",
+            "title": f"Rule {number}",
+            "unsafe": [ITEM for _ in range(words // 80)],
+        }
         for number in range(8)
     ]
     return Policy.from_dict({"id": "benchmark", "version": "1.0.0", "title": "Benchmark", "rules": rules})

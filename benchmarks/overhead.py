@@ -1,7 +1,7 @@
-"""Guard.check against the same forward pass called directly, on a random-weight model of about 100 M parameters.
+"""Guard.check against the same forward pass called directly, on a random-weight model of about 100 M.
 
-Interleaved in one run. Goal: overhead at most 5%. Guard.check starts from the PNG bytes of a 448-pixel picture,
-so decoding, hashing, preparing and deciding are its overhead; the direct call has its tensors ready.
+Interleaved in one run. Goal: overhead at most 5%. Guard.check starts from the PNG bytes of a 448-pixel
+picture, so decoding, hashing, preparing and deciding are overhead; the direct call has its tensors ready.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ RUNS = 15
 def main() -> None:
     import torch
 
-    with tempfile.TemporaryDirectory() as folder, TransformersBackend(str(build_100m(Path(folder)))) as backend:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        TransformersBackend(str(build_100m(Path(folder)))) as backend,
+    ):
         guard = Guard(policy(words=400), backend=backend).warm()
         data = noise(448)
         guard.check(data)

@@ -1,4 +1,4 @@
-"""Local checks with the policy's KV prefix kept, against the same backend without: fast reading, new picture each.
+"""Local checks with the policy's KV prefix kept, against the same backend without; a new picture each.
 
 The gain depends on the lengths, so they are printed: about (policy + picture) / picture tokens at best.
 """

@@ -1,6 +1,6 @@
 """What `make bench` runs: each comparison side by side in one process, printed as ratios.
 
-    python benchmarks/run.py [import] [overhead] [memory] [prefix]
+    PYTHONPATH=tests python benchmarks/run.py [import] [overhead] [memory] [prefix]
 
 Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
 """
@@ -14,11 +14,18 @@ import memory
 import overhead
 import prefix
 
-BENCHMARKS = {"import": import_time.main, "memory": memory.main, "overhead": overhead.main, "prefix": prefix.main}
+BENCHMARKS = {
+    "import": import_time.main,
+    "memory": memory.main,
+    "overhead": overhead.main,
+    "prefix": prefix.main,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; default: all")
     for name in parser.parse_args().names or BENCHMARKS:
         print(f"\n== {name}", flush=True)

@@ -48,8 +48,8 @@ def build_backend(
             raise ConfigurationError(
                 f"policy '{other[0]}' needs a guard model, and none is configured "
                 "(the packaged model pico judges pictogram scenes only)",
-                hint="Guard(..., model='Qwen/Qwen3-VL-4B-Instruct') runs one here, base_url=... uses a server; or set "
-                "POLICYGUARD_MODEL. `policyguard models` lists guard models",
+                hint="name one with model= (--model), such as Qwen/Qwen3-VL-4B-Instruct, and a server that runs it "
+                "with base_url= (--base-url); or set POLICYGUARD_MODEL. `policyguard models` lists some",
             )
         model = "pico"
     from policyguard.backends.transformers import TransformersBackend

@@ -19,10 +19,12 @@ class Backend(Protocol):
 
     ``assess`` returns one result per request, in order. What goes wrong with one request is a
     ``Failure`` in its place; what is wrong with the set-up raises a ``UsageError``, at first sight.
-    ``preferred_batch`` is how many requests the backend likes to get at once.
     """
 
-    preferred_batch: int
+    @property
+    def preferred_batch(self) -> int:
+        """How many requests the backend likes to get at once."""
+        ...
 
     @property
     def model(self) -> ModelIdentity: ...

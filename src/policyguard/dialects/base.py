@@ -78,11 +78,21 @@ class Answer:
 class Dialect(Protocol):
     """How one model family is spoken to. Implementations hold no state."""
 
-    name: str
-    version: str
-    layout: Layout
-    world: str | None
-    """The only ``world`` this dialect's models can judge; ``None`` for photographs and everything else."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """Changes with every change to what ``render`` makes or ``parse`` accepts."""
+        ...
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def world(self) -> str | None:
+        """The only ``world`` these models can judge; ``None`` for photographs and everything else."""
+        ...
 
     def render(self, policy: ResolvedPolicy) -> Prompt:
         """The request for ``policy``. Raises ConfigurationError if it cannot be put to these models."""

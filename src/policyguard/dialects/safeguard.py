@@ -53,9 +53,12 @@ class SafeguardDialect:
         """Policy text in the system turn (policy first) or after the picture (image first)."""
         if not policy.keys:
             raise ConfigurationError(f"policy '{policy.id}' has no rules to judge by")
-        brief = f"{_ROLE}\n\nPolicy: {policy.title}\n\n{policy.text}\n\n{_RULES}\n\n{_FORMAT}"
+        brief = f"{_ROLE}\n\n{policy.text}\n\n{_RULES}\n\n{_FORMAT}"
         if self.layout == "policy-first":
-            messages = (Message("system", (brief,)), Message("user", (PICTURE, _QUESTION)))
+            messages: tuple[Message, ...] = (
+                Message("system", (brief,)),
+                Message("user", (PICTURE, _QUESTION)),
+            )
         else:
             messages = (Message("user", (PICTURE, f"{brief}\n\n{_QUESTION}")),)
         return Prompt(
