@@ -48,7 +48,7 @@ def build_backend(
             raise ConfigurationError(
                 f"policy '{other[0]}' needs a guard model, and none is configured "
                 "(the packaged model pico judges pictogram scenes only)",
-                hint="name one with model= (--model), such as Qwen/Qwen3-VL-4B-Instruct, and a server that runs it "
+                hint="name one with model= (--model), such as Qwen/Qwen3-VL-4B-Instruct, and a server for it "
                 "with base_url= (--base-url); or set POLICYGUARD_MODEL. `policyguard models` lists some",
             )
         model = "pico"

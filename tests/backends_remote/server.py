@@ -1,0 +1,296 @@
+"""A loopback server that speaks the part of the chat completions API which guards use.
+
+It is honest by default: a small language model whose next token follows from the picture (by the SHA-256
+of its pixels) and from what the assistant has said, with probabilities over a whole vocabulary that add up
+to one. Features can be taken away from it, and it misbehaves on command (``faults``).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from string import ascii_uppercase
+from typing import Any, Self
+
+from PIL import Image
+
+RATINGS = ("safe", "unsafe", "undecided")
+FIELDS = {
+    "token-ids": "logprob_token_ids",
+    "ids-as-tokens": "return_tokens_as_token_ids",
+    "logprobs": "logprobs",
+}
+FILLERS = tuple(f"filler{number}" for number in range(40))
+_LABELS = (*RATINGS, *ascii_uppercase)
+VOCABULARY = (
+    *_LABELS,
+    *(f" {label}" for label in _LABELS),
+    *FILLERS,
+    ' "',
+    '{"',
+    '":',
+    "rating",
+    "category",
+    ",",
+    " ",
+)
+"""Longer tokens win; any other character is a token of its own, 1000 and more."""
+
+
+_LONGEST_FIRST = sorted(VOCABULARY, key=len, reverse=True)
+_TOKEN = re.compile("|".join(map(re.escape, _LONGEST_FIRST)) + "|.", re.DOTALL)
+_IDS = {word: token for token, word in enumerate(VOCABULARY)}
+
+
+def tokenize(text: str) -> list[int]:
+    return [_IDS[word] if word in _IDS else 1000 + ord(word) for word in _TOKEN.findall(text)]
+
+
+@dataclass
+class Scene:
+    """What the model thinks of one picture. ``mass`` is the probability of all its labels together."""
+
+    unsafe: float = 0.02
+    undecided: float = 0.0
+    rules: dict[str, float] = field(default_factory=lambda: {"A": 0.75, "B": 0.25})
+    mass: float = 0.98
+    rationale: str = "There is a dagger on the table."
+
+    def next_tokens(self, said: str) -> dict[str, float]:
+        if said.endswith('"category": "') or said == " unsafe":
+            labels = self.rules
+        else:
+            unsafe = (1.0 - self.undecided) * self.unsafe
+            labels = {"safe": 1.0 - self.undecided - unsafe, "unsafe": unsafe, "undecided": self.undecided}
+        space = "" if said.startswith("{") else " "
+        weights = {f"{space}{label}": self.mass * share for label, share in labels.items()}
+        rest = 1.0 - sum(weights.values())
+        return weights | {word: rest * 0.5 ** min(i + 1, len(FILLERS) - 1) for i, word in enumerate(FILLERS)}
+
+    def rest_of_answer(self, said: str) -> str:
+        if not said.startswith("{"):
+            return " dagger" if said.startswith(" unsafe") else ""
+        answer: dict[str, str] = {"rationale": self.rationale}
+        if '"category"' not in said:
+            answer = {"category": "none"} | answer
+        return '", ' + json.dumps(answer)[1:]
+
+
+def pixel_hash(picture: Image.Image) -> str:
+    return hashlib.sha256(f"{picture.size}".encode() + picture.convert("RGB").tobytes()).hexdigest()
+
+
+class ToyServer(ThreadingHTTPServer):
+    """Serves ``model`` on 127.0.0.1. ``calls`` holds (path, body) of every request so far.
+
+    ``features``: "tokenize", "token-ids" (logprob_token_ids), "ids-as-tokens", "logprobs"; a server without
+    one ignores the field, or refuses it if ``strict``. ``fault`` is called with handler and answer instead of
+    sending the answer, where ``fault_at`` says so of the request's path and body.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self.closing = threading.Event()
+        self.reset()
+
+    def reset(self) -> None:
+        """Be honest and able again, and let go of clients that were kept waiting."""
+        self.closing.set()
+        self.closing = threading.Event()
+        self.model = "toy-guard"
+        self.api_key: str | None = None
+        self.context = 4096
+        self.top_limit = 20
+        self.features = {"tokenize", "token-ids", "ids-as-tokens", "logprobs"}
+        self.strict = False
+        self.scenes: dict[str, Scene] = {}
+        self.default = Scene()
+        self.delay: Callable[[Scene], float] = lambda scene: 0.0
+        self.fault: Callable[[Any, Any], None] | None = None
+        self.fault_at: Callable[[str, dict[str, Any]], bool] = lambda path, body: "completions" in path
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.active = self.most_active = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def show(self, picture: Image.Image, **scene: Any) -> Image.Image:
+        """Say what the model thinks of ``picture``."""
+        self.scenes[pixel_hash(picture)] = Scene(**scene)
+        return picture
+
+    def bodies(self, path: str = "/v1/chat/completions") -> list[dict[str, Any]]:
+        return [body for called, body in self.calls if called == path]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.closing.set()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class RefusalError(Exception):
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        self.status = status
+        self.body = {"error": {"message": message, "type": "BadRequestError", "param": param, "code": status}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ToyServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 5
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._serve({})
+
+    def do_POST(self) -> None:
+        self._serve(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _serve(self, body: dict[str, Any]) -> None:
+        with self.server.lock:
+            self.server.calls.append((self.path, body))
+            self.server.active += 1
+            self.server.most_active = max(self.server.most_active, self.server.active)
+        try:
+            try:
+                status, answer = 200, self._answer(body)
+            except RefusalError as refusal:
+                status, answer = refusal.status, refusal.body
+        finally:
+            with self.server.lock:
+                self.server.active -= 1
+        if self.server.fault is not None and self.server.fault_at(self.path, body):
+            self.server.fault(self, answer)
+        else:
+            self.send_json(status, answer)
+
+    def send_json(self, status: int, answer: Any) -> None:
+        self.send_bytes(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+    def send_bytes(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        server = self.server
+        authorised = server.api_key is None or self.headers["Authorization"] == f"Bearer {server.api_key}"
+        if self.path.startswith("/v1") and not authorised:
+            raise RefusalError(401, f"Incorrect API key provided: {self.headers['Authorization']}")
+        if self.path == "/v1/models":
+            return {"object": "list", "data": [{"id": server.model}]}
+        known = {"/v1/chat/completions"} | ({"/tokenize"} if "tokenize" in server.features else set())
+        if self.path not in known:
+            raise RefusalError(404, "Not Found")
+        if body["model"] != server.model:
+            raise RefusalError(404, f"The model `{body['model']}` does not exist.")
+        if self.path == "/tokenize":
+            assert body["add_special_tokens"] is False
+            tokens = tokenize(body["prompt"])
+            return {"count": len(tokens), "max_model_len": server.context, "tokens": tokens}
+        return self._complete(body)
+
+    def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        server = self.server
+        self._check_fields(body)
+        *before, last = body["messages"]
+        said = last["content"] if body.get("continue_final_message") else ""
+        before = before if body.get("continue_final_message") else body["messages"]
+        parts = [part for message in before for part in self._parts(message)]
+        texts = "".join(part["text"] for part in parts if part["type"] == "text") + said
+        pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        assert len(pictures) == 1, "the picture is sent once"
+        head, data = pictures[0].split(",")
+        assert head == "data:image/png;base64"
+        picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))  # noqa: TID251 (its own decoder)
+        assert picture.mode == "RGB"
+        assert not picture.info
+        length = len(tokenize(texts)) + picture.width * picture.height // 256
+        if length + body["max_tokens"] > server.context:
+            raise RefusalError(
+                400,
+                f"This model's maximum context length is {server.context} tokens; you asked for {length}.",
+            )
+        scene = server.scenes.get(pixel_hash(picture), server.default)
+        server.closing.wait(server.delay(scene))
+        if body["max_tokens"] > 1:
+            return self._text(scene.rest_of_answer(said), body)
+        return self._token(scene.next_tokens(said), body)
+
+    def _check_fields(self, body: dict[str, Any]) -> None:
+        assert body["temperature"] == 0
+        if body.get("continue_final_message") and body.get("add_generation_prompt", True):
+            raise RefusalError(
+                400, "`continue_final_message` and `add_generation_prompt` exclude each other."
+            )
+        if body.get("logprob_token_ids") and "top_logprobs" in body:
+            raise RefusalError(400, "`logprob_token_ids` and `top_logprobs` exclude each other.")
+        if body.get("top_logprobs", 0) > self.server.top_limit and self.server.strict:
+            raise RefusalError(400, "top_logprobs is greater than the maximum allowed", "top_logprobs")
+        for feature, name in FIELDS.items():
+            if name in body and feature not in self.server.features:
+                if self.server.strict:
+                    raise RefusalError(400, f"Unrecognized request argument supplied: {name}", name)
+                del body[name]
+
+    @staticmethod
+    def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+        content = message["content"]
+        return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+    @staticmethod
+    def _text(text: str, body: dict[str, Any]) -> dict[str, Any]:
+        tokens = tokenize(text)
+        finish = "stop" if len(tokens) <= body["max_tokens"] else "length"
+        text = text if finish == "stop" else text[: body["max_tokens"]]
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {"choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}]}
+
+    def _token(self, weights: dict[str, float], body: dict[str, Any]) -> dict[str, Any]:
+        def entry(word: str) -> dict[str, Any]:
+            shown = f"token_id:{VOCABULARY.index(word)}" if body.get("return_tokens_as_token_ids") else word
+            weight = weights.get(word, 0.0)
+            return {"token": shown, "logprob": math.log(weight) if weight > 0.0 else -9999.0, "bytes": None}
+
+        ranked = sorted(weights, key=lambda word: -weights[word])
+        logprobs = None
+        if body.get("logprobs"):
+            wanted = [VOCABULARY[token] for token in body.get("logprob_token_ids", [])]
+            top = ranked[: min(body.get("top_logprobs", 0), self.server.top_limit)]
+            listed = list(dict.fromkeys([ranked[0], *wanted])) if wanted else top
+            logprobs = {"content": [{**entry(ranked[0]), "top_logprobs": [entry(word) for word in listed]}]}
+        message = {"role": "assistant", "content": ranked[0]}
+        return {
+            "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}]
+        }

@@ -1,0 +1,45 @@
+"""Policies, pictures and requests for these tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from backends_remote.server import ToyServer
+from policyguard.assessment import AssessmentRequest, Reading
+from policyguard.backends.remote import RemoteBackend
+from policyguard.dialects import PicoDialect, SafeguardDialect
+from policyguard.policy import Policy
+
+
+def policy(*, rules: list[dict[str, Any]] | None = None, **changes: Any) -> Policy:
+    """Two rules, arms (A) and drinks (B)."""
+    default = [
+        {"id": "arms", "title": "Arms", "unsafe": ["weapons"]},
+        {"id": "drinks", "title": "Drinks", "unsafe": ["alcohol"]},
+    ]
+    fields = {"id": "house", "version": "1.0.0", "title": "House", "rules": rules or default}
+    return Policy.from_dict(fields | changes)
+
+
+def picture(shade: int = 0, size: tuple[int, int] = (24, 24)) -> Image.Image:
+    """A picture of one colour; equal shades are equal pictures."""
+    return Image.new("RGB", size, (shade % 256, shade // 256, 7))
+
+
+def backend(server: ToyServer, **options: Any) -> RemoteBackend:
+    settings: dict[str, Any] = {"model": server.model, "dialect": SafeguardDialect(), "timeout": 5.0}
+    return RemoteBackend(server.url, **settings | options)
+
+
+def pico(server: ToyServer, **options: Any) -> RemoteBackend:
+    return backend(server, dialect=PicoDialect(), **options)
+
+
+def ask(frame: Image.Image, under: Policy | None = None, *, explain: bool = False) -> AssessmentRequest:
+    reading = Reading.EXPLAIN if explain else Reading.FAST
+    return AssessmentRequest(frame, _USUAL if under is None else under.resolve(), reading)
+
+
+_USUAL = policy().resolve()
