@@ -1,0 +1,7 @@
+"""Images: the only place that opens image bytes (see ``decode``)."""
+
+from policyguard.images.decode import decode
+from policyguard.images.image import DECODE_VERSION, MAX_FRAMES, Image, Limits
+from policyguard.images.sources import describe
+
+__all__ = ["DECODE_VERSION", "MAX_FRAMES", "Image", "Limits", "decode", "describe"]

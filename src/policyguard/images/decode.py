@@ -1,0 +1,121 @@
+"""The one door through which image bytes come in.
+
+Covered: PNG, JPEG, WebP and GIF by content, all else refused; bounds on bytes, sides, pixels, frames and
+work, checked from headers before anything is decoded; every frame, orientation, transparency, colour
+profiles, 16-bit, CMYK and palette pictures, so that the pictures judged are those that people see; all errors
+as ``ImageError``. No global state of Pillow is changed, so threads do not disturb each other.
+Not covered: bugs in the decoders' native code (run untrusted input in a separate, confined process), patterns
+made to appear only when the picture is scaled down, and what a file carries besides its picture (metadata,
+thumbnails, further pictures, trailing data), which is never looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from PIL.Image import Image as PILImage
+
+from policyguard.errors import ConfigurationError
+
+from . import gif, jpeg, png, webp
+from .container import Container, check_size
+from .frames import digest, select
+from .image import Image, Limits
+from .refusal import Refusal, boundary
+from .render import Renderer
+from .sniff import Format, sniff
+from .sources import describe, load
+
+__all__ = ["decode"]
+
+_PARSERS: Mapping[Format, Callable[[bytes], Container]] = {
+    "PNG": png.parse,
+    "JPEG": jpeg.parse,
+    "WEBP": webp.parse,
+    "GIF": gif.parse,
+}
+_DEFAULT_LIMITS = Limits()
+#: Pillow opens files lazily, and two threads that load the same picture at once get garbage.
+_LOADING = threading.Lock()
+
+
+def decode(
+    source: object, *, frames: Literal["all", "sample"] = "all", limits: Limits = _DEFAULT_LIMITS
+) -> Image:
+    """Open an image and return the RGB pictures that have to be judged.
+
+    ``source`` is a path, encoded bytes, a binary file object, a PIL image, a data URI, or a uint8 array of
+    shape (H, W), (H, W, 3) or (H, W, 4) in RGB(A) order. ``frames="sample"`` lets an animation of more than
+    ``MAX_FRAMES`` distinct frames through, with that many of them, evenly spread, and ``partial`` set.
+
+    Raises ``ImageError``, which names the source, for everything that is wrong with this image. An object
+    that is none of the above counts as such, so that a batch goes on.
+    """
+    if frames not in ("all", "sample"):
+        raise ConfigurationError(f"frames is {frames!r}; it must be 'all' or 'sample'")
+    name = describe(source)
+    with boundary(name):
+        loaded = load(source, limits)
+        container = _parse(loaded) if isinstance(loaded, bytes) else _from_pixels(loaded)
+        check_size(container.size, container.frame_count, limits)
+        render = Renderer(container.exif, container.icc, container.gamma)
+        selection = select(
+            container.frames,
+            render,
+            animated=container.frame_count > 1,
+            sample=frames == "sample",
+            limits=limits,
+        )
+        pictures = selection.pictures
+        fingerprint = hashlib.sha256(loaded).digest() if isinstance(loaded, bytes) else digest(pictures)
+        return Image(
+            frames=pictures,
+            sha256=fingerprint.hex(),
+            source=name,
+            size=pictures[0].size,
+            format=container.format,
+            partial=selection.partial,
+            frame_count=selection.distinct,
+            notes=(*container.notes, *render.notes),
+        )
+
+
+def _parse(data: bytes) -> Container:
+    kind = sniff(data)
+    try:
+        return _PARSERS[kind](data)
+    except (IndexError, ValueError, struct.error) as error:
+        raise Refusal(f"is a damaged {kind} picture, or cut short") from error
+
+
+def _from_pixels(picture: PILImage) -> Container:
+    """A picture that the caller decoded. What it knows about its colours and orientation is honoured."""
+    notes: tuple[str, ...] = ()
+    if getattr(picture, "n_frames", 1) > 1:
+        if picture.format != "MPO":
+            raise Refusal(
+                f"is an open file of {picture.n_frames} frames",  # type: ignore[attr-defined]
+                hint="pass its path or bytes to have all of them judged, or `picture.copy()` for this one",
+            )
+        notes = ("the file holds more pictures; the one that is open was judged",)
+
+    def frames() -> Iterator[PILImage]:
+        with _LOADING:
+            picture.load()
+        yield picture.copy()  # what is judged must not change with the caller's picture
+
+    info = picture.info
+    exif, icc, gamma = info.get("exif"), info.get("icc_profile"), info.get("gamma")
+    return Container(
+        None,
+        picture.size,
+        frames,
+        exif=exif if isinstance(exif, bytes) else None,
+        icc=icc if isinstance(icc, bytes) else None,
+        gamma=float(gamma) if isinstance(gamma, int | float) and "srgb" not in info else None,
+        notes=notes,
+    )

@@ -1,0 +1,94 @@
+"""Which frames are judged: every distinct one up to the limit, or a sample of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from PIL.Image import Image as PILImage
+
+from .image import MAX_FRAMES, Limits
+from .refusal import Refusal
+
+__all__ = ["Selection", "digest", "select"]
+
+Pictures = tuple[PILImage, ...]
+_DOMAIN = b"policyguard pixels 1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The pictures to judge, and how many distinct frames there are in all."""
+
+    pictures: Pictures
+    distinct: int
+    partial: bool = False
+
+
+def select(
+    frames: Callable[[], Iterator[PILImage]],
+    render: Callable[[PILImage], Pictures],
+    *,
+    animated: bool,
+    sample: bool,
+    limits: Limits,
+) -> Selection:
+    """Render the frames and keep the distinct ones, in order of first appearance.
+
+    ``frames`` starts anew with each call: a sample of a long animation needs to know how many distinct
+    frames there are before it can pick, and keeping them all meanwhile would take too much memory.
+    """
+    if not animated:
+        pictures = render(next(frames()))
+        return Selection(_bounded([pictures], limits), 1)
+    kept: list[Pictures] = []
+    count = 0
+    for count, pictures in enumerate(_distinct(map(render, frames())), 1):
+        if count <= MAX_FRAMES:
+            kept.append(pictures)
+            _bounded(kept, limits)
+        elif not sample:
+            raise Refusal(
+                f"is an animation of more than {MAX_FRAMES} distinct frames, too many to judge all",
+                hint="shorten it, or let the policy judge a sample with `frames: sample`",
+            )
+        else:
+            kept.clear()
+    if count <= MAX_FRAMES:
+        return Selection(_bounded(kept, limits), count)
+    wanted = {round(step * (count - 1) / (MAX_FRAMES - 1)) for step in range(MAX_FRAMES)}
+    for number, pictures in enumerate(_distinct(map(render, frames()))):
+        if number in wanted:
+            kept.append(pictures)
+            _bounded(kept, limits)
+    return Selection(_bounded(kept, limits), count, partial=True)
+
+
+def digest(pictures: Pictures) -> bytes:
+    """SHA-256 of pictures: mode, size and pixels of each, so that 30 x 150 and 150 x 30 differ."""
+    result = hashlib.sha256(_DOMAIN)
+    for picture in pictures:
+        result.update(f"{picture.mode} {picture.width} {picture.height}\0".encode())
+        result.update(picture.tobytes())
+    return result.digest()
+
+
+def _distinct(rendered: Iterable[Pictures]) -> Iterator[Pictures]:
+    seen: set[bytes] = set()
+    for pictures in rendered:
+        key = digest(pictures)
+        if key not in seen:
+            seen.add(key)
+            yield pictures
+
+
+def _bounded(kept: list[Pictures], limits: Limits) -> Pictures:
+    flat = tuple(picture for pictures in kept for picture in pictures)
+    total = sum(picture.width * picture.height for picture in flat)
+    if total > limits.max_total_pixels:
+        raise Refusal(
+            f"has {total:,} pixels over all frames and backgrounds; the limit is {limits.max_total_pixels:,}",
+            hint="make it smaller or shorter",
+        )
+    return flat

@@ -1,0 +1,193 @@
+"""PNG and APNG: checks the chunks and hands Pillow small, plain PNG files, one per frame.
+
+Covered: checksums of all that is used, missing pieces, duplicate and misplaced chunks, oversized text (never
+parsed), colour-key transparency at every bit depth, animation as browsers composite it, and the still
+picture that viewers without animation show instead.
+Not covered: chromaticities (cHRM) and high dynamic range (cICP); they shift colours, not shapes.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL.Image import Image as PILImage
+from PIL.PngImagePlugin import PngImageFile
+
+from .colour import eight_bit
+from .compose import Disposal, Patch, compose
+from .container import Container, end_notes
+from .refusal import Refusal
+
+__all__ = ["SIGNATURE", "parse"]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB, _PALETTE = 0, 2, 3
+_MAX_PROFILE = 4 * 1024 * 1024
+_USED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT", b"gAMA", b"iCCP", b"eXIf"})
+_ONCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"acTL", b"gAMA", b"iCCP", b"eXIf"})
+_BEFORE_DATA = frozenset({b"PLTE", b"tRNS", b"acTL", b"gAMA", b"iCCP", b"sRGB"})
+
+
+@dataclass(slots=True)
+class _Frame:
+    size: tuple[int, int]
+    position: tuple[int, int] = (0, 0)
+    disposal: Disposal = Disposal.KEEP
+    over: bool = False
+    data: list[bytes | memoryview] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Chunks:
+    """What one pass over the file found."""
+
+    once: dict[bytes, bytes] = field(default_factory=dict)
+    still: list[bytes | memoryview] = field(default_factory=list)
+    frames: list[_Frame] = field(default_factory=list)
+    still_is_frame: bool = False
+    srgb: bool = False
+    end: int = 0
+    ended: bool = False
+
+
+def parse(data: bytes) -> Container:
+    """Read the chunks of a PNG file; no pixel is decoded."""
+    chunks = _read(data)
+    header = chunks.once[b"IHDR"]
+    size = struct.unpack_from(">II", header)
+    notes = end_notes(data, chunks.end, marked=chunks.ended)
+    icc, gamma = None, None
+    if b"iCCP" in chunks.once:
+        icc = _profile(chunks.once[b"iCCP"])
+        notes += () if icc else ("its colour profile is damaged and was not applied",)
+    elif b"gAMA" in chunks.once and not chunks.srgb:
+        gamma = struct.unpack(">I", chunks.once[b"gAMA"])[0] / 100_000
+    still = [] if chunks.still_is_frame else [_Frame(size, data=chunks.still)]
+
+    def frames() -> Iterator[PILImage]:
+        for frame in still:
+            yield _open(chunks.once, frame)
+        yield from compose(
+            size,
+            (
+                Patch(_open(chunks.once, frame), frame.position, frame.disposal, frame.over)
+                for frame in chunks.frames
+            ),
+        )
+
+    count = len(still) + len(chunks.frames)
+    return Container("PNG", size, frames, count, chunks.once.get(b"eXIf"), icc, gamma, notes)
+
+
+def _read(data: bytes) -> _Chunks:
+    found, view, position = _Chunks(), memoryview(data), len(SIGNATURE)
+    sequence = 0
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        stop = position + 12 + length
+        if stop > len(data):
+            raise Refusal("is cut short")
+        body = view[position + 8 : stop - 4]
+        if not found.once and kind != b"IHDR":
+            raise Refusal("is a damaged PNG: it does not start with its header")
+        checksum = int.from_bytes(view[stop - 4 : stop])
+        if kind in _USED and zlib.crc32(view[position + 4 : stop - 4]) != checksum:
+            raise Refusal(f"is a damaged PNG: wrong checksum in {kind.decode()}")
+        if kind in _BEFORE_DATA and found.still:
+            raise Refusal(f"is a damaged PNG: {kind.decode()} comes after the picture")
+        if kind in _ONCE:
+            if kind in found.once:
+                raise Refusal(f"is a damaged PNG: two {kind.decode()} chunks")
+            found.once[kind] = bytes(body)
+        elif kind == b"sRGB":
+            found.srgb = True
+        elif kind == b"IDAT":
+            found.still.append(view[position:stop])
+            found.still_is_frame = bool(found.frames)
+        elif kind in (b"fcTL", b"fdAT") and b"acTL" in found.once:
+            if int.from_bytes(body[:4]) != sequence:
+                raise Refusal("is a damaged PNG: its animation is out of sequence")
+            sequence += 1
+            if kind == b"fcTL":
+                found.frames.append(_control(bytes(body), found))
+            elif found.still and found.frames:
+                found.frames[-1].data.append(_chunk(b"IDAT", bytes(body[4:])))
+            else:
+                raise Refusal("is a damaged PNG: its animation is out of sequence")
+        position = stop
+        if kind == b"IEND":
+            found.ended = True
+            break
+    found.end = position
+    return _checked(found)
+
+
+def _checked(found: _Chunks) -> _Chunks:
+    if not found.still:
+        raise Refusal("is a PNG without a picture in it, or cut short")
+    if found.frames and found.still_is_frame:
+        found.frames[0].data = found.still
+    if b"acTL" in found.once:
+        declared = struct.unpack_from(">I", found.once[b"acTL"])[0]
+        if declared != len(found.frames) or not all(frame.data for frame in found.frames):
+            raise Refusal(f"is a damaged PNG: it declares {declared} frames and holds {len(found.frames)}")
+    return found
+
+
+def _control(body: bytes, found: _Chunks) -> _Frame:
+    """The frame that an fcTL chunk announces."""
+    width, height, left, top, _, dispose, blend = struct.unpack_from(">IIIIIBB", body, 4)
+    canvas = struct.unpack_from(">II", found.once[b"IHDR"])
+    if not (0 < width <= canvas[0] - left and 0 < height <= canvas[1] - top and dispose <= 2 and blend <= 1):
+        raise Refusal("is a damaged PNG: a frame of its animation lies outside the picture")
+    return _Frame((width, height), (left, top), Disposal(dispose), over=blend == 1)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + zlib.crc32(body, zlib.crc32(kind)).to_bytes(4)
+
+
+def _open(once: dict[bytes, bytes], frame: _Frame) -> PILImage:
+    """Decode one frame from a PNG file made of nothing but what its pixels need."""
+    header = struct.pack(">II", *frame.size) + once[b"IHDR"][8:]
+    depth, colour_type = header[8], header[9]
+    parts: list[bytes | memoryview] = [SIGNATURE, _chunk(b"IHDR", header)]
+    if colour_type == _PALETTE:
+        parts += [_chunk(kind, once[kind]) for kind in (b"PLTE", b"tRNS") if kind in once]
+    parts += [*frame.data, _chunk(b"IEND", b"")]
+    picture: PILImage = PngImageFile(io.BytesIO(b"".join(parts)))
+    picture.load()
+    if picture.mode.startswith("I;16"):
+        picture = eight_bit(picture)
+    if b"tRNS" in once and colour_type in (_GREY, _RGB):
+        picture.info["transparency"] = _key(once[b"tRNS"], depth, grey=colour_type == _GREY)
+    return picture
+
+
+def _key(body: bytes, depth: int, *, grey: bool) -> Any:
+    """The transparent colour of a tRNS chunk in 8-bit samples, as Pillow keeps it (which never rescales it).
+
+    With 16 bits per sample, all colours that share the upper 8 bits count as transparent: they look the same.
+    """
+    top = (1 << depth) - 1
+    levels = tuple(
+        level >> 8 if depth == 16 else (level & top) * 255 // top
+        for level in struct.unpack_from(">H" if grey else ">HHH", body)
+    )
+    return levels[0] if grey else levels
+
+
+def _profile(body: bytes) -> bytes | None:
+    """The ICC profile of an iCCP chunk; ``None`` if it cannot be unpacked or is absurdly large."""
+    _, _, rest = body.partition(b"\0")
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(rest[1:], _MAX_PROFILE)
+    except zlib.error:
+        return None
+    return profile if unpacker.eof else None

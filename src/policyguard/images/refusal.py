@@ -1,0 +1,46 @@
+"""How the inside of this package says no, and the one place where that becomes an ``ImageError``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from policyguard.errors import ImageError, PolicyGuardError
+
+__all__ = ["Refusal", "boundary"]
+
+RESAVE = "open it in an image editor and save it again as PNG or JPEG"
+
+
+class Refusal(Exception):  # noqa: N818 (never leaves the package; a decision, not a fault)
+    """This image is not judged; ``reason`` continues the sentence "NAME: ..."."""
+
+    def __init__(self, reason: str, *, hint: str | None = RESAVE) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+@contextmanager
+def boundary(name: str) -> Iterator[None]:
+    """Turn every exception of the decoders into an ``ImageError`` that names the image.
+
+    Everything is caught, not a list of known classes: damaged files make Pillow raise struct.error,
+    IndexError, SyntaxError and more, and an image bomb may raise MemoryError. KeyboardInterrupt and
+    SystemExit pass.
+    """
+    try:
+        yield
+    except PolicyGuardError:
+        raise
+    except Refusal as refusal:
+        raise ImageError(f"{name}: {refusal.reason}", hint=refusal.hint) from refusal.__cause__
+    except MemoryError as error:
+        raise ImageError(
+            f"{name}: does not fit into memory", hint="make it smaller, or give the process more memory"
+        ) from error
+    except Exception as error:
+        detail = " ".join(str(error).split())[:200]
+        raise ImageError(
+            f"{name}: cannot be decoded: {detail or type(error).__name__}", hint=f"if it looks fine, {RESAVE}"
+        ) from error

@@ -1,0 +1,197 @@
+"""Gets the bytes, or the pixels, of whatever the caller passed.
+
+Covered: only regular files are opened (a FIFO or a device would hang or worse), never more than the limit is
+read, remote addresses are refused and nothing is fetched, data URIs are decoded strictly.
+Not covered: where a path leads; whoever takes paths from strangers must confine them first.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import inspect
+import os
+import re
+import stat
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
+from PIL.Image import Image as PILImage
+
+from .container import check_size
+from .image import Limits
+from .refusal import Refusal
+
+__all__ = ["describe", "load"]
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_LONGEST_NAME = 200
+_ARRAY_MODES = {(): "L", (3,): "RGB", (4,): "RGBA"}
+_MEDIA_TYPE_MAX = 1024
+_EMPTY = "is empty (0 bytes)"
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def describe(source: object) -> str:
+    """How errors and verdicts call an image: its path, or what it came as. Opens nothing.
+
+    One line of printable characters that every terminal and log can encode in UTF-8.
+    """
+    if isinstance(source, PILImage):
+        return "<PIL image>"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "<bytes>"
+    if isinstance(source, str | os.PathLike):
+        try:
+            path = os.fsdecode(source)
+        except Exception:  # somebody's own path class
+            return f"<{type(source).__name__}>"
+        return "<data URI>" if isinstance(source, str) and _is_data_uri(path) else _printable(path)
+    if _is_array(source):
+        return "<array>"
+    return "<file>" if hasattr(source, "read") else f"<{type(source).__name__}>"
+
+
+def _printable(path: str) -> str:
+    head = path[:_LONGEST_NAME]
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
+    return shown if len(path) == len(head) else f"{shown}..."
+
+
+def _is_data_uri(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
+def load(source: object, limits: Limits) -> bytes | PILImage:
+    """The encoded bytes of an image, or, where the caller holds pixels, a picture."""
+    if isinstance(source, PILImage):
+        return source
+    if isinstance(source, bytes | bytearray | memoryview):
+        _check_bytes(memoryview(source).nbytes, limits)
+        data = bytes(source)
+    elif isinstance(source, str | os.PathLike):
+        text = os.fsdecode(source)
+        if isinstance(source, str) and _is_data_uri(text):
+            data = _data_uri(text, limits)
+        else:
+            data = _file(text, limits, address=isinstance(source, str))
+    elif _is_array(source):
+        return _array(source, limits)
+    elif hasattr(source, "read"):
+        data = _stream(source, limits)
+    else:
+        raise Refusal(
+            "is not something an image can be read from",
+            hint="pass a path, bytes, a PIL image, a data URI, a binary file object, or an array of uint8 "
+            "with shape (height, width, 3); for a torch tensor, `tensor.cpu().numpy()`",
+        )
+    if not data:
+        raise Refusal(_EMPTY, hint="the file was not written or not downloaded completely; get it again")
+    _check_bytes(len(data), limits)
+    return data
+
+
+def _check_bytes(count: int, limits: Limits) -> None:
+    if count > limits.max_bytes:
+        raise Refusal(
+            f"has {count / 2**20:.1f} MiB; the limit is {limits.max_bytes / 2**20:g} MiB",
+            hint="make the picture smaller, or save it with stronger compression",
+        )
+
+
+def _file(path: str, limits: Limits, *, address: bool) -> bytes:
+    if address and (scheme := _SCHEME.match(path)):
+        if scheme[1].lower() == "file":
+            raise Refusal("is a file address", hint="pass the path itself")
+        raise Refusal(
+            "is a remote address, and nothing is fetched from the network",
+            hint="download the picture yourself and pass its bytes",
+        )
+    try:
+        _check_regular(os.stat(path).st_mode)  # noqa: PTH116 (Path("") would be the current folder)
+        with os.fdopen(os.open(path, _READ), "rb") as file:  # non-blocking, should a FIFO take its place now
+            status = os.fstat(file.fileno())
+            _check_regular(status.st_mode)
+            _check_bytes(status.st_size, limits)
+            return file.read(limits.max_bytes + 1)
+    except FileNotFoundError as error:
+        raise Refusal("there is no such file", hint=_path_hint(path)) from error
+    except PermissionError as error:
+        raise Refusal("may not be read: permission denied", hint="check the file's permissions") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Refusal(f"cannot be read: {reason}", hint=_path_hint(path)) from error
+
+
+def _path_hint(path: str) -> str:
+    if len(path) > _LONGEST_NAME:
+        return "if this is base64 text, decode it and pass the bytes, or make it a data URI"
+    return "check the path"
+
+
+def _check_regular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise Refusal(
+            "is a folder", hint="pass the pictures in it one by one, or the folder to `policyguard check`"
+        )
+    if not stat.S_ISREG(mode):
+        raise Refusal("is not a regular file", hint="read it yourself and pass the bytes")
+
+
+def _stream(file: Any, limits: Limits) -> bytes:
+    parts: list[bytes] = []
+    missing = limits.max_bytes + 1
+    while missing > 0:
+        part = file.read(missing)
+        if inspect.iscoroutine(part):
+            part.close()
+            raise Refusal("is an asynchronous file object", hint="await its read() and pass the bytes")
+        if not isinstance(part, bytes | bytearray | memoryview):
+            raise Refusal("does not give bytes when read", hint="open the file in binary mode ('rb')")
+        if not part:
+            break
+        parts.append(bytes(part))
+        missing -= len(parts[-1])
+    if not parts:
+        raise Refusal(_EMPTY, hint="if the file object was read before, seek(0) first")
+    return b"".join(parts)
+
+
+def _data_uri(uri: str, limits: Limits) -> bytes:
+    head, comma, body = uri[5:].partition(",")
+    if not comma or len(head) > _MEDIA_TYPE_MAX:
+        raise Refusal("has no comma after its media type", hint="the form is data:image/png;base64,DATA")
+    # The longest spelling of one byte is %XX, or four base64 characters for three bytes, each as %XX.
+    _check_bytes(len(body) // 4, limits)
+    raw = unquote_to_bytes(body)
+    if not head.lower().replace(" ", "").endswith(";base64"):
+        return raw
+    raw = b"".join(raw.split())
+    try:
+        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refusal("is not valid base64", hint="use standard base64, not the URL-safe alphabet") from error
+
+
+def _is_array(source: object) -> bool:
+    return hasattr(source, "__array_interface__")
+
+
+def _array(source: Any, limits: Limits) -> PILImage:
+    shape = tuple(source.__array_interface__["shape"])
+    dtype = str(source.__array_interface__["typestr"])
+    if dtype != "|u1":
+        raise Refusal(
+            f"holds {getattr(source, 'dtype', dtype)}; arrays must be uint8",
+            hint="scale it to 0..255 yourself and pass `array.astype(numpy.uint8)`",
+        )
+    mode = _ARRAY_MODES.get(shape[2:]) if len(shape) in (2, 3) else None
+    if mode is None:
+        raise Refusal(
+            f"has shape {shape}; it must be (height, width), (height, width, 3) or (height, width, 4)",
+            hint="channels come last, in the order red, green, blue; pass a batch one by one",
+        )
+    size = (shape[1], shape[0])
+    check_size(size, 1, limits)
+    return pil.frombytes(mode, size, memoryview(source).tobytes())

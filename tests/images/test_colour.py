@@ -1,0 +1,208 @@
+"""Transparency, depth, profiles and gamma: nothing is hidden from the guard that a viewer would show."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as pil  # noqa: N813 (the module)
+
+from images.support import (
+    SIZE,
+    chunk,
+    colours,
+    encode,
+    header,
+    matrix_profile,
+    plain,
+    png,
+    psnr,
+    reference,
+    srgb_profile,
+)
+from policyguard.errors import ImageError
+from policyguard.images import decode
+
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+def tuned(gamma: float, picture: Any = None) -> bytes:
+    data = encode(reference() if picture is None else picture, "PNG")
+    return data[:33] + chunk(b"gAMA", struct.pack(">I", round(gamma * 100_000))) + data[33:]
+
+
+class TestTransparency:
+    @pytest.mark.parametrize("kind", ["PNG", "WEBP", None])
+    def test_black_shapes_on_nothing_are_seen_on_white(self, kind: str | None) -> None:
+        picture = pil.new("RGBA", (20, 20), (0, 0, 0, 0))
+        picture.paste((0, 0, 0, 255), (5, 5, 15, 15))
+        source = encode(picture, kind, **({"lossless": True} if kind == "WEBP" else {})) if kind else picture
+        on_white, on_black = decode(source).frames
+        assert (on_white.getpixel((10, 10)), on_white.getpixel((0, 0))) == (BLACK, WHITE)
+        assert on_black.getpixel((0, 0)) == BLACK
+
+    def test_colours_under_full_transparency_do_not_show(self) -> None:
+        hidden = reference().copy()
+        hidden.putalpha(0)
+        assert colours(encode(hidden, "PNG")) == [WHITE, BLACK]
+
+    def test_an_opaque_alpha_channel_costs_nothing(self) -> None:
+        assert len(decode(encode(reference().convert("RGBA"), "PNG")).frames) == 1
+
+    def test_one_transparent_pixel_is_enough_for_two_pictures(self) -> None:
+        picture = reference().convert("RGBA")
+        picture.putpixel((0, 0), (0, 0, 0, 254))
+        assert len(decode(picture).frames) == 2
+
+    @pytest.mark.parametrize("mode", ["LA", "PA", "La"])
+    def test_other_modes_with_alpha_are_seen_on_both_too(self, mode: str) -> None:
+        picture = plain(90, mode="L")
+        picture = picture.convert("P").convert("PA") if mode == "PA" else picture.convert("LA")
+        picture.putalpha(0)
+        assert colours(picture.convert(mode)) == [WHITE, BLACK]
+
+    @pytest.mark.parametrize("transparency", [0, bytes([0, 128])])
+    def test_transparent_palette_colours_are_seen_on_both(self, transparency: Any) -> None:
+        picture = pil.new("P", (8, 8), 0)
+        picture.putpalette([200, 0, 0, 0, 200, 0])
+        picture.putpixel((0, 0), 1)
+        assert colours(encode(picture, "PNG", transparency=transparency)) == [WHITE, BLACK]
+
+    def test_a_palette_picture_of_the_caller_stays_as_it_was(self) -> None:
+        picture = pil.new("P", (8, 8), 0)
+        picture.putpalette([200, 0, 0, 0, 200, 0])
+        picture.info["transparency"] = 0
+        decode(picture)
+        del picture.info["transparency"]
+        assert colours(picture) == [(200, 0, 0)]
+
+    @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+    def test_a_grey_colour_key_counts_at_every_depth(self, depth: int) -> None:
+        """Pillow compares the key with rescaled samples and so misses it at depths 2 and 4."""
+        top = (1 << depth) - 1
+        row = {1: b"\xff", 2: b"\xff\xff", 4: b"\xff" * 4, 8: b"\xff" * 8, 16: b"\xff" * 16}[depth]
+        data = png((8, 8), row * 8, chunk(b"tRNS", struct.pack(">H", top)), depth=depth, colour_type=0)
+        assert colours(data) == [WHITE, BLACK]
+
+    @pytest.mark.parametrize("depth", [8, 16])
+    def test_a_colour_key_counts_at_every_depth(self, depth: int) -> None:
+        pixel = {8: bytes([9, 80, 70]), 16: struct.pack(">HHH", 9 * 257, 80 * 257, 70 * 257)}[depth]
+        key = struct.pack(">HHH", *(level * (257 if depth == 16 else 1) for level in (9, 80, 70)))
+        assert colours(png((8, 8), pixel * 64, chunk(b"tRNS", key), depth=depth)) == [WHITE, BLACK]
+
+    def test_webp_transparency_that_the_header_denies_is_refused(self) -> None:
+        picture = reference().copy()
+        picture.putalpha(100)
+        data = bytearray(encode(picture, "WEBP", quality=80))
+        assert data[12:16] == b"VP8X"
+        data[20] &= ~0x10
+        with pytest.raises(ImageError, match="header denies"):
+            decode(bytes(data))
+
+
+class TestDepth:
+    def test_dim_16_bit_grey_does_not_turn_white(self) -> None:
+        """Pillow clamps: a picture with all samples over 255 becomes a blank page."""
+        ramp = np.linspace(0, 65535, 80 * 56).astype(np.uint16).reshape(56, 80)
+        shown = np.asarray(decode(encode(pil.fromarray(ramp), "PNG")).frames[0])
+        assert np.abs(shown[..., 0].astype(int) - ramp / 257).max() <= 1
+
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+    def test_pil_pictures_with_wide_samples_are_scaled_and_not_clamped(self, dtype: Any) -> None:
+        values = (np.arange(64).reshape(8, 8) * 1000).astype(dtype)
+        shown = np.asarray(decode(pil.fromarray(values)).frames[0])[..., 0]
+        assert np.abs(shown - values / 257).max() <= 1
+
+    @pytest.mark.parametrize("values", [[-1.0, 1.0], [0.0, 70000.0], [np.nan, 1.0], [0.0, np.inf]])
+    def test_pil_pictures_whose_range_means_nothing_are_refused(self, values: list[float]) -> None:
+        with pytest.raises(ImageError, match="no agreed range"):
+            decode(pil.fromarray(np.array([values], np.float32)))
+
+
+class TestProfiles:
+    def test_an_srgb_profile_changes_nothing(self) -> None:
+        image = decode(encode(reference(), "PNG", icc_profile=srgb_profile()))
+        assert (len(image.frames), image.notes) == (1, ())
+        assert psnr(reference(), image.frames[0]) == float("inf")
+
+    def test_a_mild_profile_is_applied(self) -> None:
+        image = decode(encode(reference(), "PNG", icc_profile=matrix_profile(gamma=1.8)))
+        assert len(image.frames) == 1
+        assert np.asarray(image.frames[0]).mean() > np.asarray(reference()).mean() + 5
+
+    def test_a_profile_that_changes_everything_is_judged_both_ways(self) -> None:
+        """Some viewers apply profiles and some do not; a picture may be made to fool either."""
+        image = decode(encode(reference(), "PNG", icc_profile=matrix_profile(gamma=9.0)))
+        assert len(image.frames) == 2
+        assert psnr(reference(), image.frames[1]) == float("inf")
+        assert "disagree" in image.notes[0]
+
+    def test_a_profile_is_not_believed_to_be_srgb_because_it_is_small_or_says_so(self) -> None:
+        assert len(decode(encode(reference(), "JPEG", icc_profile=matrix_profile((2, 0, 1)))).frames) == 2
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+    @pytest.mark.parametrize(
+        "profile", [b"nonsense", srgb_profile()[:200], srgb_profile()[:16] + b"GRAY" + srgb_profile()[20:]]
+    )
+    def test_a_broken_profile_is_noted_and_not_fatal(self, kind: str, profile: bytes) -> None:
+        image = decode(encode(reference(), kind, icc_profile=profile))
+        assert len(image.frames) == 1
+        assert "profile" in image.notes[0]
+
+    def test_a_profile_for_another_colour_space_is_noted(self) -> None:
+        image = decode(encode(reference().convert("CMYK"), "JPEG", icc_profile=srgb_profile()))
+        assert "another colour space" in image.notes[0]
+
+    def test_a_png_profile_that_cannot_be_unpacked_is_noted(self) -> None:
+        data = encode(reference(), "PNG")
+        damaged = data[:33] + chunk(b"iCCP", b"icc\0\0not zlib") + data[33:]
+        assert "damaged" in decode(damaged).notes[0]
+
+    def test_a_jpeg_profile_in_pieces_is_put_together_whatever_their_order(self) -> None:
+        data = encode(reference(), "JPEG", icc_profile=b"", quality=95)
+        profile = matrix_profile(gamma=9.0)
+        pieces = [(1, profile[:150]), (2, profile[150:])]
+
+        def with_pieces(*chosen: tuple[int, bytes]) -> bytes:
+            marks = b"".join(
+                b"\xff\xe2" + struct.pack(">H", len(part) + 16) + b"ICC_PROFILE\0" + bytes([n, 2]) + part
+                for n, part in chosen
+            )
+            return data[:2] + marks + data[2:]
+
+        assert len(decode(with_pieces(*reversed(pieces))).frames) == 2
+        assert "incomplete" in decode(with_pieces(pieces[0])).notes[0]
+
+
+class TestGamma:
+    def test_the_usual_gamma_changes_nothing(self) -> None:
+        image = decode(tuned(1 / 2.2))
+        assert len(image.frames) == 1
+        assert psnr(reference(), image.frames[0]) == float("inf")
+
+    def test_a_picture_made_for_viewers_that_honour_gamma_is_judged_both_ways(self) -> None:
+        """The trick shows one picture in browsers and another in tools that ignore gamma."""
+        hidden = pil.eval(reference(), lambda level: round(255 * (level / 255) ** (0.05 * 2.2)))
+        meant, _ = decode(tuned(0.05, hidden)).frames
+        assert psnr(reference(), meant) >= 25
+
+    def test_an_srgb_chunk_overrules_gamma(self) -> None:
+        data = tuned(0.05)
+        assert len(decode(data[:33] + chunk(b"sRGB", b"\0") + data[33:]).frames) == 1
+
+    def test_gamma_counts_for_a_png_that_pil_opened(self) -> None:
+        opened = pil.open(io.BytesIO(tuned(0.05)))  # noqa: TID251
+        assert len(decode(opened).frames) == 2
+
+    @pytest.mark.parametrize("gamma", [0.0, 0.00001, 40000.0])
+    def test_absurd_gamma_breaks_nothing(self, gamma: float) -> None:
+        assert decode(tuned(gamma)).size == SIZE
+
+
+def test_a_palette_png_without_its_palette_is_an_error() -> None:
+    data = b"\x89PNG\r\n\x1a\n" + header((4, 4), 8, 3)
+    with pytest.raises(ImageError):
+        decode(data + png((4, 4), bytes(16), colour_type=3)[33:])
