@@ -1,6 +1,6 @@
 """Draws examples/images: PictoSafe scenes at four times their native size, and one picture that is no scene.
 
-    python examples/make_images.py
+python examples/make_images.py
 """
 
 from __future__ import annotations

@@ -7,11 +7,9 @@ the set-up raises.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,6 +21,7 @@ from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError,
 from policyguard.verdict import Decision, Evidence, Verdict, combine, decide
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from policyguard.backends.base import Backend
@@ -114,6 +113,8 @@ class Guard:
 
     async def acheck(self, image: object, *, explain: bool | None = None) -> Verdict:
         """``check``, without blocking the event loop."""
+        import asyncio
+
         return (await self._ajudge([await asyncio.to_thread(self._open, image)], explain=explain))[0]
 
     def check_many(
@@ -128,6 +129,8 @@ class Guard:
         Images are decoded while the model runs; at most four backend batches are read ahead, so a generator
         of a million images never piles up in memory. ``progress`` is called after each verdict.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         size = max(1, self.backend.preferred_batch)
         total = len(images) if isinstance(images, Sequence) else None
         source = iter(images)
@@ -159,6 +162,8 @@ class Guard:
         progress: Progress | None = None,
     ) -> AsyncIterator[Verdict]:
         """``check_many`` for event loops; takes plain and asynchronous iterables."""
+        import asyncio  # slow to import, and of no use to callers without an event loop
+
         size = max(1, self.backend.preferred_batch)
         total = len(images) if isinstance(images, Sequence) else None
         done = 0
