@@ -52,6 +52,7 @@ TRAINING_TEXT = (
     "safe unsafe undecided rating category rationale policy picture judge this must not show may show rule "
     '{"rating": "unsafe", "category": "A", "rationale": "a picture of a knife"} weapons knife gun museum '
     "exhibits A B C D E F G H no any fine exempt You review pictures for one policy. "
+    "It is safe if no rule forbids it, and unsafe if one does. "
 )
 PRE_TOKENS = (  # the pre-tokeniser of the Qwen families
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -67,10 +68,19 @@ def tiny_model(family: Family) -> Path:
     return build_tiny_model(folder, family)
 
 
-def build_tiny_model(folder: Path, family: Family, *, seed: int = 0, context: int = 4096) -> Path:
+def build_tiny_model(
+    folder: Path,
+    family: Family,
+    *,
+    seed: int = 0,
+    context: int = 4096,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint of about 0.2 M parameters, in float32, and return ``folder``.
 
     Weights are drawn six times wider than usual, so that attention and positions matter to the logits.
+    ``text`` and ``vision`` change fields of the two configs, for models that are not tiny.
     """
     from transformers.utils import logging
 
@@ -81,7 +91,7 @@ def build_tiny_model(folder: Path, family: Family, *, seed: int = 0, context: in
         tokenizer = _tokenizer()
         tokenizer.chat_template = _chat_template(family)
         tokenizer.save_pretrained(folder)
-        model = _model(family, tokenizer, seed, context)
+        model = _model(family, tokenizer, seed, context, text or {}, vision or {})
         # What real Qwen2.5-VL checkpoints ask for, and a guard must not do.
         model.generation_config.update(do_sample=True, temperature=0.7, repetition_penalty=1.05, top_k=20)
         model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(
@@ -127,7 +137,14 @@ def _chat_template(family: Family) -> str:
     return CHAT_TEMPLATE.replace("PICTURE", place)
 
 
-def _model(family: Family, tokenizer: Any, seed: int, context: int) -> Any:
+def _model(
+    family: Family,
+    tokenizer: Any,
+    seed: int,
+    context: int,
+    text_changes: dict[str, Any],
+    vision_changes: dict[str, Any],
+) -> Any:
     import transformers
 
     token = tokenizer.convert_tokens_to_ids
@@ -148,8 +165,8 @@ def _model(family: Family, tokenizer: Any, seed: int, context: int) -> Any:
     if family == "llava_onevision":
         vision |= {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
         config = transformers.LlavaOnevisionConfig(
-            text_config=transformers.Qwen2Config(**text),
-            vision_config=transformers.SiglipVisionConfig(**vision, vision_use_head=False),
+            text_config=transformers.Qwen2Config(**text | text_changes),
+            vision_config=transformers.SiglipVisionConfig(**vision | vision_changes, vision_use_head=False),
             image_grid_pinpoints=[[32, 32], [32, 64], [64, 32], [64, 64]],
             image_token_index=token("<image>"),
             video_token_index=token("<video>"),
@@ -170,11 +187,15 @@ def _model(family: Family, tokenizer: Any, seed: int, context: int) -> Any:
             "rope_parameters": rope | {"mrope_section": [8, 4, 4], "mrope_interleaved": True},
         }
         vision |= {"patch_size": 16, "num_position_embeddings": 256, "deepstack_visual_indexes": [0]}
-        config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **places)
+        config = transformers.Qwen3VLConfig(
+            text_config=text | text_changes, vision_config=vision | vision_changes, **places
+        )
         return _seeded(transformers.Qwen3VLForConditionalGeneration, config, seed)
     text |= {"rope_parameters": rope | {"mrope_section": [4, 6, 6]}}
     vision |= {"patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1]}
-    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **places)
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=text | text_changes, vision_config=vision | vision_changes, **places
+    )
     return _seeded(transformers.Qwen2_5_VLForConditionalGeneration, config, seed)
 
 

@@ -1,0 +1,231 @@
+"""TransformersBackend: a guard model in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock, RLock
+from typing import TYPE_CHECKING, Any, Self
+
+from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Rating
+from policyguard.backends import registry
+from policyguard.backends.transformers import files as model_files
+from policyguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from policyguard.backends.transformers.plan import Plan
+    from policyguard.backends.transformers.runner import Runner
+    from policyguard.dialects.base import Dialect
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["TransformersBackend"]
+
+PLANS = 64
+"""Tokenised prompts kept, one per policy; a plan is a few kilobytes."""
+
+Result = Assessment | Failure
+
+
+class TransformersBackend:
+    """Runs any image-text-to-text model of transformers.
+
+    Args:
+        model: alias (``policyguard models``), hub id or local folder.
+        dialect: how the model is spoken to; default: the one the registry knows for it.
+        revision: branch, tag or commit of a hub id.
+        device: ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"cpu"``; default: the best one there is.
+        dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``; default: bfloat16 where the hardware has it.
+        max_batch: pictures per forward pass; default: 16 on a GPU, 4 on a CPU.
+        max_pixels: larger pictures are scaled down to it; default: what the model's processor does.
+        prefix_cache_bytes: bound on the KV prefixes of policies kept for reuse; 0 turns the reuse off.
+
+    Weights load on the first ``assess`` or in ``warm``. Thread-safe: pictures are prepared in parallel, the
+    model runs one batch at a time. Raises ModelLoadError, for a local folder already here.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dialect: Dialect | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch: int | None = None,
+        max_pixels: int | None = None,
+        prefix_cache_bytes: int = 1 << 30,
+    ) -> None:
+        if max_batch is not None and max_batch < 1:
+            raise ConfigurationError(
+                f"max_batch={max_batch} leaves no room for a picture", hint="give 1 or more"
+            )
+        if max_pixels is not None and max_pixels < 1:
+            raise ConfigurationError(
+                f"max_pixels={max_pixels} leaves nothing to see", hint="for example 512 * 512"
+            )
+        known = registry.resolve_model(model)
+        if dialect is None:
+            from policyguard.dialects import get_dialect
+
+            dialect = get_dialect(known.dialect)
+        self.dialect = dialect
+        self._name = model
+        self._location = known.location
+        self._revision = revision
+        self._asked_device = device
+        self._asked_dtype = dtype
+        self._max_batch = max_batch
+        self._max_pixels = max_pixels
+        self._prefix_cache_bytes = prefix_cache_bytes
+        self._closed = False
+        self._set_up = RLock()
+        self._running = Lock()
+        self._files: model_files.ModelFiles | None = None
+        self._placement: tuple[Any, Any] | None = None
+        self._identity: ModelIdentity | None = None
+        self._runner: Runner | None = None
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        if model_files.is_local(self._location):
+            self._find()
+
+    @property
+    def preferred_batch(self) -> int:
+        """Pictures per forward pass. Where ``max_batch`` is not set, imports torch to look for a GPU."""
+        if self._max_batch is not None:
+            return self._max_batch
+        return 4 if self._place()[0].type == "cpu" else 16
+
+    @property
+    def model(self) -> ModelIdentity:
+        """Which model answers. Finds its files (fetching the settings of a hub model), loads no weights."""
+        with self._set_up:
+            if self._identity is None:
+                _, dtype = self._place()
+                self._identity = ModelIdentity(
+                    id=self._name,
+                    revision=model_files.fingerprint(self._find()),
+                    dialect=self.dialect.name,
+                    dialect_version=self.dialect.version,
+                    layout=self.dialect.layout,
+                    dtype=str(dtype).removeprefix("torch."),
+                    backend="transformers",
+                    world=self.dialect.world,
+                )
+            return self._identity
+
+    def accept(self, policy: ResolvedPolicy) -> None:
+        """Raises ConfigurationError if this model cannot be asked about ``policy``; loads nothing."""
+        world = self.dialect.world
+        if world is not None and policy.world != world:
+            raise ConfigurationError(
+                f"model '{self._name}' judges policies of 'world: {world}' and nothing else; "
+                f"policy '{policy.id}' is not one",
+                hint=registry.HOW_TO_CHOOSE,
+            )
+        self.dialect.render(policy)
+
+    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+        """One result per request, in order. Raises UsageError for a wrong set-up, and after ``close``."""
+        self._require_open()
+        results: dict[int, Result] = {}
+        groups: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(request.policy.fingerprint, []).append(index)
+        for key, indices in groups.items():
+            if key not in self._plans:  # a policy with a plan has been accepted
+                self.accept(requests[indices[0]].policy)
+        for index, request in enumerate(requests):
+            if (reason := self.dialect.precheck(request.frame)) is not None:
+                results[index] = Assessment(
+                    rating=Rating.UNDECIDED, p_undecided=1.0, reading=request.reading, notes=(reason,)
+                )
+        waiting = {
+            key: [index for index in indices if index not in results] for key, indices in groups.items()
+        }
+        waiting = {key: indices for key, indices in waiting.items() if indices}
+        if waiting:
+            runner = self._load()
+            plans = {key: self._plan(runner, requests[indices[0]].policy) for key, indices in waiting.items()}
+            size = self.preferred_batch
+            for key, indices in waiting.items():
+                for start in range(0, len(indices), size):
+                    batch = indices[start : start + size]
+                    answers = runner.attempt(plans[key], [requests[index] for index in batch])
+                    results.update(zip(batch, answers, strict=True))
+        return [results[index] for index in range(len(requests))]
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+        """``assess`` in a worker thread."""
+        return await asyncio.to_thread(self.assess, requests)
+
+    def warm(self) -> None:
+        """Load the weights now."""
+        self._load()
+
+    def close(self) -> None:
+        """Free the model, once a running batch is done. The backend cannot be used afterwards."""
+        with self._set_up, self._running:
+            self._closed = True
+            self._plans.clear()
+            runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConfigurationError(f"the backend of model '{self._name}' is closed", hint="build a new one")
+
+    def _find(self) -> model_files.ModelFiles:
+        with self._set_up:
+            if self._files is None:
+                self._files = model_files.find(self._location, name=self._name, revision=self._revision)
+            return self._files
+
+    def _place(self) -> tuple[Any, Any]:
+        from policyguard.backends.transformers.loading import choose_device, choose_dtype
+
+        with self._set_up:
+            if self._placement is None:
+                device = choose_device(self._asked_device)
+                self._placement = device, choose_dtype(self._asked_dtype, device)
+            return self._placement
+
+    def _load(self) -> Runner:
+        from policyguard.backends.transformers.loading import load
+        from policyguard.backends.transformers.runner import Runner
+
+        with self._set_up:
+            self._require_open()
+            if self._runner is None:
+                device, dtype = self._place()
+                files = model_files.complete(self._find())
+                loaded = load(files, device=device, dtype=dtype, max_pixels=self._max_pixels)
+                self._runner = Runner(
+                    loaded,
+                    self.dialect,
+                    lock=self._running,
+                    max_pixels=self._max_pixels,
+                    prefix_bytes=self._prefix_cache_bytes,
+                )
+            return self._runner
+
+    def _plan(self, runner: Runner, policy: ResolvedPolicy) -> Plan:
+        from policyguard.backends.transformers.plan import make_plan
+
+        with self._set_up:
+            plan = self._plans.get(policy.fingerprint)
+            if plan is None:
+                prompt = self.dialect.render(policy)
+                plan = make_plan(runner.loaded, prompt, policy, share_prefix=runner.shares_prefixes)
+                self._plans[policy.fingerprint] = plan
+            self._plans.move_to_end(policy.fingerprint)
+            while len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+            return plan

@@ -1,0 +1,219 @@
+"""Find a guard model's files, and refuse what must not be loaded, before anything of it is loaded.
+
+Covered: pickled weights, models that bring Python code (``auto_map``), adapters (they pull in another model
+by name), missing files. Not covered: weights trained to answer wrongly; nothing in a file tells those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from policyguard.backends.transformers.quiet import quiet_hub
+from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError
+
+__all__ = ["ModelFiles", "complete", "find", "fingerprint", "is_local", "read_json"]
+
+SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
+"""Configuration, tokenizer, processor and chat template. Never ``*.py``, ``*.bin``, ``*.pt``, ``*.pkl``."""
+WEIGHTS = ("*.safetensors",)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_READ = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where a model lies. ``commit``: of a hub snapshot; ``hub_id``: where weights may have to be fetched."""
+
+    name: str
+    folder: Path
+    commit: str | None = None
+    hub_id: str | None = None
+
+
+def is_local(model: str) -> bool:
+    """Whether ``model`` means a folder: there is one, or it cannot be a hub id."""
+    return (
+        Path(model).expanduser().exists() or model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model)
+    )
+
+
+def find(model: str, *, name: str | None = None, revision: str | None = None) -> ModelFiles:
+    """The files of ``model``: a local folder, or a hub id whose settings (not its weights) are fetched.
+
+    ``name``: what the user calls it, for messages.
+
+    Raises ModelLoadError if there is no such model, or if it is one that must not be loaded.
+    """
+    name = name or model
+    if not is_local(model):
+        with quiet_hub():
+            fetched = _download(model, revision, SETTINGS)
+        files = ModelFiles(name, fetched, commit=fetched.name, hub_id=model)
+    else:
+        files = _local(model, name, revision)
+        _check_weights(files)
+    _check_settings(files)
+    return files
+
+
+def _local(model: str, name: str, revision: str | None) -> ModelFiles:
+    folder = Path(model).expanduser()
+    if folder.is_file():
+        raise ModelLoadError(
+            f"model '{name}' is a file",
+            hint="give the folder that holds config.json and the .safetensors files",
+        )
+    if not folder.is_dir():
+        where = "" if name == model else f" (it should be in {folder})"
+        raise ModelLoadError(
+            f"there is no model folder '{name}'{where}",
+            hint="give a folder, a Hugging Face id such as 'Qwen/Qwen3-VL-4B-Instruct', "
+            "or a name that `policyguard models` lists",
+        )
+    if revision is not None:
+        raise ConfigurationError(
+            f"revision='{revision}' was given with the local folder '{name}'",
+            hint="a revision belongs to a hub id; leave it out for a folder",
+        )
+    resolved = folder.resolve()
+    is_snapshot = resolved.parent.name == "snapshots" and _COMMIT.fullmatch(resolved.name)
+    return ModelFiles(name, folder, commit=resolved.name if is_snapshot else None)
+
+
+def complete(files: ModelFiles) -> ModelFiles:
+    """Fetch the weights too, where they have to be fetched. Raises ModelLoadError."""
+    if files.hub_id is not None and not _has_all_weights(files.folder):
+        _download(files.hub_id, files.commit, (*SETTINGS, *WEIGHTS))
+    _check_weights(files)
+    return files
+
+
+def _check_settings(files: ModelFiles) -> None:
+    config = files.folder / "config.json"
+    if (files.folder / "adapter_config.json").exists():
+        raise ModelLoadError(
+            f"model '{files.name}' is an adapter, which would pull in another model by name",
+            hint="merge it into its base model (peft: merge_and_unload, save_pretrained) and load the result",
+        )
+    if not config.is_file():
+        raise ModelLoadError(
+            f"model '{files.name}' has no config.json in {files.folder}",
+            hint="give a folder written by save_pretrained, with config.json, tokenizer and processor files",
+        )
+    for path in sorted(files.folder.glob("*.json")):
+        if path.name.endswith(("config.json", "processor.json")) and "auto_map" in read_json(path):
+            raise ModelLoadError(
+                f"model '{files.name}' needs Python code of its own ({path.name} has an auto_map), "
+                "and code from models is never run",
+                hint="use a model whose architecture is part of transformers",
+            )
+
+
+def _check_weights(files: ModelFiles) -> None:
+    if any(files.folder.glob("*.safetensors")):
+        return
+    pickled = sorted(
+        path.name for path in files.folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}
+    )
+    found = f"; it has {pickled[0]}, and pickled weights are never loaded" if pickled else ""
+    raise ModelLoadError(
+        f"model '{files.name}' has no .safetensors weights in {files.folder}{found}",
+        hint="convert them with save_pretrained of transformers, or choose a model that ships safetensors",
+    )
+
+
+def _has_all_weights(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return (folder / "model.safetensors").is_file()
+    shards = read_json(index).get("weight_map")
+    return isinstance(shards, dict) and all((folder / str(name)).is_file() for name in shards.values())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``. Raises ModelLoadError naming it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadError(
+            f"{path} cannot be read: {error}", hint="fetch or save the model again"
+        ) from error
+    if not isinstance(found, dict):
+        raise ModelLoadError(f"{path} is not a JSON object", hint="fetch or save the model again")
+    return found
+
+
+def _download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """The snapshot folder of ``hub_id`` with the files that match ``patterns``; from the cache, if there."""
+    try:
+        from huggingface_hub import errors, snapshot_download
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "transformers") from None
+    try:
+        return Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=[*patterns], ignore_patterns="*/*")
+        )
+    except errors.GatedRepoError as error:
+        raise ModelLoadError(
+            f"the model '{hub_id}' is gated and this machine has no access to it",
+            hint=f"accept its terms at https://huggingface.co/{hub_id}, then run `hf auth login`",
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelLoadError(
+            f"there is no model '{hub_id}' on the Hugging Face hub, and no folder of that name",
+            hint="check the spelling; for a private model run `hf auth login`",
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelLoadError(
+            f"model '{hub_id}' has no revision '{revision}'", hint="give a branch, a tag or a commit hash"
+        ) from error
+    except Exception as error:  # no network, offline mode, a full disk: all mean that the files are not here
+        raise ModelLoadError(
+            f"model '{hub_id}' is not on this machine and cannot be fetched: {_first_line(error)}",
+            hint=f"run `hf download {hub_id}` where there is a network, or give the path of a local folder",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+_hashes: dict[tuple[Any, ...], str] = {}
+_hashes_lock = Lock()
+
+
+def fingerprint(files: ModelFiles) -> str:
+    """The revision to record: the hub commit, or ``sha256:`` of the files that decide the answers.
+
+    Those are the weights, and the configuration, tokenizer, processor and chat template beside them. A
+    folder's hash is computed once per process, as long as sizes and modification times stay.
+    """
+    if files.commit is not None:
+        return files.commit
+    paths = sorted(
+        path for pattern in (*SETTINGS, *WEIGHTS) for path in files.folder.glob(pattern) if path.is_file()
+    )
+    stats = [(path, path.stat()) for path in paths]
+    key = tuple((str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    with _hashes_lock:
+        if key not in _hashes:
+            _hashes[key] = f"sha256:{_hash(stats)}"
+        return _hashes[key]
+
+
+def _hash(stats: list[tuple[Path, Any]]) -> str:
+    digest = hashlib.sha256()
+    for path, stat in stats:
+        digest.update(f"{path.name}\0{stat.st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(_READ):
+                digest.update(block)
+    return digest.hexdigest()

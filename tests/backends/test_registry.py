@@ -1,0 +1,46 @@
+"""The models known by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from backends.support import policy
+from policyguard.backends.registry import known_models, resolve_model
+from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends.transformers.files import is_local
+from policyguard.dialects import dialect_names
+from policyguard.errors import ConfigurationError, ModelLoadError
+
+
+def test_pico_stands_for_the_packaged_folder() -> None:
+    pico = resolve_model("pico")
+    assert pico.path is not None
+    assert pico.path.parts[-3:] == ("policyguard", "models", "pico")
+    assert pico.location == str(pico.path)
+    assert (pico.dialect, pico.world) == ("pico", "pictosafe")
+
+
+def test_known_models_are_hub_ids_in_a_known_dialect_and_named_once() -> None:
+    names = [known.id for known in known_models()]
+    assert names[0] == "pico"
+    assert {"Qwen/Qwen3-VL-4B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "tyodd/SafeGuard-VL-RL"} <= set(names)
+    assert len(names) == len(set(names))
+    for known in known_models():
+        assert known.dialect in dialect_names()
+        assert known.about
+        assert known.path is not None or not is_local(known.id)
+
+
+def test_anything_else_is_taken_as_it_is_in_the_default_dialect() -> None:
+    for name in ("org/model", "./folder"):
+        found = resolve_model(name)
+        assert (found.id, found.location, found.path, found.dialect) == (name, name, None, "safeguard")
+
+
+def test_pico_refuses_policies_of_the_real_world_even_when_named() -> None:
+    try:
+        backend = TransformersBackend("pico")
+    except ModelLoadError as error:
+        pytest.skip(f"not in this checkout: {error}")
+    with pytest.raises(ConfigurationError, match=r"nothing else(.|\n)*POLICYGUARD_MODEL"):
+        backend.accept(policy())
