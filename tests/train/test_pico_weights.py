@@ -1,0 +1,59 @@
+"""The weights that ship: standard files, small, read alike by the stock classes, and good at their job."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("skimage")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+from evaluate import UNDECIDED, Examiner, Guard
+from export import LIMIT, verify
+from outside import evaluation_sets
+from policyguard.bench.pictosafe.randompolicies import draw_sample
+from suites import SUITES
+
+PICO = Path(str(files("policyguard"))) / "models" / "pico"
+
+
+@pytest.fixture(scope="module")
+def examiner() -> Examiner:
+    return Examiner(Guard(PICO), count=60, seed=123)
+
+
+def test_the_checkpoint_is_small_and_holds_standard_files_only() -> None:
+    names = {path.name for path in PICO.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names
+    assert not [name for name in names if name.endswith((".py", ".bin", ".pt", ".pkl"))]
+    assert sum(path.stat().st_size for path in PICO.iterdir()) <= LIMIT
+
+
+def test_the_stock_forward_pass_and_chat_template_agree_with_training() -> None:
+    assert verify(PICO, rows=2) < 1e-3
+
+
+@pytest.mark.parametrize("suite", ["fresh", "held-out policies", "edit pairs", "exempt pairs"])
+def test_it_judges_fresh_scenes_under_random_policies(examiner: Examiner, suite: str) -> None:
+    truth, answers = examiner.judge(SUITES[suite](Random(suite), 60))
+    assert (truth == answers).mean() > 0.88
+
+
+def test_a_large_rendering_is_judged_like_its_original(examiner: Examiner) -> None:
+    samples = SUITES["fresh"](Random(8), 60)
+    (_, small), (_, large) = (examiner.judge(samples, scale=scale) for scale in (1, 4))
+    assert (small == large).mean() > 0.95
+
+
+def test_it_does_not_decide_about_pictures_from_outside(examiner: Examiner) -> None:
+    rng = Random(9)
+    pictures = [picture for pictures in evaluation_sets(3, seed=9).values() for picture in pictures]
+    answers = examiner.guard.answers([draw_sample(rng)[1] for _ in pictures], pictures)
+    assert np.mean(answers == UNDECIDED) > 0.95

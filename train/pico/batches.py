@@ -1,0 +1,200 @@
+"""Rows of one policy and K pictures, as the tensors the losses need. Symbols only: no pixels here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import GRID, TOKENS
+from policyguard.bench.pictosafe.rules import PictoPolicy
+from policyguard.bench.pictosafe.scene import SIDE, Scene
+from policyguard.bench.pictosafe.world import NAMES
+from policyguard.dialects.pico import render_rules
+from tokens import END, IMAGE, Vocabulary
+
+IGNORE = -100
+MAX_NAMES = 4  # violating pictograms spelled out after the verdict
+ANSWER = 3 + MAX_NAMES  # verdict, rule key, names, end
+MAX_KEYS = 8
+POLICY_LENGTHS = (40, 64, 96, 160)  # few shapes: each costs a compilation
+BACKGROUND, OUTSIDE = -1, -2  # what an image token shows when it is no pictogram
+COVER = 0.35  # least share of a token that a pictogram must cover to be named by it
+INDEX = {name: i for i, name in enumerate(NAMES)}
+_EDGES = np.arange(GRID) * (SIDE // GRID)
+
+
+def text_of(policy: PictoPolicy) -> str:
+    """What pico reads of ``policy``."""
+    return render_rules((rule.status, *rule.texts()) for rule in policy.rules)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A policy and the pictures judged under it; ``None`` stands for a picture from outside the world."""
+
+    policy: PictoPolicy
+    pictures: tuple[Scene | None, ...]
+
+
+@dataclass
+class Batch:
+    """B rows of K pictures; P policy positions (right padded), S per picture, T = 36 image tokens."""
+
+    policy_ids: Tensor  # [B, P]
+    policy_pad: Tensor  # [B, P] bool
+    section: Tensor  # [B, P] of a listed concept: 2 * (fine?) + (framed only?), else IGNORE
+    key: Tensor  # [B, P] of a listed concept: its rule, else IGNORE
+    groups_listed: Tensor  # [B, number of groups] bool
+    picture_ids: Tensor  # [S] the same for all, but for the answer
+    answer: Tensor  # [B, K, ANSWER] token ids, IGNORE after the end
+    rules: Tensor  # [B] number of rules
+    verdict: Tensor  # [B, K] 0 safe, 1 unsafe, 2 undecided
+    shows: Tensor  # [B, K, T] pictogram index, BACKGROUND or OUTSIDE
+    framed: Tensor  # [B, K, T] bool
+    breaks: Tensor  # [B, K, T, MAX_KEYS] bool: this token's pictogram breaks that rule
+    positions: Tensor  # [3, B, P + K*S]
+
+
+def token_targets(scene: Scene | None) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Per image token: what it shows, whether framed, and the index of the placement (or -1)."""
+    if scene is None:
+        return np.full(TOKENS, OUTSIDE), np.zeros(TOKENS, bool), np.full(TOKENS, -1)
+    shows, framed, who = np.full(TOKENS, BACKGROUND), np.zeros(TOKENS, bool), np.full(TOKENS, -1)
+    best = np.full(TOKENS, COVER, np.float32)
+    cell = SIDE // GRID
+    for i, p in enumerate(scene.placements):
+        wide = np.clip(np.minimum(p.x + p.size, _EDGES + cell) - np.maximum(p.x, _EDGES), 0, None)
+        high = np.clip(np.minimum(p.y + p.size, _EDGES + cell) - np.maximum(p.y, _EDGES), 0, None)
+        cover = (high[:, None] * wide[None] / cell**2).ravel()
+        mine = cover >= best
+        shows[mine], framed[mine], who[mine] = INDEX[p.name], p.framed, i
+        best = np.maximum(best, cover)
+    return shows, framed, who
+
+
+class Collator:
+    """Rows -> Batch. Keeps the token ids that it needs at hand."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        tokenizer = vocabulary.tokenizer
+        self.end = vocabulary.id(END)
+        self.pad = tokenizer.pad_token_id
+        self.picture = (*vocabulary.before, *[vocabulary.id(IMAGE)] * TOKENS, *vocabulary.after)
+        self.first_image = len(vocabulary.before)
+        self.ask = len(self.picture) - 1  # the position whose logits are the verdict
+        self.span = len(self.picture) + ANSWER - 1
+        self._concept = {t: i for i, t in enumerate((*vocabulary.names, *vocabulary.groups))}
+        self._sections = {vocabulary.id(" no"): 0, vocabulary.id(" fine"): 2}
+        self._contexts = {vocabulary.id(w) for w in (" framed", " exhibited", " museum", " exhibits")}
+        self._stop, self._comma = vocabulary.id("."), vocabulary.id(",")
+        self._keys = {t: i for i, t in enumerate(vocabulary.keys)}
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        texts = self.vocabulary.tokenizer([text_of(r.policy) for r in rows], add_special_tokens=False)[
+            "input_ids"
+        ]
+        policies = [(*self.vocabulary.prefix, *ids) for ids in texts]
+        longest = max(map(len, policies))
+        size = next((n for n in POLICY_LENGTHS if n >= longest), longest)
+        batch, many = len(rows), len(rows[0].pictures)
+        ids = np.full((batch, size), self.pad)
+        section, key = np.full((batch, size), IGNORE), np.full((batch, size), IGNORE)
+        groups = np.zeros((batch, len(self.vocabulary.groups)), bool)
+        answer = np.full((batch, many, ANSWER), IGNORE)
+        verdict = np.zeros((batch, many), np.int64)
+        shows, framed = np.zeros((batch, many, TOKENS), np.int64), np.zeros((batch, many, TOKENS), bool)
+        breaks = np.zeros((batch, many, TOKENS, MAX_KEYS), bool)
+        for b, (row, tokens) in enumerate(zip(rows, policies, strict=True)):
+            ids[b, : len(tokens)] = tokens
+            self._mark_policy(tokens, section[b], key[b], groups[b])
+            for k, scene in enumerate(row.pictures):
+                shows[b, k], framed[b, k], who = token_targets(scene)
+                broken = _broken(row.policy, scene)
+                if scene is not None and len(scene.placements):
+                    breaks[b, k] = broken[who] & (who >= 0)[:, None]
+                words = self._answer(scene, broken)
+                answer[b, k, : len(words)] = words
+                verdict[b, k] = self.vocabulary.labels.index(words[0])
+        lengths = torch.tensor([len(p) for p in policies])
+        return Batch(
+            policy_ids=torch.from_numpy(ids),
+            policy_pad=torch.arange(size)[None] >= lengths[:, None],
+            section=torch.from_numpy(section),
+            key=torch.from_numpy(key),
+            groups_listed=torch.from_numpy(groups),
+            picture_ids=torch.tensor([*self.picture, *[self.pad] * (ANSWER - 1)]),
+            answer=torch.from_numpy(answer),
+            rules=torch.tensor([len(r.policy.rules) for r in rows]),
+            verdict=torch.from_numpy(verdict),
+            shows=torch.from_numpy(shows),
+            framed=torch.from_numpy(framed),
+            breaks=torch.from_numpy(breaks),
+            positions=self.positions(lengths, size, many),
+        )
+
+    def _mark_policy(
+        self,
+        tokens: Sequence[int],
+        section: NDArray[np.int64],
+        key: NDArray[np.int64],
+        groups: NDArray[np.bool_],
+    ) -> None:
+        """Note for every listed concept its section, its context and its rule, reading left to right."""
+        rule, part, framed, fresh = -1, 0, 0, True
+        for i, token in enumerate(tokens):
+            if i < len(self.vocabulary.prefix):
+                continue
+            if token in self._keys and fresh:
+                rule = self._keys[token]
+            elif token in self._sections:
+                part, framed = self._sections[token], 0
+            elif token == self._comma:
+                framed = 0
+            elif token in self._contexts:
+                framed = 1
+            elif token in self._concept:
+                section[i], key[i] = part + framed, rule
+                group = self._concept[token] - len(NAMES)
+                if group >= 0:
+                    groups[group] = True
+            fresh = token == self._stop
+
+    def _answer(self, scene: Scene | None, broken: NDArray[np.bool_]) -> list[int]:
+        safe, unsafe, undecided = self.vocabulary.labels
+        if scene is None or not scene.placements:
+            return [undecided, self.end]
+        if not broken.any():
+            return [safe, self.end]
+        rule = int(broken.any(0).argmax())
+        guilty = [p for p, bad in zip(scene.placements, broken[:, rule], strict=True) if bad]
+        guilty.sort(key=lambda p: (p.y // 48, p.x // 48))
+        names = [self.vocabulary.names[INDEX[p.name]] for p in guilty[:MAX_NAMES]]
+        return [unsafe, self.vocabulary.keys[rule], *names, self.end]
+
+    def positions(self, lengths: Tensor, size: int, many: int) -> Tensor:
+        """M-RoPE positions [3, B, P + K*S]: each picture goes on where its own policy (unpadded) stopped."""
+        j = torch.arange(self.span) - self.first_image
+        inside, after = (j >= 0) & (j < TOKENS), j >= TOKENS
+        time = torch.where(after, j - TOKENS + GRID, torch.where(inside, 0, j)) + self.first_image
+        row = torch.where(inside, time + j.clamp(0, TOKENS - 1) // GRID, time)
+        column = torch.where(inside, time + j.clamp(0, TOKENS - 1) % GRID, time)
+        picture = torch.stack((time, row, column))[:, None] + lengths[None, :, None]
+        policy = torch.arange(size).expand(3, len(lengths), size)
+        return torch.cat((policy, picture.repeat(1, 1, many)), -1).float()
+
+
+def _broken(policy: PictoPolicy, scene: Scene | None) -> NDArray[np.bool_]:
+    """[placements, MAX_KEYS]: which pictogram breaks which rule."""
+    placements = () if scene is None else scene.placements
+    broken = np.zeros((len(placements), MAX_KEYS), bool)
+    for k, rule in enumerate(policy.rules):
+        if rule.status != "exempt":
+            for i, p in enumerate(placements):
+                broken[i, k] = rule.is_broken_by(p.name, framed=p.framed)
+    return broken

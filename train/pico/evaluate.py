@@ -1,0 +1,183 @@
+#!/usr/bin/env python
+"""Measure an exported pico on fresh seeds:  python train/pico/evaluate.py runs/pico/model [--count 1000]
+
+Pictures go through the stock image processor of the checkpoint; the answer is the likeliest of the three
+labels. "Undecided" on a scene counts as wrong. ``policyguard bench pictosafe run`` measures the same model
+through ``Guard``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+
+from batches import Collator, Row
+from export import image_processor, load
+from forward import Forward
+from losses import Teacher
+from model import PATCH, TOKENS
+from outside import evaluation_sets
+from policyguard.bench.pictosafe.randompolicies import draw_sample
+from policyguard.bench.pictosafe.render import Renderer, styles
+from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
+from policyguard.bench.pictosafe.scene import draw_scene
+from policyguard.policy import Policy
+from suites import SUITES, Sample
+
+SAFE, UNSAFE, UNDECIDED = 0, 1, 2
+BATCH = 50
+
+
+@dataclass
+class Guard:
+    """The exported model behind the functional forward pass."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.model, self.vocabulary = load(self.folder)
+        self.collate = Collator(self.vocabulary)
+        self.forward = Forward(self.model, compile=False)
+        self.teacher = Teacher(self.forward, self.vocabulary, self.collate)
+        self.processor = image_processor(self.folder)
+
+    def pixels(self, pictures: Sequence[Any]) -> torch.Tensor:
+        """PIL pictures or uint8 arrays -> [N, 144, 192], by the stock processor."""
+        values = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+        return values.view(len(pictures), -1, 3, 2, PATCH**2)[:, :, :, 0].flatten(2)
+
+    @torch.no_grad()
+    def answers(self, policies: Sequence[PictoPolicy], pictures: Sequence[Any]) -> NDArray[np.int64]:
+        """SAFE, UNSAFE or UNDECIDED for each picture under its policy."""
+        out = []
+        order = np.argsort(
+            [sum(len(r.unsafe) + len(r.safe) for r in p.rules) for p in policies], kind="stable"
+        )
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            batch = self.collate([Row(policies[i], (None,)) for i in part])
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                tokens = self.forward.tower(self.pixels([pictures[i] for i in part]))
+                logits = self.teacher.verdict_logits(batch, tokens.view(len(part), 1, TOKENS, -1))
+            out.append(logits[:, 0, self.teacher.labels].argmax(-1).numpy())
+        answers = np.empty(len(order), np.int64)
+        answers[order] = np.concatenate(out)
+        return answers
+
+
+def score(truth: NDArray[np.int64], answers: NDArray[np.int64]) -> dict[str, float]:
+    """Balanced accuracy (undecided is wrong), recall per class, share undecided."""
+    right = answers == truth
+    return {
+        "balanced": float((right[truth == SAFE].mean() + right[truth == UNSAFE].mean()) / 2),
+        "recall": float(right[truth == UNSAFE].mean()),
+        "specificity": float(right[truth == SAFE].mean()),
+        "undecided": float((answers == UNDECIDED).mean()),
+    }
+
+
+class Examiner:
+    """Runs the suites. ``count`` samples (or pairs) each."""
+
+    def __init__(self, guard: Guard, *, count: int, seed: int) -> None:
+        self.guard, self.count, self.seed = guard, count, seed
+        self.renderers = {style: Renderer(style) for style in styles()}
+
+    def judge(
+        self, samples: Sequence[Sample], *, style: str | None = None, scale: int = 1, shuffled: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(truth, answers); without ``style`` the styles take turns."""
+        names = list(self.renderers)
+        pictures: list[Any] = []
+        for i, (_, scene) in enumerate(samples):
+            renderer = self.renderers[style or names[i // 2 % len(names)]]
+            pictures.append(renderer.picture(scene, scale=scale))
+        if shuffled:
+            pictures = pictures[1:] + pictures[:1]
+        truth = np.array([int(is_unsafe(policy, scene)) for policy, scene in samples])
+        return truth, self.guard.answers([policy for policy, _ in samples], pictures)
+
+    def suites(self) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, suite in SUITES.items():
+            samples = suite(Random(f"{self.seed} {name}"), self.count)
+            truth, answers = self.judge(samples)
+            out[name] = score(truth, answers)
+            if "pairs" in name:
+                both = (truth == answers).reshape(-1, 2).all(1)
+                out[name]["both right"] = float(both.mean())
+            if name == "fresh":
+                out["fresh, pictures shuffled"] = score(*self.judge(samples, shuffled=True))
+                for number in (1, 2, 3, 4):
+                    chosen = np.array([len(scene.placements) == number for _, scene in samples])
+                    out[f"fresh, {number} pictograms"] = score(truth[chosen], answers[chosen])
+        return out
+
+    def styles(self) -> dict[str, Any]:
+        samples = SUITES["fresh"](Random(f"{self.seed} styles"), self.count)
+        return {
+            f"{style}, {96 * scale} px": score(*self.judge(samples, style=style, scale=scale))
+            for style in self.renderers
+            for scale in (1, 4)
+        }
+
+    def levels(self, policies: Path) -> dict[str, Any]:
+        """The five packaged policies on random scenes."""
+        out: dict[str, Any] = {}
+        for level in range(1, 6):
+            policy = PictoPolicy.from_resolved(Policy.load(policies / f"l{level}.yaml"))
+            rng = Random(f"{self.seed} level")
+            truth, answers = self.judge([(policy, draw_scene(rng)) for _ in range(self.count)])
+            out[f"l{level}"] = {
+                "unsafe share": float(truth.mean()),
+                "accuracy": float((truth == answers).mean()),
+                "f1 unsafe": float(f1_score(truth == UNSAFE, answers == UNSAFE, zero_division=0)),
+                "macro f1": float(f1_score(truth, answers, labels=[0, 1], average="macro", zero_division=0)),
+            }
+        return out
+
+    def outside(self) -> dict[str, float]:
+        """Share answered undecided, per source, under random policies."""
+        rng = Random(f"{self.seed} outside")
+        out = {}
+        for source, pictures in evaluation_sets(max(20, self.count // 10), seed=self.seed).items():
+            policies = [draw_sample(rng)[1] for _ in pictures]
+            out[source] = float((self.guard.answers(policies, pictures) == UNDECIDED).mean())
+        return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--policies", type=Path, default=Path(__file__).parents[2] / "policies" / "pictosafe")
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=20_000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    examiner = Examiner(Guard(arguments.model), count=arguments.count, seed=arguments.seed)
+    report = {
+        "levels": examiner.levels(arguments.policies),
+        "suites": examiner.suites(),
+        "styles": examiner.styles(),
+        "outside": examiner.outside(),
+    }
+    text = json.dumps(report, indent=2, default=float)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Drawing training rows: a random policy, and pictures half of which break it.
+
+A policy comes with counterfactuals, such that the label changes: the same picture with one pictogram
+exchanged, framed or unframed; the same pictures under the policy with one item exchanged, one rule exempted,
+or one exception moved to another rule or to another context.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from enum import Enum
+from random import Random
+
+from batches import Row, text_of
+from policyguard.bench.pictosafe.language import Item
+from policyguard.bench.pictosafe.policyforms import Difficulty, is_held_pair
+from policyguard.bench.pictosafe.randompolicies import draw_sample, flip_exempt, flip_policy, flip_scene
+from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
+from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.bench.pictosafe.world import GROUP_NAMES
+
+POOL = 8  # batches drawn together and sorted by length, so that little is padded
+OUTSIDE_SHARE, EMPTY_SHARE = 0.08, 0.04
+EDITED_POLICY, EXEMPTED_POLICY, MOVED_EXCEPTION = 0.25, 0.08, 0.3
+REFRAMED = 0.6
+FRAME_DECIDES, EXCEPTION_DECIDES = 0.15, 0.15
+TRIES = 30
+LONG_SHARE = 0.2
+LONG = Difficulty(rules=8, items=22)
+
+
+class Curriculum(Enum):
+    """How hard the rows are."""
+
+    SHORT = Difficulty(rules=1, unsafe=2, safe=1, items=2, exceptions=False, statuses=False, pictograms=2)
+    MIDDLE = Difficulty(rules=3, unsafe=3, safe=2, items=6, statuses=False, pictograms=3)
+    FULL = Difficulty()
+
+    @classmethod
+    def at(cls, progress: float) -> Curriculum:
+        return cls.SHORT if progress < 0.08 else cls.MIDDLE if progress < 0.25 else cls.FULL
+
+
+FULL = Curriculum.FULL
+
+
+class Rows:
+    """Batches of rows by number: batch ``n`` depends on ``seed`` and ``n`` (and the curriculum) alone."""
+
+    def __init__(self, seed: str, rows: int, pictures: int) -> None:
+        self.seed, self.rows, self.pictures = seed, rows, pictures
+        self._key: tuple[int, Curriculum] | None = None
+        self._pool: list[list[Row]] = []
+
+    def batch(self, number: int, level: Curriculum) -> list[Row]:
+        pool, place = divmod(number, POOL)
+        if self._key != (pool, level):
+            rng = Random(f"{self.seed} {pool} {level.name}")
+            drawn = draw_rows(rng, self.rows * POOL, self.pictures, level)
+            drawn.sort(key=lambda row: len(text_of(row.policy)))
+            self._pool = [drawn[i * self.rows : (i + 1) * self.rows] for i in range(POOL)]
+            rng.shuffle(self._pool)
+            self._key = (pool, level)
+        return self._pool[place]
+
+
+def draw_rows(rng: Random, count: int, pictures: int, level: Curriculum = FULL) -> list[Row]:
+    """``count`` rows of ``pictures`` pictures."""
+    out: list[Row] = []
+    while len(out) < count:
+        hard = LONG if level is FULL and rng.random() < LONG_SHARE else level.value
+        scene, policy = _draw(rng, hard)
+        scenes = _pictures(rng, scene, policy, pictures, hard.pictograms)
+        out.append(Row(policy, _with_undecided(rng, scenes)))
+        if (other := _edit_policy(rng, scenes, policy, hard)) is not None:
+            out.append(Row(other, tuple(scenes)))
+    return out[:count]
+
+
+def _draw(rng: Random, hard: Difficulty) -> tuple[Scene, PictoPolicy]:
+    """A scene and a policy; more often than by chance such that a frame or an exception decides the label."""
+    chance = rng.random()
+    for _ in range(TRIES):
+        scene, policy = draw_sample(rng, difficulty=hard, include_reserved=True)
+        if not hard.exceptions or chance > FRAME_DECIDES + EXCEPTION_DECIDES:
+            break
+        decided = (
+            _reframe(rng, scene, policy) if chance < FRAME_DECIDES else _move_exception(rng, [scene], policy)
+        )
+        if decided is not None:
+            break
+    return scene, policy
+
+
+def _edit_policy(
+    rng: Random, scenes: list[Scene], policy: PictoPolicy, hard: Difficulty
+) -> PictoPolicy | None:
+    """Sometimes: ``policy`` with one change that matters to ``scenes``."""
+    chance = rng.random()
+    if chance < EDITED_POLICY:
+        return flip_policy(rng, scenes[0], policy)
+    if chance < EDITED_POLICY + EXEMPTED_POLICY:
+        return flip_exempt(rng, scenes[0], policy) if hard.statuses else None
+    if chance < EDITED_POLICY + EXEMPTED_POLICY + MOVED_EXCEPTION:
+        return _move_exception(rng, scenes, policy)
+    return None
+
+
+def _pictures(rng: Random, scene: Scene, policy: PictoPolicy, count: int, pictograms: int) -> list[Scene]:
+    """``scene`` first, mostly followed by an edit of it that changes the label; the others half and half."""
+    scenes = [scene]
+    if rng.random() < 0.7 and (edited := flip_scene(rng, scene, policy, include_reserved=True)) is not None:
+        scenes.append(edited)
+    if rng.random() < REFRAMED and (edited := _reframe(rng, scene, policy)) is not None:
+        scenes.append(edited)
+    while len(scenes) < count:
+        fresh = draw_scene(rng, count=(1, pictograms), include_reserved=True)
+        if is_unsafe(policy, fresh) != (rng.random() < 0.5):
+            fresh = flip_scene(rng, fresh, policy, include_reserved=True) or fresh
+        scenes.append(fresh)
+    return scenes[:count]
+
+
+def _reframe(rng: Random, scene: Scene, policy: PictoPolicy) -> Scene | None:
+    """``scene`` with one pictogram put into a frame or taken out of it such that the label changes."""
+    label = is_unsafe(policy, scene)
+    for place in rng.sample(range(len(scene.placements)), len(scene.placements)):
+        edited = scene.replace(place, framed=not scene.placements[place].framed)
+        if is_unsafe(policy, edited) != label:
+            return edited
+    return None
+
+
+def _move_exception(rng: Random, scenes: list[Scene], policy: PictoPolicy) -> PictoPolicy | None:
+    """``policy`` with one safe item in another rule or context, such that some scene's label changes."""
+    labels = [is_unsafe(policy, scene) for scene in scenes]
+    places = [(r, i) for r, rule in enumerate(policy.rules) for i in range(len(rule.safe))]
+    for r, i in rng.sample(places, len(places)):
+        item = policy.rules[r].safe[i]
+        rest = _without(policy.rules[r], i)
+        edits = [(r, Item(item.concept, not item.framed))]
+        edits += [(other, item) for other in range(len(policy.rules)) if other != r]
+        for other, moved in rng.sample(edits, len(edits)):
+            rules = list(policy.rules)
+            rules[r] = rest
+            target = rules[other]
+            rules[other] = replace(
+                target, safe=(*target.safe, moved), wordings=(*target.wordings, policy.rules[r].wordings[-1])
+            )
+            edited = PictoPolicy(tuple(rules))
+            fits = moved not in target.safe and not _names_held_pair(rules[other])
+            if fits and [is_unsafe(edited, scene) for scene in scenes] != labels:
+                return edited
+    return None
+
+
+def _without(rule: PictoRule, index: int) -> PictoRule:
+    """``rule`` without one safe item and its wording."""
+    at = len(rule.unsafe) + index
+    return replace(
+        rule,
+        safe=rule.safe[:index] + rule.safe[index + 1 :],
+        wordings=rule.wordings[:at] + rule.wordings[at + 1 :],
+    )
+
+
+def _names_held_pair(rule: PictoRule) -> bool:
+    groups = [item.concept for item in rule.unsafe + rule.safe if item.concept in GROUP_NAMES]
+    return any(is_held_pair(one, other) for one, other in itertools.combinations(groups, 2))
+
+
+def _with_undecided(rng: Random, scenes: list[Scene]) -> tuple[Scene | None, ...]:
+    """A few pictures replaced: by one from outside (``None``), or by the bare background."""
+    out: list[Scene | None] = []
+    for scene in scenes:
+        chance = rng.random()
+        if chance < OUTSIDE_SHARE:
+            out.append(None)
+        elif chance < OUTSIDE_SHARE + EMPTY_SHARE:
+            out.append(Scene((), scene.background, scene.shift, scene.gain))
+        else:
+            out.append(scene)
+    return tuple(out)

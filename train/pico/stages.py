@@ -1,0 +1,163 @@
+"""The three stages. Vision and text learn apart, one core each, against one frozen table of word vectors.
+
+* ``vision``: the tower alone. Every image token must equal the word vector of what it shows: a pictogram's
+  name (plus " framed"), " background", or " outside" where the whole picture is none of this world.
+* ``text``: the language model alone, on *symbolic* pictures: those same vectors with noise, and no pixels.
+  It starts on short policies. In a share of the rows names are random vectors (``Teacher.scramble``). When
+  the vision stage is done, it takes both cores.
+* ``joint``: real pixels end to end with all losses, and a symbolic batch at every other step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batches import Collator
+from forward import Forward
+from loop import Budget, Losses, load, train
+from losses import ALIGN_WEIGHTS, WEIGHTS, Teacher, objective
+from model import TOKENS, Shape, build_model
+from pixels import Studio, targets
+from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from rows import FULL, Curriculum, Rows
+from tokens import Vocabulary, build_tokenizer
+
+OUTSIDE_SHARE, EMPTY_SHARE = 0.11, 0.02  # of the pictures of the vision stage
+SCRAMBLED = 0.5  # of the rows of the text stage
+SCRAMBLED_JOINT = 0.6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run. ``pictures`` per policy share the cost of reading it."""
+
+    out: Path
+    seed: int = 0
+    shape: Shape = field(default_factory=Shape)
+    compile: bool = True
+    vision_batch: int = 48
+    rows: int = 16
+    pictures: int = 4
+    vision_rate: float = 3e-3
+    text_rate: float = 3e-3
+    joint_rate: float = 4e-4
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The model and everything around it."""
+
+    settings: Settings
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(build_tokenizer())
+
+    @cached_property
+    def model(self) -> Any:
+        return build_model(self.vocabulary.tokenizer, self.settings.shape, seed=self.settings.seed)
+
+    @cached_property
+    def forward(self) -> Forward:
+        return Forward(self.model, compile=self.settings.compile)
+
+    @cached_property
+    def collate(self) -> Collator:
+        return Collator(self.vocabulary)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        return Teacher(self.forward, self.vocabulary, self.collate)
+
+
+def _half() -> Any:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def _scenes(rng: Random, count: int) -> list[Scene | None]:
+    """Scenes, some of them empty, and some pictures from outside (``None``)."""
+    out: list[Scene | None] = []
+    for _ in range(count):
+        chance = rng.random()
+        scene = draw_scene(rng, include_reserved=True)
+        if chance < EMPTY_SHARE:
+            scene = Scene((), scene.background, scene.shift, scene.gain)
+        out.append(None if chance > 1 - OUTSIDE_SHARE else scene)
+    return out
+
+
+def vision(settings: Settings, budget: Budget) -> None:
+    work = Workshop(settings)
+    studio, teacher = Studio(), work.teacher
+
+    def step(number: int, progress: float) -> tuple[Tensor, Losses]:
+        rng = Random(f"{settings.seed} vision {number}")
+        scenes = _scenes(rng, settings.vision_batch)
+        pixels, plain = studio.pictures(scenes, rng)
+        with _half():
+            tokens = work.forward.tower(pixels)
+        losses = teacher.alignment(tokens, *targets(scenes, plain))
+        return objective(losses, ALIGN_WEIGHTS), losses
+
+    common: dict[str, Any] = {"out": settings.out, "budget": budget, "seed": settings.seed}
+    train("vision", work.model.model.visual, step, rate=settings.vision_rate, **common)
+
+
+def text(settings: Settings, budget: Budget) -> None:
+    work = Workshop(settings)
+    teacher, rows = work.teacher, Rows(f"{settings.seed} text", settings.rows, settings.pictures)
+
+    def step(number: int, progress: float) -> tuple[Tensor, Losses]:
+        if (settings.out / "vision.pt").exists():
+            torch.set_num_threads(2)
+        batch = work.collate(rows.batch(number, Curriculum.at(progress)))
+        scrambled = teacher.scramble(batch, SCRAMBLED)
+        images = teacher.symbolic_images(batch, scrambled)
+        with _half():
+            losses = teacher.losses(batch, images, scrambled)
+        return objective(losses, WEIGHTS), losses
+
+    common: dict[str, Any] = {"out": settings.out, "budget": budget, "seed": settings.seed}
+    train("text", work.model.model.language_model, step, rate=settings.text_rate, **common)
+
+
+def joint(settings: Settings, budget: Budget) -> Any:
+    """Returns the trained model."""
+    work = Workshop(settings)
+    teacher, studio, seed = work.teacher, Studio(), settings.seed
+    rows = Rows(f"{seed} joint", settings.rows, settings.pictures)
+    symbols = Rows(f"{seed} joint symbols", settings.rows, settings.pictures)
+    if not (settings.out / "joint.checkpoint").exists():
+        work.model.model.visual.load_state_dict(load(settings.out / "vision.pt")["weights"])
+        work.model.model.language_model.load_state_dict(load(settings.out / "text.pt")["weights"])
+
+    def step(number: int, progress: float) -> tuple[Tensor, Losses]:
+        rng = Random(f"{seed} joint {number}")
+        drawn = rows.batch(number, FULL)
+        scenes = [scene for row in drawn for scene in row.pictures]
+        pixels, plain = studio.pictures(scenes, rng)
+        batch = work.collate(drawn)
+        shows, framed = targets(scenes, plain)
+        batch.shows = shows.view(batch.shows.shape)
+        with _half():
+            tokens = work.forward.tower(pixels)
+            losses = teacher.losses(batch, tokens.view(*batch.verdict.shape, TOKENS, -1))
+        aligned = teacher.alignment(tokens, shows, framed)
+        total = objective(losses, WEIGHTS) + 0.4 * objective(aligned, ALIGN_WEIGHTS)
+        if number % 2 == 0:
+            other = work.collate(symbols.batch(number, FULL))
+            scrambled = teacher.scramble(other, SCRAMBLED_JOINT)
+            with _half():
+                extra = teacher.losses(other, teacher.symbolic_images(other, scrambled), scrambled)
+            total = total + objective(extra, WEIGHTS)
+        return total, losses | aligned
+
+    train("joint", work.model, step, out=settings.out, budget=budget, rate=settings.joint_rate, seed=seed)
+    return work.model
