@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from backends.support import policy
@@ -35,6 +37,14 @@ def test_anything_else_is_taken_as_it_is_in_the_default_dialect() -> None:
     for name in ("org/model", "./folder"):
         found = resolve_model(name)
         assert (found.id, found.location, found.path, found.dialect) == (name, name, None, "safeguard")
+
+
+def test_a_folder_may_name_its_own_dialect(tmp_path: Path) -> None:
+    packaged = resolve_model("pico")
+    assert packaged.dialect == resolve_model(packaged.location).dialect
+    for text in ("", "[]", "{}", '{"policyguard": 1}', '{"policyguard": {"dialect": 1}}', "\xff"):
+        (tmp_path / "config.json").write_text(text)
+        assert resolve_model(str(tmp_path)).dialect == "safeguard"
 
 
 def test_pico_refuses_policies_of_the_real_world_even_when_named() -> None:

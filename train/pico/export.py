@@ -59,6 +59,7 @@ def export(model: Any, tokenizer: Any, folder: Path) -> None:
     half.load_state_dict(model.state_dict())
     half.tie_weights()
     half.config.dtype = torch.bfloat16
+    half.config.policyguard = {"dialect": "pico"}  # so that its folder is spoken to as the alias is
     half.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(END)
     half.generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
     half.generation_config.do_sample = False

@@ -6,6 +6,7 @@ is spoken to in the ``safeguard`` dialect unless another one is named.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,5 +81,20 @@ def known_models() -> tuple[KnownModel, ...]:
 
 
 def resolve_model(model: str) -> KnownModel:
-    """What ``model`` stands for; an unknown hub id or folder is taken as it is, in the default dialect."""
-    return next((known for known in _KNOWN if known.id == model), KnownModel(id=model))
+    """What ``model`` stands for.
+
+    An unknown hub id or folder is taken as it is, in the default dialect, unless the folder's ``config.json``
+    names another: ``"policyguard": {"dialect": "pico"}``.
+    """
+    known = next((known for known in _KNOWN if known.id == model), None)
+    return known or KnownModel(id=model, dialect=_declared_dialect(Path(model)) or DEFAULT_DIALECT)
+
+
+def _declared_dialect(folder: Path) -> str | None:
+    """The dialect that a model's folder names for itself; whatever else is wrong with it shows on loading."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("policyguard")
+    except (OSError, ValueError, AttributeError):
+        return None
+    dialect = settings.get("dialect") if isinstance(settings, dict) else None
+    return dialect if isinstance(dialect, str) else None
