@@ -237,10 +237,7 @@ class Guard:
         frames = len(image.frames) if image else 0
         model_seconds = share * frames * len(self.policies)
         evidence = Evidence(
-            policies=tuple(
-                {"id": policy.id, "version": policy.version, "fingerprint": policy.fingerprint}
-                for policy in self.policies
-            ),
+            policies=tuple(_named(policy) for policy in self.policies),
             model=self.backend.model,
             reading=requests[0].reading if requests else Reading.FAST,
             image_sha256=image.sha256 if image else None,
@@ -270,6 +267,18 @@ class _Opened:
     source: str
     image: Image | Failure
     seconds: float
+
+
+def _named(policy: ResolvedPolicy) -> dict[str, Any]:
+    """A policy in the evidence: which one, and the reasons for what it weakens."""
+    named: dict[str, Any] = {
+        "id": policy.id,
+        "version": policy.version,
+        "fingerprint": policy.fingerprint,
+    }
+    if policy.weakenings:
+        named["weakenings"] = [weakening.to_dict() for weakening in policy.weakenings]
+    return named
 
 
 def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:

@@ -260,9 +260,12 @@ def _by_score(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the verdict rests on. Holds no picture: hashes, names, numbers."""
+    """What the verdict rests on. Holds no picture: hashes, names, numbers.
 
-    policies: tuple[Mapping[str, str], ...]
+    Each of ``policies`` has id, version, fingerprint and, where it weakens a base, ``weakenings``.
+    """
+
+    policies: tuple[Mapping[str, Any], ...]
     model: ModelIdentity
     reading: Reading
     image_sha256: str | None = None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic_core import ErrorDetails
 
+from policyguard.policy.layer import LAYER_FIELDS, Drop, Items, LayerRule, Move, Override
 from policyguard.policy.schema import MAX_RULES, Defaults, Policy, Rule
 from policyguard.verdict import Outcome
 
@@ -16,8 +17,13 @@ __all__ = ["Path", "describe", "meant", "nearest"]
 Path = tuple[str | int, ...]
 
 _FIELDS: dict[str, tuple[str, ...]] = {
-    "policy": tuple(Policy.model_fields),
+    "policy": tuple(dict.fromkeys((*Policy.model_fields, *LAYER_FIELDS))),
     "rule": tuple(Rule.model_fields),
+    "layer rule": tuple(LayerRule.model_fields),
+    "override": tuple(Override.model_fields),
+    "items": tuple(Items.model_fields),
+    "move": tuple(Move.model_fields),
+    "drop": tuple(Drop.model_fields),
     "defaults": tuple(Defaults.model_fields),
 }
 _HOMES = {"policy": "at the top level", "rule": "in a rule", "defaults": "under `defaults:`"}
@@ -39,6 +45,15 @@ _SYNONYMS = {
     "may_show": "safe",
     "author": "owner",
     "references": "sources",
+    "extend": "extends",
+    "include": "extends",
+    "includes": "extends",
+    "import": "extends",
+    "override": "overrides",
+    "remove": "drop",
+    "reason": "weakens",
+    "params": "parameters",
+    "variables": "parameters",
 }
 _EXAMPLES = {
     "id": "id: house-rules",
@@ -112,9 +127,12 @@ def describe(item: ErrorDetails, data: object, *, level: str | None = None) -> s
 
 
 def _level(path: Path) -> str:
-    if len(path) > 1 and path[0] in ("rules", "defaults"):
-        return "rule" if path[0] == "rules" else "defaults"
-    return "policy"
+    if len(path) < 2:
+        return "policy"
+    if path[0] == "overrides" and len(path) > 3:
+        return "move" if path[2] == "move" else "items"
+    levels = {"rules": "rule", "replace": "layer rule", "overrides": "override"}
+    return levels.get(str(path[0])) or (str(path[0]) if path[0] in _FIELDS else "policy")
 
 
 def _unknown_key(path: Path, level: str) -> str:
@@ -132,13 +150,15 @@ def _missing(path: Path, data: object) -> str:
     key = str(path[-1])
     if key == "id" and len(path) == 3:
         index = int(path[1])
-        return f"rule {index + 1} has no id: add `id: {_slug(data, index)}`"
+        if path[0] == "drop":
+            return "is missing: add `id:` with the id of the rule that is dropped"
+        return f"rule {index + 1} has no id: add `id: {_slug(data, path[0], index)}`"
     return f"is missing: add `{_EXAMPLES.get(key, key + ':')}`"
 
 
-def _slug(data: object, index: int) -> str:
+def _slug(data: object, section: str | int, index: int) -> str:
     try:
-        title = data["rules"][index]["title"]  # type: ignore[index]
+        title = data[section][index]["title"]  # type: ignore[index]
     except (LookupError, TypeError):
         title = ""
     words = re.findall(r"[a-z0-9]+", str(title)[:200].lower())[:4]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from policyguard.errors import PolicyError, Problem
 from policyguard.policy.messages import nearest
+from policyguard.policy.provenance import Weakening
 from policyguard.policy.schema import Rule, Status
 from policyguard.policy.text import KEYS, TEXT_VERSION, render
 from policyguard.verdict import Action, Outcome
@@ -22,12 +23,16 @@ _SEEN = ("id", "title", "description", "unsafe", "safe", "status")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPolicy:
-    """A policy ready for use; ``Policy.resolve`` makes it. It can be compared, hashed, copied and pickled.
+    """A policy ready for use; ``Policy.resolve`` makes it.
+
+    It can be compared, hashed, copied and sent to another process.
 
     Attributes:
         threshold: P(unsafe) in (0, 1] from which an image violates.
         action: what a violating rule without an action of its own does.
         outcomes: the action for every outcome but ``VIOLATES``, whose action the rules give.
+        weakenings: changes that can loosen or reword what a base forbids, with the reason for each.
+        parameters: the values filled into the texts, and so part of ``fingerprint``.
         text: the policy in plain language, rules keyed A, B, ... in order.
         keys: key letter -> rule id. Every rule has one, exempt rules too: status does not move letters.
         fingerprint: SHA-256, in hex, of what the model sees and of nothing else: world, title, description,
@@ -48,6 +53,8 @@ class ResolvedPolicy:
     min_label_mass: float
     frames: Literal["all", "sample"]
     outcomes: Mapping[Outcome, Action]
+    weakenings: tuple[Weakening, ...] = field(default=(), compare=False, repr=False)
+    parameters: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     text: str = field(init=False, repr=False)
     keys: Mapping[str, str] = field(init=False, repr=False)
     fingerprint: str = field(init=False)
@@ -57,6 +64,7 @@ class ResolvedPolicy:
         rules = [rule.id for rule in self.rules]
         derived: dict[str, object] = {
             "outcomes": MappingProxyType(dict(self.outcomes)),
+            "parameters": MappingProxyType(dict(self.parameters)),
             "keys": MappingProxyType(dict(zip(KEYS, rules, strict=False))),
             "text": render(self),
             "fingerprint": _digest("policy", self._seen()),
@@ -70,7 +78,7 @@ class ResolvedPolicy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return _rebuild, (given | {"outcomes": dict(self.outcomes)},)
+        return _rebuild, (given | {"outcomes": dict(self.outcomes), "parameters": dict(self.parameters)},)
 
     def rule(self, rule_id: str) -> Rule:
         """The rule of this id. Raises PolicyError, with the nearest id, if there is none."""

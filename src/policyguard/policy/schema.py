@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from policyguard.errors import PolicyError
 from policyguard.policy.fields import (
@@ -24,12 +33,13 @@ from policyguard.policy.fields import (
     fault,
     listed,
 )
+from policyguard.policy.provenance import Origin, Provenance, Weakening
 from policyguard.verdict import Action, Outcome
 
 if TYPE_CHECKING:
     from policyguard.policy.resolved import ResolvedPolicy
 
-__all__ = ["MAX_RULES", "Defaults", "Policy", "Rule", "Status"]
+__all__ = ["MAX_RULES", "Defaults", "Model", "Policy", "Rule", "Status"]
 
 MAX_RULES = 26
 """Rules are keyed A to Z in the prompt, so that a category is one token and its probability can be read."""
@@ -62,11 +72,13 @@ else:
         pass
 
 
-class _Model(_Base):
+class Model(_Base):
+    """Frozen, without unknown fields; built by hand, it raises PolicyError."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Rule(_Model):
+class Rule(Model):
     """One category of a policy: what a picture must not show, and what it may show all the same.
 
     ``safe`` excuses only this rule and only what it describes. ``threshold`` in (0, 1] and ``action``
@@ -93,7 +105,7 @@ class Rule(_Model):
         return self
 
 
-class Defaults(_Model):
+class Defaults(Model):
     """What holds where a rule says nothing else.
 
     ``threshold``: P(unsafe) in (0, 1] from which an image violates. ``undecided_band``: scores from low to
@@ -109,7 +121,7 @@ class Defaults(_Model):
     frames: Literal["all", "sample"] = "all"
 
 
-class Policy(_Model):
+class Policy(Model):
     """A versioned document: rules, defaults, and what to do when an image cannot be judged.
 
     ``world`` names the only kind of picture the policy is about (``"pictosafe"``); ``None`` is everything.
@@ -128,6 +140,7 @@ class Policy(_Model):
     owner: Line | None = None
     licence: Line | None = None
     sources: Lines = ()
+    _provenance: Provenance = PrivateAttr(default_factory=Provenance)
 
     @model_validator(mode="after")
     def _one_rule_per_id(self) -> Self:
@@ -139,18 +152,80 @@ class Policy(_Model):
         return self
 
     @classmethod
-    def load(cls, source: str | Path) -> Policy:
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        root: str | Path | None = None,
+        parameters: Mapping[str, str | int | float | bool | None] | None = None,
+    ) -> Policy:
         """The policy at a path, or packaged under a name; see ``load_policy``. Raises PolicyError."""
         from policyguard.policy.load import load_policy
 
-        return load_policy(source)
+        return load_policy(source, root=root, parameters=parameters)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Policy:
-        """A policy from plain values, shaped as in the file. Raises PolicyError with every problem found."""
-        from policyguard.policy.validate import validate
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        root: str | Path | None = None,
+        parameters: Mapping[str, str | int | float | bool | None] | None = None,
+    ) -> Policy:
+        """A policy from plain values, shaped as in the file. Raises PolicyError with every problem found.
 
-        return validate(data, file="<dict>")
+        What they extend is packaged or installed, or lies under ``root``.
+        """
+        from policyguard.policy.stack import from_values
+
+        return from_values(data, root=None if root is None else str(root), parameters=parameters)
+
+    def extend(
+        self,
+        layer: Mapping[str, Any],
+        *,
+        parameters: Mapping[str, str | int | float | bool | None] | None = None,
+    ) -> Policy:
+        """This policy with one layer on top: plain values, shaped as a file that extends this one.
+
+        They hold no ``extends``. Raises PolicyError, also for a change that can loosen this policy and gives
+        no reason.
+        """
+        from policyguard.policy.stack import extended
+
+        return extended(self, layer, parameters=parameters)
+
+    @property
+    def origins(self) -> Mapping[str, Origin]:
+        """Where each part was said last: ``"title"``, ``"defaults.action"``, ``"rules.arms.unsafe[0]"``."""
+        return MappingProxyType(dict(self._provenance.origins))
+
+    @property
+    def weakenings(self) -> tuple[Weakening, ...]:
+        """Every change on the way that can loosen or reword what a base forbids, with its reason."""
+        return self._provenance.weakenings
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The values that were filled into the texts."""
+        return MappingProxyType(dict(self._provenance.parameters))
+
+    @property
+    def provenance(self) -> Provenance:
+        """All of these, and the parts of the description."""
+        return self._provenance
+
+    def with_provenance(self, provenance: Provenance) -> Policy:
+        """A copy that knows how it came to be. Composition makes it; it changes nothing that is judged."""
+        copy = self.model_copy()
+        copy._provenance = provenance  # noqa: SLF001 (a copy of our own)
+        return copy
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same; where it was said does not count."""
+        return isinstance(other, Policy) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # it holds a dict
 
     def resolve(self) -> ResolvedPolicy:
         """The flat, immutable form that guards work with."""
@@ -170,4 +245,6 @@ class Policy(_Model):
             min_label_mass=self.defaults.min_label_mass,
             frames=self.defaults.frames,
             outcomes={Outcome.COMPLIES: Action.ALLOW} | outcomes,
+            weakenings=self.weakenings,
+            parameters=self.parameters,
         )

@@ -7,56 +7,61 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from policyguard.errors import PolicyError, Problem
-from policyguard.policy.document import Document, Node, plain
+from policyguard.errors import Problem
+from policyguard.policy.document import Document, Node
 from policyguard.policy.encoding import MAX_PROBLEMS
 from policyguard.policy.messages import Path, describe, meant
 from policyguard.policy.schema import Policy
 
-__all__ = ["explain", "validate", "validate_document"]
-
-
-def validate(data: object, *, file: str) -> Policy:
-    """A Policy from plain values. Raises PolicyError with every problem found."""
-    policy, problems = _check(data, file, None)
-    if policy is None:
-        raise PolicyError(_capped(problems))
-    return policy
+__all__ = ["capped", "check_plain", "explain", "explain_at", "problem_at", "validate_document"]
 
 
 def validate_document(document: Document) -> Policy:
     """A Policy from a file that was read; faults of its YAML and of its contents are reported together."""
-    policy, problems = _check(plain(document.root), document.file, document.root)
-    known = {(problem.line, problem.column) for problem in document.problems}
-    # What reading put in place of a refused value is wrong too, at the same place: once is enough.
-    problems = [*document.problems, *(p for p in problems if (p.line, p.column) not in known)]
-    if policy is None or problems:
-        problems.sort(key=lambda problem: (problem.line or 0, problem.column or 0))
-        raise PolicyError(_capped(problems))
+    from policyguard.policy.stack import from_document
+
+    return from_document(document)
+
+
+def check_plain(data: object, file: str, root: Node | None, problems: list[Problem]) -> Policy | None:
+    """A Policy from plain values that extend nothing; what is wrong is added to ``problems``."""
+    policy, found = _check(data, file, root)
+    problems.extend(found)
     return policy
 
 
 def explain(error: ValidationError, *, file: str) -> list[Problem]:
     """Pydantic's errors about a model that was built by hand."""
     level = {"Rule": "rule", "Defaults": "defaults"}.get(error.title)
-    return _capped([_problem(item, None, file, None, level=level) for item in _details(error)])
+    return capped([_problem(item, None, file, None, level=level) for item in _details(error)])
+
+
+def explain_at(
+    error: ValidationError, prefix: Path, data: object, file: str, root: Node | None
+) -> list[Problem]:
+    """Pydantic's errors about one part of a file, which stands at ``prefix``."""
+    details = [ErrorDetails(**item | {"loc": (*prefix, *item["loc"])}) for item in _details(error)]
+    return [_problem(item, data, file, root) for item in _told_once(details)]
 
 
 def _check(data: object, file: str, root: Node | None) -> tuple[Policy | None, list[Problem]]:
     problems = [
-        _at(path, f"the id '{rule_id}' is taken by rule {first + 1}: ids are unique", file, root)
+        problem_at(path, f"the id '{rule_id}' is taken by rule {first + 1}: ids are unique", file, root)
         for path, rule_id, first in _repeated_ids(data)
     ]
     try:
         return Policy.model_validate(data), problems
     except ValidationError as error:
         details = [item for item in _details(error) if item["type"] != "duplicate_rule"]
+    problems.extend(_problem(item, data, file, root) for item in _told_once(details))
+    return None, problems
+
+
+def _told_once(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """`idd: weapons` is one mistake, not an unknown key and a missing id."""
     unknown = [item["loc"] for item in details if item["type"] == "extra_forbidden"]
     misspelt = {(*path[:-1], meant(path)) for path in unknown}
-    # `idd: weapons` is one mistake, not an unknown key and a missing id.
-    details = [item for item in details if item["type"] != "missing" or item["loc"] not in misspelt]
-    problems.extend(_problem(item, data, file, root) for item in details)
-    return None, problems
+    return [item for item in details if item["type"] != "missing" or item["loc"] not in misspelt]
 
 
 def _repeated_ids(data: object) -> list[tuple[Path, str, int]]:
@@ -75,7 +80,7 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
     return error.errors(include_url=False)[: MAX_PROBLEMS * 2]
 
 
-def _capped(problems: list[Problem]) -> list[Problem]:
+def capped(problems: list[Problem]) -> list[Problem]:
     if len(problems) <= MAX_PROBLEMS:
         return problems
     return [*problems[:MAX_PROBLEMS], Problem("and more: mend these first", problems[0].file)]
@@ -87,10 +92,10 @@ def _problem(
     path = item["loc"]
     at_key = item["type"] == "extra_forbidden" or path[-1:] == ("[key]",)  # pydantic's mark for a dict's key
     message = describe(item, data, level=level)
-    return _at(path[:-1] if path[-1:] == ("[key]",) else path, message, file, root, key=at_key)
+    return problem_at(path[:-1] if path[-1:] == ("[key]",) else path, message, file, root, key=at_key)
 
 
-def _at(path: Path, message: str, file: str, root: Node | None, *, key: bool = False) -> Problem:
+def problem_at(path: Path, message: str, file: str, root: Node | None, *, key: bool = False) -> Problem:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path)
     shown = "".join(steps).lstrip(".")
     shown = shown if shown.isprintable() else ascii(shown)

@@ -1,0 +1,305 @@
+"""The algebra of policies: what a file does to the policies it extends. docs/policies.md has the table.
+
+Pure: from checked layers and flat bases to a flat policy, without a look at any file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from policyguard.policy.checked import Layer, Source
+from policyguard.policy.layer import Override
+from policyguard.policy.loosening import Change, loosening
+from policyguard.policy.merge import Flat, Merged, merge, rebuilt
+from policyguard.policy.messages import Path, nearest
+from policyguard.policy.provenance import Origin, Weakening
+from policyguard.policy.schema import Defaults, Policy, Rule
+from policyguard.policy.validate import explain_at
+
+__all__ = ["apply", "flat"]
+
+_LISTS = ("unsafe", "safe")
+_ASK = 'this can loosen or reword what the base forbids: say why with `weakens: "<reason>"`'
+
+
+def flat(policy: Policy, source: Source) -> Flat:
+    """A policy that extends nothing, with where its parts stand."""
+    origins: dict[str, Origin] = {}
+    for name in ("id", "version", "title", "description", "world", "owner", "licence", "sources"):
+        if name in policy.model_fields_set:
+            origins[name] = _origin(source, (name,))
+    origins |= _settings(source)
+    for index, rule in enumerate(policy.rules):
+        origins |= _rule_origins(source, ("rules", index), rule)
+    return Flat(policy, (policy.description,) if policy.description else (), origins)
+
+
+def apply(layer: Layer, bases: Sequence[Flat], changed: Mapping[str, str]) -> Flat | None:
+    """``layer`` on top of ``bases``, at least one.
+
+    ``changed``: parameters of the bases that the layer sets anew, with what changes. What is wrong goes to
+    ``layer.source.problems``; ``None`` if there is no policy then.
+    """
+    return _Application(layer, merge(bases)).run(bases, changed)
+
+
+class _Application:
+    def __init__(self, layer: Layer, merged: Merged) -> None:
+        self.layer, self.source, self.head = layer, layer.source, layer.head
+        self.merged = merged
+        self.rules = {rule.id: rule for rule in merged.policy.rules}
+        self.known = frozenset(self.rules)
+        self.origins = merged.origins
+        self.weakenings = list(merged.weakenings)
+
+    def run(self, bases: Sequence[Flat], changed: Mapping[str, str]) -> Flat | None:
+        before = self.merged.policy
+        self._check_ids()
+        self._check_bases(bases)
+        for path, override in (
+            (path, o) for path, _, o in self.layer.overrides if str(path[1]) in self.rules
+        ):
+            self._override(path, override)
+        for path, entry in self.layer.replace:
+            if entry.id in self.rules:
+                self._put(path, entry.rule())
+        for path, entry in self.layer.rules:
+            if entry.id not in self.rules:
+                self._put(path, entry.rule())
+        dropped = {entry.id for _, entry in self.layer.drop}
+        self.rules = {rule_id: rule for rule_id, rule in self.rules.items() if rule_id not in dropped}
+        pieces = tuple(dict.fromkeys((*self.merged.pieces, self.head.description)))
+        pieces = tuple(piece for piece in pieces if piece)
+        after = rebuilt(before, **self._head_values(pieces), rules=tuple(self.rules.values()))
+        for gone in [p for p in self.origins if p.startswith("rules.") and p.split(".")[1] not in self.rules]:
+            del self.origins[gone]
+        self._settle(loosening(before, after), changed)
+        policy = self._valid(after)
+        return None if policy is None else Flat(policy, pieces, self.origins, tuple(self.weakenings))
+
+    # Which rules are meant.
+
+    def _check_ids(self) -> None:
+        taken: dict[str, Path] = {}
+        for path, rule_id in self._named():
+            place: Path = path if path[0] == "overrides" else (*path, "id")
+            if rule_id in taken:
+                said = (
+                    f"the rule '{rule_id}' is changed under `{taken[rule_id][0]}:` already: do one of the two"
+                )
+                self.source.report(place, said)
+            elif rule_id not in self.rules:
+                self.source.report(place, _unknown(rule_id, self.rules), key=path[0] == "overrides")
+            taken.setdefault(rule_id, path)
+        for path, entry in self.layer.rules:
+            if entry.id in self.rules:
+                said = (
+                    f"the id '{entry.id}' is taken by a rule of {_file(self.origins[f'rules.{entry.id}'])}: "
+                    "change it under `overrides:`, or give it a new body under `replace:`"
+                )
+                self.source.report((*path, "id"), said)
+
+    def _named(self) -> Iterable[tuple[Path, str]]:
+        yield from ((path, rule_id) for path, rule_id, _ in self.layer.overrides)
+        yield from ((path, entry.id) for path, entry in self.layer.replace)
+        yield from ((path, entry.id) for path, entry in self.layer.drop)
+
+    def _check_bases(self, bases: Sequence[Flat]) -> None:
+        settled = {entry.id for _, entry in self.layer.replace} | {entry.id for _, entry in self.layer.drop}
+        for rule_id, (one, other) in self.merged.conflicts.items():
+            if rule_id not in settled:
+                said = (
+                    f"'{one}' and '{other}' define the rule '{rule_id}' differently, and neither is stricter"
+                )
+                self.source.report(("extends",), f"{said}: settle it here, under `replace:` or `drop:`")
+        worlds = [f"{world}" if world else "every kind of picture" for world in self.merged.worlds]
+        if len(worlds) > 1:
+            said = (
+                f"the bases are about different worlds, {' and '.join(worlds)}: their rules cannot be mixed"
+            )
+            self.source.report(("extends",), said)
+        elif "world" in self.head.model_fields_set and self.head.world != self.merged.worlds[0]:
+            self.source.report(
+                ("world",), f"cannot be changed: what is extended is about {worlds[0]}; delete the line"
+            )
+        for base in bases if len(bases) > 1 else ():
+            for change in loosening(base.policy, self.merged.policy):
+                if change.rule not in self.merged.conflicts:
+                    said = f"beside the other bases, '{base.policy.id}' is loosened: {change}"
+                    self._reason(self.head.weakens, ("extends",), "extends", said)
+
+    # What changes.
+
+    def _override(self, path: Path, override: Override) -> None:
+        rule = self.rules[str(path[1])]
+        values: dict[str, Any] = {name: getattr(rule, name) for name in Rule.model_fields}
+        given = override.model_fields_set
+        origins = {
+            name: [self.origins.get(_item(rule.id, name, i)) for i in range(len(values[name]))]
+            for name in _LISTS
+        }
+        for name in ("title", "description", "status", "threshold", "action"):
+            if name in given:
+                values[name] = getattr(override, name)
+                self.origins[f"rules.{rule.id}.{name}"] = _origin(self.source, (*path, name))
+        lists = {name: dict(zip(values[name], origins[name], strict=True)) for name in _LISTS}
+        for name, changes in (("unsafe", override.unsafe), ("safe", override.safe)):
+            for index, text in enumerate(changes.remove):
+                self._take(lists[name], text, (*path, name, "remove", index), rule.id, name)
+        for target, name, texts in (
+            ("to_safe", "unsafe", override.move.to_safe),
+            ("to_unsafe", "safe", override.move.to_unsafe),
+        ):
+            for index, text in enumerate(texts):
+                place: Path = (*path, "move", target, index)
+                if self._take(lists[name], text, place, rule.id, name):
+                    lists[target[3:]].setdefault(text, _origin(self.source, place))
+        for name, changes in (("unsafe", override.unsafe), ("safe", override.safe)):
+            for index, text in enumerate(changes.add):
+                lists[name].setdefault(text, _origin(self.source, (*path, name, "add", index)))
+        for name in _LISTS:
+            values[name] = tuple(lists[name])
+            for index in range(len(origins[name])):
+                self.origins.pop(_item(rule.id, name, index), None)
+            for index, origin in enumerate(lists[name].values()):
+                if origin is not None:
+                    self.origins[_item(rule.id, name, index)] = origin
+        try:
+            self.rules[rule.id] = Rule.model_validate(values)
+        except ValidationError as error:
+            self.source.problems.extend(
+                explain_at(error, path, self.source.data, self.source.file, self.source.root)
+            )
+
+    def _take(self, items: dict[str, Any], text: str, path: Path, rule_id: str, name: str) -> bool:
+        if items.pop(text, self) is not self:
+            return True
+        close = difflib.get_close_matches(text, list(items), n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"it lists {len(items)} items, none like it"
+        self.source.report(path, f"'{rule_id}' does not list this under `{name}:`: {hint}")
+        return False
+
+    def _put(self, path: Path, rule: Rule) -> None:
+        prefix = f"rules.{rule.id}"
+        for known in [p for p in self.origins if p == prefix or p.startswith(prefix + ".")]:
+            del self.origins[known]
+        self.rules[rule.id] = rule
+        self.origins |= _rule_origins(self.source, path, rule)
+
+    def _head_values(self, pieces: tuple[str, ...]) -> dict[str, Any]:
+        head, base = self.head, self.merged.policy
+        changes = {name: getattr(head.defaults, name) for name in head.defaults.model_fields_set}
+        for name in ("id", "version", "title", "description", "owner", "licence", "sources"):
+            if name in head.model_fields_set:
+                self.origins[name] = _origin(self.source, (name,))
+        self.origins |= _settings(self.source)
+        if head.owner is None:
+            self.origins.pop("owner", None)
+        values = {name: getattr(base.defaults, name) for name in Defaults.model_fields}
+        return {
+            "id": head.id,
+            "version": head.version,
+            "title": head.title or base.title,
+            "description": "\n\n".join(pieces),
+            "defaults": Defaults(**values | changes),
+            "outcomes": base.outcomes | head.outcomes,
+            "owner": head.owner,
+            "licence": head.licence or base.licence,
+            "sources": tuple(dict.fromkeys((*base.sources, *head.sources))),
+        }
+
+    # Why it may.
+
+    def _settle(self, changes: list[Change], changed: Mapping[str, str]) -> None:
+        """Find a reason for each change, or report it."""
+        for name, said in changed.items():
+            self._reason(self.head.weakens, ("parameters", name), f"parameters.{name}", said)
+        of_rule: dict[str, list[Change]] = {}
+        for change in changes:
+            if change.rule is None:
+                section, _, name = change.field.partition(".")
+                self._reason(self.head.weakens, (section, name), change.place, change.said)
+            else:
+                of_rule.setdefault(change.rule, []).append(change)
+        for path, rule_id, override in self.layer.overrides:
+            for change in of_rule.pop(rule_id, ()):
+                given = [name for name in (change.field, "move") if name in override.model_fields_set]
+                place = (*path, given[0]) if given else path
+                self._reason(override.weakens, place, change.place, change.said)
+        for path, entry in self.layer.replace:
+            if entry.id in self.rules:
+                details = "; ".join(f"{c.field}: {c.said}" for c in of_rule.pop(entry.id, ()))
+                said = f"replaced ({details})" if details else "replaced"
+                self._reason(entry.weakens, path, f"rules.{entry.id}", said)
+        for path, dropped in self.layer.drop:
+            of_rule.pop(
+                dropped.id, None
+            )  # one that is exempt loosens nothing, but silence is no way to drop it
+            if dropped.id in self.known:
+                self._reason(dropped.weakens, path, f"rules.{dropped.id}", "dropped")
+        for path, entry in self.layer.rules:
+            for change in of_rule.pop(entry.id, ()):
+                self._reason(entry.weakens, path, change.place, change.said)
+
+    def _reason(self, reason: str | None, path: Path, place: str, said: str) -> None:
+        if reason is None:
+            if path[0] in ("overrides", "replace", "drop", "rules"):
+                where = "beside it"
+                said = f"the rule '{place.split('.')[1]}' is {said}" if place.count(".") == 1 else said
+            else:
+                where = "at the top level"
+            self.source.report(path, f"{said}: {_ASK} {where}")
+        else:
+            file, line = self.source.file, self.source.line(path)
+            self.weakenings.append(Weakening(self.head.id, f"{place}: {said}", reason, file, line))
+
+    def _valid(self, policy: Policy) -> Policy | None:
+        values = {name: getattr(policy, name) for name in Policy.model_fields}
+        try:
+            return Policy.model_validate(values)
+        except ValidationError as error:
+            self.source.problems.extend(explain_at(error, (), values, self.source.file, self.source.root))
+            return None
+
+
+def _settings(source: Source) -> dict[str, Origin]:
+    found = {}
+    for section in ("defaults", "outcomes"):
+        given = source.data.get(section)
+        for name in given if isinstance(given, Mapping) else ():
+            found[f"{section}.{name}"] = _origin(source, (section, str(name)))
+    return found
+
+
+def _rule_origins(source: Source, path: Path, rule: Rule) -> dict[str, Origin]:
+    found = {f"rules.{rule.id}": _origin(source, path)}
+    for name in rule.model_fields_set - {"id", *_LISTS}:
+        found[f"rules.{rule.id}.{name}"] = _origin(source, (*path, name))
+    for name in _LISTS:
+        for index in range(len(getattr(rule, name))):
+            found[_item(rule.id, name, index)] = _origin(source, (*path, name, index))
+    return found
+
+
+def _item(rule_id: str, name: str, index: int) -> str:
+    return f"rules.{rule_id}.{name}[{index}]"
+
+
+def _origin(source: Source, path: Path) -> Origin:
+    return Origin(source.file, source.line(path))
+
+
+def _file(origin: Origin) -> str:
+    return str(origin)
+
+
+def _unknown(rule_id: str, known: Iterable[str]) -> str:
+    ids = list(known)
+    close = nearest(rule_id, ids)
+    hint = f"did you mean '{close}'?" if close else f"it has {', '.join(ids)}"
+    shown = rule_id[:80] if rule_id.isprintable() else ascii(rule_id[:80])
+    return f"what is extended has no rule '{shown}': {hint}"
