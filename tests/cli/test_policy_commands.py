@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cli.support import red
 from policyguard import Policy
+from policyguard.assessment import Failure, FailureKind
 from policyguard.cli import main
 from policyguard.policy import packaged_policies
+from policyguard.testing import FakeBackend
 
 GOOD = """\
 id: house
@@ -25,6 +28,26 @@ rules:
     safe: [toys]
     threshold: 0.6
     action: flag
+defaults:
+  threshold: 0.7
+"""
+LAYER = """\
+id: shop
+version: 1.0.0
+title: Shop
+owner: The shop
+extends: good.yaml
+overrides:
+  arms:
+    safe:
+      add: [replicas on a wall]
+    weakens: Collectors want to see them.
+"""
+CASES = """\
+policies: {house: good.yaml}
+images:
+  - image: images/unsafe.png
+    expect: {house: EXPECTED}
 """
 BAD = """\
 id: house
@@ -43,6 +66,21 @@ def good(tmp_path: Path) -> str:
     path = tmp_path / "good.yaml"
     path.write_text(GOOD)
     return str(path)
+
+
+@pytest.fixture
+def layer(tmp_path: Path, good: str) -> str:
+    path = tmp_path / "shop.yaml"
+    path.write_text(LAYER)
+    return str(path)
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """A backend that goes by the red of a picture, in the place of a model."""
+    backend = FakeBackend(red)
+    monkeypatch.setattr("policyguard.backends.build_backend", lambda *_, **__: backend)
+    return backend
 
 
 def test_show_says_what_the_rules_are(good: str, capsys: Captured) -> None:
@@ -91,7 +129,7 @@ def test_lint_gives_every_mistake_its_place(tmp_path: Path, good: str, capsys: C
     assert f"{bad}:2:10: error: version:" in captured.out
     assert f"{bad}:7:5: error: rules[0].tresholds" in captured.out
     assert good not in captured.out
-    assert "2 policies: errors 3, warnings 0" in captured.err
+    assert "2 policies: errors 3, warnings 0, infos 0" in captured.err
 
 
 def test_lint_doubts_what_may_be_used_and_is_incomplete(tmp_path: Path, capsys: Captured) -> None:
@@ -102,11 +140,11 @@ def test_lint_doubts_what_may_be_used_and_is_incomplete(tmp_path: Path, capsys: 
     )
     assert 0 == main(["policy", "lint", str(bare)])
     captured = capsys.readouterr()
-    assert f"{bare}:5:5: warning: rule 'arms' gives no example under `unsafe:`" in captured.out
-    assert f"{bare}:5:5: warning: rule 'arms' gives no example under `safe:`" in captured.out
+    assert f"{bare}:5:5: warning: rules.arms: rule 'arms' gives no example under `unsafe:`" in captured.out
+    assert f"{bare}:5:5: info: rules.arms: rule 'arms' gives no example under `safe:`" in captured.out
     assert "no `owner:`" in captured.out
     assert "no `licence:`" in captured.out
-    assert "1 policy: errors 0, warnings 4" in captured.err
+    assert "1 policy: errors 0, warnings 3, infos 1" in captured.err
 
 
 def test_lint_names_a_missing_file_and_goes_on(tmp_path: Path, good: str, capsys: Captured) -> None:
@@ -127,3 +165,175 @@ def test_every_packaged_policy_can_be_shown_and_has_no_error(name: str, capsys: 
     assert 0 == main(["policy", "show", name])
     assert 0 == main(["policy", "lint", name])
     assert ": error:" not in capsys.readouterr().out
+
+
+def test_show_gives_the_origin_of_each_part_and_the_reason_for_each_weakening(
+    layer: str, good: str, capsys: Captured
+) -> None:
+    assert 0 == main(["policy", "show", layer])
+    out = capsys.readouterr().out
+    assert f"weapons [{good}:10]" in out
+    assert f"replicas on a wall [{layer}:9]" in out
+    assert "because: Collectors want to see them." in out
+    assert 0 == main(["policy", "show", layer, "-f", "json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert {"file": layer, "line": 9} == shown["origins"]["rules.arms.safe[1]"]
+    assert "Collectors want to see them." == shown["weakenings"][0]["reason"]
+
+
+def test_a_parameter_is_given_on_the_command_line(tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "age.yaml"
+    file.write_text(
+        GOOD.replace("[weapons]", '["weapons, for those under {{ age }}"]') + "parameters: {age: 18}\n"
+    )
+    assert 0 == main(["policy", "show", str(file), "--set", "age=16"])
+    assert "for those under 16" in capsys.readouterr().out
+    assert 2 == main(["policy", "show", str(file), "--set", "age"])
+    assert "--set takes NAME=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("level", "code"), [("error", 0), ("warning", 1), ("info", 1), ("never", 0)])
+def test_lint_fails_from_the_level_that_is_named(tmp_path: Path, level: str, code: int) -> None:
+    file = tmp_path / "no_owner.yaml"
+    file.write_text(GOOD.replace("owner: The shop\n", ""))
+    assert code == main(["policy", "lint", str(file), "--fail-on", level])
+
+
+def test_lint_as_json_holds_level_code_and_place(tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "no_owner.yaml"
+    file.write_text(GOOD.replace("owner: The shop\n", ""))
+    assert 0 == main(["policy", "lint", str(file), "-f", "json", "--budget", "10"])
+    report = json.loads(capsys.readouterr().out)
+    assert {"no-owner", "too-long"} == {remark["code"] for remark in report["policies"][0]["remarks"]}
+    assert {"error": 0, "warning": 2, "info": 0} == report["counts"]
+
+
+def test_render_prints_what_the_model_reads(good: str, capsys: Captured) -> None:
+    from policyguard.dialects import SafeguardDialect
+
+    assert 0 == main(["policy", "render", good])
+    captured = capsys.readouterr()
+    prompt = SafeguardDialect().render(Policy.load(good).resolve())
+    assert all(part in captured.out for m in prompt.messages for part in m.parts if isinstance(part, str))
+    assert "[user]\n<picture>\n" in captured.out
+    assert captured.out.endswith('[assistant]\n{"rating": "\n')
+    assert "tokens without the picture (estimated)" in captured.err
+    assert 0 == main(["policy", "render", good, "-f", "json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert prompt.messages[0].parts[0] == shown["messages"][0]["parts"][0]["text"]
+    assert {"A": "arms"} == shown["categories"]
+
+
+def test_render_for_a_model_uses_its_own_template_and_tokenizer(capsys: Captured) -> None:
+    assert 0 == main(["policy", "render", "pictosafe/l3", "--model", "pico"])
+    captured = capsys.readouterr()
+    assert captured.out.startswith("<|im_start|>system\n A no weapons, explosives.")
+    assert "counted by the tokenizer of pico" in captured.err
+
+
+def test_render_refuses_a_dialect_that_cannot_say_it(good: str, capsys: Captured) -> None:
+    assert 2 == main(["policy", "render", good, "--dialect", "pico"])
+    assert "pictosafe" in capsys.readouterr().err
+
+
+def test_diff_names_what_changed_and_why(good: str, layer: str, capsys: Captured) -> None:
+    assert 0 == main(["policy", "diff", good, layer])
+    out = capsys.readouterr().out
+    assert "weakened      safe: + replicas on a wall" in out
+    assert "Collectors want to see them." in out
+    assert 1 == main(["policy", "diff", good, layer, "--fail-on", "weaker", "-f", "json"])
+    assert "weaker" in {change["effect"] for change in json.loads(capsys.readouterr().out)["changes"]}
+    assert 0 == main(["policy", "diff", good, good, "--fail-on", "any"])
+
+
+def test_diff_on_images_shows_those_that_change_and_asks_once(
+    tmp_path: Path, good: str, images: Path, guarded: FakeBackend, capsys: Captured
+) -> None:
+    milder = tmp_path / "milder.yaml"
+    milder.write_text(GOOD.replace("action: flag", "action: allow"))
+    page = tmp_path / "page.html"
+    arguments = ["policy", "diff", good, str(milder), "--on", str(images), "--html", str(page)]
+    assert 0 == main([*arguments, "--thumbnails"])
+    captured = capsys.readouterr()
+    assert "unsafe.png  flag (violates 1.000)  allow (violates 1.000)" in captured.out
+    assert "1 of 3 images change: 1 flag -> allow; 2 judgements by fake, 2 known already" in captured.out
+    assert 2 == len(guarded.requests)
+    assert 1 == page.read_text().count("<img")
+    assert 1 == main([*arguments, "--fail-on", "weaker"])
+    assert "<img" not in page.read_text()
+
+
+def test_diff_keeps_scores_from_run_to_run_where_asked(
+    tmp_path: Path, good: str, images: Path, guarded: FakeBackend, capsys: Captured
+) -> None:
+    arguments = [
+        "policy",
+        "diff",
+        good,
+        good,
+        "--on",
+        str(images),
+        "--judged",
+        str(tmp_path / "judged.jsonl"),
+    ]
+    assert [0, 0] == [main(arguments), main(arguments)]
+    assert 2 == len(guarded.requests)
+    assert "0 judgements by fake, 4 known already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--html", "x.html"], ["--thumbnails"], ["--judged", "x.jsonl"]])
+def test_diff_refuses_options_that_need_images(good: str, options: list[str], capsys: Captured) -> None:
+    assert 2 == main(["policy", "diff", good, good, *options])
+    assert "go with --on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("expected", "code", "said"),
+    [
+        ("violates", 0, "1 passed"),
+        ("complies", 1, "expected outcome complies, found violates"),
+        ("{outcome: complies, xfail: later}", 0, "1 failing as known"),
+        ("{outcome: violates, xfail: later}", 1, "this holds now: delete `xfail:` (later)"),
+        ("sometimes", 2, "expected complies,"),
+    ],
+)
+def test_test_says_what_does_not_hold_and_ends_accordingly(
+    expected: str, code: int, said: str, tmp_path: Path, good: str, images: Path, guarded: FakeBackend,
+    capsys: Captured,
+) -> None:  # fmt: skip
+    file, report = tmp_path / "cases.yaml", tmp_path / "report.xml"
+    file.write_text(CASES.replace("EXPECTED", expected))
+    assert code == main(["policy", "test", str(file), "--junit", str(report)])
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
+    assert report.exists() == (code != 2)
+
+
+def test_test_as_json_holds_every_result(
+    tmp_path: Path, good: str, images: Path, guarded: FakeBackend, capsys: Captured
+) -> None:
+    file = tmp_path / "cases.yaml"
+    file.write_text(CASES.replace("EXPECTED", "violates"))
+    assert 0 == main(["policy", "test", str(file), "-f", "json"])
+    report = json.loads(capsys.readouterr().out)
+    assert (True, "passed", ["arms"]) == (
+        report["passed"],
+        report["results"][0]["status"],
+        report["results"][0]["found"][0]["findings"],
+    )
+
+
+def test_a_model_that_fails_ends_in_3(
+    tmp_path: Path, good: str, images: Path, guarded: FakeBackend, capsys: Captured
+) -> None:
+    guarded.answer = Failure(FailureKind.ERROR, "the server is down")
+    file = tmp_path / "cases.yaml"
+    file.write_text(CASES.replace("EXPECTED", "violates"))
+    assert 3 == main(["policy", "test", str(file)])
+    assert "the server is down" in capsys.readouterr().out
+
+
+def test_schema_is_json_schema_of_the_file(capsys: Captured) -> None:
+    assert 0 == main(["policy", "schema"])
+    schema = json.loads(capsys.readouterr().out)
+    assert {"id", "version", "title", "rules", "extends"} <= set(schema["properties"])

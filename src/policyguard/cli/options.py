@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BASE_URL", "DIALECT", "MODEL", "FailOn", "Format", "TextOrJson"]
+__all__ = ["BASE_URL", "DIALECT", "MODEL", "PARAMETERS", "ROOT", "FailOn", "Format", "TextOrJson"]
 
 MODEL = Annotated[
     str | None,
@@ -32,6 +32,23 @@ DIALECT = Annotated[
     str | None,
     typer.Option(
         "--dialect", metavar="NAME", help="How to speak to the model. Default: the model's own way."
+    ),
+]
+ROOT = Annotated[
+    str | None,
+    typer.Option(
+        "--root",
+        metavar="FOLDER",
+        help="The folder that files named by the file must lie in. Default: its nearest parent with "
+        "policyguard.toml or .git, else its own folder.",
+    ),
+]
+PARAMETERS = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A value for a parameter that the policy declares; may be repeated.",
     ),
 ]
 

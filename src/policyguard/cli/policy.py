@@ -11,7 +11,12 @@ import typer
 
 from policyguard.cli.errors import command
 from policyguard.cli.exits import ExitCode
-from policyguard.cli.options import TextOrJson
+from policyguard.cli.options import PARAMETERS, ROOT, TextOrJson
+from policyguard.cli.policy_cases import check_cases
+from policyguard.cli.policy_diff import diff
+from policyguard.cli.policy_lint import lint
+from policyguard.cli.policy_load import load
+from policyguard.cli.policy_render import render
 
 if TYPE_CHECKING:
     from policyguard.policy import Policy
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Show policies, list the packaged ones, and find mistakes in files."
+    no_args_is_help=True, help="Show policies, find mistakes in them, compare them, and test them."
 )
 
 
@@ -44,13 +49,18 @@ def show(
         PolicyFormat,
         typer.Option("--format", "-f", help="text, json, or the YAML file itself to start your own from."),
     ] = PolicyFormat.TEXT,
+    root: ROOT = None,
+    values: PARAMETERS = None,
 ) -> ExitCode:
-    """Show one policy: its rules, its settings, its fingerprints."""
+    """Show one policy as it is after composition: rules, settings, fingerprints.
+
+    Of a policy that extends others, with the file and line that each part comes from, and with the reason for
+    everything that makes it weaker than what it extends.
+    """
     from policyguard.cli.policy_text import policy_lines
-    from policyguard.policy import load_policy
     from policyguard.policy.load import locate
 
-    loaded = load_policy(policy)
+    loaded = load(policy, root=root, given=values)
     if style is PolicyFormat.TEXT:
         print("\n".join(policy_lines(loaded)))
     elif style is PolicyFormat.JSON:
@@ -60,31 +70,20 @@ def show(
     return ExitCode.OK
 
 
-@app.command("lint")
+app.command("lint")(lint)
+app.command("render")(render)
+app.command("diff")(diff)
+app.command("test")(check_cases)
+
+
+@app.command("schema")
 @command
-def lint(
-    policies: Annotated[
-        list[str], typer.Argument(metavar="POLICY", help="YAML files, or names of packaged policies.")
-    ],
-) -> ExitCode:
-    """Find every mistake and every doubt in policies.
+def schema() -> ExitCode:
+    """Print the JSON Schema of policy files, with which editors complete and underline."""
+    from policyguard.policy import json_schema
 
-    Each is printed as FILE:LINE:COLUMN: severity: what is wrong.
-
-    Exit code: 0 all can be used (there may be warnings); 2 at least one cannot.
-    """
-    from policyguard.cli.policy_text import lint_lines
-
-    errors = warnings = 0
-    for name in policies:
-        for severity, line in lint_lines(name):
-            print(line)
-            errors += severity == "error"
-            warnings += severity == "warning"
-    files = f"{len(policies)} {'policy' if len(policies) == 1 else 'policies'}"
-    sys.stdout.flush()
-    print(f"{files}: errors {errors}, warnings {warnings}", file=sys.stderr)
-    return ExitCode.USAGE if errors else ExitCode.OK
+    print(json.dumps(json_schema(), indent=2))
+    return ExitCode.OK
 
 
 @app.command("list")
@@ -117,4 +116,12 @@ def _as_dict(policy: Policy) -> dict[str, object]:
         "fingerprint": resolved.fingerprint,
         "decision_fingerprint": resolved.decision_fingerprint,
         "text": resolved.text,
+        "parameters": dict(policy.parameters),
+        "origins": {
+            field: {"file": origin.file, "line": origin.line} for field, origin in policy.origins.items()
+        },
+        "weakenings": [
+            {**weakening.to_dict(), "file": weakening.file, "line": weakening.line}
+            for weakening in policy.weakenings
+        ],
     }

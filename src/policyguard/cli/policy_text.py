@@ -1,105 +1,109 @@
-"""Policies as people read them, and what is doubtful about them."""
+"""Policies as people read them."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from policyguard.cli.text import one_line, printable
-from policyguard.errors import PolicyError, Problem
 from policyguard.policy import Policy, Rule, Status
-from policyguard.policy.document import Document
-from policyguard.policy.load import locate, read_document
-from policyguard.policy.validate import validate_document
+from policyguard.policy.library import find_library
+from policyguard.policy.provenance import Origin
 
-__all__ = ["lint_lines", "policy_lines"]
+__all__ = ["policy_lines"]
 
 _WIDTH = 100
 
 
 def policy_lines(policy: Policy) -> Iterator[str]:
-    """One policy, whole: head, settings, rules in order."""
+    """One policy, whole: head, settings, rules in order, reasons for what was weakened.
+
+    Where it was composed of several files, with the file and line of each part.
+    """
     resolved = policy.resolve()
-    yield f"{policy.id} {policy.version}: {printable(policy.title)}"
-    yield from _wrapped(policy.description, indent="  ")
+    origins = _Origins(policy.origins)
+    yield f"{policy.id} {policy.version}: {printable(policy.title)}{origins('title')}"
+    yield from _wrapped(policy.description, indent="  ", last=origins("description"))
     yield ""
-    yield f"world         {policy.world or 'photographs and all else'}"
-    yield f"decision      {resolved.action} from a score of {resolved.threshold:g}, unless a rule differs"
+    yield f"world         {policy.world or 'photographs and all else'}{origins('world')}"
+    deciding = f"{resolved.action} from a score of {resolved.threshold:g}, unless a rule differs"
+    yield f"decision      {deciding}{origins('defaults.threshold', 'defaults.action')}"
     if resolved.undecided_band is not None:
         low, high = resolved.undecided_band
-        yield f"undecided     scores from {low:g} to {high:g}"
-    yield f"label floor   {resolved.min_label_mass:g}"
-    yield f"frames        {resolved.frames}"
+        yield f"undecided     scores from {low:g} to {high:g}{origins('defaults.undecided_band')}"
+    yield f"label floor   {resolved.min_label_mass:g}{origins('defaults.min_label_mass')}"
+    yield f"frames        {resolved.frames}{origins('defaults.frames')}"
     yield "outcomes      " + ", ".join(
-        f"{outcome}: {action}" for outcome, action in resolved.outcomes.items()
+        f"{outcome}: {action}{origins(f'outcomes.{outcome}')}"
+        for outcome, action in resolved.outcomes.items()
     )
+    parameters = ", ".join(f"{name}={value}" for name, value in policy.parameters.items())
     for name, value in (
         ("owner", policy.owner),
         ("licence", policy.licence),
         ("sources", "; ".join(policy.sources)),
+        ("parameters", parameters),
     ):
         if value:
-            yield f"{name:<13} {printable(value)}"
+            yield f"{name:<13} {printable(value)}{origins(name)}"
     yield f"fingerprint   {resolved.fingerprint}"
     for key, rule in zip(resolved.keys, policy.rules, strict=True):
         yield ""
-        yield from _rule_lines(key, rule)
+        yield from _rule_lines(key, rule, origins)
+    if policy.weakenings:
+        yield ""
+        yield "weaker than what it extends, and why"
+        for weakening in policy.weakenings:
+            place = origins.shown(Origin(weakening.file, weakening.line))
+            yield from _wrapped(f"{weakening.change} {place}", indent=" " * 5, first="   - ")
+            yield from _wrapped(f"because: {weakening.reason}", indent=" " * 5)
 
 
-def _rule_lines(key: str, rule: Rule) -> Iterator[str]:
-    settings = [] if rule.status is Status.ACTIVE else [str(rule.status)]
-    settings += [] if rule.threshold is None else [f"threshold {rule.threshold:g}"]
-    settings += [] if rule.action is None else [f"action {rule.action}"]
-    yield f"{key}. {printable(rule.title)} ({', '.join((rule.id, *settings))})"
-    yield from _wrapped(rule.description, indent="   ")
-    yield from _items("must not show", rule.unsafe)
-    yield from _items("may show", rule.safe)
+class _Origins:
+    """``[file:line]`` of a field, or nothing where all fields come from one file."""
+
+    def __init__(self, origins: Mapping[str, Origin]) -> None:
+        self._several = len({origin.file for origin in origins.values()}) > 1
+        self._origins = origins
+        self._folders = (find_library(), Path.cwd())
+
+    def __call__(self, *fields: str) -> str:
+        if not self._several:
+            return ""
+        found = [self.shown(self._origins[field]) for field in fields if field in self._origins]
+        return "".join(f" {place}" for place in dict.fromkeys(found))
+
+    def shown(self, origin: Origin) -> str:
+        file = Path(origin.file)
+        for folder in self._folders:
+            if file.is_absolute() and file.is_relative_to(folder):
+                file = file.relative_to(folder)
+        return printable(f"[{Origin(str(file), origin.line)}]")
 
 
-def _items(head: str, items: Iterable[str]) -> Iterator[str]:
-    for number, item in enumerate(items):
-        yield from _wrapped(item, indent=" " * 19, first=f"   {'' if number else head:<14}- ")
+def _rule_lines(key: str, rule: Rule, origins: _Origins) -> Iterator[str]:
+    field = f"rules.{rule.id}"
+    settings = [] if rule.status is Status.ACTIVE else [f"{rule.status}{origins(f'{field}.status')}"]
+    if rule.threshold is not None:
+        settings.append(f"threshold {rule.threshold:g}{origins(f'{field}.threshold')}")
+    if rule.action is not None:
+        settings.append(f"action {rule.action}{origins(f'{field}.action')}")
+    place = origins(f"{field}.title") or origins(field)
+    yield f"{key}. {printable(rule.title)} ({', '.join((rule.id, *settings))}){place}"
+    yield from _wrapped(rule.description, indent="   ", last=origins(f"{field}.description"))
+    for head, name, items in (("must not show", "unsafe", rule.unsafe), ("may show", "safe", rule.safe)):
+        yield from _items(head, items, [origins(f"{field}.{name}[{place}]") for place in range(len(items))])
 
 
-def _wrapped(text: str, *, indent: str, first: str | None = None) -> list[str]:
-    return textwrap.wrap(
+def _items(head: str, items: Iterable[str], places: list[str]) -> Iterator[str]:
+    for number, (item, place) in enumerate(zip(items, places, strict=True)):
+        first = f"   {'' if number else head:<14}- "
+        yield from _wrapped(item, indent=" " * 19, first=first, last=place)
+
+
+def _wrapped(text: str, *, indent: str, first: str | None = None, last: str = "") -> list[str]:
+    lines = textwrap.wrap(
         one_line(text), _WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
     )
-
-
-def lint_lines(name: str) -> Iterator[tuple[str, str]]:
-    """(severity, line) of everything worth saying about one policy; severity is error, hint or warning."""
-    try:
-        document = read_document(locate(name))
-        policy = validate_document(document)
-    except PolicyError as error:
-        for problem in error.problems:
-            yield "error", _line(problem, "error")
-        if error.hint:
-            yield "hint", f"  hint: {printable(error.hint)}"
-        return
-    for problem in _doubts(policy, document):
-        yield "warning", _line(problem, "warning")
-
-
-def _line(problem: Problem, severity: str) -> str:
-    place = ":".join(str(part) for part in (problem.file, problem.line, problem.column) if part is not None)
-    field = f"{problem.field}: " if problem.field else ""
-    return printable(f"{place}: {severity}: {field}{problem.message}")
-
-
-def _doubts(policy: Policy, document: Document) -> Iterator[Problem]:
-    """What makes a policy harder to apply or to answer for, though it can be used."""
-    for index, rule in enumerate(policy.rules):
-        place = document.root.locate(("rules", index))
-        if rule.status is not Status.EXEMPT and not rule.unsafe:
-            yield Problem(f"rule '{rule.id}' gives no example under `unsafe:`", document.file, *place)
-        if rule.status is Status.ACTIVE and not rule.safe:
-            yield Problem(
-                f"rule '{rule.id}' gives no example under `safe:` of what looks alike and may pass",
-                document.file,
-                *place,
-            )
-    for field, purpose in (("owner", "who answers for it"), ("licence", "what others may do with it")):
-        if getattr(policy, field) is None:
-            yield Problem(f"there is no `{field}:`, {purpose}", document.file, *document.root.place)
+    return [*lines[:-1], lines[-1] + last] if lines else []

@@ -1,0 +1,131 @@
+"""How long the prompt of a policy is, in tokens: counted by the model's own tokenizer, or estimated.
+
+The picture is not counted: how many tokens it takes depends on its size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.policy.lint.remark import Level, Remark
+
+if TYPE_CHECKING:
+    from policyguard.dialects import Dialect, Prompt
+    from policyguard.policy.resolved import ResolvedPolicy
+
+__all__ = ["DEFAULT_BUDGET", "TokenCounter", "default_dialect", "length", "transcript"]
+
+DEFAULT_BUDGET = 4000
+"""Tokens. Longer policies are followed less well, and cost more."""
+
+
+class TokenCounter:
+    """Counts the tokens of a prompt as ``model`` would, chat template included; estimates without a model.
+
+    ``exact`` says which. ``context`` is the most tokens that the model takes, where it is known.
+    Only a local folder, or the packaged pico, has a tokenizer here: nothing is fetched to count.
+    Raises ConfigurationError for anything else, and MissingExtraError without transformers.
+    """
+
+    def __init__(self, model: str | None = None) -> None:
+        self.model = model
+        self.exact = model is not None
+        self.context: int | None = None
+        self._tokenizer: Any = None
+        if model is not None:
+            self._tokenizer, self.context = _load(model)
+
+    def count(self, prompt: Prompt) -> int:
+        """Tokens of the whole text before the picture is added."""
+        if self._tokenizer is None:
+            return _estimate(transcript(prompt))
+        ids = self._tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
+        return len(ids)
+
+    def text(self, prompt: Prompt) -> str:
+        """The chat as the model's own template writes it, up to where the answer is read."""
+        messages = [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                    for part in message.parts
+                ],
+            }
+            for message in prompt.messages
+        ]
+        try:
+            written = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is code of the model's makers: it may raise what it likes
+            raise ConfigurationError(f"the chat template of model '{self.model}' fails: {error}") from error
+        return f"{written}{prompt.prefill}"
+
+
+def _load(model: str) -> tuple[Any, int | None]:
+    from policyguard.backends.registry import resolve_model
+    from policyguard.backends.transformers.files import find, is_local
+
+    location = resolve_model(model).location
+    if not is_local(location):
+        raise ConfigurationError(
+            f"the tokenizer of '{model}' is not on this machine, and nothing is fetched to count tokens",
+            hint="give the folder of a local copy, or leave --model out for an estimate",
+        )
+    files = find(location, name=model)
+    try:
+        from transformers import AutoConfig, AutoTokenizer
+    except ImportError:
+        raise MissingExtraError("transformers", "transformers") from None
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(files.folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
+    except Exception as error:
+        raise ConfigurationError(f"the tokenizer of '{model}' cannot be loaded: {error}") from error
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return tokenizer, context if isinstance(context, int) else None
+
+
+def transcript(prompt: Prompt) -> str:
+    """All the texts of ``prompt``, without roles and control tokens."""
+    texts = [part for message in prompt.messages for part in message.parts if isinstance(part, str)]
+    return "\n".join([*texts, prompt.prefill])
+
+
+def _estimate(text: str) -> int:
+    """Four ASCII characters to a token, one and a half of any other script."""
+    ascii_letters = sum(char.isascii() for char in text)
+    return math.ceil(ascii_letters / 4 + (len(text) - ascii_letters) / 1.5)
+
+
+def default_dialect(policy: ResolvedPolicy, model: str | None = None) -> Dialect:
+    """How ``model`` is spoken to; without one, the dialect of the model that the policy would get."""
+    from policyguard.backends.registry import DEFAULT_DIALECT, resolve_model
+    from policyguard.dialects import get_dialect
+
+    if model is not None:
+        return get_dialect(resolve_model(model).dialect)
+    return get_dialect("pico" if policy.world == "pictosafe" else DEFAULT_DIALECT)
+
+
+def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) -> Iterator[Remark]:
+    """One remark if the model cannot be asked, or if the prompt is longer than its context or the budget."""
+    try:
+        prompt = default_dialect(policy, counter.model).render(policy)
+    except ConfigurationError as error:
+        yield Remark(Level.ERROR, "unreadable", error.message)
+        return
+    tokens = counter.count(prompt)
+    how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
+    said = f"the prompt is {tokens:,} tokens long without the picture ({how})"
+    if counter.context is not None and tokens >= counter.context:
+        message = f"{said}, and the model takes {counter.context:,}: split the policy"
+        yield Remark(Level.ERROR, "too-long", message)
+    elif tokens > (limit := DEFAULT_BUDGET if budget is None else budget):
+        message = f"{said}, over the budget of {limit:,}: delete what is not needed, or split the policy"
+        yield Remark(Level.WARNING, "too-long", message)
