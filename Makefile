@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-gpu test-packaging check format bench pico sprites clean
@@ -11,8 +10,9 @@ help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): a few minutes, about 1.6 GB"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.ready  ## Judge examples/images under five policies with the packaged model
@@ -42,7 +42,7 @@ format: $(VENV)/.ready  ## Format the code
 bench: $(VENV)/.ready  ## Compare side by side, as ratios
 	PYTHONPATH=tests $(BIN)/python benchmarks/run.py
 
-pico: $(VENV)/.ready  ## Train the packaged model again (about half an hour on two cores)
+pico: $(VENV)/.ready  ## Train the packaged model again (about an hour on two cores)
 	$(BIN)/python train/pico/train.py --out runs/pico
 
 clean:  ## Remove the environment and what was built

@@ -28,7 +28,8 @@ def scores(
     p_unsafe: float | None, /, *, scoring: Any = "joint", mass: float = 1.0, **rules: float
 ) -> Assessment:
     rating = Rating.UNSAFE if (p_unsafe or 0.0) >= 0.5 else Rating.SAFE
-    return Assessment(rating, p_unsafe, mass, rule_scores=rules, scoring=scoring)
+    shares = dict.fromkeys(("arms", "ads", "gore", "art"), 0.0) | rules
+    return Assessment(rating, p_unsafe, mass, rule_scores=shares, scoring=scoring)
 
 
 TABLE = [
@@ -104,7 +105,7 @@ TABLE = [
     ),
     (
         "half the mass is on undecided",
-        Assessment(Rating.SAFE, 0.0, 1.0, 0.5, rule_scores={}),
+        Assessment(Rating.SAFE, 0.0, 1.0, 0.5),
         Outcome.UNDECIDED,
         BLOCK,
         [],
@@ -209,3 +210,22 @@ def test_nothing_judged_is_never_fine() -> None:
 
 def test_a_decision_starts_undegraded() -> None:
     assert not Decision(Outcome.COMPLIES, ALLOW).degraded
+
+
+@pytest.mark.parametrize("word", ["unsafe", "undecided"])
+def test_a_rating_read_back_from_json_counts(word: str) -> None:
+    assert decide(policy(), Assessment(word)).action is BLOCK  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["bogus", None, "", "SAFE"])
+def test_there_is_no_assessment_without_a_rating(word: Any) -> None:
+    with pytest.raises(ValueError, match="not a valid Rating"):
+        Assessment(word)
+
+
+def test_exempt_shares_of_next_to_nothing_explain_nothing_away() -> None:
+    shares = {"arms": 0.05, "ads": 0.0, "gore": 0.0, "art": 0.95}
+    known = Assessment(Rating.UNSAFE, 0.97, 1.0, rule_scores=shares, category_mass=0.9)
+    guessed = Assessment(Rating.UNSAFE, 0.97, 1.0, rule_scores=shares, category_mass=0.001)
+    assert decide(policy(), known).outcome is Outcome.COMPLIES
+    assert decide(policy(), guessed).outcome is Outcome.VIOLATES

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import pytest
 from PIL import Image as Pictures
 
 from policyguard import Action, ConfigurationError, Guard, Outcome, Policy, PolicyViolation
-from policyguard.assessment import Assessment, Failure, FailureKind, Rating
-from policyguard.errors import BackendError
+from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Rating
+from policyguard.errors import BackendError, PolicyError
 from policyguard.testing import FakeBackend
 
 
@@ -162,6 +164,90 @@ def test_several_policies_must_all_allow_and_findings_name_theirs() -> None:
     verdict = Guard([policy(), other], backend=backend).check(picture())
     assert (Action.FLAG, [("q", "ads")]) == (verdict.action, [(f.policy, f.rule) for f in verdict.findings])
     assert ["p", "q"] == [entry["id"] for entry in verdict.evidence.policies]
+
+
+def test_a_mild_rule_does_not_hide_a_severe_one() -> None:
+    """Of a picture that breaks both the model names the mild one, until asked about the severe one alone."""
+    rules = [
+        {"id": "ads", "title": "Ads", "unsafe": ["adverts"], "action": "allow"},
+        {"id": "nudity", "title": "Nudity", "unsafe": ["nudity"], "action": "flag"},
+        {"id": "arms", "title": "Arms", "unsafe": ["weapons"]},
+    ]
+
+    def names_the_first(request: AssessmentRequest) -> Assessment:
+        first, *others = request.policy.rules
+        shares = {first.id: 1.0} | {rule.id: 0.0 for rule in others}
+        return Assessment(Rating.UNSAFE, 0.99, 1.0, rule_scores=shares)
+
+    backend = FakeBackend(names_the_first)
+    guard = Guard(policy(rules=rules), backend=backend)
+    verdict = guard.check(picture())
+    assert (Action.BLOCK, {"ads", "nudity", "arms"}) == (verdict.action, {f.rule for f in verdict.findings})
+    assert len(backend.requests) == 3
+    assert asyncio.run(guard.acheck(picture())).action is Action.BLOCK
+    only_mild = FakeBackend(lambda request: 0.9 if request.policy.rules[0].id == "ads" else 0.1)
+    assert Guard(policy(rules=rules), backend=only_mild).check(picture()).action is Action.ALLOW
+    failing = FakeBackend().enqueue(0.9, RuntimeError("gone"))
+    assert not Guard(policy(rules=rules), backend=failing).check(picture()).allowed
+
+
+@pytest.mark.parametrize("kind", ["PIL", "bytearray"])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_buffer_that_is_filled_anew_for_each_item_is_judged_as_it_was_drawn(kind: str, way: str) -> None:
+    def frames() -> Iterator[Any]:
+        image, buffer = picture(), bytearray()
+        for number in range(12):
+            image.paste((255 if number == 5 else 0, 200, 0), (0, 0, 16, 16))
+            encoded = io.BytesIO()
+            image.save(encoded, "PNG")
+            buffer[:] = encoded.getvalue()
+            yield image if kind == "PIL" else buffer
+
+    guard = Guard(policy(), backend=FakeBackend(lambda request: request.frame.getpixel((0, 0))[0] / 255))
+
+    async def collect() -> list[bool]:
+        return [verdict.allowed async for verdict in guard.acheck_many(frames())]
+
+    allowed = [v.allowed for v in guard.check_many(frames())] if way == "sync" else asyncio.run(collect())
+    assert [number != 5 for number in range(12)] == allowed
+
+
+def test_a_policy_that_samples_frames_does_not_speak_for_one_that_wants_all(tmp_path: Path) -> None:
+    path = tmp_path / "long.gif"
+    shades = [Pictures.new("RGB", (8, 8), (6 * n, 0, 0)) for n in range(40)]
+    shades[0].save(path, save_all=True, append_images=shades[1:])
+    sampling = policy(id="s", defaults={"frames": "sample"})
+    whole = policy(id="w", outcomes={"unscannable": "allow"})
+    verdict = Guard([whole, sampling], backend=FakeBackend(0.99)).check(path)
+    assert (False, True) == (verdict.allowed, verdict.partial)
+    verdict = Guard([policy(), sampling], backend=FakeBackend(0.01)).check(path)
+    assert (Outcome.UNSCANNABLE, False) == (verdict.outcome, verdict.allowed)
+
+
+@pytest.mark.parametrize("answer", [None, 0.1, "safe", {}, object()], ids=repr)
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_what_is_no_answer_is_an_error(answer: Any, way: str) -> None:
+    class Odd(FakeBackend):
+        def assess(self, requests: Any) -> Any:
+            return answer if answer is None else [answer] * len(requests)
+
+    guard = Guard(policy(), backend=Odd())
+    verdict = guard.check(picture()) if way == "sync" else asyncio.run(guard.acheck(picture()))
+    assert (Outcome.ERROR, False) == (verdict.outcome, verdict.allowed)
+
+
+@pytest.mark.parametrize("images", ["a.png", b"ab", Path("a.png"), None, 3], ids=repr)
+def test_one_image_is_not_many(images: Any) -> None:
+    with pytest.raises(ConfigurationError, match="iterable of images"):
+        list(Guard(policy(), backend=FakeBackend()).check_many(images))
+
+
+@pytest.mark.parametrize(
+    "change", [{"threshold": 2.0}, {"threshold": float("nan")}, {"outcomes": {}}, {"rules": ()}]
+)
+def test_a_resolved_policy_cannot_be_bent(change: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError):
+        replace(policy().resolve(), **change)
 
 
 def test_changing_the_policy_keeps_the_backend() -> None:

@@ -74,7 +74,7 @@ class Assessment:
     what all the dialect's labels got before normalising, ``p_undecided`` the share of that mass on the
     label undecided (0 for dialects without one). ``rule_scores`` maps rule ids to P(rule | unsafe) when
     ``scoring`` is ``"joint"`` (rules compete) and to the rule's own probability when ``"per_rule"``;
-    ``None`` when not read. ``category`` is a rule id, or ``None``.
+    ``None`` when not read; ``category_mass`` is what all categories got before normalising. ``category`` is a rule id, or ``None``.
     """
 
     rating: Rating
@@ -82,11 +82,16 @@ class Assessment:
     label_mass: float | None = None
     p_undecided: float = 0.0
     rule_scores: Mapping[str, float] | None = None
+    category_mass: float | None = None
     scoring: Literal["joint", "per_rule"] = "joint"
     reading: Reading = Reading.FAST
     category: str | None = None
     rationale: str | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # An assessment may come back from JSON: a rating that is merely equal to one must be one.
+        object.__setattr__(self, "rating", Rating(self.rating))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form, for caches and logs."""

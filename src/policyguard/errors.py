@@ -72,7 +72,7 @@ class MissingExtraError(ConfigurationError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"{package} is needed for this and is not installed",
-            hint=f"pip install 'policyguard[{extra}]'",
+            hint=f"install the extra '{extra}', in a checkout of this project: pip install '.[{extra}]'",
         )
 
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Reading, Timings
-from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError, UsageError
-from policyguard.verdict import Decision, Evidence, Verdict, combine, decide
+from policyguard.assessment import Assessment, Failure, FailureKind, Reading, Timings
+from policyguard.errors import ConfigurationError, ImageError
+from policyguard.judging import Opened, failures, judge
+from policyguard.verdict import Decision, Evidence, Verdict
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
     from pathlib import Path
 
     from policyguard.backends.base import Backend
@@ -126,22 +125,21 @@ class Guard:
     ) -> Iterator[Verdict]:
         """Judge many images, lazily, in input order.
 
-        Images are decoded while the model runs; at most four backend batches are read ahead, so a generator
+        Images are decoded while the model runs; at most two backend batches are read ahead, so a generator
         of a million images never piles up in memory. ``progress`` is called after each verdict.
         """
         from concurrent.futures import ThreadPoolExecutor
 
+        _iterable(images)
         size = max(1, self.backend.preferred_batch)
         total = len(images) if isinstance(images, Sequence) else None
         source = iter(images)
         done = 0
         with ThreadPoolExecutor(2, thread_name_prefix="policyguard-decode") as pool:
-            ahead: deque[Future[_Opened]] = deque()
+            ahead: deque[Future[Opened]] = deque()
             try:
                 while True:
-                    ahead.extend(
-                        pool.submit(self._open, item) for item in islice(source, 4 * size - len(ahead))
-                    )
+                    ahead.extend(self._draw(item, pool) for item in islice(source, 2 * size - len(ahead)))
                     batch = [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
                     if not batch:
                         return
@@ -162,84 +160,107 @@ class Guard:
         progress: Progress | None = None,
     ) -> AsyncIterator[Verdict]:
         """``check_many`` for event loops; takes plain and asynchronous iterables."""
-        import asyncio  # slow to import, and of no use to callers without an event loop
-
         size = max(1, self.backend.preferred_batch)
         total = len(images) if isinstance(images, Sequence) else None
         done = 0
-        async for batch in _batches(images, size):
-            opened = await asyncio.gather(*(asyncio.to_thread(self._open, item) for item in batch))
+        async for opened in self._adraw(images, size):
             for verdict in await self._ajudge(opened, explain=explain):
                 done += 1
                 if progress is not None:
                     progress(done, total)
                 yield verdict
 
-    def _open(self, source: object) -> _Opened:
+    def _open(self, source: object) -> Opened:
         from policyguard.images import decode, describe
 
         started = perf_counter()
-        sample = all(policy.frames == "sample" for policy in self.policies)
+        sample = any(policy.frames == "sample" for policy in self.policies)
         try:
             image: Image | Failure = decode(source, frames="sample" if sample else "all")
         except ImageError as error:
             image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
-        return _Opened(describe(source), image, perf_counter() - started)
+        return Opened(describe(source), image, perf_counter() - started)
 
-    def _requests(self, opened: Sequence[_Opened], explain: bool | None) -> list[AssessmentRequest]:
-        reading = Reading.EXPLAIN if (self.explain if explain is None else explain) else Reading.FAST
-        return [
-            AssessmentRequest(frame, policy, reading)
-            for item in opened
-            if not isinstance(item.image, Failure)
-            for policy in self.policies
-            for frame in item.image.frames
-        ]
+    def _draw(self, source: object, pool: Executor) -> Future[Opened]:
+        """Open ``source`` in ``pool``; what its owner may change meanwhile is opened before this returns."""
+        from concurrent.futures import Future
 
-    def _judge(self, opened: Sequence[_Opened], *, explain: bool | None) -> list[Verdict]:
-        requests = self._requests(opened, explain)
-        started = perf_counter()
-        results = _guarded(partial(self.backend.assess, requests), len(requests)) if requests else []
-        return self._verdicts(opened, requests, results, perf_counter() - started)
+        from policyguard.images import is_settled
 
-    async def _ajudge(self, opened: Sequence[_Opened], *, explain: bool | None) -> list[Verdict]:
-        requests = self._requests(opened, explain)
-        started = perf_counter()
+        if is_settled(source):
+            return pool.submit(self._open, source)
+        opened: Future[Opened] = Future()
+        opened.set_result(self._open(source))
+        return opened
+
+    async def _adraw(
+        self, images: Iterable[object] | AsyncIterable[object], size: int
+    ) -> AsyncIterator[list[Opened]]:
+        """Batches of opened images; see ``_draw``."""
+        import asyncio
+
+        from policyguard.images import is_settled
+
+        batch: list[asyncio.Task[Opened]] = []
+        async for image in _each(images):
+            batch.append(asyncio.create_task(asyncio.to_thread(self._open, image)))
+            if not is_settled(image):
+                await batch[-1]
+            if len(batch) == size:
+                yield await asyncio.gather(*batch)
+                batch = []
+        if batch:
+            yield await asyncio.gather(*batch)
+
+    def _reading(self, explain: bool | None) -> Reading:
+        return Reading.EXPLAIN if (self.explain if explain is None else explain) else Reading.FAST
+
+    def _judge(self, opened: Sequence[Opened], *, explain: bool | None) -> list[Verdict]:
+        started, reading = perf_counter(), self._reading(explain)
+        rounds = judge(opened, self.policies, reading)
         try:
-            results: Sequence[Assessment | Failure] = await self.backend.aassess(requests) if requests else []
-        except Exception as error:
-            results = _failures(error, len(requests))
-        return self._verdicts(opened, requests, _complete(results, len(requests)), perf_counter() - started)
+            requests = next(rounds)
+            while True:
+                try:
+                    results: Sequence[Assessment | Failure] = self.backend.assess(requests)
+                except Exception as error:
+                    results = failures(error, len(requests))
+                requests = rounds.send(results)
+        except StopIteration as done:
+            return self._verdicts(opened, done.value, reading, perf_counter() - started)
+
+    async def _ajudge(self, opened: Sequence[Opened], *, explain: bool | None) -> list[Verdict]:
+        started, reading = perf_counter(), self._reading(explain)
+        rounds = judge(opened, self.policies, reading)
+        try:
+            requests = next(rounds)
+            while True:
+                try:
+                    results: Sequence[Assessment | Failure] = await self.backend.aassess(requests)
+                except Exception as error:
+                    results = failures(error, len(requests))
+                requests = rounds.send(results)
+        except StopIteration as done:
+            return self._verdicts(opened, done.value, reading, perf_counter() - started)
 
     def _verdicts(
-        self,
-        opened: Sequence[_Opened],
-        requests: Sequence[AssessmentRequest],
-        results: Sequence[Assessment | Failure],
-        seconds: float,
+        self, opened: Sequence[Opened], decisions: Sequence[Decision], reading: Reading, seconds: float
     ) -> list[Verdict]:
-        share = seconds / max(1, len(requests))
-        pairs = iter(zip(requests, results, strict=True))
-        verdicts = []
-        for item in opened:
-            if isinstance(item.image, Failure):
-                decisions = [decide(policy, item.image) for policy in self.policies]
-            else:
-                asked = list(islice(pairs, len(item.image.frames) * len(self.policies)))
-                decisions = [decide(request.policy, result) for request, result in asked]
-            verdicts.append(self._verdict(item, combine(decisions), requests, share))
-        return verdicts
+        frames = sum(len(item.image.frames) for item in opened if not isinstance(item.image, Failure))
+        share = seconds / max(1, frames)
+        return [
+            self._verdict(item, decision, reading, share)
+            for item, decision in zip(opened, decisions, strict=True)
+        ]
 
-    def _verdict(
-        self, item: _Opened, decision: Decision, requests: Sequence[AssessmentRequest], share: float
-    ) -> Verdict:
+    def _verdict(self, item: Opened, decision: Decision, reading: Reading, share: float) -> Verdict:
         image = None if isinstance(item.image, Failure) else item.image
         frames = len(image.frames) if image else 0
-        model_seconds = share * frames * len(self.policies)
+        model_seconds = share * frames
         evidence = Evidence(
             policies=tuple(_named(policy) for policy in self.policies),
             model=self.backend.model,
-            reading=requests[0].reading if requests else Reading.FAST,
+            reading=reading,
             image_sha256=image.sha256 if image else None,
             size=image.size if image else None,
             frames=frames,
@@ -260,13 +281,6 @@ class Guard:
             degraded=decision.degraded,
             partial=image.partial if image else False,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    source: str
-    image: Image | Failure
-    seconds: float
 
 
 def _named(policy: ResolvedPolicy) -> dict[str, Any]:
@@ -296,44 +310,20 @@ def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
     return tuple(resolved)
 
 
-def _guarded(
-    assess: Callable[[], Sequence[Assessment | Failure]], expected: int
-) -> Sequence[Assessment | Failure]:
-    """Run a backend so that whatever it raises about the images becomes their outcome."""
-    try:
-        return _complete(assess(), expected)
-    except Exception as error:
-        return _failures(error, expected)
+def _iterable(images: object) -> None:
+    """Raise ConfigurationError for one image where many are expected: a string would be read by letters."""
+    if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__iter__"):
+        raise ConfigurationError(
+            f"check_many takes an iterable of images, not a {type(images).__name__}",
+            hint="use check for one image, or put it in a list",
+        )
 
 
-def _failures(error: Exception, expected: int) -> list[Assessment | Failure]:
-    if isinstance(error, UsageError):
-        raise error
-    retryable = isinstance(error, PolicyGuardError) and error.retryable
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return [Failure(FailureKind.ERROR, reason, retryable)] * expected
-
-
-def _complete(results: Sequence[Assessment | Failure], expected: int) -> Sequence[Assessment | Failure]:
-    if len(results) == expected:
-        return results
-    reason = f"the backend gave {len(results)} results for {expected} requests"
-    return [Failure(FailureKind.ERROR, reason)] * expected
-
-
-async def _batches(
-    images: Iterable[object] | AsyncIterable[object], size: int
-) -> AsyncIterator[list[object]]:
+async def _each(images: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
     if isinstance(images, AsyncIterable):
-        batch: list[object] = []
         async for image in images:
-            batch.append(image)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+            yield image
         return
-    source = iter(images)
-    while batch := list(islice(source, size)):
-        yield batch
+    _iterable(images)
+    for image in images:
+        yield image

@@ -1,10 +1,14 @@
 """For your own test suite: a backend that answers what you tell it to, through the real Guard.
 
-from policyguard import Guard
+from PIL import Image
+from policyguard import Guard, Outcome
+from policyguard.assessment import Failure, FailureKind
 from policyguard.testing import FakeBackend
 
-guard = Guard(policy="safeedit/l3", backend=FakeBackend(0.97))
-assert not guard.check("any.png").allowed
+backend = FakeBackend(0.02).enqueue(0.97, Failure(FailureKind.ERROR, "the server is down"))
+guard = Guard(policy="safeedit/l3", backend=backend)
+outcomes = [guard.check(Image.new("RGB", (8, 8))).outcome for _ in range(3)]
+assert outcomes == [Outcome.VIOLATES, Outcome.ERROR, Outcome.COMPLIES]
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Rating
+from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -35,6 +40,7 @@ class FakeBackend:
         delay: seconds to sleep per call of ``assess``.
         preferred_batch: see ``Backend``.
 
+    An exception fails the whole batch it is met in, as a real backend's would; a ``Failure`` one request.
     ``enqueue`` puts answers before it, used up one per request. ``requests`` holds the last 1,000 requests.
     """
 
@@ -69,6 +75,8 @@ class FakeBackend:
         """Every policy can be asked about."""
 
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
+        if self.closed:
+            raise ConfigurationError("this backend is closed")
         if self.delay:
             time.sleep(self.delay)
         with self._lock:
@@ -105,11 +113,12 @@ class FakeBackend:
         if isinstance(answer, Assessment | Failure):
             return answer
         first = next((rule.id for rule in request.policy.rules if rule.status != "exempt"), None)
+        shares = {first: 1.0} if self.rules is None else self.rules
         return Assessment(
             rating=Rating.UNSAFE if answer >= 0.5 else Rating.SAFE,
             p_unsafe=answer,
             label_mass=1.0,
-            rule_scores=self.rules if self.rules is not None else ({first: 1.0} if first else {}),
+            rule_scores={rule.id: shares.get(rule.id, 0.0) for rule in request.policy.rules},
             reading=request.reading,
             rationale="scripted" if request.reading == "explain" else None,
         )

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Action", "Decision", "Evidence", "Finding", "Outcome", "Verdict", "combine", "decide"]
 
 
+_SLACK = 1e-3
+"""How far probabilities that went through bfloat16 may miss their bounds."""
+
+
 class Action(StrEnum):
     """What the policy says to do: ``ALLOW`` < ``FLAG`` < ``BLOCK``."""
 
@@ -107,7 +111,7 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     """
     if isinstance(result, Failure):
         return _unjudged(policy, Outcome(result.kind.value), result.reason)
-    if (fault := _fault(result)) is not None:
+    if (fault := _fault(policy, result)) is not None:
         return _unjudged(policy, Outcome.ERROR, fault)
 
     scores = _rule_scores(policy, result)
@@ -123,12 +127,13 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     }
     if undecided is not None:
         return _unjudged(policy, Outcome.UNDECIDED, undecided, **common)
-    if scores is None and p_unsafe is not None and any(rule.threshold is not None for rule in policy.rules):
+    over = result.rating is Rating.UNSAFE if p_unsafe is None else p_unsafe >= policy.threshold
+    thresholds = any(rule.threshold is not None for rule in policy.rules)
+    if scores is None and p_unsafe is not None and thresholds and not over:
         reason = "the policy sets thresholds on rules, and the model gave no rule scores"
         return _unjudged(policy, Outcome.ERROR, reason)
 
     findings = _violating(policy, scores)
-    over = result.rating is Rating.UNSAFE if p_unsafe is None else p_unsafe >= policy.threshold
     if findings:
         action = max((finding.action for finding in findings), key=lambda action: action.severity)
         return Decision(Outcome.VIOLATES, action, findings=findings, **common)
@@ -172,18 +177,35 @@ def _unjudged(policy: ResolvedPolicy, outcome: Outcome, reason: str, **common: A
     return Decision(outcome, action, reason=reason, degraded=action is not Action.BLOCK, **common)
 
 
-def _fault(result: Assessment) -> str | None:
-    numbers = [result.p_unsafe, result.label_mass, result.p_undecided, *(result.rule_scores or {}).values()]
+def _fault(policy: ResolvedPolicy, result: Assessment) -> str | None:
+    """What makes this assessment unfit for a decision, if anything."""
+    shares = list((result.rule_scores or {}).values())
+    numbers = [result.p_unsafe, result.label_mass, result.category_mass, result.p_undecided, *shares]
     # `not 0 <= x` rather than `x < 0`: a NaN fails every comparison and must not slip through.
-    wrong = [x for x in numbers if x is not None and not 0.0 <= x <= 1.0 + 1e-6]
-    return f"the model's scores are not probabilities: {wrong[0]!r}" if wrong else None
+    wrong = [x for x in numbers if x is not None and not 0.0 <= x <= 1.0 + _SLACK]
+    if wrong:
+        return f"the model's scores are not probabilities: {wrong[0]!r}"
+    if result.p_unsafe is not None:
+        sides = {Rating.UNSAFE: result.p_unsafe, Rating.SAFE: 1.0 - result.p_unsafe}
+        if sides.get(result.rating, 1.0) < 0.5 - _SLACK:
+            return f"the model rates it {result.rating} and gives {result.p_unsafe:.2f} for unsafe"
+    if result.rule_scores is None:
+        return None
+    if missing := [rule.id for rule in policy.rules if rule.id not in result.rule_scores]:
+        return f"the model gave rule scores, and none for rule '{missing[0]}'"
+    if result.scoring == "joint" and sum(shares) > 1.0 + _SLACK:
+        return f"the model's shares of the rules add up to {sum(shares):.2f}"
+    highest = max((result.rule_scores[rule.id] for rule in policy.rules), default=0.0)
+    if result.scoring == "per_rule" and abs((result.p_unsafe or 0.0) - highest) > _SLACK:
+        return "the model's score for the image is not the highest of its rule scores"
+    return None
 
 
 def _rule_scores(policy: ResolvedPolicy, result: Assessment) -> dict[str, float] | None:
     if result.rule_scores is None or result.p_unsafe is None:
         return None
     factor = result.p_unsafe if result.scoring == "joint" else 1.0
-    return {rule.id: factor * result.rule_scores.get(rule.id, 0.0) for rule in policy.rules}
+    return {rule.id: factor * result.rule_scores[rule.id] for rule in policy.rules}
 
 
 def _without_exempt(
@@ -195,6 +217,9 @@ def _without_exempt(
         return result.p_unsafe, ()
     taken = {rule: scores[rule] for rule in exempt if scores[rule] > 0.0}
     scores.update(dict.fromkeys(exempt, 0.0))
+    if result.category_mass is not None and result.category_mass < policy.min_label_mass:
+        # Shares of next to nothing say nothing: they must not explain a high score away.
+        return result.p_unsafe, ()
     if result.scoring == "per_rule":
         return max(scores.values(), default=0.0), ()
     assert result.p_unsafe is not None  # scores exist only beside it
@@ -291,7 +316,7 @@ class Evidence:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
     """The result of one check.
 
@@ -328,10 +353,20 @@ class Verdict:
 
     def summary(self) -> str:
         """One line for people: source, action, outcome and why."""
-        titles = ", ".join(finding.title for finding in self.findings if finding.violates)
-        why = self.reason or (titles and f"breaks: {titles}") or ""
+        several = len(self.evidence.policies) > 1
+        titles = [
+            f"{finding.title}{f' in {finding.policy}' if several else ''}"
+            f"{'' if finding.attributed else ' (closest)'}"
+            for finding in self.findings
+            if finding.violates
+        ]
+        why = self.reason or (f"breaks {', '.join(titles)}" if titles else "")
+        why = why.removeprefix(f"{self.source}: ")
         score = "" if self.score is None else f", score {self.score:.2f}"
         return f"{self.source}: {self.action} ({self.outcome}{score})" + (f" - {why}" if why else "")
+
+    def __repr__(self) -> str:
+        return f"<Verdict {self.summary()}>"
 
     def to_dict(self) -> dict[str, Any]:
         """A stable, JSON-ready form; docs/verdict.md lists its fields."""

@@ -61,6 +61,7 @@ class ResolvedPolicy:
     decision_fingerprint: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._require_sound()
         rules = [rule.id for rule in self.rules]
         derived: dict[str, object] = {
             "outcomes": MappingProxyType(dict(self.outcomes)),
@@ -72,6 +73,20 @@ class ResolvedPolicy:
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+    def _require_sound(self) -> None:
+        """``dataclasses.replace`` must not bend what the schema has checked. Raises PolicyError."""
+        decided = {outcome for outcome in Outcome if outcome is not Outcome.VIOLATES}
+        faults = {
+            "threshold": isinstance(self.threshold, (int, float)) and 0.0 < self.threshold <= 1.0,
+            "min_label_mass": 0.0 <= self.min_label_mass <= 1.0,
+            "action": isinstance(self.action, Action),
+            "rules": bool(self.rules),
+            "outcomes": set(self.outcomes) == decided
+            and all(isinstance(action, Action) for action in self.outcomes.values()),
+        }
+        if wrong := [name for name, sound in faults.items() if not sound]:
+            raise PolicyError([Problem("not a value that a policy may have", self.id, field=wrong[0])])
 
     def __hash__(self) -> int:
         return hash((self.id, self.version, self.fingerprint, self.decision_fingerprint))

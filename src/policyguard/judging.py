@@ -1,0 +1,122 @@
+"""From opened images to decisions: what the backend is asked, in which rounds, how answers are checked.
+
+``judge`` is a generator, so that callers with and without an event loop share it: it yields requests, takes
+the answers to them, and returns one decision per image.
+
+Covered: answers of the wrong number or type, and any exception while deciding, are ERROR for the images
+concerned. A mild rule never hides a severe one: where rules compete for one category and a violation got a
+milder action than some other rule has, the picture is put to the model again under the stricter rules alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Reading
+from policyguard.errors import PolicyGuardError, UsageError
+from policyguard.verdict import Decision, Outcome, combine, decide
+
+if TYPE_CHECKING:
+    from policyguard.images import Image
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["Opened", "failures", "judge"]
+
+Result = Assessment | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An image after decoding, or why it could not be decoded; ``seconds`` is what that took."""
+
+    source: str
+    image: Image | Failure
+    seconds: float
+
+
+def judge(
+    opened: Sequence[Opened], policies: Sequence[ResolvedPolicy], reading: Reading
+) -> Generator[list[AssessmentRequest], Sequence[Result], list[Decision]]:
+    """One decision per image, the worst over its frames and all policies."""
+    decisions: list[list[Decision]] = [[] for _ in opened]
+    asked: list[tuple[int, AssessmentRequest]] = []
+    for index, item in enumerate(opened):
+        for policy in policies:
+            image = _frames_for(policy, item.image)
+            if isinstance(image, Failure):
+                decisions[index].append(decide(policy, image))
+            else:
+                asked.extend((index, AssessmentRequest(frame, policy, reading)) for frame in image.frames)
+    while asked:
+        results = _checked((yield [request for _, request in asked]), len(asked))
+        further = []
+        for (index, request), result in zip(asked, results, strict=True):
+            decision = _decided(request.policy, result)
+            stricter = _stricter(request.policy, result, decision)
+            if stricter is not None:
+                note = "asked again about the rules with a more severe action"
+                decision = replace(decision, notes=(*decision.notes, note))
+                further.append((index, replace(request, policy=stricter)))
+            decisions[index].append(decision)
+        asked = further
+    return [combine(found) for found in decisions]
+
+
+def failures(error: Exception, expected: int) -> list[Result]:
+    """What a backend raised, as the outcome of every image it was asked about. Usage errors are raised on."""
+    if isinstance(error, UsageError):
+        raise error
+    retryable = isinstance(error, PolicyGuardError) and error.retryable
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return [Failure(FailureKind.ERROR, reason, retryable)] * expected
+
+
+def _frames_for(policy: ResolvedPolicy, image: Image | Failure) -> Image | Failure:
+    if isinstance(image, Failure) or not image.partial or policy.frames == "sample":
+        return image
+    reason = f"it has {image.frame_count} different frames, and policy '{policy.id}' wants all of them judged"
+    return Failure(FailureKind.UNSCANNABLE, reason)
+
+
+def _checked(results: Sequence[Result], expected: int) -> list[Result]:
+    try:
+        given = list(results)
+    except TypeError:
+        given = []
+    if len(given) != expected:
+        reason = f"the backend gave {len(given)} results for {expected} requests"
+        return [Failure(FailureKind.ERROR, reason)] * expected
+    return [
+        result
+        if isinstance(result, Assessment | Failure)
+        else Failure(FailureKind.ERROR, f"the backend answered with a {type(result).__name__}")
+        for result in given
+    ]
+
+
+def _decided(policy: ResolvedPolicy, result: Result) -> Decision:
+    try:
+        return decide(policy, result)
+    except Exception as error:
+        reason = f"the backend's answer cannot be decided on: {type(error).__name__}: {error}"
+        return decide(policy, Failure(FailureKind.ERROR, reason))
+
+
+def _stricter(policy: ResolvedPolicy, result: Result, decision: Decision) -> ResolvedPolicy | None:
+    """``policy`` without the rules whose action is no more severe than the one found, if that is a question.
+
+    In a joint reading the model names one category. Next to a plain violation of a rule that only flags, the
+    others get next to no probability, so what they say has to be asked for by itself.
+    """
+    if decision.outcome is not Outcome.VIOLATES or isinstance(result, Failure) or result.scoring != "joint":
+        return None
+    found = decision.action.severity
+    severe = [
+        rule
+        for rule in policy.rules
+        if rule.status != "exempt" and (rule.action or policy.action).severity > found
+    ]
+    rules = tuple(rule for rule in policy.rules if rule.status == "exempt" or rule in severe)
+    return replace(policy, rules=rules) if severe and len(rules) < len(policy.rules) else None
