@@ -74,7 +74,8 @@ class Assessment:
     what all the dialect's labels got before normalising, ``p_undecided`` the share of that mass on the
     label undecided (0 for dialects without one). ``rule_scores`` maps rule ids to P(rule | unsafe) when
     ``scoring`` is ``"joint"`` (rules compete) and to the rule's own probability when ``"per_rule"``;
-    ``None`` when not read; ``category_mass`` is what all categories got before normalising. ``category`` is a rule id, or ``None``.
+    ``None`` when not read; ``category_mass`` is what all categories got before normalising. ``category`` is
+    a rule id, or ``None``.
     """
 
     rating: Rating

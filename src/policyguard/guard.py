@@ -97,6 +97,10 @@ class Guard:
         if self._owns_backend:
             self.backend.close()
 
+    def __repr__(self) -> str:
+        policies = ", ".join(policy.id for policy in self.policies)
+        return f"<Guard {policies} on {type(self.backend).__name__}>"
+
     def __enter__(self) -> Self:
         return self
 
