@@ -121,6 +121,16 @@ class TestDepth:
         with pytest.raises(ImageError, match="no agreed range"):
             decode(pil.fromarray(np.array([values], np.float32)))
 
+    @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("at", [(0, 0), (299, 0), (150, 7), (0, 9), (299, 9)])
+    def test_one_value_that_is_not_a_finite_number_is_enough_to_refuse(
+        self, value: float, at: tuple[int, int]
+    ) -> None:
+        picture = pil.new("F", (300, 10), 0.5)
+        picture.putpixel(at, value)
+        with pytest.raises(ImageError, match=r"no agreed range|not numbers"):
+            decode(picture)
+
 
 class TestProfiles:
     def test_an_srgb_profile_changes_nothing(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 from PIL.Image import Image as PILImage
-from PIL.Image import frombytes
+from PIL.Image import Resampling, frombytes
 
 from .refusal import Refusal
 
@@ -61,5 +62,11 @@ def _scaled(picture: PILImage) -> PILImage:
             f"holds values from {low} to {high} in mode {picture.mode}, which has no agreed range",
             hint="scale the values to 0..255 and convert to mode L",
         )
+    if picture.mode == "F":  # the extremes pass over NaN; a mean does not
+        mean = cast("float", picture.resize((1, 1), Resampling.BOX).getpixel((0, 0)))
+        if math.isnan(mean):
+            raise Refusal(
+                "holds values that are not numbers (NaN)", hint="replace them, and convert to mode L"
+            )
     factor = 255 / top
     return picture.convert("F").point(lambda value: value * factor + 0.5).convert("L")

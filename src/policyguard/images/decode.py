@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
+from PIL import ImageFile
 from PIL.Image import Image as PILImage
 
 from policyguard.errors import ConfigurationError
@@ -53,10 +54,16 @@ def decode(
     ``MAX_FRAMES`` distinct frames through, with that many of them, evenly spread, and ``partial`` set.
 
     Raises ``ImageError``, which names the source, for everything that is wrong with this image. An object
-    that is none of the above counts as such, so that a batch goes on.
+    that is none of the above counts as such, so that a batch goes on. Raises ``ConfigurationError`` while
+    Pillow is told to accept truncated files.
     """
     if frames not in ("all", "sample"):
         raise ConfigurationError(f"frames is {frames!r}; it must be 'all' or 'sample'")
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigurationError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set",
+            hint="set it to False: a cut-off picture would be judged by what is left of it",
+        )
     name = describe(source)
     with boundary(name):
         loaded = load(source, limits)

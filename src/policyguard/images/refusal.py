@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from policyguard.errors import ImageError, PolicyGuardError
+from policyguard.errors import ImageError
 
 __all__ = ["Refusal", "boundary"]
 
@@ -31,7 +31,7 @@ def boundary(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except PolicyGuardError:
+    except ImageError:
         raise
     except Refusal as refusal:
         raise ImageError(f"{name}: {refusal.reason}", hint=refusal.hint) from refusal.__cause__
@@ -40,7 +40,13 @@ def boundary(name: str) -> Iterator[None]:
             f"{name}: does not fit into memory", hint="make it smaller, or give the process more memory"
         ) from error
     except Exception as error:
-        detail = " ".join(str(error).split())[:200]
         raise ImageError(
-            f"{name}: cannot be decoded: {detail or type(error).__name__}", hint=f"if it looks fine, {RESAVE}"
+            f"{name}: cannot be decoded: {_detail(error)}", hint=f"if it looks fine, {RESAVE}"
         ) from error
+
+
+def _detail(error: Exception) -> str:
+    try:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception:  # the error of a hostile object
+        return "it raises an error that cannot be read"

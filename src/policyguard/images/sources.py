@@ -8,13 +8,12 @@ Not covered: where a path leads; whoever takes paths from strangers must confine
 from __future__ import annotations
 
 import base64
-import binascii
 import inspect
 import os
 import re
 import stat
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
 from PIL.Image import Image as PILImage
@@ -23,12 +22,16 @@ from .container import check_size
 from .image import Limits
 from .refusal import Refusal
 
-__all__ = ["describe", "load"]
+__all__ = ["describe", "is_settled", "load"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _LONGEST_NAME = 200
 _ARRAY_MODES = {(): "L", (3,): "RGB", (4,): "RGBA"}
 _MEDIA_TYPE_MAX = 1024
+_BASE64_MARK = re.compile(r"[^#]*; *base64", re.IGNORECASE | re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")  # padding may be absent, but not half there
+_WHITESPACE = str.maketrans("", "", "\t\n\f\r ")  # what browsers skip within base64
+_SETTLED = (str, bytes, type(Path()))
 _EMPTY = "is empty (0 bytes)"
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -36,21 +39,33 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 def describe(source: object) -> str:
     """How errors and verdicts call an image: its path, or what it came as. Opens nothing.
 
-    One line of printable characters that every terminal and log can encode in UTF-8.
+    One line of printable characters that every terminal and log can encode in UTF-8. Never raises.
     """
+    try:
+        return _describe(source)
+    except Exception:  # an object may raise anything when it is looked at
+        return "<object>"
+
+
+def is_settled(source: object) -> bool:
+    """Whether ``source`` cannot change before it is read: ``str``, ``bytes`` or ``Path``, and no subclass.
+
+    Never raises: it asks for the type only, and nothing of the object.
+    """
+    return any(type(source) is kind for kind in _SETTLED)
+
+
+def _describe(source: object) -> str:
     if isinstance(source, PILImage):
         return "<PIL image>"
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
     if isinstance(source, str | os.PathLike):
-        try:
-            path = os.fsdecode(source)
-        except Exception:  # somebody's own path class
-            return f"<{type(source).__name__}>"
+        path = os.fsdecode(source)
         return "<data URI>" if isinstance(source, str) and _is_data_uri(path) else _printable(path)
     if _is_array(source):
         return "<array>"
-    return "<file>" if hasattr(source, "read") else f"<{type(source).__name__}>"
+    return "<file>" if hasattr(source, "read") else f"<{_printable(type(source).__name__)}>"
 
 
 def _printable(path: str) -> str:
@@ -162,16 +177,16 @@ def _data_uri(uri: str, limits: Limits) -> bytes:
     head, comma, body = uri[5:].partition(",")
     if not comma or len(head) > _MEDIA_TYPE_MAX:
         raise Refusal("has no comma after its media type", hint="the form is data:image/png;base64,DATA")
-    # The longest spelling of one byte is %XX, or four base64 characters for three bytes, each as %XX.
-    _check_bytes(len(body) // 4, limits)
-    raw = unquote_to_bytes(body)
-    if not head.lower().replace(" ", "").endswith(";base64"):
-        return raw
-    raw = b"".join(raw.split())
-    try:
-        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Refusal("is not valid base64", hint="use standard base64, not the URL-safe alphabet") from error
+    if not _BASE64_MARK.fullmatch(head):
+        raise Refusal("is not marked as base64", hint="the form is data:image/png;base64,DATA")
+    text = body.translate(_WHITESPACE)
+    _check_bytes(len(text) // 4 * 3 - 2, limits)  # without what may be padding
+    if "%" in text:
+        raise Refusal("is percent-encoded", hint="write its base64 as it is: +, / and = need no escape here")
+    missing = -len(text) % 4
+    if not _BASE64.fullmatch(text) or missing == 3 or (missing and text.endswith("=")):
+        raise Refusal("is not valid base64", hint="use standard base64, not the URL-safe alphabet")
+    return base64.b64decode(text + "=" * missing)
 
 
 def _is_array(source: object) -> bool:
