@@ -188,6 +188,17 @@ def test_pico_refuses_policies_it_cannot_read(changes: dict[str, Any], message: 
         PicoDialect().render(house(**changes))
 
 
+def test_what_pico_cannot_read_is_one_line_each_and_eight_at_most() -> None:
+    rules = [{"id": "x", "title": "X", "unsafe": [f"unicorn{n}" for n in range(11)]}]
+    with pytest.raises(ConfigurationError) as caught:
+        PicoDialect().render(house(rules=rules))
+    head, *lines = caught.value.message.splitlines()
+    assert head.endswith(":")
+    assert 9 == len(lines)
+    assert lines[0].startswith("rule 'x': 'unicorn0' is no pictogram")
+    assert "and 3 more" == lines[-1]
+
+
 def test_pico_answers_are_read_strictly() -> None:
     dialect, policy = PicoDialect(), house()
     read = dialect.parse(" unsafe A dagger knife", policy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,8 +18,9 @@ from backends.support import (
     tiny_backend,
 )
 from policyguard.assessment import AssessmentRequest, Failure, FailureKind, Rating, Reading
+from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects import SafeguardDialect
-from policyguard.dialects.base import Answer
+from policyguard.dialects.base import Answer, Dialect
 from tiny_models import FAMILIES, Family
 
 
@@ -84,16 +87,43 @@ def test_fast_and_explain_requests_mix_in_one_batch() -> None:
     assert alone.rationale == found[2].rationale
 
 
-def test_an_answer_the_parser_refuses_is_an_error_with_its_reason() -> None:
-    dialect = PlainDialect(refuses="the answer names two ratings")
-    results = tiny_backend("qwen3_vl", dialect).assess(requests(2, policy(), Reading.EXPLAIN))
+def leaning(dialect: Dialect, to: Rating) -> TransformersBackend:
+    """A tiny model that rates every picture ``to``; what it says afterwards is its own."""
+    backend = tiny_backend("qwen3_vl", dialect)
+    backend.assess(requests(1, policy()))
+    plan = next(iter(backend._plans.values()))
+    token = next(token for token, rating in plan.ratings.items() if rating is to)
+
+    def lean(module: object, call: object, output: Any) -> None:
+        if output.logits.shape[1] >= plan.keep:
+            output.logits[:, plan.rating_at, token] = 1e4
+
+    backend._load().loaded.model.register_forward_hook(lean)
+    return backend
+
+
+@pytest.mark.parametrize("rating", [Rating.SAFE, Rating.UNDECIDED])
+def test_an_answer_the_parser_refuses_is_an_error_with_its_reason(rating: Rating) -> None:
+    backend = leaning(PlainDialect(refuses="the answer names two ratings"), rating)
+    results = backend.assess(requests(2, policy(), Reading.EXPLAIN))
     assert results == [Failure(FailureKind.ERROR, "the answer names two ratings")] * 2
+
+
+def test_a_broken_explanation_takes_no_violation_back() -> None:
+    """Else a policy with ``outcomes: {error: allow}`` would let through what the scores had found."""
+    backend = leaning(PlainDialect(refuses="the answer names two ratings"), Rating.UNSAFE)
+    fast = assessments(backend.assess(requests(2, policy())))
+    slow = assessments(backend.assess(requests(2, policy(), Reading.EXPLAIN)))
+    assert furthest(fast, slow) < 1e-5
+    for one, other in zip(fast, slow, strict=True):
+        assert (other.rating, other.category, other.rationale) == (Rating.UNSAFE, one.category, None)
+        assert other.notes == ("the explanation could not be read: the answer names two ratings",)
 
 
 def test_a_cut_off_answer_goes_to_the_parser_as_it_is() -> None:
     """A random model hardly ever ends its answer: the JSON stays open, and the strict parser refuses it."""
-    results = tiny_backend("qwen3_vl", SafeguardDialect()).assess(requests(2, policy(), Reading.EXPLAIN))
-    for result in results:
+    backend = leaning(SafeguardDialect(), Rating.SAFE)
+    for result in backend.assess(requests(2, policy(), Reading.EXPLAIN)):
         assert isinstance(result, Failure)
         assert result.kind is FailureKind.ERROR
         assert "not one JSON object" in result.reason
@@ -143,6 +173,6 @@ def test_a_parser_that_reads_another_rating_is_an_error_and_never_a_verdict() ->
             said = super().parse(text, policy)
             return Answer(Rating.SAFE if said.rating is Rating.UNSAFE else Rating.UNSAFE, None, "no")
 
-    for result in tiny_backend("qwen3_vl", Contrary()).assess(requests(3, policy(), Reading.EXPLAIN)):
+    for result in leaning(Contrary(), Rating.SAFE).assess(requests(3, policy(), Reading.EXPLAIN)):
         assert isinstance(result, Failure)
         assert "where the scores say" in result.reason

@@ -56,6 +56,7 @@ def test_scores_are_the_models_probabilities_after_the_prefill_and_after_unsafe(
     }
     expected = {rule: share / sum(shares.values()) for rule, share in shares.items()}
     assert found.rule_scores == pytest.approx(expected, abs=1e-5)
+    assert found.category_mass == pytest.approx(sum(shares.values()), abs=1e-5)
     assert sum((found.rule_scores or {}).values()) == pytest.approx(1.0)
 
 

@@ -112,10 +112,65 @@ def test_the_fingerprint_of_a_folder_covers_weights_tokenizer_and_template(folde
     assert len(seen) == 4
 
 
-def test_a_hub_snapshot_is_known_by_its_commit(folder: Path) -> None:
+def test_a_folder_that_poses_as_a_hub_snapshot_is_known_by_its_content(folder: Path) -> None:
     snapshot = folder.parent / "models--org--name" / "snapshots" / COMMIT
     shutil.copytree(folder, snapshot)
-    assert fingerprint(find(str(snapshot))) == COMMIT
+    assert fingerprint(find(str(snapshot))) == fingerprint(find(str(folder)))
+
+
+def test_a_file_changed_under_its_old_time_gets_a_new_fingerprint(folder: Path) -> None:
+    before, weights = fingerprint(find(str(folder))), folder / "model.safetensors"
+    times = weights.stat()
+    weights.write_bytes(b"weighty")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fingerprint(find(str(folder))) != before
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/m", "/" + "x" * 300, "~/" + "y" * 300, "a\0b"])
+def test_a_name_that_no_path_can_have_is_a_model_that_is_not_there(name: str) -> None:
+    assert is_local(name)
+    with pytest.raises(ModelLoadError, match="there is no model folder"):
+        find(name)
+
+
+def test_a_name_too_long_for_a_folder_is_taken_for_a_hub_id() -> None:
+    assert not is_local("m" * 300)
+
+
+def test_a_pipe_in_the_place_of_settings_is_refused_and_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "processor_config.json")
+    with pytest.raises(ModelLoadError, match="not a regular file"):
+        find(str(folder))
+
+
+def test_settings_that_are_too_large_are_not_read(folder: Path) -> None:
+    os.truncate(folder / "config.json", (64 << 20) + 1)
+    with pytest.raises(ModelLoadError, match="larger than 64 MiB"):
+        find(str(folder))
+
+
+def indexed(folder: Path, *names: str) -> Path:
+    """``folder``, with an index that names ``names`` for its weights."""
+    weights = {f"tensor {number}": name for number, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["../other/model.safetensors", "/tmp/model.safetensors", "a\\b.safetensors", "..", "model.bin"]
+)
+def test_an_index_that_leads_out_of_the_folder_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ModelLoadError, match="in its folder only"):
+        find(str(indexed(folder, "model.safetensors", name)))
+
+
+def test_a_folder_that_lacks_an_indexed_file_is_refused_and_a_linked_one_is_there(folder: Path) -> None:
+    indexed(folder, "model.safetensors", "model-2.safetensors")
+    with pytest.raises(ModelLoadError, match=r"lacks 1 of its weights files, the first is model-2"):
+        find(str(folder))
+    (folder.parent / "blob").write_bytes(b"weights")
+    (folder / "model-2.safetensors").symlink_to(folder.parent / "blob")
+    find(str(folder))
 
 
 OFFLINE = """

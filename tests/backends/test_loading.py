@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from backends.support import (
     shared_backend,
     tiny_backend,
 )
-from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends.transformers import TransformersBackend, loading
 from policyguard.backends.transformers.loading import choose_device, choose_dtype
 from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError
 from tiny_models import FAMILIES, Family, build_tiny_model, tiny_model
@@ -41,6 +43,69 @@ def test_the_identity_says_which_model_answers(family: Family) -> None:
     assert (identity.dialect, identity.dialect_version, identity.layout) == ("plain", "1", "policy-first")
     assert (identity.dtype, identity.backend, identity.world) == ("float32", "transformers", None)
     assert backend._runner is None  # asking loads no weights
+
+
+def test_the_revision_is_that_of_the_weights_in_memory_whatever_happens_to_the_files(
+    model: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(model, tmp_path / "copy")
+    backend = tiny_backend(copy)
+    before = backend.model.revision
+    (copy / "generation_config.json").write_text("{}")
+    changed = backend.model.revision
+    backend.warm()
+    (copy / "model.safetensors").write_bytes(b"something else")
+    assert before != changed == backend.model.revision
+
+
+def test_a_model_whose_files_change_while_it_loads_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(model, tmp_path / "copy")
+    honest = loading.load
+
+    def swapping(*args: Any, **options: Any) -> Any:
+        loaded = honest(*args, **options)
+        (copy / "model.safetensors").write_bytes(b"something else")
+        return loaded
+
+    monkeypatch.setattr(loading, "load", swapping)
+    with pytest.raises(ModelLoadError, match="changed while they were loaded"):
+        tiny_backend(copy).warm()
+
+
+FORKED = """
+import os, sys, warnings
+from backends.support import policy, requests, tiny_backend
+from policyguard.errors import ConfigurationError
+from pathlib import Path
+backend = tiny_backend(Path(sys.argv[1]))
+backend.warm()
+warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads, which is the point
+if os.fork() == 0:
+    try:
+        backend.assess(requests(1, policy()))
+    except ConfigurationError as error:
+        print(error, error.hint, flush=True)
+    os._exit(0)
+os.wait()
+print(type(backend.assess(requests(1, policy()))[0]).__name__)
+"""
+
+
+def test_a_forked_child_is_told_to_build_its_own_guard_and_the_parent_goes_on(model: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(model)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    child, parent = done.stdout.strip().rsplit("\n", 1)
+    assert "before this process was forked" in child
+    assert "'spawn'" in child
+    assert parent == "Assessment"
 
 
 def test_weights_load_once_on_first_use() -> None:
@@ -151,7 +216,7 @@ def test_a_model_that_sees_no_pictures_is_refused(model: Path, architecture: str
 @pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_a_missing_package_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"{package} is needed(.|\n)*policyguard\[transformers\]"):
+    with pytest.raises(MissingExtraError, match=rf"{package} is needed(.|\n)*\[transformers\]"):
         tiny_backend("qwen3_vl").warm()
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from backends.support import policy
+from policyguard.backends import build_backend
 from policyguard.backends.registry import known_models, resolve_model
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.backends.transformers.files import is_local
-from policyguard.dialects import dialect_names
+from policyguard.dialects import dialect_names, get_dialect
 from policyguard.errors import ConfigurationError, ModelLoadError
 
 
@@ -45,6 +47,35 @@ def test_a_folder_may_name_its_own_dialect(tmp_path: Path) -> None:
     for text in ("", "[]", "{}", '{"policyguard": 1}', '{"policyguard": {"dialect": 1}}', "\xff"):
         (tmp_path / "config.json").write_text(text)
         assert resolve_model(str(tmp_path)).dialect == "safeguard"
+
+
+def test_what_a_folder_cannot_say_about_its_dialect_neither_hangs_nor_raises(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    os.mkfifo(config)
+    assert resolve_model(str(tmp_path)).dialect == "safeguard"
+    config.unlink()
+    for text in ("[" * 100_000, '{"policyguard": {"dialect": "pico"}}' + " " * (1 << 20)):
+        config.write_text(text)
+        assert resolve_model(str(tmp_path)).dialect == "safeguard"
+    for name in ("~nosuchuser/m", "m" * 300, "a\0b"):
+        assert resolve_model(name).dialect == "safeguard"
+
+
+def test_pico_is_asked_in_its_own_dialect_only_whatever_it_is_called() -> None:
+    for name in ("pico", resolve_model("pico").location):
+        with pytest.raises(ConfigurationError, match="cannot be asked in the dialect 'safeguard'"):
+            TransformersBackend(name, dialect=get_dialect("safeguard"))
+    with pytest.raises(ConfigurationError, match="cannot be asked in the dialect 'safeguard'"):
+        build_backend("pico", base_url="http://gpu/v1", dialect="safeguard")
+
+
+def test_a_folder_here_says_nothing_of_a_model_on_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "config.json").write_text('{"policyguard": {"dialect": "pico"}}')
+    monkeypatch.chdir(tmp_path)
+    assert build_backend("served", base_url="http://gpu/v1").model.dialect == "safeguard"
 
 
 def test_pico_refuses_policies_of_the_real_world_even_when_named() -> None:

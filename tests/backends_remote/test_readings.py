@@ -48,6 +48,7 @@ def test_every_way_of_asking_gives_the_models_probabilities(server: ToyServer, w
     assert found.label_mass == pytest.approx(0.95)
     assert found.rule_scores == pytest.approx({"arms": 0.7 / 0.9, "drinks": 0.2 / 0.9})
     assert found.category == "arms"
+    assert found.category_mass == pytest.approx(0.9 * 0.95)
     assert (found.scoring, found.reading, found.notes) == ("joint", Reading.FAST, ())
 
 
@@ -113,7 +114,7 @@ def test_rules_with_thresholds_get_zeros_when_the_score_is_under_all_of_them(ser
     frame = server.show(picture(), unsafe=0.2)
     rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"], "threshold": 0.3}]
     found = assess(server, frame, rules=rules)
-    assert found.rule_scores == {}
+    assert found.rule_scores == {"arms": 0.0}
     assert "not read" in found.notes[0]
     assert decide(policy(rules=rules).resolve(), found).outcome is Outcome.COMPLIES
     assert len(server.bodies()) == 1
@@ -181,6 +182,28 @@ def test_a_short_list_that_could_hide_a_rule_over_its_threshold_is_an_error(
     assert decision.outcome is outcome
 
 
+def test_a_short_list_that_hides_active_rules_gives_an_exempt_one_no_more_than_its_least_share(
+    server: ToyServer,
+) -> None:
+    server.features -= {"token-ids"}
+    server.top_limit = 2
+    rules: list[dict[str, object]] = [{"id": f"rule-{key}", "title": key, "unsafe": [key]} for key in "abcd"]
+    rules[0]["status"] = "exempt"
+    frame = server.show(picture(), unsafe=0.9, rules={"A": 0.31, "B": 0.3, "C": 0.2, "D": 0.19}, mass=1.0)
+    found = assess(server, frame, rules=rules)
+    assert found.rule_scores is not None
+    assert found.rule_scores["rule-a"] <= 0.31
+    assert found.rule_scores.keys() == {"rule-a", "rule-b", "rule-c", "rule-d"}
+    assert sum(found.rule_scores.values()) == pytest.approx(1.0)
+    assert decide(policy(rules=rules).resolve(), found).outcome is Outcome.VIOLATES
+
+
+def test_rules_that_the_server_does_not_list_have_no_mass(server: ToyServer) -> None:
+    server.features -= {"token-ids"}
+    found = assess(server, server.show(picture(), unsafe=0.9, rules={}))
+    assert (found.category_mass, found.rule_scores) == (0.0, None)
+
+
 def test_a_server_without_log_probabilities_is_a_configuration_error(server: ToyServer) -> None:
     server.features -= {"logprobs"}
     with backend(server) as guard, pytest.raises(ConfigurationError, match="no log-probabilities"):
@@ -223,6 +246,14 @@ def test_an_explanation_that_cannot_be_parsed_is_an_error(server: ToyServer, rat
         (result,) = guard.assess([ask(frame, explain=True)])
     assert isinstance(result, Failure)
     assert result.kind is FailureKind.ERROR
+
+
+def test_a_broken_explanation_takes_no_violation_back(server: ToyServer) -> None:
+    frame = server.show(picture(), unsafe=0.9, rationale="word " * 400)
+    found = assess(server, frame, explain=True)
+    assert (found.rating, found.category, found.rationale) == (Rating.UNSAFE, "arms", None)
+    assert found.notes == ("the explanation could not be read: the model's explanation was cut off",)
+    assert decide(policy().resolve(), found).outcome is Outcome.VIOLATES
 
 
 def test_an_empty_prefill_asks_for_a_fresh_turn(server: ToyServer) -> None:

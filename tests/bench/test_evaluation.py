@@ -60,6 +60,12 @@ def test_nothing_is_unsafe_at_level_1_and_its_headline_is_accuracy(perfect: Repo
     assert first.unsafe == 0.0
     assert first.headline == first.accuracy
     assert all(level.headline == level.f1 for level in rest)
+    names = ("f1", "precision", "recall")
+    assert all(math.isnan(getattr(first, name)) for name in names)
+    printed = perfect.to_dict()["guard"]["levels"][LEVELS[0]]
+    assert [None] * 3 == [printed[name] for name in names]
+    (row,) = (line for line in perfect.to_text().splitlines() if line.startswith(LEVELS[0]))
+    assert [LEVELS[0], "0%", "–", "1.000", "–", "–"] == row.split()[:6]
 
 
 @pytest.mark.parametrize(("answer", "row"), [(0.0, "always_safe"), (1.0, "always_unsafe")])
@@ -94,7 +100,8 @@ def test_silence_is_counted_and_is_always_wrong(
     for level in scores.levels.values():
         assert {getattr(level, name) for name in ("undecided", "unparsed")} == {level.scenes, 0}
         assert getattr(level, column) == level.scenes
-        assert level.accuracy == level.f1 == level.recall == 0.0
+        assert level.accuracy == 0.0
+        assert level.unsafe == 0 or level.f1 == level.recall == 0.0
     assert scores.balanced_accuracy == scores.held_out == scores.exempted_accuracy == 0.0
 
 
@@ -163,7 +170,7 @@ def test_a_missing_scikit_learn_is_named_before_any_image_is_judged(
 ) -> None:
     guard = guard_with(0.0)
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(MissingExtraError, match=r"policyguard\[bench\]"):
+    with pytest.raises(MissingExtraError, match="the extra 'bench'"):
         run(guard, sizes=Sizes(scenes=2, pairs=0, held_out=0))
     assert guard.backend.calls == 0  # type: ignore[attr-defined]
 

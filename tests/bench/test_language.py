@@ -49,6 +49,8 @@ def test_items_are_read(text: str, item: Item) -> None:
         ("a a knife", "'a'"),
         ("framed museum knife", "'museum'"),
         ("a red knife", "'red'"),
+        ("gun", "'gun' is no pictogram or group of the PictoSafe world$"),
+        ("drug", "world$"),
         ("", "empty"),
     ],
 )

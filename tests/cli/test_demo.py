@@ -35,7 +35,7 @@ def printed(demo: ModuleType, blocked: dict[str, set[str]], undecided: str = "ch
     def answer(request: AssessmentRequest) -> Assessment | float:
         name, level = names[request.frame.tobytes()], request.policy.id.rpartition("/")[2]
         if name == undecided:
-            return Assessment(Rating.UNDECIDED, 0.5, 1.0, 0.98, rule_scores={})
+            return Assessment(Rating.UNDECIDED, 0.5, 1.0, 0.98)
         return 0.97 if level in blocked.get(name, ()) else 0.02
 
     out = io.StringIO()

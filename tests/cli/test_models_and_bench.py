@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
+from cli.support import Terminal
 from policyguard.backends.registry import known_models
+from policyguard.bench.pictosafe import Sizes
 from policyguard.cli import main
+from policyguard.cli.bench import HELD_OUT, PAIRS, SCENES
 from policyguard.cli.exits import ExitCode
+from policyguard.cli.table import print_table
 
 Captured = pytest.CaptureFixture[str]
 SMALL = ["--scenes", "3", "--pairs", "1", "--held-out", "1"]
@@ -42,6 +47,33 @@ def test_make_leaves_a_folder_alone_that_is_there_already(tmp_path: Path, capsys
     (tmp_path / "mine.txt").touch()
     assert ExitCode.USAGE == main(["bench", "pictosafe", "make", str(tmp_path), *SMALL])
     assert f"error: {tmp_path} is there already" in capsys.readouterr().err
+
+
+def test_the_sizes_in_the_help_are_those_of_the_benchmark() -> None:
+    assert Sizes() == Sizes(SCENES, PAIRS, HELD_OUT)
+
+
+def test_a_data_set_settles_its_sizes_itself(tmp_path: Path, capsys: Captured) -> None:
+    wrong = ["--data", str(tmp_path), "--held-out", "300"]
+    assert ExitCode.USAGE == main(["bench", "pictosafe", "run", *wrong])
+    assert "leave out --held-out" in capsys.readouterr().err
+
+
+def test_names_are_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    name = "Qwen/Qwen2.5-VL-7B-Instruct"
+    print_table(("id", "family", "about"), [(name, "Qwen2.5-VL", "many words " * 9)], stream)
+    plain = Text.from_ansi(stream.getvalue()).plain
+    assert name in plain
+    assert max(map(len, plain.splitlines())) <= 80
+
+
+def test_a_value_outside_a_closed_set_is_refused_in_plain_words(capsys: Captured) -> None:
+    assert ExitCode.USAGE == main(["models", "--format", "xml"])
+    said = capsys.readouterr().err
+    assert "Invalid value for '--format'" in said
+    assert "Value error" not in said
 
 
 @pytest.mark.parametrize("wrong", [["--scenes", "1"], ["--pairs", "-1"], ["--scale", "0"]])

@@ -99,6 +99,26 @@ def test_show_says_what_the_rules_are(good: str, capsys: Captured) -> None:
     assert Policy.load(good).resolve().fingerprint in out
 
 
+def test_show_heads_the_lists_by_what_the_model_is_told(tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "house.yaml"
+    lists = "unsafe: [guns, swords], safe: [toys]"
+    file.write_text(
+        "id: house\nversion: 1.0.0\ntitle: House\nrules:\n"
+        f"  - {{id: a, title: A, status: exempt, {lists}}}\n"
+        f"  - {{id: b, title: B, status: sensitive, {lists}}}\n"
+    )
+    assert 0 == main(["policy", "show", str(file)])
+    out = capsys.readouterr().out
+    first, second = out[out.index("A. A") :].split("\n\n")[:2]
+    assert ["may show      - guns", "- swords", "- toys"] == [x.strip() for x in first.splitlines()[1:]]
+    assert [
+        "   must not show - guns",
+        "                 - swords",
+        "   nor, though often allowed",
+        "                 - toys",
+    ] == second.rstrip().splitlines()[1:]
+
+
 def test_show_as_json_holds_the_policy_and_what_follows_from_it(good: str, capsys: Captured) -> None:
     assert 0 == main(["policy", "show", good, "--format", "json"])
     shown = json.loads(capsys.readouterr().out)
@@ -259,6 +279,7 @@ def test_diff_on_images_shows_those_that_change_and_asks_once(
     assert "1 of 3 images change: 1 flag -> allow; 2 judgements by fake, 2 known already" in captured.out
     assert 2 == len(guarded.requests)
     assert 1 == page.read_text().count("<img")
+    guarded.closed = False  # each run of the program has a model of its own
     assert 1 == main([*arguments, "--fail-on", "weaker"])
     assert "<img" not in page.read_text()
 

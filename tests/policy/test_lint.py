@@ -163,6 +163,37 @@ def test_a_model_that_cannot_read_the_policy_is_an_error() -> None:
     assert (Level.ERROR, "unreadable") == (remark.level, remark.code)
 
 
+def test_words_that_pictosafe_lacks_are_named_where_they_stand(tmp_path: Path) -> None:
+    file = tmp_path / "house.yaml"
+    file.write_text(
+        "id: house\nversion: 1.0.0\ntitle: House\nowner: Us\nlicence: MIT\nworld: pictosafe\nrules:\n"
+        "  - id: arms\n    title: Arms\n    unsafe:\n      - a knife\n      - knifes\n    safe: [guns]\n"
+        "  - id: told\n    title: Told\n    description: All weapons.\n    safe: [bow]\n"
+    )
+    error, *rest = lint(file)
+    assert ("unreadable", "pico cannot read policy 'house'") == (error.code, error.message)
+    named = [(r.code, r.line, r.column) for r in rest if r.code != "no-unsafe-example"]
+    assert [("unknown-word", 12, 9), ("unknown-word", 13, 12), ("only-described", 16, 18)] == named
+    assert {Level.WARNING} == {r.level for r in rest}
+    assert "did you mean 'knife'?" in rest[0].message
+
+
+def test_more_rules_than_pico_reads_are_named() -> None:
+    rules = [{"id": f"r{n}", "title": f"R{n}", "unsafe": ["knife"], "safe": ["bow"]} for n in range(9)]
+    found = [r for r in doubts(policy(*rules, world="pictosafe")) if r.code == "too-many-rules"]
+    assert [("rules.r8", Level.WARNING)] == [(r.field, r.level) for r in found]
+    assert "too-many-rules" not in {r.code for r in doubts(policy(*rules[:8], world="pictosafe"))}
+
+
+@pytest.mark.parametrize(
+    ("world", "said"), [("pictosaf", "did you mean pictosafe?"), ("mars", "known is pictosafe")]
+)
+def test_a_world_that_nobody_knows_is_named(world: str, said: str) -> None:
+    (remark,) = found(world=world)
+    assert ("unknown-world", "world", Level.WARNING) == (remark.code, remark.field, remark.level)
+    assert f"unknown world '{world}': {said}" == remark.message
+
+
 def test_no_tokenizer_is_fetched_from_anywhere() -> None:
     with pytest.raises(ConfigurationError, match="not on this machine"):
         TokenCounter("Qwen/Qwen3-VL-4B-Instruct")

@@ -27,7 +27,7 @@ def build_backend(
     Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
     and a ConfigurationError says how to name one.
     """
-    from policyguard.backends.registry import resolve_model
+    from policyguard.backends.registry import require_dialect, resolve_served
     from policyguard.dialects import get_dialect
 
     if base_url is not None:
@@ -38,10 +38,10 @@ def build_backend(
             )
         from policyguard.backends.remote import RemoteBackend
 
-        resolved = resolve_model(model)
-        return RemoteBackend(
-            base_url, model=model, api_key=api_key, dialect=get_dialect(dialect or resolved.dialect)
-        )
+        declared = resolve_served(model).dialect
+        spoken = get_dialect(dialect or declared)
+        require_dialect(model, declared, spoken)
+        return RemoteBackend(base_url, model=model, api_key=api_key, dialect=spoken)
     if model is None:
         other = [policy.id for policy in policies if policy.world != "pictosafe"]
         if other:

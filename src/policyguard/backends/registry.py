@@ -6,11 +6,26 @@ is spoken to in the ``safeguard`` dialect unless another one is named.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["DEFAULT_DIALECT", "HOW_TO_CHOOSE", "KnownModel", "known_models", "resolve_model"]
+from policyguard.backends.settings import read_settings
+from policyguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from policyguard.dialects.base import Dialect
+
+__all__ = [
+    "DEFAULT_DIALECT",
+    "HOW_TO_CHOOSE",
+    "KnownModel",
+    "declared_dialect",
+    "known_models",
+    "require_dialect",
+    "resolve_model",
+    "resolve_served",
+]
 
 DEFAULT_DIALECT = "safeguard"
 HOW_TO_CHOOSE = (
@@ -86,15 +101,42 @@ def resolve_model(model: str) -> KnownModel:
     An unknown hub id or folder is taken as it is, in the default dialect, unless the folder's ``config.json``
     names another: ``"policyguard": {"dialect": "pico"}``.
     """
-    known = next((known for known in _KNOWN if known.id == model), None)
-    return known or KnownModel(id=model, dialect=_declared_dialect(Path(model)) or DEFAULT_DIALECT)
+    known = _by_name(model)
+    return known or KnownModel(id=model, dialect=declared_dialect(Path(model)) or DEFAULT_DIALECT)
 
 
-def _declared_dialect(folder: Path) -> str | None:
+def resolve_served(model: str) -> KnownModel:
+    """What the name of a model on a server stands for; a folder of that name here says nothing of it."""
+    return _by_name(model) or KnownModel(id=model)
+
+
+def _by_name(model: str) -> KnownModel | None:
+    return next((known for known in _KNOWN if known.id == model), None)
+
+
+def declared_dialect(folder: Path) -> str | None:
     """The dialect that a model's folder names for itself; whatever else is wrong with it shows on loading."""
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("policyguard")
-    except (OSError, ValueError, AttributeError):
+        settings = read_settings(folder.expanduser() / "config.json", limit=1 << 20).get("policyguard")
+    except (OSError, ValueError, RuntimeError):  # the last for "~nobody"
         return None
     dialect = settings.get("dialect") if isinstance(settings, dict) else None
     return dialect if isinstance(dialect, str) else None
+
+
+def require_dialect(model: str, declared: str | None, dialect: Dialect) -> None:
+    """Raises ConfigurationError if ``model`` knows one world only and ``dialect`` is not the one it declares.
+
+    In another dialect it would be asked about pictures and policies that it never learnt to judge.
+    """
+    from policyguard.dialects import dialect_names, get_dialect
+
+    if declared is None or declared == dialect.name or declared not in dialect_names():
+        return
+    world = get_dialect(declared).world
+    if world is not None:
+        raise ConfigurationError(
+            f"model '{model}' judges 'world: {world}' only, in the dialect '{declared}', "
+            f"and cannot be asked in the dialect '{dialect.name}'",
+            hint=f"leave dialect out or give '{declared}'; for other pictures {HOW_TO_CHOOSE}",
+        )

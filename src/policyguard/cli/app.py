@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from policyguard import __version__
 from policyguard.cli import bench, models, policy
@@ -17,8 +18,22 @@ from policyguard.cli.exits import ExitCode
 
 __all__ = ["app", "main"]
 
+
+class Program(TyperGroup):
+    """The commands, whose complaints about values are in our words and not in pydantic's."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 # Help is plain text: it loads faster, and docs/cli.md holds exactly what is printed.
-app = typer.Typer(name="policyguard", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    name="policyguard", cls=Program, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 app.command("check")(check)
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)

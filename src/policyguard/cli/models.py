@@ -29,9 +29,10 @@ def models(
     if style is TextOrJson.JSON:
         print(json.dumps(known, indent=2))
     else:
-        heads = tuple(field for field in _FIELDS if field != "world")
-        rows = [[model[head] or "-" for head in heads] for model in known]
-        print_table(heads, rows, sys.stdout)
+        heads = ("id", "family", "dialect", "licence", "about")
+        for model in known:  # one column, so that the last has room in a narrow terminal
+            model["family"] = " ".join(filter(None, (model["family"], model["size"])))
+        print_table(heads, [[model[head] or "-" for head in heads] for model in known], sys.stdout)
         sys.stdout.flush()
         warn("any other image-text-to-text model can be named by its hub id or folder")
     return ExitCode.OK

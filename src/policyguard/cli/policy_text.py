@@ -14,6 +14,7 @@ from policyguard.policy.provenance import Origin
 __all__ = ["policy_lines"]
 
 _WIDTH = 100
+_HEAD = 14
 
 
 def policy_lines(policy: Policy) -> Iterator[str]:
@@ -92,14 +93,24 @@ def _rule_lines(key: str, rule: Rule, origins: _Origins) -> Iterator[str]:
     place = origins(f"{field}.title") or origins(field)
     yield f"{key}. {printable(rule.title)} ({', '.join((rule.id, *settings))}){place}"
     yield from _wrapped(rule.description, indent="   ", last=origins(f"{field}.description"))
-    for head, name, items in (("must not show", "unsafe", rule.unsafe), ("may show", "safe", rule.safe)):
-        yield from _items(head, items, [origins(f"{field}.{name}[{place}]") for place in range(len(items))])
+    unsafe, safe = (
+        [(item, origins(f"{field}.{name}[{place}]")) for place, item in enumerate(items)]
+        for name, items in (("unsafe", rule.unsafe), ("safe", rule.safe))
+    )
+    if rule.status is Status.EXEMPT:
+        yield from _items("may show", [*unsafe, *safe])
+    else:
+        yield from _items("must not show", unsafe)
+        sensitive = rule.status is Status.SENSITIVE
+        yield from _items("nor, though often allowed" if sensitive else "may show", safe)
 
 
-def _items(head: str, items: Iterable[str], places: list[str]) -> Iterator[str]:
-    for number, (item, place) in enumerate(zip(items, places, strict=True)):
-        first = f"   {'' if number else head:<14}- "
-        yield from _wrapped(item, indent=" " * 19, first=first, last=place)
+def _items(head: str, items: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for number, (item, place) in enumerate(items):
+        if number == 0 and len(head) >= _HEAD:
+            yield f"   {head}"
+        first = f"   {head if number == 0 and len(head) < _HEAD else '':<{_HEAD}}- "
+        yield from _wrapped(item, indent=" " * (_HEAD + 5), first=first, last=place)
 
 
 def _wrapped(text: str, *, indent: str, first: str | None = None, last: str = "") -> list[str]:

@@ -24,6 +24,7 @@ __all__ = ["PicoDialect", "render_rules"]
 
 MAX_RULES = 8
 """As many rules as pico was trained to tell apart."""
+_SHOWN = 8
 
 
 def render_rules(rules: Iterable[tuple[str, Iterable[str], Iterable[str]]]) -> str:
@@ -112,7 +113,9 @@ def _require_readable(policy: ResolvedPolicy) -> None:
             except ValueError as error:
                 problems.append(f"rule '{rule.id}': {error}")
     if problems:
+        if len(problems) > _SHOWN:
+            problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more"]
         raise ConfigurationError(
-            f"pico cannot read policy '{policy.id}': " + "; ".join(problems),
+            "\n".join([f"pico cannot read policy '{policy.id}':", *problems]),
             hint="docs/pictosafe.md lists the pictograms, the groups and the wordings that it knows",
         )

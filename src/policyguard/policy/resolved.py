@@ -95,6 +95,12 @@ class ResolvedPolicy:
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         return _rebuild, (given | {"outcomes": dict(self.outcomes), "parameters": dict(self.parameters)},)
 
+    @property
+    def decisive_score(self) -> float:
+        """The lowest p_unsafe that can make a difference: below it no threshold and no band is reached."""
+        marks = [self.threshold, *(rule.threshold for rule in self.rules if rule.threshold is not None)]
+        return min(marks if self.undecided_band is None else [*marks, self.undecided_band[0]])
+
     def rule(self, rule_id: str) -> Rule:
         """The rule of this id. Raises PolicyError, with the nearest id, if there is none."""
         for rule in self.rules:

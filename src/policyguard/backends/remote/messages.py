@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["chat_messages", "continuing", "data_uri", "render"]
 
-_CONTROL_TOKEN = re.compile(r"<\|[\w-]{1,40}\|>|</?s>|<(start|end)_of_turn>|<image>|\[/?INST\]")
+_CONTROL_TOKEN = re.compile(
+    r"<[|｜][\w▁ -]{1,40}[|｜]>|</?s>|<[be]os>|<(start|end)_of_(turn|image)>|<end_of_utterance>"
+    r"|<image>|<image_soft_token>|<fake_token_around_image>|\[/?INST\]"
+)
 """Control tokens of the model families in use. Which ones a server's model has cannot be asked."""
 
 

@@ -13,7 +13,7 @@ from policyguard.backends.remote.chat import Chat, Topic
 from policyguard.backends.remote.faults import CallError
 from policyguard.backends.remote.labels import LabelReader
 from policyguard.backends.remote.messages import chat_messages, data_uri, render
-from policyguard.backends.remote.scores import decisive_score, rate, with_rules, without_rules
+from policyguard.backends.remote.scores import rate, with_rules, without_rules
 from policyguard.errors import AnswerError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Reader:
             return without_rules(found, policy, "the picture is undecided")
         explaining = request.reading is Reading.EXPLAIN
         head = prompt.prefill + prompt.label(found.rating)
-        if found.p_unsafe < decisive_score(policy) and not (explaining and found.rating is Rating.UNSAFE):
+        if found.p_unsafe < policy.decisive_score and not (explaining and found.rating is Rating.UNSAFE):
             found = without_rules(found, policy, "none can reach its threshold")
         elif prompt.categories:
             unsafe = prompt.prefill + prompt.label(Rating.UNSAFE) + prompt.category_prefill
@@ -80,9 +80,19 @@ class Reader:
         return await self._explained(topic, found, head) if explaining else found
 
     async def _explained(self, topic: Topic, found: Assessment, head: str) -> Assessment:
-        """Decode on from the rating, and rule, that the scores gave: the words cannot contradict them."""
-        reply = await self.chat.go_on(topic, head, {"max_tokens": topic.prompt.max_new_tokens})
-        answer = self._dialect.parse(head + read_text(reply.data), topic.policy)
-        if answer.rating is not found.rating:
-            raise CallError(f"the answer reads '{answer.rating}' where the scores say '{found.rating}'")
+        """Decode on from the rating, and rule, that the scores gave: the words cannot contradict them.
+
+        Scores that violate stand where the words cannot be had: a broken explanation takes no violation
+        back. For any other picture CallError or AnswerError is raised.
+        """
+        try:
+            reply = await self.chat.go_on(topic, head, {"max_tokens": topic.prompt.max_new_tokens})
+            answer = self._dialect.parse(head + read_text(reply.data), topic.policy)
+            if answer.rating is not found.rating:
+                raise CallError(f"the answer reads '{answer.rating}' where the scores say '{found.rating}'")
+        except (AnswerError, CallError) as error:
+            if found.rating is Rating.UNDECIDED or (found.p_unsafe or 0.0) < topic.policy.threshold:
+                raise
+            why = self.chat.endpoint.quote(str(error))
+            return replace(found, notes=(*found.notes, f"the explanation could not be read: {why}"))
         return replace(found, category=answer.category, rationale=answer.rationale)

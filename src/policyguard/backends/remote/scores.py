@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from policyguard.dialects import Prompt
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["LabelScores", "decisive_score", "rate", "with_rules", "without_rules"]
+__all__ = ["LabelScores", "rate", "with_rules", "without_rules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,6 @@ class LabelScores:
 
     probabilities: Mapping[str, float]
     ceiling: float = 0.0
-
-
-def decisive_score(policy: ResolvedPolicy) -> float:
-    """The lowest p_unsafe that can make a difference: below it no threshold and no band is reached."""
-    marks = [policy.threshold, *(rule.threshold for rule in policy.rules if rule.threshold is not None)]
-    if policy.undecided_band is not None:
-        marks.append(policy.undecided_band[0])
-    return min(marks)
 
 
 def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessment:
@@ -52,7 +44,7 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
     notes: tuple[str, ...] = ()
     if scores.ceiling > 0.0 and prompt.label(Rating.UNSAFE) not in scores.probabilities:
         most = scores.ceiling / (judged + scores.ceiling)
-        if most >= decisive_score(policy):
+        if most >= policy.decisive_score:
             note = f"the server lists too few tokens to exclude a score of {most:.2f}"
             return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(note,))
         notes = (f"the server does not list the label unsafe: it counts as 0 and is at most {most:.3f}",)
@@ -74,26 +66,36 @@ def without_rules(found: Assessment, policy: ResolvedPolicy, why: str) -> Assess
     """
     if found.p_unsafe is None or all(rule.threshold is None for rule in policy.rules):
         return found
-    return replace(found, rule_scores={}, notes=(*found.notes, f"rule scores were not read: {why}"))
+    zeros = dict.fromkeys((rule.id for rule in policy.rules), 0.0)
+    return replace(found, rule_scores=zeros, notes=(*found.notes, f"rule scores were not read: {why}"))
 
 
 def with_rules(found: Assessment, prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessment:
     """Adds P(rule | unsafe), normalised over the policy's rules, and the category of an unsafe picture.
 
     Rule scores stay None, which decides as an ERROR where rules have thresholds of their own, when no rule
-    has any probability, and when an unlisted one could reach its threshold.
+    has any probability, and when an unlisted one could reach its threshold. Otherwise every rule has
+    a score.
     """
     by_rule: dict[str, float] = {}
     for label, probability in scores.probabilities.items():
         rule = prompt.categories[label]
         by_rule[rule] = by_rule.get(rule, 0.0) + probability
-    total = sum(by_rule.values())
-    if total <= 0.0 or found.p_unsafe is None:
+    total, p_unsafe = sum(by_rule.values()), found.p_unsafe
+    found = replace(found, category_mass=min(1.0, total))
+    if total <= 0.0 or p_unsafe is None:
         return replace(found, notes=(*found.notes, "the model names no rule of the policy"))
     if found.rating is Rating.UNSAFE:
         found = replace(found, category=max(by_rule, key=lambda rule: by_rule[rule]))
-    most = found.p_unsafe * scores.ceiling / (total + scores.ceiling) if found.p_unsafe else 0.0
-    unlisted = [rule.threshold for rule in policy.rules if rule.id not in by_rule and rule.status != "exempt"]
-    if any(threshold is not None and most >= threshold for threshold in unlisted):
+    most = scores.ceiling / (total + scores.ceiling)
+    unlisted = [rule for rule in policy.rules if rule.id not in by_rule and rule.status != "exempt"]
+    if any(rule.threshold is not None and p_unsafe * most >= rule.threshold for rule in unlisted):
         return replace(found, notes=(*found.notes, "the server lists too few tokens to read all rules"))
-    return replace(found, rule_scores={rule: p / total for rule, p in by_rule.items()})
+    # Shares err on the side of the violation: listed active rules get the most that they can have, exempt
+    # ones, which lower the score, the least, and the unlisted ones what is left.
+    exempt = {rule.id for rule in policy.rules if rule.status == "exempt"}
+    whole = total + len(unlisted) * scores.ceiling
+    shares = {rule: p / (whole if rule in exempt else total) for rule, p in by_rule.items()}
+    left = max(0.0, 1.0 - sum(shares.values()))
+    others = {rule.id: min(most, left / len(unlisted)) for rule in unlisted}
+    return replace(found, rule_scores=dict.fromkeys(exempt, 0.0) | others | shares)

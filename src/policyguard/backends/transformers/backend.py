@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock, RLock
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Rating
 from policyguard.backends import registry
 from policyguard.backends.transformers import files as model_files
-from policyguard.errors import ConfigurationError
+from policyguard.errors import ConfigurationError, ModelLoadError
 
 if TYPE_CHECKING:
     from policyguard.backends.transformers.plan import Plan
@@ -41,7 +42,8 @@ class TransformersBackend:
         prefix_cache_bytes: bound on the KV prefixes of policies kept for reuse; 0 turns the reuse off.
 
     Weights load on the first ``assess`` or in ``warm``. Thread-safe: pictures are prepared in parallel, the
-    model runs one batch at a time. Raises ModelLoadError, for a local folder already here.
+    model runs one batch at a time. Not usable in a process forked after that. Raises ModelLoadError, and
+    ConfigurationError for a dialect that the model must not be asked in; for a local folder already here.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class TransformersBackend:
         self._max_pixels = max_pixels
         self._prefix_cache_bytes = prefix_cache_bytes
         self._closed = False
+        self._process: int | None = None
         self._set_up = RLock()
         self._running = Lock()
         self._files: model_files.ModelFiles | None = None
@@ -98,21 +101,12 @@ class TransformersBackend:
 
     @property
     def model(self) -> ModelIdentity:
-        """Which model answers. Finds its files (fetching the settings of a hub model), loads no weights."""
+        """Which model answers. Finds its files (fetching the settings of a hub model), loads no weights.
+
+        Once the weights are loaded, ``revision`` stays theirs, whatever happens to the files.
+        """
         with self._set_up:
-            if self._identity is None:
-                _, dtype = self._place()
-                self._identity = ModelIdentity(
-                    id=self._name,
-                    revision=model_files.fingerprint(self._find()),
-                    dialect=self.dialect.name,
-                    dialect_version=self.dialect.version,
-                    layout=self.dialect.layout,
-                    dtype=str(dtype).removeprefix("torch."),
-                    backend="transformers",
-                    world=self.dialect.world,
-                )
-            return self._identity
+            return self._identity or self._identify(model_files.fingerprint(self._find()))
 
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raises ConfigurationError if this model cannot be asked about ``policy``; loads nothing."""
@@ -181,12 +175,32 @@ class TransformersBackend:
     def _require_open(self) -> None:
         if self._closed:
             raise ConfigurationError(f"the backend of model '{self._name}' is closed", hint="build a new one")
+        if self._process not in (None, os.getpid()):  # threads and GPU do not survive a fork: it would hang
+            raise ConfigurationError(
+                f"model '{self._name}' was loaded before this process was forked, and cannot be used in it",
+                hint="build the guard in the child process, or use multiprocessing's 'spawn' start method",
+            )
 
     def _find(self) -> model_files.ModelFiles:
         with self._set_up:
             if self._files is None:
-                self._files = model_files.find(self._location, name=self._name, revision=self._revision)
+                files = model_files.find(self._location, name=self._name, revision=self._revision)
+                registry.require_dialect(self._name, registry.declared_dialect(files.folder), self.dialect)
+                self._files = files
             return self._files
+
+    def _identify(self, revision: str) -> ModelIdentity:
+        _, dtype = self._place()
+        return ModelIdentity(
+            id=self._name,
+            revision=revision,
+            dialect=self.dialect.name,
+            dialect_version=self.dialect.version,
+            layout=self.dialect.layout,
+            dtype=str(dtype).removeprefix("torch."),
+            backend="transformers",
+            world=self.dialect.world,
+        )
 
     def _place(self) -> tuple[Any, Any]:
         from policyguard.backends.transformers.loading import choose_device, choose_dtype
@@ -201,12 +215,21 @@ class TransformersBackend:
         from policyguard.backends.transformers.loading import load
         from policyguard.backends.transformers.runner import Runner
 
+        self._require_open()  # before the lock, which a thread that the fork left behind may hold
         with self._set_up:
             self._require_open()
             if self._runner is None:
+                self._process = os.getpid()
                 device, dtype = self._place()
                 files = model_files.complete(self._find())
+                revision = model_files.fingerprint(files)
                 loaded = load(files, device=device, dtype=dtype, max_pixels=self._max_pixels)
+                if model_files.fingerprint(files) != revision:
+                    raise ModelLoadError(
+                        f"the files of model '{self._name}' changed while they were loaded",
+                        hint="try again once nothing writes to them",
+                    )
+                self._identity = self._identify(revision)
                 self._runner = Runner(
                     loaded,
                     self.dialect,

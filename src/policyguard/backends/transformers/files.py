@@ -1,19 +1,20 @@
 """Find a guard model's files, and refuse what must not be loaded, before anything of it is loaded.
 
 Covered: pickled weights, models that bring Python code (``auto_map``), adapters (they pull in another model
-by name), missing files. Not covered: weights trained to answer wrongly; nothing in a file tells those.
+by name), weights outside the folder, missing files, settings that are no plain files or too large.
+Not covered: weights trained to answer wrongly; nothing in a file tells those.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from policyguard.backends.settings import read_settings
 from policyguard.backends.transformers.quiet import quiet_hub
 from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError
 
@@ -24,7 +25,9 @@ SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors",)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_INDEX = "model.safetensors.index.json"
+_LARGEST = 64 << 20
+"""Bytes. An index of a large model's weights takes some hundred thousand."""
 _READ = 1 << 20
 
 
@@ -40,9 +43,16 @@ class ModelFiles:
 
 def is_local(model: str) -> bool:
     """Whether ``model`` means a folder: there is one, or it cannot be a hub id."""
-    return (
-        Path(model).expanduser().exists() or model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model)
-    )
+    return _existing(model) is not None or model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model)
+
+
+def _existing(model: str) -> Path | None:
+    """The folder or file that ``model`` names; None also for what can name none."""
+    try:
+        path = Path(model).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # such as a name that is too long, and "~nobody"
+        return None
 
 
 def find(model: str, *, name: str | None = None, revision: str | None = None) -> ModelFiles:
@@ -65,32 +75,30 @@ def find(model: str, *, name: str | None = None, revision: str | None = None) ->
 
 
 def _local(model: str, name: str, revision: str | None) -> ModelFiles:
-    folder = Path(model).expanduser()
-    if folder.is_file():
-        raise ModelLoadError(
-            f"model '{name}' is a file",
-            hint="give the folder that holds config.json and the .safetensors files",
-        )
-    if not folder.is_dir():
-        where = "" if name == model else f" (it should be in {folder})"
+    folder = _existing(model)
+    if folder is None:
+        where = "" if name == model else f" (it should be in {model})"
         raise ModelLoadError(
             f"there is no model folder '{name}'{where}",
             hint="give a folder, a Hugging Face id such as 'Qwen/Qwen3-VL-4B-Instruct', "
             "or a name that `policyguard models` lists",
+        )
+    if not folder.is_dir():
+        raise ModelLoadError(
+            f"model '{name}' is a file",
+            hint="give the folder that holds config.json and the .safetensors files",
         )
     if revision is not None:
         raise ConfigurationError(
             f"revision='{revision}' was given with the local folder '{name}'",
             hint="a revision belongs to a hub id; leave it out for a folder",
         )
-    resolved = folder.resolve()
-    is_snapshot = resolved.parent.name == "snapshots" and _COMMIT.fullmatch(resolved.name)
-    return ModelFiles(name, folder, commit=resolved.name if is_snapshot else None)
+    return ModelFiles(name, folder)
 
 
 def complete(files: ModelFiles) -> ModelFiles:
     """Fetch the weights too, where they have to be fetched. Raises ModelLoadError."""
-    if files.hub_id is not None and not _has_all_weights(files.folder):
+    if files.hub_id is not None and _missing_weights(files):
         _download(files.hub_id, files.commit, (*SETTINGS, *WEIGHTS))
     _check_weights(files)
     return files
@@ -119,6 +127,11 @@ def _check_settings(files: ModelFiles) -> None:
 
 def _check_weights(files: ModelFiles) -> None:
     if any(files.folder.glob("*.safetensors")):
+        if (files.folder / _INDEX).is_file() and (missing := _missing_weights(files)):
+            raise ModelLoadError(
+                f"model '{files.name}' lacks {len(missing)} of its weights files, the first is {missing[0]}",
+                hint="fetch or save the model again",
+            )
         return
     pickled = sorted(
         path.name for path in files.folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}
@@ -130,25 +143,33 @@ def _check_weights(files: ModelFiles) -> None:
     )
 
 
-def _has_all_weights(folder: Path) -> bool:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return (folder / "model.safetensors").is_file()
-    shards = read_json(index).get("weight_map")
-    return isinstance(shards, dict) and all((folder / str(name)).is_file() for name in shards.values())
+def _missing_weights(files: ModelFiles) -> list[str]:
+    """The weights files that should be in the folder and are not. Raises ModelLoadError for a wrong index."""
+    index = files.folder / _INDEX
+    names = {"model.safetensors"}
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise ModelLoadError(f"{index} has no weight_map", hint="fetch or save the model again")
+        names = {str(name) for name in shards.values()}
+    for name in sorted(names):
+        if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise ModelLoadError(
+                f"model '{files.name}' names {name!r} for its weights ({_INDEX}), "
+                "and weights are loaded from .safetensors files in its folder only",
+                hint="fetch the model again, from where you trust it",
+            )
+    return sorted(name for name in names if not (files.folder / name).is_file())
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``. Raises ModelLoadError naming it."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_settings(path, limit=_LARGEST)
+    except (OSError, ValueError) as error:
         raise ModelLoadError(
             f"{path} cannot be read: {error}", hint="fetch or save the model again"
         ) from error
-    if not isinstance(found, dict):
-        raise ModelLoadError(f"{path} is not a JSON object", hint="fetch or save the model again")
-    return found
 
 
 def _download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -194,7 +215,7 @@ def fingerprint(files: ModelFiles) -> str:
     """The revision to record: the hub commit, or ``sha256:`` of the files that decide the answers.
 
     Those are the weights, and the configuration, tokenizer, processor and chat template beside them. A
-    folder's hash is computed once per process, as long as sizes and modification times stay.
+    folder's hash is computed once per process, as long as its files and their times stay.
     """
     if files.commit is not None:
         return files.commit
@@ -202,7 +223,10 @@ def fingerprint(files: ModelFiles) -> str:
         path for pattern in (*SETTINGS, *WEIGHTS) for path in files.folder.glob(pattern) if path.is_file()
     )
     stats = [(path, path.stat()) for path in paths]
-    key = tuple((str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    key = tuple(
+        (str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        for path, stat in stats
+    )
     with _hashes_lock:
         if key not in _hashes:
             _hashes[key] = f"sha256:{_hash(stats)}"

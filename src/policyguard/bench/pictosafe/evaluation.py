@@ -29,7 +29,11 @@ __all__ = ["LevelScore", "Report", "Scores", "run", "score"]
 
 @dataclass(frozen=True, slots=True)
 class LevelScore:
-    """Figures for one level, in [0, 1]. ``headline`` is F1, or accuracy where nothing is unsafe."""
+    """Figures for one level, in [0, 1].
+
+    Where nothing is unsafe, ``f1``, ``precision`` and ``recall`` are nan, and ``headline`` is accuracy; else
+    it is F1.
+    """
 
     scenes: int
     unsafe: float
@@ -162,9 +166,9 @@ def _level(answers: Sequence[Judgement]) -> LevelScore:
         unsafe=unsafe,
         headline=f1(answers) if unsafe else accuracy(answers),
         accuracy=accuracy(answers),
-        f1=f1(answers),
-        precision=precision(answers),
-        recall=recall(answers),
+        f1=f1(answers) if unsafe else math.nan,
+        precision=precision(answers) if unsafe else math.nan,
+        recall=recall(answers) if unsafe else math.nan,
         undecided=sum(answer.answer is Answer.UNDECIDED for answer in answers),
         unparsed=sum(answer.answer is Answer.UNPARSED for answer in answers),
     )

@@ -69,9 +69,10 @@ def _without_prefix(text: str, prefixes: tuple[str, ...]) -> str | None:
 def _complaint(text: str, concept: str) -> str:
     known = (*NAMES, *GROUP_NAMES)
     word = next((word for word in concept.split() if word not in known), concept)
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.76)  # 'drug' is not 'drum'
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{word!r} in {text!r} is no pictogram or group of the PictoSafe world{guess}"
+    where = "" if word == text else f" in {text!r}"
+    return f"{word!r}{where} is no pictogram or group of the PictoSafe world{guess}"
 
 
 @cache

@@ -32,9 +32,8 @@ def to_text(report: Report) -> str:
     head += f"{'undecided':>11}{'unparsed':>10}"
     lines = [f"PictoSafe, seed {report.seed}: {counts}", "", head]
     for name, level in report.guard.levels.items():
-        scored = _number(level.f1) if level.unsafe else "–"
         lines.append(
-            f"{name:<14}{level.unsafe:>8.0%}{scored:>8}{_number(level.accuracy):>10}"
+            f"{name:<14}{level.unsafe:>8.0%}{_number(level.f1):>8}{_number(level.accuracy):>10}"
             f"{_number(level.precision):>11}{_number(level.recall):>8}{level.undecided:>11}{level.unparsed:>10}"
         )
     lines += ["", f"{'':<46}{'guard':>8}{'always safe':>14}{'always unsafe':>16}"]

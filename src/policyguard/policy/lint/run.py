@@ -14,6 +14,7 @@ from policyguard.policy.lint.places import Places
 from policyguard.policy.lint.remark import Level, Remark
 from policyguard.policy.lint.settings import examples, people, settings
 from policyguard.policy.lint.tokens import TokenCounter, length
+from policyguard.policy.lint.worlds import worlds
 
 if TYPE_CHECKING:
     from policyguard.policy.schema import Policy
@@ -31,6 +32,7 @@ def doubts(
     ``counter`` measures the prompt (default: an estimate); ``budget`` is in tokens.
     """
     checks = (
+        worlds(policy),
         overlaps(policy),
         pixels(policy),
         settings(policy),

@@ -118,7 +118,8 @@ def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) ->
     try:
         prompt = default_dialect(policy, counter.model).render(policy)
     except ConfigurationError as error:
-        yield Remark(Level.ERROR, "unreadable", error.message)
+        # What follows in further lines, one to an item, is said at the items.
+        yield Remark(Level.ERROR, "unreadable", error.message.partition("\n")[0].rstrip(":"))
         return
     tokens = counter.count(prompt)
     how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
