@@ -75,6 +75,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "a C1 control": ("title: a¶\x85b\n", "U+0085"),
     "text that runs backwards": ("title: ¶\u202egnihton\n", "U+202E (RIGHT-TO-LEFT OVERRIDE)"),
     "direction isolated in a comment": ("id: a # ¶\u2066x\u2069\n", "U+2066"),
+    "a letter that is blank": ("title: kn¶\u3164ives\n", "U+3164"),
     "a zero-width space": ("title: kn¶\u200bives\n", "U+200B"),
     "an invisible tag letter": ("title: T¶\U000e0041\n", "U+E0041"),
     "a line separator": ("title: T¶\u2028x\n", "U+2028"),

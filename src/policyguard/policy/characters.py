@@ -17,6 +17,8 @@ _FORBIDDEN = re.compile(
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters, but for tab and line endings
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction of text
     "\u00ad\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # invisible
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u2800\u3164\ufe00\ufe01\uffa0"  # blank in every font
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # shorthand and music controls
     "\ud800-\udfff\ufffe\uffff"  # no characters at all
     "\U000e0000-\U000e0fff"  # invisible tags, which models can read
     "]"
