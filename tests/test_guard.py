@@ -354,6 +354,14 @@ def test_settings_come_from_the_environment_after_arguments(
     assert Guard("pictosafe/l3", model="pico").backend.model.id == "pico"
 
 
+def test_a_packaged_model_named_outright_runs_here_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POLICYGUARD_BASE_URL", "http://127.0.0.1:9/v1")
+    assert Guard("pictosafe/l3", model="pico").backend.model.backend == "transformers"
+    assert Guard("pictosafe/l3", model="other").backend.model.backend == "remote"
+
+
 def test_backend_and_model_exclude_each_other() -> None:
     with pytest.raises(ConfigurationError, match="not both"):
         Guard(policy(), backend=FakeBackend(), model="pico")

@@ -71,10 +71,14 @@ class Guard:
             self.backend, self._owns_backend = backend, False
         else:
             from policyguard.backends import build_backend
+            from policyguard.backends.registry import resolve_model
 
+            if base_url is None and not (model and resolve_model(model).path):
+                # A packaged model that is named outright runs here: its pictures go to no server by surprise.
+                base_url = os.environ.get("POLICYGUARD_BASE_URL")
             self.backend = build_backend(
                 model or os.environ.get("POLICYGUARD_MODEL") or None,
-                base_url=base_url or os.environ.get("POLICYGUARD_BASE_URL") or None,
+                base_url=base_url or None,
                 api_key=api_key or os.environ.get("POLICYGUARD_API_KEY") or None,
                 dialect=dialect,
                 policies=self.policies,
