@@ -236,6 +236,21 @@ def test_what_is_no_answer_is_an_error(answer: Any, way: str) -> None:
     assert (Outcome.ERROR, False) == (verdict.outcome, verdict.allowed)
 
 
+def test_results_that_fail_when_they_are_read_are_an_error() -> None:
+    class Lazy(FakeBackend):
+        def assess(self, requests: Any) -> Any:
+            return (1 / 0 for _ in requests)
+
+    verdict = Guard(policy(), backend=Lazy()).check(picture())
+    assert (Outcome.ERROR, False) == (verdict.outcome, verdict.allowed)
+
+
+def test_half_a_character_in_a_rationale_does_not_break_the_json() -> None:
+    said = Assessment(Rating.UNSAFE, 0.9, 1.0, rationale="broken \ud800")
+    line = Guard(policy(), backend=FakeBackend(said)).check(picture()).to_json()
+    assert "broken" in json.loads(line.encode())["rationale"]
+
+
 @pytest.mark.parametrize("images", ["a.png", b"ab", Path("a.png"), None, 3], ids=repr)
 def test_one_image_is_not_many(images: Any) -> None:
     with pytest.raises(ConfigurationError, match="iterable of images"):

@@ -210,15 +210,19 @@ class Guard:
         from policyguard.images import is_settled
 
         batch: list[asyncio.Task[Opened]] = []
-        async for image in _each(images):
-            batch.append(asyncio.create_task(asyncio.to_thread(self._open, image)))
-            if not is_settled(image):
-                await batch[-1]
-            if len(batch) == size:
+        try:
+            async for image in _each(images):
+                batch.append(asyncio.create_task(asyncio.to_thread(self._open, image)))
+                if not is_settled(image):
+                    await batch[-1]
+                if len(batch) == size:
+                    yield await asyncio.gather(*batch)
+                    batch = []
+            if batch:
                 yield await asyncio.gather(*batch)
-                batch = []
-        if batch:
-            yield await asyncio.gather(*batch)
+        finally:
+            for waiting in batch:  # the caller, or its source, stopped midway
+                waiting.cancel()
 
     def _reading(self, explain: bool | None) -> Reading:
         return Reading.EXPLAIN if (self.explain if explain is None else explain) else Reading.FAST

@@ -83,8 +83,8 @@ def _frames_for(policy: ResolvedPolicy, image: Image | Failure) -> Image | Failu
 def _checked(results: Sequence[Result], expected: int) -> list[Result]:
     try:
         given = list(results)
-    except TypeError:
-        given = []
+    except Exception as error:  # None, or a lazy sequence that fails only now
+        return failures(error, expected)
     if len(given) != expected:
         reason = f"the backend gave {len(given)} results for {expected} requests"
         return [Failure(FailureKind.ERROR, reason)] * expected

@@ -386,5 +386,5 @@ class Verdict:
         }
 
     def to_json(self) -> str:
-        """``to_dict`` as one line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        """``to_dict`` as one line of JSON, in ASCII: a model's broken characters cannot break the line."""
+        return json.dumps(self.to_dict(), allow_nan=False)
