@@ -36,12 +36,12 @@ def build_backend(
                 f"which model on {base_url}?",
                 hint="give model=... or set POLICYGUARD_MODEL to its served name",
             )
-        from policyguard.backends.remote import RemoteBackend
+        from policyguard.backends.vllm import VLLMBackend
 
         declared = resolve_served(model).dialect
         spoken = get_dialect(dialect or declared)
         require_dialect(model, declared, spoken)
-        return RemoteBackend(base_url, model=model, api_key=api_key, dialect=spoken)
+        return VLLMBackend(base_url, model=model, api_key=api_key, dialect=spoken)
     if model is None:
         other = [policy.id for policy in policies if policy.world != "pictosafe"]
         if other:

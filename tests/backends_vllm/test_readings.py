@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from backends_remote.server import RATINGS, VOCABULARY, ToyServer
-from backends_remote.support import ask, backend, pico, picture, policy
+from backends_vllm.server import RATINGS, VOCABULARY, ToyServer
+from backends_vllm.support import ask, backend, pico, picture, policy
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import Backend
 from policyguard.errors import ConfigurationError

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from backends_remote.server import ToyServer
-from backends_remote.support import picture, policy
+from backends_vllm.server import ToyServer
+from backends_vllm.support import picture, policy
 from policyguard import Action, ConfigurationError, Guard, Outcome
 
 
@@ -21,7 +21,7 @@ def test_one_picture_under_one_policy(server: ToyServer) -> None:
     assert bad.score == pytest.approx(0.97)
     assert [finding.rule for finding in bad.findings] == ["arms"]
     assert (good.outcome, good.allowed) == (Outcome.COMPLIES, True)
-    assert good.evidence.model.backend == "remote"
+    assert good.evidence.model.backend == "vllm"
     assert json.loads(bad.to_json())["evidence"]["model"]["id"].startswith("toy-guard@127.0.0.1:")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyguard.assessment import FailureKind
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.vllm.faults import CallError
 
 __all__ = ["Listing", "NoLogprobsError", "read_listing", "read_text", "read_tokens"]
 

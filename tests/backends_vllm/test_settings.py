@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from backends_remote.faults import TRANSPORT
-from backends_remote.server import ToyServer
-from backends_remote.support import ask, backend, pico, picture, policy
+from backends_vllm.faults import TRANSPORT
+from backends_vllm.server import ToyServer
+from backends_vllm.support import ask, backend, pico, picture, policy
 from policyguard.assessment import Assessment, Failure
-from policyguard.backends.remote.endpoint import Endpoint
+from policyguard.backends.vllm.endpoint import Endpoint
 from policyguard.dialects import SafeguardDialect
 from policyguard.errors import BackendError, ConfigurationError, MissingExtraError
 
@@ -180,11 +180,11 @@ def test_warm_says_when_the_server_cannot_be_asked(server: ToyServer, fault: str
 
 
 def test_a_base_url_without_v1_is_explained(server: ToyServer) -> None:
-    from policyguard.backends.remote import RemoteBackend
+    from policyguard.backends.vllm import VLLMBackend
 
     wrong = server.url.removesuffix("/v1") + "/api"
     with (
-        RemoteBackend(wrong, model="toy-guard", dialect=SafeguardDialect()) as guard,
+        VLLMBackend(wrong, model="toy-guard", dialect=SafeguardDialect()) as guard,
         pytest.raises(ConfigurationError, match="ends in /v1"),
     ):
         guard.assess([ask(picture())])
@@ -232,16 +232,16 @@ def test_a_policy_that_holds_a_control_token_is_refused(server: ToyServer, token
 
 
 def test_without_httpx_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from policyguard.backends.remote import RemoteBackend
+    from policyguard.backends.vllm import VLLMBackend
 
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingExtraError, match=r"\[remote\]"):
-        RemoteBackend("http://gpu/v1", model="m", dialect=SafeguardDialect())
+        VLLMBackend("http://gpu/v1", model="m", dialect=SafeguardDialect())
 
 
 def test_importing_the_backend_loads_neither_httpx_nor_pillow() -> None:
     code = (
-        "import sys, policyguard.backends.remote; "
+        "import sys, policyguard.backends.vllm; "
         "print([name for name in ('httpx', 'PIL', 'numpy', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image
 
-from backends_remote.server import ToyServer
+from backends_vllm.server import ToyServer
 from policyguard.assessment import AssessmentRequest, Reading
-from policyguard.backends.remote import RemoteBackend
+from policyguard.backends.vllm import VLLMBackend
 from policyguard.dialects import PicoDialect, SafeguardDialect
 from policyguard.policy import Policy
 
@@ -28,12 +28,12 @@ def picture(shade: int = 0, size: tuple[int, int] = (24, 24)) -> Image.Image:
     return Image.new("RGB", size, (shade % 256, shade // 256, 7))
 
 
-def backend(server: ToyServer, **options: Any) -> RemoteBackend:
+def backend(server: ToyServer, **options: Any) -> VLLMBackend:
     settings: dict[str, Any] = {"model": server.model, "dialect": SafeguardDialect(), "timeout": 5.0}
-    return RemoteBackend(server.url, **settings | options)
+    return VLLMBackend(server.url, **settings | options)
 
 
-def pico(server: ToyServer, **options: Any) -> RemoteBackend:
+def pico(server: ToyServer, **options: Any) -> VLLMBackend:
     return backend(server, dialect=PicoDialect(), **options)
 
 

@@ -32,7 +32,7 @@ class LoopThread:
         self._stopped = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="policyguard-remote", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="policyguard-vllm", daemon=True)
         self._thread.start()
 
     @property

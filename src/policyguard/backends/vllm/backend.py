@@ -1,4 +1,4 @@
-"""RemoteBackend: the ``Backend`` that a Guard talks to."""
+"""VLLMBackend: the ``Backend`` that a Guard talks to."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, ModelIdentity
-from policyguard.backends.remote.client import Client
-from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError
-from policyguard.backends.remote.loop import LoopThread
-from policyguard.backends.remote.messages import render
-from policyguard.backends.remote.reader import Reader
+from policyguard.backends.vllm.client import Client
+from policyguard.backends.vllm.endpoint import Endpoint
+from policyguard.backends.vllm.faults import CallError
+from policyguard.backends.vllm.loop import LoopThread
+from policyguard.backends.vllm.messages import render
+from policyguard.backends.vllm.reader import Reader
 from policyguard.errors import BackendError, ConfigurationError
 
 if TYPE_CHECKING:
     from policyguard.dialects import Dialect
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["RemoteBackend"]
+__all__ = ["VLLMBackend"]
 
 Result = Assessment | Failure
 T = TypeVar("T")
 
 
-class RemoteBackend:
+class VLLMBackend:
     """Asks a model on an OpenAI-compatible server that gives log-probabilities, such as vLLM.
 
     Args:
@@ -70,7 +70,7 @@ class RemoteBackend:
         self._open()
 
     def __repr__(self) -> str:
-        return f"RemoteBackend({self._endpoint.base!r}, model={self._name!r}, dialect={self._dialect.name!r})"
+        return f"VLLMBackend({self._endpoint.base!r}, model={self._name!r}, dialect={self._dialect.name!r})"
 
     @property
     def model(self) -> ModelIdentity:
@@ -80,7 +80,7 @@ class RemoteBackend:
             dialect=self._dialect.name,
             dialect_version=self._dialect.version,
             layout=self._dialect.layout,
-            backend="remote",
+            backend="vllm",
             world=self._dialect.world,
         )
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, Rating, Reading
-from policyguard.backends.remote.answers import read_text
-from policyguard.backends.remote.chat import Chat, Topic
-from policyguard.backends.remote.faults import CallError
-from policyguard.backends.remote.labels import LabelReader
-from policyguard.backends.remote.messages import chat_messages, data_uri, render
-from policyguard.backends.remote.scores import rate, with_rules, without_rules
+from policyguard.backends.vllm.answers import read_text
+from policyguard.backends.vllm.chat import Chat, Topic
+from policyguard.backends.vllm.faults import CallError
+from policyguard.backends.vllm.labels import LabelReader
+from policyguard.backends.vllm.messages import chat_messages, data_uri, render
+from policyguard.backends.vllm.scores import rate, with_rules, without_rules
 from policyguard.errors import AnswerError, UsageError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.client import Client
+    from policyguard.backends.vllm.client import Client
     from policyguard.dialects import Dialect
 
 __all__ = ["Reader"]

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from backends_remote.server import ToyServer
-from backends_remote.support import ask, backend, picture
+from backends_vllm.server import ToyServer
+from backends_vllm.support import ask, backend, picture
 from policyguard.assessment import Assessment, Failure
-from policyguard.backends.remote.client import Client
+from policyguard.backends.vllm.client import Client
 from policyguard.errors import ConfigurationError
 
 SCORES = [0.01, 0.99, 0.3, 0.7, 0.55, 0.2, 0.9, 0.05]
@@ -164,8 +164,8 @@ def test_a_forked_process_has_connections_of_its_own(server: ToyServer) -> None:
     code = f"""
         import os, sys
         sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
-        from backends_remote.support import RemoteBackend, SafeguardDialect, ask, picture
-        guard = RemoteBackend({server.url!r}, model="toy-guard", dialect=SafeguardDialect())
+        from backends_vllm.support import VLLMBackend, SafeguardDialect, ask, picture
+        guard = VLLMBackend({server.url!r}, model="toy-guard", dialect=SafeguardDialect())
         assert guard.assess([ask(picture())])[0].p_unsafe < 0.5
         child = os.fork()
         good = guard.assess([ask(picture())])[0].p_unsafe < 0.5
@@ -182,8 +182,8 @@ def test_a_forked_process_has_connections_of_its_own(server: ToyServer) -> None:
 def test_every_exception_of_the_http_client_becomes_a_failure(server: ToyServer) -> None:
     import httpx
 
-    from policyguard.backends.remote.endpoint import Endpoint
-    from policyguard.backends.remote.faults import CallError
+    from policyguard.backends.vllm.endpoint import Endpoint
+    from policyguard.backends.vllm.faults import CallError
 
     kinds = [kind for kind in vars(httpx).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert len(kinds) > 20

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import FailureKind
-from policyguard.backends.remote.answers import read_tokens
-from policyguard.backends.remote.faults import CallError, is_too_long, refusal
-from policyguard.backends.remote.messages import continuing
+from policyguard.backends.vllm.answers import read_tokens
+from policyguard.backends.vllm.faults import CallError, is_too_long, refusal
+from policyguard.backends.vllm.messages import continuing
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.client import Client, Reply
+    from policyguard.backends.vllm.client import Client, Reply
     from policyguard.dialects import Prompt
     from policyguard.policy import ResolvedPolicy
 

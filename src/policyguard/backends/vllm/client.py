@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.vllm.faults import CallError
 from policyguard.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import httpx
 
-    from policyguard.backends.remote.endpoint import Endpoint
+    from policyguard.backends.vllm.endpoint import Endpoint
 
 __all__ = ["MAX_BODY", "Client", "Reply"]
 

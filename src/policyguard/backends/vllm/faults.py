@@ -9,8 +9,8 @@ from policyguard.assessment import Failure, FailureKind
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.client import Reply
-    from policyguard.backends.remote.endpoint import Endpoint
+    from policyguard.backends.vllm.client import Reply
+    from policyguard.backends.vllm.endpoint import Endpoint
 
 __all__ = ["CallError", "is_too_long", "refusal"]
 

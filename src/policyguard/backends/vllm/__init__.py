@@ -8,6 +8,6 @@ picture either. Not covered: a server that lies. It sees the policy and the pict
 
 from __future__ import annotations
 
-from policyguard.backends.remote.backend import RemoteBackend
+from policyguard.backends.vllm.backend import VLLMBackend
 
-__all__ = ["RemoteBackend"]
+__all__ = ["VLLMBackend"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from backends_remote.faults import BODIES, SCORES, TRANSPORT, WORDS, Fault
-from backends_remote.server import ToyServer
-from backends_remote.support import ask, backend, picture, policy
+from backends_vllm.faults import BODIES, SCORES, TRANSPORT, WORDS, Fault
+from backends_vllm.server import ToyServer
+from backends_vllm.support import ask, backend, picture, policy
 from policyguard import ConfigurationError, Guard, Outcome, Verdict
 from policyguard.assessment import Assessment, Failure, FailureKind
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from policyguard.backends.remote.answers import Listing, NoLogprobsError, read_listing
-from policyguard.backends.remote.faults import CallError
-from policyguard.backends.remote.scores import LabelScores
+from policyguard.backends.vllm.answers import Listing, NoLogprobsError, read_listing
+from policyguard.backends.vllm.faults import CallError
+from policyguard.backends.vllm.scores import LabelScores
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.chat import Chat, Topic
+    from policyguard.backends.vllm.chat import Chat, Topic
 
 __all__ = ["LabelReader"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backends_remote.server import ToyServer
+from backends_vllm.server import ToyServer
 
 
 @pytest.fixture(scope="module")
