@@ -58,11 +58,17 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class AssessmentRequest:
-    """One RGB picture (one frame of an image) under one policy."""
+    """One RGB picture (one frame of an image) under one policy.
+
+    ``frame_key`` names the pixels: equal keys are equal pictures; empty where that is not known, and nothing
+    is cached then. ``deadline`` is when the answer is of no more use, on ``time.monotonic``'s clock.
+    """
 
     frame: PILImage
     policy: ResolvedPolicy
     reading: Reading = Reading.FAST
+    frame_key: str = ""
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Assessment:
     label undecided (0 for dialects without one). ``rule_scores`` maps rule ids to P(rule | unsafe) when
     ``scoring`` is ``"joint"`` (rules compete) and to the rule's own probability when ``"per_rule"``;
     ``None`` when not read; ``category_mass`` is what all categories got before normalising. ``category`` is
-    a rule id, or ``None``.
+    a rule id, or ``None``. ``cached`` says that no model was asked this time.
     """
 
     rating: Rating
@@ -89,6 +95,7 @@ class Assessment:
     category: str | None = None
     rationale: str | None = None
     notes: tuple[str, ...] = ()
+    cached: bool = False
 
     def __post_init__(self) -> None:
         # An assessment may come back from JSON: a rating that is merely equal to one must be one.
