@@ -1,6 +1,6 @@
 """How servers other than vLLM answer the same API; each is installed as a ToyServer's ``fault``.
 
-Shapes follow the servers' documentation: which fields they know, refuse or ignore, and what answers hold.
+Written from what is known of these servers; none of them has been run here.
 """
 
 from __future__ import annotations
