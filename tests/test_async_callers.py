@@ -7,12 +7,14 @@ import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from guard_support import AsyncWatched, png, policy, shade
+from guard_support import AsyncWatched, Watched, png, policy, shade
 from policyguard import ConfigurationError, Guard, Outcome
+from policyguard.checking import ahead
 
 PATIENCE = 30.0
 
@@ -364,3 +366,68 @@ def test_an_async_iterable_is_not_for_check_many() -> None:
 
     with pytest.raises(ConfigurationError, match="acheck_many"):
         Guard(policy(), backend=AsyncWatched()).check_many(source())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cache", [None, "memory"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_path_that_is_used_again_names_the_picture_of_its_turn(
+    tmp_path: Path, cache: str | None, ordered: bool
+) -> None:
+    path = tmp_path / "frame.png"
+
+    def frames() -> Iterator[str]:
+        for number in range(40):
+            path.write_bytes(png(number))
+            yield str(path)
+        path.unlink()
+
+    async def main() -> list[float | None]:
+        guard = Guard(policy(), backend=Watched(), cache=cache)
+        return [verdict.score async for verdict in guard.acheck_many(frames(), workers=4, ordered=ordered)]
+
+    found = run(main())
+    assert [number / 255 for number in range(40)] == (found if ordered else sorted(found))
+
+
+def test_drawing_pauses_while_enough_memory_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "READ_AHEAD_PIXELS", 100)
+    drawn = 0
+
+    def paths() -> Iterator[str]:
+        nonlocal drawn
+        for number in range(20):
+            (tmp_path / f"{number}.png").write_bytes(png(number, side=16))
+            drawn += 1
+            yield str(tmp_path / f"{number}.png")
+
+    async def main() -> None:
+        blocked = asyncio.Event()
+        guard = Guard(policy(), backend=AsyncWatched(lambda _: blocked.wait()))
+        async with aclosing(guard.acheck_many(paths(), workers=4)) as verdicts:
+            first = asyncio.ensure_future(anext(verdicts))
+            await asyncio.sleep(0.2)
+            assert drawn <= 2
+            blocked.set()
+            scores = [(await first).score] + [verdict.score async for verdict in verdicts]
+        assert [number / 255 for number in range(20)] == scores
+
+    run(main())
+
+
+def test_leaving_early_closes_the_source() -> None:
+    closed = False
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal closed
+        try:
+            while True:
+                yield png()
+        finally:
+            closed = True
+
+    async def main() -> None:
+        async with aclosing(Guard(policy(), backend=AsyncWatched()).acheck_many(source())) as verdicts:
+            await anext(verdicts)
+        assert closed
+
+    run(main())

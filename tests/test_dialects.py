@@ -38,6 +38,11 @@ def test_safeguard_reads_a_whole_answer() -> None:
     )
 
 
+def test_safeguard_reads_the_rule_that_describes_a_safe_picture_best() -> None:
+    read = SafeguardDialect().parse(answer(rating="safe"), house())
+    assert (Rating.SAFE, "arms") == (read.rating, read.category)
+
+
 @pytest.mark.parametrize("word", ["safe", "unsafe", " unsafe\n"])
 def test_safeguard_reads_the_bare_word(word: str) -> None:
     assert Rating(word.strip()) is SafeguardDialect().parse(word, house()).rating

@@ -148,3 +148,31 @@ def test_several_servers_are_named_by_a_list_or_in_the_environment(monkeypatch: 
     monkeypatch.setenv("POLICYGUARD_BASE_URL", f"{addresses[0]}, {addresses[1]},")
     with Guard("safeedit/l3", model="guard") as guard:
         assert "127.0.0.1:10" in repr(guard.backend)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"timeout": seconds} for seconds in ("5", True, 0, float("inf"))),
+        *({"base_url": url} for url in ([], "", " , ", 5, [5], ["http://gpu/v1", ""], b"http://gpu/v1")),
+        *({"base_url": "http://gpu/v1", "api_key": key} for key in (5, b"key")),
+        {"base_url": "http://gpu/v1", "model": "m\udcff"},
+    ],
+    ids=repr,
+)
+def test_settings_of_a_wrong_type_or_without_content_are_refused(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(ConfigurationError):
+        Guard("pictosafe/l3", **{"model": "guard"} | settings)
+
+
+def test_an_environment_that_names_no_server_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICYGUARD_BASE_URL", " , ")
+    with pytest.raises(ConfigurationError, match="POLICYGUARD_BASE_URL"):
+        Guard("pictosafe/l3")
+
+
+def test_a_cache_of_a_wrong_type_is_named_by_its_type() -> None:
+    with pytest.raises(ConfigurationError, match="of type int"):
+        Guard(policy(), backend=FakeBackend(), cache=5)  # type: ignore[arg-type]

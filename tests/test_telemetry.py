@@ -222,10 +222,12 @@ def test_no_image_no_path_no_words_and_no_key_gets_out(
     path = tmp_path / "jane-doe-passport.png"
     path.write_bytes(png(77))
     said = "401 for http://bob:hunter2@gpu:8000/v1 bob:hunter2@gpu Bearer sk-proj-0123456789abcdefghij "
+    pieces = " ".join(encoded[start : start + 20] for start in range(0, len(encoded), 20))
     answers: list[Assessment | Failure] = [
         Assessment(Rating.UNSAFE, 0.9, 1.0, rationale="a private rationale"),
         Failure(FailureKind.ERROR, f"{said}\ndata:image/png;base64,{encoded} {encoded}"),
         Failure(FailureKind.ERROR, f"data:a,b {encoded} {encoded[:25]}"),
+        Failure(FailureKind.ERROR, f"gpu:8000 cannot answer now (HTTP 503): {pieces}"),
     ]
     lenient = policy(outcomes={"error": "allow", "unscannable": "flag"})
     guard = Guard(lenient, backend=FakeBackend().enqueue(*answers))
@@ -236,12 +238,24 @@ def test_no_image_no_path_no_words_and_no_key_gets_out(
             encoded,
             "https://bob:hunter2@cdn/a.png",
             path,
+            path,
         ):
             guard.check(image)
     told = collected.text() + caplog.text
-    assert len(collected.spans()) == 5
-    private = [encoded[:24], "passport", "rationale", "hunter2", "sk-proj", "data:", "cdn", "weapons"]
+    assert len(collected.spans()) == 6
+    private = [
+        encoded[:20],
+        encoded[20:40],
+        "passport",
+        "rationale",
+        "hunter2",
+        "sk-proj",
+        "data:",
+        "cdn",
+        "weapons",
+    ]
     assert not [word for word in private if word in told]
+    assert "gpu:8000 cannot answer now (HTTP 503)" in told
     assert "401 for ..." in told  # what is left says what went wrong
 
 

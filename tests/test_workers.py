@@ -21,6 +21,7 @@ from guard_support import Watched, own_threads, picture, png, policy, shade
 from policyguard import ConfigurationError, Guard, Outcome
 from policyguard.assessment import Failure, FailureKind
 from policyguard.checking import ahead
+from policyguard.images import draw
 from policyguard.judging import Opened
 from policyguard.testing import FakeBackend
 
@@ -345,3 +346,34 @@ def test_a_failure_among_many_names_its_reason() -> None:
     backend = FakeBackend(Failure(FailureKind.ERROR, "the server is down"), preferred_batch=1)
     verdicts = list(Guard(policy(), backend=backend).check_many([png()] * 4, workers=4))
     assert [(False, "the server is down")] * 4 == [(v.allowed, v.reason) for v in verdicts]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("cache", [None, "memory"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_path_that_is_used_again_names_the_picture_of_its_turn(
+    tmp_path: Path, kind: Any, cache: str | None, workers: int
+) -> None:
+    path = tmp_path / "frame.png"
+
+    def frames() -> Iterator[Any]:
+        for number in range(40):
+            path.write_bytes(png(number))
+            yield kind(path)
+        path.unlink()
+
+    guard = Guard(policy(), backend=Watched(preferred_batch=3), cache=cache)
+    verdicts = list(guard.check_many(frames(), workers=workers))
+    assert [number / 255 for number in range(40)] == [verdict.score for verdict in verdicts]
+    assert {str(path)} == {verdict.source for verdict in verdicts}
+
+
+def test_files_that_were_read_count_as_what_waits_for_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(bytes(3000))
+    held = ahead.Ahead(lambda source: Opened("", Failure(FailureKind.ERROR, ""), 0.0), workers=1, pixels=1000)
+    held.submit(draw(path), 0).result(PATIENCE)
+    assert held.full
+    held.release(0)
+    assert not held.full
+    held.close(wait=True)

@@ -7,12 +7,12 @@ is wrong with the set-up raises.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from policyguard.arguments import count, seconds
 from policyguard.assessment import Reading
 from policyguard.checking import Checker
 from policyguard.errors import ConfigurationError
@@ -68,8 +68,8 @@ class Guard:
         cache: str | Path | VerdictCache | None = None,
         timeout: float | None = None,
     ) -> None:
-        if timeout is not None and not (math.isfinite(timeout) and timeout > 0.0):
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        if timeout is not None:
+            timeout = seconds("timeout", timeout)
         self.policies = _resolve_all(policy)
         self.explain = explain
         self.timeout = timeout
@@ -86,7 +86,7 @@ class Guard:
                 base_url = _addresses(os.environ.get("POLICYGUARD_BASE_URL"))
             self.backend = build_backend(
                 model or os.environ.get("POLICYGUARD_MODEL") or None,
-                base_url=base_url or None,
+                base_url=base_url,
                 api_key=api_key or os.environ.get("POLICYGUARD_API_KEY") or None,
                 dialect=dialect,
                 timeout=timeout,
@@ -161,7 +161,8 @@ class Guard:
         ``workers`` backend calls run at the same time, each with a batch as large as the backend likes; the
         default is the backend's own number. Images are decoded meanwhile; at most two batches per worker are
         read ahead, and less of large pictures, so a generator of a million images never piles up in memory.
-        ``images`` is drawn from in the caller's thread. ``progress`` is called after each verdict.
+        ``images`` is drawn from in the caller's thread, where a path is read as it is drawn: a generator may
+        write its next picture over the same file. ``progress`` is called after each verdict.
 
         What is wrong with one image is its verdict's outcome. A UsageError is raised at first sight, an error
         of ``images`` itself after the verdicts on what came before it. Closing the iterator, or leaving it,
@@ -190,8 +191,8 @@ class Guard:
         """``check_many`` for event loops; takes plain and asynchronous iterables.
 
         ``ordered=False`` gives verdicts as they come. Cancelling whoever iterates, and ``aclose()``, end all
-        tasks and requests; after a ``break`` that happens when the iterator is collected, at once inside
-        ``contextlib.aclosing``.
+        tasks and requests, and close an asynchronous generator of ``images``; after a ``break`` that happens
+        when the iterator is collected, at once inside ``contextlib.aclosing``.
         """
         return _without_places(self._stream(images, explain, progress, workers, ordered=ordered))
 
@@ -238,9 +239,7 @@ class Guard:
     def _workers(self, workers: int | None) -> int:
         if workers is None:
             return max(1, getattr(self.backend, "preferred_workers", 1))
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ConfigurationError(f"workers must be a whole number of at least 1, not {workers!r}")
-        return workers
+        return count("workers", workers)
 
 
 def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
@@ -259,9 +258,13 @@ def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
 
 
 def _addresses(given: str | None) -> str | list[str] | None:
-    """One address, or the list of those that commas separate."""
-    found = [part.strip() for part in (given or "").split(",") if part.strip()]
-    return found[0] if len(found) == 1 else found or None
+    """One address, or the list of those that commas separate. Only commas name none, which is a mistake."""
+    if not given:
+        return None
+    found = [part.strip() for part in given.split(",") if part.strip()]
+    if not found:
+        raise ConfigurationError("POLICYGUARD_BASE_URL names no server", hint="name one, or unset it")
+    return found[0] if len(found) == 1 else found
 
 
 def _iterable(images: object) -> None:

@@ -4,7 +4,7 @@ OpenTelemetry is reached through its API, and only where the application has imp
 is nobody to listen, and nothing is imported or paid for. Log lines go to the logger ``policyguard``.
 
 Covered: no image data, no path or address of an image, no rationale and no policy text goes out; of an
-error's reason the long words and addresses are left out, since servers quote what they were sent. Whatever
+error's reason only what comes before its first colon, as servers quote what they were sent. Whatever
 fails in here is logged at DEBUG and changes no verdict.
 Not covered: names that you chose (of policies, rules, models and servers) go out as they are.
 """
@@ -198,8 +198,11 @@ def _attributes(verdict: Verdict) -> Attributes:
 
 
 def _told(reason: str | None) -> str:
-    """The first line of ``reason`` without what may be a key, an address, or part of an image."""
-    line = next(iter((reason or "").splitlines()), "")[:4096]
+    """What comes before a colon in the first line of ``reason``, without what may be a key or an address.
+
+    After it come the words of a server or a library, and those may hold anything, in pieces of any size.
+    """
+    line = next(iter((reason or "").splitlines()), "")[:4096].partition(": ")[0]
     words = [
         "..."
         if len(word) > _LONGEST_WORD or "://" in word or "@" in word or "data:" in word.lower()

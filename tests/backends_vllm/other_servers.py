@@ -33,9 +33,9 @@ def install(server: Any, answers: Answers) -> None:
 
 def verdict(body: dict[str, Any], rating: str = "unsafe", category: str = "A") -> str:
     """What a model says that is held to ``response_format``."""
-    schema = body["response_format"]["json_schema"]["schema"]
+    form = body["response_format"]["json_schema"]["schema"]["properties"]["verdict"]["anyOf"][-1]
     said = {"rating": rating, "category": category, "rationale": "A dagger lies on the table."}
-    return json.dumps({name: said[name] for name in schema["properties"]})
+    return json.dumps({"verdict": {name: said[name] for name in form["properties"]}})
 
 
 def whole(text: str, finish: str = "stop", **message: Any) -> dict[str, Any]:

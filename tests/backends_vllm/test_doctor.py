@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from backends_vllm.faults import TRANSPORT
-from backends_vllm.other_servers import install, ollama, openai
+from backends_vllm.other_servers import install, ollama, openai, whole
 from backends_vllm.server import ToyServer
 from backends_vllm.support import policy
+from cli.support import Terminal
 from policyguard.backends.vllm.capabilities import capabilities
 from policyguard.backends.vllm.doctor import examine
 from policyguard.backends.vllm.examination import Examination, Level, Remark
@@ -71,6 +72,88 @@ def test_an_address_without_v1_is_named(server: ToyServer) -> None:
     assert "/v1" in wrong.remarks[-1].fix
 
 
+@pytest.mark.parametrize("model", [None, "toy-guard"])
+def test_an_address_without_v1_is_the_only_remark_whether_or_not_a_model_is_named(
+    server: ToyServer, model: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = server.url.removesuffix("/v1")
+    wrong = examine(url, model=model, policy=policy().resolve(), timeout=5.0)
+    assert [one.check for one in wrong.remarks] == ["address"]
+    assert "/v1" in wrong.remarks[0].fix
+    assert main(["models", "--base-url", url, *(["--model", model] if model else [])]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "usually ends in /v1" in captured.err
+
+
+def _without_list(handler: Any, answer: Any) -> None:
+    handler.send_json(404, {"detail": "Not Found"})
+
+
+def test_a_server_without_a_list_of_models_is_not_said_to_run_one(server: ToyServer) -> None:
+    server.fault, server.fault_at = _without_list, lambda path, body: path == "/v1/models"
+    named = remark(visit(server, model="toy-guard"), "model")
+    assert named.level is Level.NOTE
+    assert "no list" in named.says
+    assert problems(visit(server, model="toy-gard")) == ["model"]
+    assert problems(visit(server)) == ["address"]
+
+
+def test_models_of_a_server_without_a_list_shows_what_it_can_do(
+    server: ToyServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.fault, server.fault_at = _without_list, lambda path, body: path == "/v1/models"
+    assert main(["models", "--base-url", server.url, "--model", "toy-guard"]) == 0
+    assert "exact" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("says", "held"),
+    [
+        ('{"rating": "unsafe"}', True),
+        ('{\n\t"rating"\n :"safe" }', True),
+        ("{" + "\n" * 39, True),
+        ('{ "rating": "un', True),
+        ('{"rating": "perhaps', False),
+        ("\n" * 40, False),
+        ("Water is wet", False),
+        ('{"rating": "safe"} or so', False),
+        ('{"rating": "sa', False),
+    ],
+)
+def test_a_form_is_held_by_an_answer_in_it_or_cut_off_within_it(
+    server: ToyServer, says: str, held: bool
+) -> None:
+    finish = "stop" if says.endswith(("}", "wet", "so", "sa")) else "length"
+
+    def answer(handler: Any, honest: Any) -> None:
+        body = server.bodies()[-1]
+        handler.send_json(200, whole(says, finish) if "response_format" in body else honest)
+
+    server.fault = answer
+    key = f"sk-{held}-{abs(hash(says))}"
+    assert capabilities(server.url, model="toy-guard", api_key=key, timeout=4.0).response_format is held
+
+
+@pytest.mark.parametrize(
+    ("tokens", "level"),
+    [(0, Level.PROBLEM), (3, Level.PROBLEM), (36, Level.OK), (400, Level.OK), (None, Level.NOTE)],
+)
+def test_a_server_that_does_not_show_the_model_the_picture_has_a_problem(
+    server: ToyServer, tokens: int | None, level: Level
+) -> None:
+    def with_usage(handler: Any, answer: Any) -> None:
+        pictures = json.dumps(server.bodies()[-1]["messages"]).count("data:image/")
+        usage = {} if tokens is None else {"usage": {"prompt_tokens": 20 + tokens * pictures}}
+        handler.send_json(200, answer | usage)
+
+    server.fault = with_usage
+    found = visit(server)
+    assert remark(found, "picture").level is level
+    assert ("picture" in problems(found)) is (level is Level.PROBLEM)
+    assert remark(found, "picture").fix or level is Level.OK
+
+
 def test_a_wrong_model_is_named_with_the_nearest_one(server: ToyServer) -> None:
     found = visit(server, model="Toy-Gard")
     assert problems(found) == ["model"]
@@ -82,6 +165,7 @@ def test_a_server_without_log_probabilities_has_a_problem(server: ToyServer) -> 
     install(server, lambda body: ollama(body, rating="safe", category="none"))
     found = visit(server)
     assert "log-probabilities" in problems(found)
+    assert remark(found, "log-probabilities").fix == "serve the model with vLLM"
     assert "without a score" in remark(found, "reading").says
     assert found.speed is None
 
@@ -168,6 +252,16 @@ def test_the_command_prints_remarks_and_fixes_and_fails(
     out = capsys.readouterr().out
     assert "problem model: the server does not run 'toy'; it runs toy-guard" in out
     assert "fix: did you mean 'toy-guard'?" in out
+
+
+def test_the_command_says_at_a_terminal_that_it_is_at_work(
+    server: ToyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in ("doctor", "models"):
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stderr", terminal)
+        main([command, "--base-url", server.url])
+        assert "looking at the server" in terminal.getvalue()
 
 
 def test_the_command_prints_json(server: ToyServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,9 @@ from backends_vllm.server import ToyServer
 from backends_vllm.support import ask, backend, picture, policy
 from policyguard import ConfigurationError, Guard, Outcome, Verdict
 from policyguard.assessment import Assessment, Failure, FailureKind
+from policyguard.backends.vllm.connection import Connection
+from policyguard.backends.vllm.endpoint import Endpoint
+from policyguard.backends.vllm.faults import CallError
 
 TIMEOUT = 0.25
 """Seconds to wait for a server that keeps us waiting; any other one has plenty of time."""
@@ -212,6 +215,8 @@ REFUSALS = [
     (400, "absolute aspect ratio must be smaller than 200, got 300.0", FailureKind.UNSCANNABLE),
     (413, "Payload Too Large", FailureKind.UNSCANNABLE),
     (400, "bad luck", FailureKind.ERROR),
+    *((400, words, ConfigurationError) for words in ("Invalid model name x", "model x not found")),
+    *((400, f"{words} API key provided", ConfigurationError) for words in ("Incorrect", "No", "invalid")),
 ]
 
 
@@ -228,3 +233,38 @@ def test_a_refusal_is_of_the_set_up_or_of_the_picture(
         (failure,) = guard.assess([ask(picture())])
     assert isinstance(failure, Failure)
     assert failure.kind is meaning
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("words", ["image ", "load ", "context ", "a", "model "])
+def test_an_error_message_of_megabytes_costs_no_time(server: ToyServer, words: str) -> None:
+    message = words * (6_000_000 // len(words))
+    server.fault = lambda handler, answer: handler.send_json(
+        400, {"error": {"message": message, "param": message[:1_000_000]}}
+    )
+    with backend(server, timeout=60.0) as guard:
+        (failure,) = guard.assess([ask(picture())])
+    assert isinstance(failure, Failure)
+    assert failure.kind is FailureKind.ERROR
+
+
+def test_a_key_at_the_edge_of_what_is_looked_at_is_not_shown_in_part(server: ToyServer) -> None:
+    key = "sk-very-secret-0123456789"
+    echo = "QUJD" * 990 + " " + key * 3
+    server.fault = lambda handler, answer: handler.send_json(400, {"error": {"message": echo}})
+    with backend(server, api_key=key) as guard:
+        (failure,) = guard.assess([ask(picture())])
+    assert isinstance(failure, Failure)
+    assert "sk-" not in failure.reason
+
+
+def test_time_that_is_up_is_not_told_as_a_negative_number(server: ToyServer) -> None:
+    async def call() -> None:
+        connection = Connection(Endpoint.parse(server.url), timeout=5.0, connections=1)
+        try:
+            await connection.call("GET", "/models", None, within=-0.00321)
+        finally:
+            await connection.close()
+
+    with pytest.raises(CallError, match=r"time is up$"):
+        asyncio.run(call())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from backends_vllm.other_servers import SERVERS, install, ollama, openai, verdict, whole
 from backends_vllm.server import ToyServer
 from backends_vllm.support import ask, backend, picture, policy
+from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
+from policyguard.cache import MemoryCache
 from policyguard.errors import ConfigurationError
 from policyguard.verdict import Outcome, decide
 
@@ -65,17 +69,22 @@ def test_no_server_is_sent_a_field_that_newer_ones_ignore(server: ToyServer, kin
 
 PROSE = [
     "This picture looks safe to me.",
-    'Sure! {"rating": "safe", "category": "none"}',
-    '```json\n{"rating": "safe", "category": "none"}\n```',
-    '{"rating": "safe", "category": "none"} {"rating": "unsafe", "category": "A"}',
-    '{"rating": "safe", "rating": "unsafe", "category": "none"}',
-    '{"rating": "not unsafe", "category": "none"}',
-    '{"rating": "Safe", "category": "none"}',
-    '{"rating": "safe"}',
-    '{"rating": "safe", "category": "none", "note": "but"}',
-    '{"rating": ["safe"], "category": "none"}',
-    '{"rating": "safe", "category": "Z"}',
-    '{"rating": "safe", "category": null}',
+    'Sure! {"verdict": {"rating": "safe", "category": "none"}}',
+    '```json\n{"verdict": {"rating": "safe", "category": "none"}}\n```',
+    '{"verdict": {"rating": "safe", "category": "none"}} {"verdict": {"rating": "unsafe", "category": "A"}}',
+    '{"verdict": {"rating": "safe", "rating": "unsafe", "category": "none"}}',
+    '{"verdict": {"rating": "unsafe", "category": "A"}, "verdict": {"rating": "safe", "category": "none"}}',
+    '{"verdict": {"rating": "not unsafe", "category": "none"}}',
+    '{"verdict": {"rating": "Safe", "category": "none"}}',
+    '{"verdict": {"rating": "safe"}}',
+    '{"verdict": {"rating": "safe", "category": "none", "note": "but"}}',
+    '{"verdict": {"rating": "safe", "category": "none"}, "note": "but"}',
+    '{"verdict": {"rating": ["safe"], "category": "none"}}',
+    '{"verdict": {"rating": "safe", "category": "A"}}',
+    '{"verdict": {"rating": "safe", "category": "Z"}}',
+    '{"verdict": {"rating": "safe", "category": null}}',
+    '{"rating": "safe", "category": "none"}',
+    '{"verdict": "safe"}',
     '["safe"]',
     "null",
     "",
@@ -103,7 +112,9 @@ def test_a_server_that_ignores_the_form_with_200_is_an_error(server: ToyServer, 
 def test_a_cut_off_or_declined_answer_is_no_rating(
     server: ToyServer, changes: dict[str, Any], kind: FailureKind
 ) -> None:
-    install(server, lambda body: (200, whole('{"rating": "safe", "category": "none"}', **changes)))
+    install(
+        server, lambda body: (200, whole('{"verdict": {"rating": "safe", "category": "none"}}', **changes))
+    )
     with backend(server) as guard:
         (found,) = guard.assess([ask(picture())])
     assert isinstance(found, Failure)
@@ -149,6 +160,80 @@ def test_one_odd_answer_does_not_settle_that_a_server_gives_no_scores(server: To
         (found,) = guard.assess([ask(picture(2))])
     assert isinstance(found, Assessment)
     assert found.p_unsafe is not None
+
+
+@pytest.mark.parametrize("rest", [0, 1])
+def test_a_first_answer_without_scores_is_asked_for_again(server: ToyServer, rest: int) -> None:
+    """One hiccup at the very first picture; with ``rest``, the server would also give its rating alone."""
+    hiccups = [whole("?")]
+
+    def once(handler: Any, answer: Any) -> None:
+        body = server.bodies()[-1]
+        if rest and "response_format" in body:
+            answer = whole(verdict(body, "safe", "none"))
+        handler.send_json(200, hiccups.pop() if hiccups else answer)
+
+    server.fault = once
+    server.default.unsafe = 0.9
+    with backend(server) as guard:
+        found = [guard.assess([ask(picture(shade))])[0] for shade in range(2)]
+    assert [isinstance(one, Assessment) and one.p_unsafe for one in found] == [pytest.approx(0.9)] * 2
+
+
+def test_pictures_asked_about_at_once_do_not_settle_that_a_server_gives_no_scores(server: ToyServer) -> None:
+    """Two of them get no scores, twice, and then a slow rating, during which others get theirs."""
+    unlucky = Counter[str]()
+    rated = Counter[str]()
+    both_rated, scored = threading.Event(), threading.Event()
+    bodies = threading.local()
+    lock = threading.Lock()
+
+    def remember(path: str, body: dict[str, Any]) -> bool:
+        bodies.mine = body
+        return "completions" in path
+
+    def racing(handler: Any, answer: Any) -> None:
+        body = bodies.mine
+        url = body["messages"][1]["content"][0]["image_url"]["url"]
+        if "response_format" in body:
+            with lock:
+                rated.update([url])
+                if len(rated) == 2:
+                    both_rated.set()
+            assert scored.wait(10)
+            handler.send_json(200, whole(verdict(body, "safe", "none")))
+            return
+        with lock:
+            hiccups = unlucky[url] < 2 if url in unlucky else len(unlucky) < 2
+            unlucky.update([url] if hiccups else [])
+        if hiccups:
+            handler.send_json(200, whole("?"))
+            return
+        assert both_rated.wait(10)
+        if body["messages"][-1]["content"].endswith('"category": "'):
+            scored.set()  # whoever asks for the rule has read the rating's scores
+        handler.send_json(200, answer)
+
+    server.fault, server.fault_at = racing, remember
+    server.default.unsafe = 0.9
+    with backend(server, concurrency=8) as guard:
+        found = guard.assess([ask(picture(shade)) for shade in range(8)])
+        later = guard.assess([ask(picture(99))])
+    scores = [one.p_unsafe if isinstance(one, Assessment) else one for one in (*found, *later)]
+    assert scores == [pytest.approx(0.9)] * 9
+
+
+def test_a_bare_rating_is_never_served_from_the_cache(server: ToyServer) -> None:
+    install(server, lambda body: ollama(body, rating="safe", category="none"))
+    cache = MemoryCache()
+    with backend(server) as first:
+        guard = Guard(policy(), backend=first, cache=cache)
+        assert [guard.check(picture()).cached for _ in range(2)] == [False, False]
+    server.reset()
+    server.default.unsafe = 0.9
+    with backend(server) as second:
+        found = Guard(policy(), backend=second, cache=cache).check(picture())
+    assert (found.cached, found.outcome) == (False, Outcome.VIOLATES)
 
 
 def test_a_server_that_refuses_the_form_as_well_is_a_configuration_error(server: ToyServer) -> None:

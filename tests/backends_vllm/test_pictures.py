@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
 import zlib
 from typing import Any
 
@@ -13,10 +14,12 @@ from PIL import Image
 
 from backends_vllm.server import ToyServer
 from backends_vllm.support import backend, policy
+from images.support import chunk
 from policyguard import Guard
 from policyguard.assessment import AssessmentRequest
 from policyguard.backends.registry import resolve_model
 from policyguard.backends.vllm.pictures import Grid, data_uri, grid_for
+from policyguard.errors import ImageError
 from policyguard.images import decode
 
 USUAL = policy().resolve()
@@ -47,8 +50,8 @@ def pixels(data: bytes) -> Image.Image:
 PLAIN = {
     "png": encoded(noise(), "PNG"),
     "jpeg": encoded(noise(), "JPEG", quality=90),
-    "progressive jpeg": encoded(noise(), "JPEG", progressive=True, subsampling=2),
-    "rgb jpeg": encoded(noise(), "JPEG", keep_rgb=True),
+    "jpeg without subsampling": encoded(noise(), "JPEG", subsampling=0),
+    "jpeg of half the colours": encoded(noise(), "JPEG", subsampling=1, optimize=True),
     "jpeg with metadata": encoded(
         noise(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0", comment="home"
     ),
@@ -85,6 +88,9 @@ def _with_gamma() -> bytes:
 
 
 NOT_PLAIN = {
+    "progressive jpeg": encoded(noise(), "JPEG", progressive=True, subsampling=2),
+    "jpeg with restart markers": encoded(noise(), "JPEG", restart_marker_blocks=1),
+    "rgb jpeg": encoded(noise(), "JPEG", keep_rgb=True),
     "with gamma": _with_gamma(),
     "turned by its orientation": _turned(),
     "with a colour profile": _profiled(),
@@ -110,6 +116,88 @@ def test_transparency_shows_two_pictures_and_neither_is_the_file() -> None:
     picture = noise().convert("RGBA")
     picture.putalpha(Image.effect_noise(picture.size, 200))
     assert decode(encoded(picture, "PNG")).plain is None
+
+
+BASE = encoded(noise(), "JPEG", subsampling=0)
+SCAN = BASE.index(b"\xff\xda")
+
+
+def _named(*names: int) -> bytes:
+    """BASE with components under other names."""
+    data, frame = bytearray(BASE), BASE.index(b"\xff\xc0")
+    for number, name in enumerate(names):
+        data[frame + 10 + 3 * number] = data[SCAN + 5 + 2 * number] = name
+    return bytes(data)
+
+
+def _with(segment: str, at: int = 2) -> bytes:
+    return BASE[:at] + bytes.fromhex(segment) + BASE[at:]
+
+
+def _past_restart() -> bytes:
+    """A restart marker with a number from the past: libjpeg skips what follows it, others decode it."""
+    data = encoded(noise(), "JPEG", subsampling=0, restart_marker_blocks=1)
+    return data.replace(b"\xff\xd0", b"\xff\xd7\x00\xff\xd0", 1)
+
+
+def _first_huffman_table() -> tuple[int, int]:
+    start = BASE.index(b"\xff\xc4")
+    return start, start + 2 + int.from_bytes(BASE[start + 2 : start + 4])
+
+
+def _in_turn() -> bytes:
+    """One scan per component, as in a file that then paints a second picture over the first."""
+    single = encoded(noise().convert("L"), "JPEG")
+    at = single.index(b"\xff\xda")
+    scans = [bytes([*single[at : at + 5], name, 0, *single[at + 7 : -2]]) for name in (1, 2, 3) * 2]
+    frame = BASE.index(b"\xff\xc0")
+    one_table = bytearray(BASE[: frame + 19])
+    one_table[frame + 12 : frame + 19 : 3] = bytes(3)
+    first, last = single.index(b"\xff\xc4"), at
+    return bytes(one_table) + single[first:last] + b"".join(scans) + b"\xff\xd9"
+
+
+AMBIGUOUS = {
+    "a restart marker from the past": _past_restart(),
+    "a restart marker without an interval": BASE[:-9] + b"\xff\xd0" + BASE[-9:],
+    "components in scans of their own, twice": _in_turn(),
+    "another height after the scan": BASE[:-2] + bytes.fromhex("ffdc00040008") + b"\xff\xd9",
+    "a fill byte in the data": BASE[:-2] + b"\xff" + BASE[-2:],
+    "components named RGB beside JFIF": _named(*b"RGB"),
+    "components named 0, 1, 2": _named(0, 1, 2),
+    "no transform by Adobe, YCbCr by JFIF": _with("ffee000e41646f62650064000000000000"),
+    "a table defined twice": BASE.replace(
+        BASE[slice(*_first_huffman_table())], BASE[slice(*_first_huffman_table())] * 2, 1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_a_jpeg_that_decoders_read_differently_goes_out_as_the_judged_pixels(name: str) -> None:
+    assert AMBIGUOUS[name] != BASE
+    kind, body, request = sent(AMBIGUOUS[name])
+    assert kind == "image/png"
+    assert pixels(body).tobytes() == request.frame.tobytes()
+
+
+def test_a_picture_without_a_table_that_decoders_would_have_to_make_up_is_not_sent_on() -> None:
+    start, end = _first_huffman_table()
+    try:
+        image = decode(BASE[:start] + BASE[end:])
+    except ImageError:
+        return
+    assert image.plain is None
+
+
+def test_an_interlaced_png_goes_out_as_the_judged_pixels() -> None:
+    rows = zlib.compress(b"\0\1\2\3")
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 1)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
+    image = decode(data)
+    assert image.frames[0].getpixel((0, 0)) == (1, 2, 3)
+    assert image.plain is None
 
 
 def test_what_follows_a_picture_in_its_file_does_not_travel() -> None:

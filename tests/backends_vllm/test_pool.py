@@ -209,3 +209,34 @@ def test_a_server_behind_an_open_breaker_is_not_picked() -> None:
             assert not two.has_other([well])
     with pytest.raises(CallError, match="gpu0:8000, gpu1:8000 all keep failing"):
         two.pick()
+
+
+def test_no_header_keeps_a_server_out_of_the_pool_for_more_than_a_minute(
+    servers: list[ToyServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("policyguard.backends.vllm.pool.time.monotonic", lambda: clock[0])
+    server = Server(None, Breaker())  # type: ignore[arg-type]
+    server.leave_alone(1e9)
+    clock[0] += 59.0
+    assert server.quiet
+    clock[0] += 2.0
+    assert not server.quiet
+
+
+def test_a_server_that_answers_again_is_left_alone_no_longer(servers: list[ToyServer]) -> None:
+    answers = iter([False])  # busy once, then well
+
+    def busy_once(handler: Any, answer: Any) -> None:
+        if next(answers, True):
+            handler.send_json(200, answer)
+        else:
+            handler.send_bytes(429, b"{}", **{"Retry-After": "3000"})
+
+    servers[0].fault = busy_once
+    with backend_on(urls(servers[:1]), retries=Retries.without_waits(attempts=1)) as guard:
+        first, second = guard.assess(requests(1)), guard.assess(requests(1))
+        (server,) = guard._reader._client._pool.servers
+        assert isinstance(first[0], Failure)
+        assert isinstance(second[0], Assessment)
+        assert not server.quiet

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from backends_vllm.other_servers import verdict, whole
 from backends_vllm.server import RATINGS, VOCABULARY, ToyServer
 from backends_vllm.support import ask, backend, pico, picture, policy
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import Backend
+from policyguard.backends.vllm.answers import Listing, read_listing
+from policyguard.backends.vllm.faults import CallError
 from policyguard.errors import ConfigurationError
 from policyguard.verdict import Outcome, decide
 
@@ -52,6 +57,50 @@ def test_every_way_of_asking_gives_the_models_probabilities(server: ToyServer, w
     assert found.category == "arms"
     assert found.category_mass == pytest.approx(0.9 * 0.95)
     assert (found.scoring, found.reading, found.notes) == ("joint", Reading.FAST, ())
+
+
+def listing(**probabilities: float) -> Listing:
+    top = [{"token": token, "logprob": math.log(p)} for token, p in probabilities.items()]
+    content = [{**top[0], "top_logprobs": top}]
+    return read_listing({"choices": [{"finish_reason": "length", "logprobs": {"content": content}}]})
+
+
+def test_all_tokens_that_only_one_label_begins_with_count_as_it() -> None:
+    found = listing(safe=0.3, un=0.25, unsafe=0.2, sa=0.1, s=0.05, u=0.04, uns=0.01, other=0.05)
+    assert found.of_texts(("safe", "unsafe")) == pytest.approx({"safe": 0.45, "unsafe": 0.5})
+
+
+def test_a_token_that_several_labels_begin_with_is_an_error_unless_it_is_a_trace() -> None:
+    labels = ("safe", "unsafe", "undecided")
+    trace = listing(safe=0.9, unsafe=0.09, un=0.0005)
+    assert trace.of_texts(labels) == pytest.approx({"safe": 0.9, "unsafe": 0.09})
+    with pytest.raises(CallError, match="do not tell labels apart"):
+        listing(safe=0.5, un=0.4).of_texts(labels)
+
+
+@pytest.mark.parametrize("top", [None, [], [{"token": "safe", "logprob": 0.0}]])
+def test_a_token_that_is_listed_alone_and_as_certain_makes_no_score(
+    server: ToyServer, top: list[dict[str, object]] | None
+) -> None:
+    """Some servers write 0.0 beside every generated token without having looked."""
+
+    def unlooked(handler: Any, answer: Any) -> None:
+        body = server.bodies()[-1]
+        if "response_format" in body:
+            handler.send_json(200, whole(verdict(body)))
+            return
+        entry = {"token": "safe", "logprob": 0.0} | ({} if top is None else {"top_logprobs": top})
+        content = {
+            "logprobs": {"content": [entry]},
+            "finish_reason": "length",
+            "message": {"content": "safe"},
+        }
+        handler.send_json(200, {"choices": [content]})
+
+    server.features -= {"tokenize"}
+    server.fault = unlooked
+    found = assess(server, picture())
+    assert (found.rating, found.p_unsafe, found.label_mass) == (Rating.UNSAFE, None, None)
 
 
 def test_the_request_is_one_token_at_the_rating_with_the_labels_ids(server: ToyServer) -> None:

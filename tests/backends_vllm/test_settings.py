@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from backends_vllm.faults import TRANSPORT
 from backends_vllm.server import ToyServer
-from backends_vllm.support import ask, backend, pico, picture, policy
+from backends_vllm.support import ask, backend, backend_on, pico, picture, policy
 from policyguard.assessment import Assessment, Failure
 from policyguard.backends.vllm.endpoint import Endpoint
 from policyguard.dialects import SafeguardDialect
@@ -64,6 +67,7 @@ def test_a_base_url_gives_base_root_and_host(
             "http://[::1/v1",
         ),
         *("http://gpu:no/v1", "http://gpu:99999/v1", "http://gpu/v1?key=x", "http://gpu/v1#x"),
+        *("http://gpu\udcff/v1", "http://gpu/\udcff", "http://a..b/v1", f"http://{'a' * 64}/v1"),
         *("http://user:pass-word@gpu/v1", "http://user@gpu/v1", "http://gpu/v1\r\nX: y"),
     ],
 )
@@ -81,7 +85,17 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [{"model": ""}, {"timeout": 0}, {"timeout": float("nan")}, {"concurrency": 0}]
+    "options",
+    [
+        *({"model": name} for name in ("", "m\udcff", 5)),
+        *({"timeout": seconds} for seconds in (0, float("nan"), True, "5")),
+        *({"deadline": seconds} for seconds in (0, True, "5")),
+        *({"concurrency": number} for number in (0, True, 1.5, "2")),
+        *({"max_pixels": number} for number in (0, True, 1.5)),
+        *({"cache_salt": salt} for salt in ("", "\ud800", 5)),
+        {"api_key": 5},
+    ],
+    ids=repr,
 )
 def test_settings_that_cannot_work_are_refused(server: ToyServer, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
@@ -140,6 +154,55 @@ def test_no_redirect_is_followed(server: ToyServer) -> None:
     with backend(server) as guard, pytest.raises(ConfigurationError, match="redirects"):
         guard.assess([ask(picture())])
     assert not server.bodies("/v1/elsewhere")
+
+
+@pytest.mark.parametrize("url", ["http://xn--zz--/v1", "http://\u00fc_x/v1"])
+def test_a_host_that_no_lookup_takes_is_refused_when_the_backend_is_built(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url"):
+        backend_on([url])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks4://user:pass-word@proxy"),
+        ("HTTPS_PROXY", "foo://user:pass-word@proxy"),
+        ("http_proxy", "http://user:pass-word@proxy:port"),
+        ("SSL_CERT_FILE", "/no/such/pass-word.pem"),
+        ("SSL_CERT_FILE", __file__),
+    ],
+)
+def test_a_setting_of_the_environment_that_cannot_work_is_named_and_not_shown(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        backend_on(["https://gpu.example/v1"])
+    assert "pass-word" not in str(caught.value)
+
+
+def test_a_proxy_that_lets_nobody_through_is_a_configuration_error(
+    server: ToyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(b"HTTP/1.1 407 Authenticate\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=refuse, daemon=True).start()
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        for scheme in ("http", "https"):
+            with (
+                backend_on([f"{scheme}://gpu.example/v1"]) as guard,
+                pytest.raises(ConfigurationError, match="407"),
+            ):
+                guard.assess([ask(picture())])
 
 
 def test_proxies_from_the_environment_do_not_see_calls_to_this_machine(

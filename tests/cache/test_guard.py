@@ -15,8 +15,9 @@ import pytest
 from PIL import Image as Pictures
 from PIL import ImageFile
 
+from backends_vllm.server import ToyServer
 from cache.support import assessment, picture, policy
-from policyguard import Guard, Outcome
+from policyguard import Guard, Outcome, Verdict
 from policyguard.assessment import AssessmentRequest, Failure, FailureKind, ModelIdentity, Rating
 from policyguard.cache import CachedBackend, CacheInfo, MemoryCache, VerdictCache
 from policyguard.errors import BackendError, ConfigurationError
@@ -263,3 +264,21 @@ def test_memory_serves_entries_for_their_time() -> None:
     for wrong in ({"ttl": 0.0}, {"ttl": float("nan")}, {"max_entries": 0}):
         with pytest.raises(ConfigurationError):
             MemoryCache(**wrong)  # type: ignore[arg-type]
+
+
+def test_scores_are_kept_apart_by_api_key_which_is_shown_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    with ToyServer() as server:
+
+        def answered(key: str | None, unsafe: float) -> Verdict:
+            server.default.unsafe = unsafe
+            with Guard(policy(), base_url=server.url, model=server.model, api_key=key, cache=path) as guard:
+                return guard.check(picture())
+
+        found = [answered("sk-lenient", 0.1), answered("sk-strict", 0.9), answered(None, 0.8)]
+        again = answered("sk-lenient", 0.5)
+    assert [True, False, False] == [verdict.allowed for verdict in found]
+    assert not any(verdict.cached for verdict in found)
+    assert (again.cached, again.score) == (True, found[0].score)
+    assert found[0].evidence.model == found[1].evidence.model
+    assert b"lenient" not in path.read_bytes()

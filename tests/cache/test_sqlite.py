@@ -151,16 +151,12 @@ def test_clear_empties_the_file_and_gives_its_room_back(path: Path) -> None:
     assert path.stat().st_size < 50_000
 
 
-def overwrite(path: Path) -> None:
-    path.write_bytes(b"not a database at all, but long enough to be looked at" * 100)
-
-
 def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2 + 7)
 
 
 def head(path: Path) -> None:
-    os.truncate(path, 50)
+    os.truncate(path, 100)
 
 
 def zeros(path: Path) -> None:
@@ -187,7 +183,7 @@ def trigger(path: Path) -> None:
     connection.close()
 
 
-DAMAGE = [overwrite, truncate, head, zeros, other_layout, other_version, trigger]
+DAMAGE = [truncate, head, zeros, other_layout, other_version, trigger]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -204,6 +200,64 @@ def test_a_damaged_file_is_set_aside_and_begun_anew_with_one_warning(
     assert (path.parent / "verdicts.sqlite.corrupt-1").exists()
     assert 1 == sum("set aside" in record.message for record in caplog.records)
     assert 0 == inspect(path, thorough=True).damaged
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("content", [picture(), b"# Read me\n", b"SQLite format 3\0" + b"x" * 60, b"x"])
+def test_a_file_that_is_no_cache_is_a_mistake_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="no verdict cache"):
+            Guard(policy(), backend=FakeBackend(), cache=path)
+        with pytest.raises(ConfigurationError, match="no verdict cache"):
+            inspect(path, thorough=True)
+    assert {"photo.png": content} == files(tmp_path)
+
+
+def test_a_database_with_a_table_of_the_same_name_is_another_program_s(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE verdicts (jury TEXT)")
+    connection.close()
+    before = files(tmp_path)
+    with pytest.raises(ConfigurationError, match="another program"):
+        SqliteCache(path)
+    assert before == files(tmp_path)
+
+
+def test_a_file_that_takes_the_cache_s_place_is_left_alone_and_the_check_goes_on(
+    path: Path, caplog: Logs
+) -> None:
+    backend = FakeBackend(0.1)
+    guard = Guard(policy(), backend=backend, cache=path)
+    guard.check(picture())
+    for side in path.parent.iterdir():
+        side.unlink()
+    path.write_bytes(b"a report of somebody else\n" * 100)
+    assert Outcome.COMPLIES is guard.check(picture(1)).outcome
+    assert {path.name: b"a report of somebody else\n" * 100} == files(path.parent)
+    assert "no verdict cache" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+@pytest.mark.parametrize("mode", [0o666, 0o660, 0o602])
+def test_a_file_that_others_may_write_is_refused(path: Path, mode: int) -> None:
+    filled(path, 1).chmod(mode)
+    with pytest.raises(ConfigurationError, match="forge"):
+        SqliteCache(path)
+    path.chmod(0o644)
+    assert SqliteCache(path).get(key(0)) is not None
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_another_user_is_refused(path: Path) -> None:
+    os.chown(filled(path, 1), 12345, -1)
+    with pytest.raises(ConfigurationError, match="another user"):
+        SqliteCache(path)
 
 
 @pytest.mark.parametrize("seed", range(20))

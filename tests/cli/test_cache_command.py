@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -86,16 +87,33 @@ def test_verify_counts_damaged_entries_and_changes_nothing(path: Path, capsys: C
     assert (5, 1) == (found["entries"], found["damaged"])
 
 
-@pytest.mark.parametrize("data", [b"no database" * 1000, b""])
-def test_a_damaged_file_is_told_by_verify_and_replaced_by_clear(
-    data: bytes, path: Path, capsys: Captured
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_a_damaged_file_is_told_by_verify_and_replaced_by_no_command(
+    size: int, path: Path, capsys: Captured
 ) -> None:
-    path.write_bytes(data)
+    os.truncate(path, size)
+    data = path.read_bytes()
     assert ExitCode.BLOCKED == main(["cache", "verify", str(path)])
     assert "fault:" in capsys.readouterr().out
+    assert ExitCode.USAGE == main(["cache", "clear", str(path)])
+    assert "delete the file" in capsys.readouterr().err
     assert data == path.read_bytes()
-    assert ExitCode.OK == main(["cache", "clear", str(path)])
-    assert ExitCode.OK == main(["cache", "verify", str(path)])
+    assert not list(path.parent.glob("*corrupt*"))
+
+
+@pytest.mark.parametrize("action", ["info", "clear", "verify"])
+def test_a_file_that_is_no_cache_is_left_alone(action: str, tmp_path: Path, capsys: Captured) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Read me\n")
+    assert ExitCode.USAGE == main(["cache", action, str(readme)])
+    assert "no verdict cache" in capsys.readouterr().err
+    assert "# Read me\n" == readme.read_text()
+    assert [readme] == list(tmp_path.iterdir())
+
+
+def test_the_file_may_be_named_as_check_names_it(path: Path) -> None:
+    for action in ("info", "verify", "clear"):
+        assert ExitCode.OK == main(["cache", action, "--cache", str(path)])
 
 
 def test_check_remembers_scores_in_the_file_that_it_is_given(tmp_path: Path, capsys: Captured) -> None:

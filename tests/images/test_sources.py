@@ -17,7 +17,7 @@ from PIL import Image as pil  # noqa: N813 (the module)
 
 from images.support import encode, plain, psnr, reference
 from policyguard.errors import ConfigurationError, ImageError
-from policyguard.images import Limits, decode, describe, is_settled
+from policyguard.images import Limits, decode, describe, draw, is_settled
 
 LIMIT = 20 * 1024 * 1024
 
@@ -326,6 +326,37 @@ class Bytes(bytes):
 
 
 def test_only_what_cannot_change_is_settled() -> None:
-    assert all(map(is_settled, ("a.png", b"bytes", Path("a.png"))))
+    assert all(map(is_settled, ("data:image/png;base64,AA==", b"bytes", draw("a.png"))))
     changing = [bytearray(), memoryview(b""), io.BytesIO(), reference(), np.zeros((2, 2)), None]
-    assert not any(map(is_settled, [*changing, Text("a.png"), Bytes(b"bytes")]))
+    assert not any(map(is_settled, [*changing, "a.png", Path("a.png"), Text("a.png"), Bytes(b"bytes")]))
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_drawn_file_is_judged_as_it_was_and_keeps_its_name(tmp_path: Path, kind: Any) -> None:
+    path = tmp_path / "frame.png"
+    path.write_bytes(encode(pil.new("RGB", (4, 4), "red"), "PNG"))
+    drawn = draw(kind(path))
+    path.write_bytes(encode(pil.new("RGB", (4, 4), "blue"), "PNG"))
+    image = decode(drawn)
+    assert (str(path), (255, 0, 0)) == (image.source, image.frames[0].getpixel((0, 0)))
+    assert draw(drawn) is drawn
+
+
+def test_what_cannot_be_drawn_is_said_when_it_is_decoded_as_without_drawing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    (tmp_path / "large").write_bytes(bytes(Limits().max_bytes + 1))
+    (tmp_path / "empty").touch()
+    names = ["pipe", "large", "empty", "none", "", "a\0b"]
+    sources: list[object] = [tmp_path, "https://host/a.png", "", *(str(tmp_path / name) for name in names)]
+    for source in sources:
+        with pytest.raises(ImageError) as direct:
+            decode(source)
+        drawn = draw(source)
+        with pytest.raises(ImageError) as later:
+            decode(drawn)
+        assert str(direct.value) == str(later.value)
+
+
+def test_drawing_leaves_alone_what_is_no_path() -> None:
+    for source in (b"bytes", bytearray(b"x"), "data:image/png;base64,AA==", Text("a.png"), None, object()):
+        assert draw(source) is source

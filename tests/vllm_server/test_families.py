@@ -70,17 +70,19 @@ def test_without_scores_the_rating_is_read_from_the_form(server: RealServer) -> 
     """What the package does with servers that give no log-probabilities, asked of one that does."""
     from policyguard.backends.vllm.messages import chat_messages
     from policyguard.backends.vllm.pictures import data_uri, grid_for
-    from policyguard.backends.vllm.schema import brief, read_object, response_format
+    from policyguard.backends.vllm.schema import read_rated, response_format, verdict_form
 
     under = policy().resolve()
     prompt = SafeguardDialect().render(under)
-    assert prompt.schema is not None
-    wanted = brief(prompt.schema)
     messages = chat_messages(prompt, data_uri(ask(noise(112), under), grid_for("safeguard", server.name)))
-    fields = {"messages": messages, "max_tokens": 60, "response_format": response_format(wanted)}
+    fields = {
+        "messages": messages,
+        "max_tokens": 60,
+        "response_format": response_format(verdict_form(prompt, words=False)),
+    }
     status, answer = server.post("/v1/chat/completions", {"model": server.name, "temperature": 0, **fields})
     assert status == 200, answer
-    assert read_object(answer["choices"][0]["message"]["content"], prompt, wanted).rating in Rating
+    assert read_rated(answer["choices"][0]["message"]["content"], prompt, words=False).rating in Rating
 
 
 def test_the_log_of_the_server_holds_no_picture(server: RealServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from policyguard.arguments import texts
 from policyguard.backends.base import Backend
 from policyguard.errors import ConfigurationError
 
@@ -34,12 +35,12 @@ def build_backend(
     from policyguard.backends.registry import require_dialect, resolve_served
     from policyguard.dialects import get_dialect
 
-    if base_url:
-        urls = base_url.split(",") if isinstance(base_url, str) else list(base_url)
+    if base_url is not None:
+        urls = texts("base_url", base_url.split(",") if isinstance(base_url, str) else base_url)
         if model is None:
             raise ConfigurationError(
                 f"which model on {', '.join(urls)}?",
-                hint="give model=... or set POLICYGUARD_MODEL to its served name",
+                hint="name it as the server does, with model= (--model) or POLICYGUARD_MODEL",
             )
         from policyguard.backends.vllm import VLLMBackend
 

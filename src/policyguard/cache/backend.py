@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Reading
 from policyguard.cache.flights import End, Flights
-from policyguard.cache.keys import assessment_key
+from policyguard.cache.keys import assessment_key, scope_of
 from policyguard.cache.pictures import facts_key, facts_of, pending_image, read_settled
 from policyguard.cache.work import Work
 from policyguard.errors import ConfigurationError, UsageError
@@ -78,8 +78,9 @@ class CachedBackend:
 
         Raises ImageError and UsageError, as that does.
         """
-        from policyguard.images import decode, describe
+        from policyguard.images import decode, describe, draw
 
+        source = draw(source)  # what is looked up and what is judged are the same bytes
         data = read_settled(source)
         if data is not None:
             try:
@@ -104,7 +105,7 @@ class CachedBackend:
         model = self.model
         for reading in Reading:
             request = AssessmentRequest(image.frames[0], policy, reading, frame_key(image, 0))
-            key = assessment_key(model, request)
+            key = assessment_key(model, request, scope=scope_of(self.inner))
             if key is not None and self.cache.get(key) is not None:
                 return True
         return False

@@ -3,7 +3,8 @@
 Backends leave unread what cannot matter under the policy they are asked about. VLLMBackend reads no rule
 scores below ``decisive_score`` and puts zeros, or nothing, in their place; a server that lists few tokens
 hides low scores (``blind_below``); a broken explanation is passed over where the scores violate. Under
-another threshold each of these may matter.
+another threshold each of these may matter. A bare rating, from a server that gives no scores, is never kept:
+it would outlive the day on which the server gives them.
 """
 
 from __future__ import annotations
@@ -30,13 +31,12 @@ def holds_enough(assessment: Assessment, policy: ResolvedPolicy, reading: Readin
     if assessment.reading is not reading or fault(policy, assessment) is not None:
         return False
     score = assessment.p_unsafe
+    if score is None:
+        return False
     if assessment.rating is Rating.UNDECIDED:
-        # Without a score it may be thresholds that made it so; with one, the model said it.
-        return score is not None
+        return True  # without a score it may be thresholds that made it so; with one, the model said it
     if assessment.blind_below > 0.0 and policy.decisive_score <= assessment.blind_below:
         return False
-    if score is None:
-        return True  # the server gives no scores: the rating is all there is, and decides alone
     if reading == "explain" and assessment.rationale is None and score >= policy.threshold:
         return False  # perhaps words that could not be read; under a higher threshold that is a failure
     if _rules_are_read(assessment):

@@ -1,7 +1,10 @@
 """The SQLite file itself: opened, checked, made, and set aside when it is damaged.
 
 The file is never opened but through SQLite: closing any other handle on it would drop the locks that this
-process holds.
+process holds. The exception is a file found damaged, which nothing can rely on: is it ours to set aside?
+
+Covered: a file that is not marked as a cache is never written, renamed or deleted. A cache that others than
+its owner may write is not used.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
-__all__ = ["DamagedError", "ForeignError", "connect", "is_damage", "read_only", "set_aside"]
+__all__ = ["DamagedError", "ForeignError", "connect", "is_damage", "read_only", "require_mark", "set_aside"]
 
 _APPLICATION = 0x50474331
 """Marks the file as ours."""
@@ -21,6 +25,9 @@ _SCHEMA = {
     "created REAL NOT NULL, used REAL NOT NULL)",
     "verdicts_used": "CREATE INDEX verdicts_used ON verdicts (used)",
 }
+_MAGIC = b"SQLite format 3\0"
+_MARK_AT = 68
+"""Where a database keeps its application id."""
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
 _SHORT_READ = 522
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -31,7 +38,7 @@ class DamagedError(Exception):
 
 
 class ForeignError(Exception):
-    """A sound database that is somebody else's."""
+    """A file that is no cache, or one that others could write."""
 
 
 def connect(path: Path, busy_timeout: float) -> tuple[sqlite3.Connection, int]:
@@ -42,7 +49,10 @@ def connect(path: Path, busy_timeout: float) -> tuple[sqlite3.Connection, int]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
-    inode = path.stat().st_ino
+    status = path.stat()
+    _require_own(status)
+    if status.st_size == 1:  # which SQLite takes for empty
+        raise ForeignError("is no verdict cache")
     connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -55,7 +65,7 @@ def connect(path: Path, busy_timeout: float) -> tuple[sqlite3.Connection, int]:
     except BaseException:
         connection.close()
         raise
-    return connection, inode
+    return connection, status.st_ino
 
 
 def read_only(path: Path) -> sqlite3.Connection:
@@ -79,8 +89,20 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, DamagedError)
 
 
+def require_mark(path: Path) -> None:
+    """Raises ForeignError unless the head of ``path`` says that it is a cache, and OSError."""
+    with path.open("rb") as file:
+        head = file.read(_MARK_AT + 4)
+    if not head.startswith(_MAGIC) or head[_MARK_AT:] != _APPLICATION.to_bytes(4, "big"):
+        raise ForeignError("is no verdict cache")
+
+
 def set_aside(path: Path) -> Path:
-    """Rename the file and what SQLite keeps beside it to the next free ``NAME.corrupt-N``. Raises OSError."""
+    """Rename the file and what SQLite keeps beside it to the next free ``NAME.corrupt-N``.
+
+    Raises OSError, and ForeignError if it is not marked as ours.
+    """
+    require_mark(path)
     number = 1
     while (kept := path.with_name(f"{path.name}.corrupt-{number}")).exists():
         number += 1
@@ -103,9 +125,19 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
         return False
     if (application, version, schema) == (_APPLICATION, _VERSION, _SCHEMA):
         return True
-    if application != _APPLICATION and "verdicts" not in schema:
+    if application != _APPLICATION:
         raise ForeignError("is a database of another program")
     raise DamagedError("its layout is not that of this version")
+
+
+def _require_own(status: os.stat_result) -> None:
+    """Raises ForeignError where others could forge entries: another owner than us or root, a loose mode."""
+    if os.name != "posix":
+        return
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ForeignError("belongs to another user, who could forge verdicts")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ForeignError("may be written by others than its owner, who could forge verdicts (chmod 600)")
 
 
 def _make(connection: sqlite3.Connection) -> None:

@@ -1,7 +1,8 @@
 """Under which key an assessment is stored.
 
 Two requests share a key only if a model would be asked the same: the same pixels, the same words of the
-policy, the same dialect, weights and settings, the same reading. Thresholds and actions are no part of it.
+policy, the same dialect, weights and settings, the same reading, for the same customer of a server.
+Thresholds and actions are no part of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import fields
 
 from policyguard.assessment import AssessmentRequest, ModelIdentity
 
-__all__ = ["FORMAT", "assessment_key", "digest"]
+__all__ = ["FORMAT", "assessment_key", "digest", "scope_of"]
 
 FORMAT = "policyguard verdict cache 1"
 
@@ -26,8 +27,15 @@ def digest(*parts: str) -> str:
     return hashed.hexdigest()
 
 
-def assessment_key(model: ModelIdentity, request: AssessmentRequest) -> str | None:
+def scope_of(backend: object) -> str:
+    """A backend may answer one asker otherwise than another; if so, its ``cache_scope`` tells them apart."""
+    return str(getattr(backend, "cache_scope", ""))
+
+
+def assessment_key(model: ModelIdentity, request: AssessmentRequest, *, scope: str = "") -> str | None:
     """The key for ``request`` to ``model``; ``None`` where it is not known which pixels these are.
+
+    ``scope`` is what else tells askers apart and is shown nowhere, such as a digest of their API key.
 
     The policy's fingerprint is derived anew from its rules whenever they change, so that the stricter rules
     of a second round have a key of their own.
@@ -36,7 +44,7 @@ def assessment_key(model: ModelIdentity, request: AssessmentRequest) -> str | No
         return None
     from policyguard import __version__
 
-    parts = [FORMAT, __version__, request.frame_key, request.policy.fingerprint, request.reading.value]
+    parts = [FORMAT, __version__, request.frame_key, request.policy.fingerprint, request.reading.value, scope]
     for field in fields(ModelIdentity):
         value = getattr(model, field.name)
         parts += [field.name, "none" if value is None else f"={value}"]

@@ -25,7 +25,7 @@ def open_cache(cache: str | os.PathLike[str] | VerdictCache) -> VerdictCache:
     if cache == "memory":
         return MemoryCache()
     if not isinstance(cache, str | os.PathLike):
-        raise ConfigurationError(f"a {type(cache).__name__} is no verdict cache", hint=_HINT)
+        raise ConfigurationError(f"cache is of type {type(cache).__name__}, which names no cache", hint=_HINT)
     if not (path := os.fspath(cache)) or path.startswith(":") or "://" in path:
         raise ConfigurationError(f"{path!r} is not the path of a verdict cache", hint=_HINT)
     return SqliteCache(path)

@@ -1,9 +1,10 @@
 """A verdict cache in one SQLite file, shared by many processes.
 
 Covered: a fault of the file, the disk or the rights to them costs the cache, never the check: it is logged
-once, and the check asks the model. Every row has a checksum; one that does not fit is deleted. A file that is
-damaged is set aside under another name and a new one begun. The file is readable for its owner alone, holds
-hashes, scores and, of explain readings, the model's words, and no picture.
+once, and the check asks the model. Every row has a checksum; one that does not fit is deleted. A damaged
+cache is set aside under another name and a new one begun. A file that is no cache, or that others may write,
+is left alone. The file is readable for its owner alone, holds hashes, scores and, of explain readings, the
+model's words, and no picture.
 Not covered: whoever can write the file can forge verdicts, as checksums are no signatures. Network file
 systems, where SQLite's locks do not hold.
 """
@@ -50,8 +51,8 @@ class SqliteCache(VerdictCache):
         ttl: seconds for which an entry is served; ``None``: for good.
         busy_timeout: seconds to wait for other processes that write.
 
-    Raises ConfigurationError if ``path`` is a folder or another program's database. A file that is open here
-    must not be used after a fork: the child goes on without it.
+    Raises ConfigurationError if ``path`` is a folder, a file that is no cache, or one that others may write.
+    A file that is open here must not be used after a fork: the child goes on without it.
     """
 
     def __init__(
@@ -205,6 +206,7 @@ class SqliteCache(VerdictCache):
             except FileNotFoundError:
                 pass
             self._drop()
+        self._inode = 0
         self._connection, self._inode = connect(self.path, self._busy_timeout)
         return self._connection
 
@@ -226,7 +228,7 @@ class SqliteCache(VerdictCache):
                 _log.debug("closing the verdict cache: %s", error)
 
     def _begin_anew(self, error: Exception) -> None:
-        """Set the file aside, unless another process has done so already."""
+        """Set the file aside, unless another process has done so already. Raises ForeignError."""
         try:
             inode = self.path.stat().st_ino
             if self._inode and inode != self._inode:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.cache.codec import decode
-from policyguard.cache.file import DamagedError, ForeignError, read_only
+from policyguard.cache.file import DamagedError, ForeignError, is_damage, read_only, require_mark
 from policyguard.cache.pictures import checked_facts
 from policyguard.cache.sqlite import checksum
 from policyguard.errors import ConfigurationError
@@ -39,7 +39,7 @@ class Contents:
 def inspect(path: Path, *, thorough: bool) -> Contents:
     """What is in the cache file ``path``; ``thorough``: with every page and entry read and checked.
 
-    Raises ConfigurationError if there is none, or if it is another program's.
+    Raises ConfigurationError if there is none, or if the file is something else.
     """
     if not path.is_file():
         raise ConfigurationError(
@@ -51,8 +51,10 @@ def inspect(path: Path, *, thorough: bool) -> Contents:
     try:
         connection = read_only(path)
     except ForeignError as error:
-        raise ConfigurationError(f"{path} is no verdict cache: it {error}") from None
+        raise ConfigurationError(f"the file {path} {error}") from None
     except (sqlite3.Error, DamagedError) as error:
+        if path.stat().st_size and is_damage(error):
+            _require_cache(path)
         return Contents(str(path), size, fault=str(error))
     try:
         count, oldest, newest = connection.execute(
@@ -64,6 +66,13 @@ def inspect(path: Path, *, thorough: bool) -> Contents:
         return Contents(str(path), size, fault=str(error))
     finally:
         connection.close()
+
+
+def _require_cache(path: Path) -> None:
+    try:
+        require_mark(path)
+    except (ForeignError, OSError) as error:
+        raise ConfigurationError(f"the file {path} {error}") from None
 
 
 def _check(connection: sqlite3.Connection) -> tuple[int, str | None]:

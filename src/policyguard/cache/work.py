@@ -11,7 +11,7 @@ from policyguard.assessment import Assessment, AssessmentRequest, Failure, Failu
 from policyguard.cache.codec import LARGEST, decode, encode
 from policyguard.cache.enough import holds_enough
 from policyguard.cache.flights import End, Flight, FlightKey, Flights
-from policyguard.cache.keys import assessment_key
+from policyguard.cache.keys import assessment_key, scope_of
 from policyguard.cache.pictures import PendingFrame
 from policyguard.errors import ImageError, UsageError
 
@@ -41,7 +41,10 @@ class Work:
         self._inner, self._cache, self._flights, self._requests = inner, cache, flights, requests
         self._identity = self._identify()
         identity = self._identity
-        self._keys = [None if identity is None else assessment_key(identity, one) for one in requests]
+        scope = scope_of(inner)
+        self._keys = [
+            None if identity is None else assessment_key(identity, one, scope=scope) for one in requests
+        ]
         self._alone = {index for index, key in enumerate(self._keys) if key is None}
         self._found: dict[int, Result] = {}
         self._led: dict[int, Flight] = {}

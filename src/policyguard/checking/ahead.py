@@ -1,4 +1,4 @@
-"""Decoding ahead of the model, bounded in images by the caller and in decoded pixels here."""
+"""Decoding ahead of the model, bounded in images by the caller and in memory here."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from policyguard.assessment import Failure
+from policyguard.images import Drawn
 from policyguard.judging import Opened
 
 __all__ = ["READ_AHEAD_PIXELS", "Ahead"]
 
 READ_AHEAD_PIXELS = 128_000_000
-"""Decoded pixels that may wait for the model (three bytes each) before decoding pauses."""
+"""Pixels that may wait for the model (three bytes each) before decoding pauses; files read count as well."""
 
 
 class Ahead:
@@ -48,7 +49,8 @@ class Ahead:
         """Open ``source`` in a thread, as soon as there is room for its pixels."""
         opened: Future[Opened] = Future()
         with self._lock:
-            self._held.setdefault(group, 0)
+            read = len(source.data) // 3 if type(source) is Drawn else 0
+            self._held[group] = self._held.get(group, 0) + read
             self._queue.append((opened, source, group))
         self._go_on()
         return opened

@@ -67,6 +67,7 @@ class _Run:
         self._size = max(1, checker.backend.preferred_batch)
         self._room = asyncio.Semaphore(2 * workers)
         self._slots = asyncio.Semaphore(workers)
+        self._eased = asyncio.Event()
         self._ahead = Ahead(checker.open, workers=workers)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
@@ -106,7 +107,7 @@ class _Run:
 
     async def _feed(self) -> Exception | None:
         """Draw all images, each group as soon as there is room for it; what ended the source early."""
-        from policyguard.images import is_settled
+        from policyguard.images import draw, is_settled
 
         number = 0
         group: list[Future[Opened]] = []
@@ -114,14 +115,19 @@ class _Run:
         await self._room.acquire()
         try:
             async with aclosing(_each(self._images)) as images:
-                async for image in images:
+                async for source in images:
+                    # Its owner may change it, or the file it names, once the next one is asked for.
+                    image = source if is_settled(source) else await asyncio.to_thread(draw, source)
                     group.append(self._ahead.submit(image, number))
-                    if not is_settled(image):  # its owner may change it once the next one is asked for
+                    if not is_settled(image):
                         await asyncio.gather(asyncio.wrap_future(group[-1]), return_exceptions=True)
                     if len(group) == self._size:
                         self._start(self._judge(number, group))
                         number, group = number + 1, []
                         await self._room.acquire()
+                        while self._ahead.full:  # of groups that are being judged
+                            self._eased.clear()
+                            await self._eased.wait()
         except Exception as error:
             failed = error
         if group:
@@ -136,12 +142,17 @@ class _Run:
                 return number, await self._checker.ajudge(opened, self._reading)
         finally:
             self._ahead.release(number)
+            self._eased.set()
 
 
 async def _each(images: Iterable[object] | AsyncIterable[object]) -> AsyncGenerator[object, None]:
     if isinstance(images, AsyncIterable):
-        async for image in images:
-            yield image
+        try:
+            async for image in images:
+                yield image
+        finally:
+            if isinstance(images, AsyncGenerator):
+                await images.aclose()  # nobody else will, once this run is left
         return
     for image in images:
         yield image

@@ -32,32 +32,38 @@ PATH = Annotated[
         show_default=False,
     ),
 ]
+SAME = Annotated[str | None, typer.Option("--cache", hidden=True)]
+"""As ``policyguard check`` calls it."""
 STYLE = Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")]
 
 
 @app.command("info")
 @command
-def info(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
+def info(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
     """Show how much the cache holds, and since when."""
     from policyguard.cache.upkeep import inspect
 
-    found = inspect(_path(path), thorough=False)
+    found = inspect(_path(path or cache_file), thorough=False)
     _print(found, style, ("path", "bytes", "entries", "oldest", "newest", "fault"))
     return ExitCode.OK if found.fault is None else ExitCode.BLOCKED
 
 
 @app.command("clear")
 @command
-def clear(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
+def clear(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
     """Delete all entries. Processes that use the file go on using it.
 
-    A damaged file is set aside under another name, and an empty one begun.
+    A damaged file is left as it is: a guard that is given it sets it aside and begins anew.
     """
     from policyguard.cache import SqliteCache
     from policyguard.cache.upkeep import inspect
 
-    where = _path(path)
+    where = _path(path or cache_file)
     before = inspect(where, thorough=False)
+    if before.fault is not None:
+        raise ConfigurationError(
+            f"{where} holds no entries that could be read: {before.fault}", hint="delete the file"
+        )
     cache = SqliteCache(where, busy_timeout=10.0)
     removed = cache.clear()
     cache.close()
@@ -75,7 +81,7 @@ def clear(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
 
 @app.command("verify")
 @command
-def verify(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
+def verify(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
     """Read the whole cache and check the file, every entry and its checksum. Changes nothing.
 
     Exit code: 0 all is sound; 1 something is damaged (a guard that uses the cache passes over it); 2 there is
@@ -83,7 +89,7 @@ def verify(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
     """
     from policyguard.cache.upkeep import inspect
 
-    found = inspect(_path(path), thorough=True)
+    found = inspect(_path(path or cache_file), thorough=True)
     _print(found, style, ("path", "bytes", "entries", "damaged", "fault"))
     return ExitCode.BLOCKED if found.damaged or found.fault is not None else ExitCode.OK
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from policyguard.cli.errors import command
 from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL, TextOrJson
+from policyguard.cli.progress import waiting
 from policyguard.cli.text import one_line
 
 if TYPE_CHECKING:
@@ -47,14 +49,15 @@ def doctor(
     from policyguard.policy import load_policy
 
     address, key = server_address(base_url)
-    found = examine(
-        address,
-        model=model or os.environ.get("POLICYGUARD_MODEL") or None,
-        policy=load_policy(policy).resolve() if policy else None,
-        dialect=get_dialect(dialect) if dialect else None,
-        api_key=key,
-        timeout=timeout,
-    )
+    with waiting("looking at the server", sys.stderr):
+        found = examine(
+            address,
+            model=model or os.environ.get("POLICYGUARD_MODEL") or None,
+            policy=load_policy(policy).resolve() if policy else None,
+            dialect=get_dialect(dialect) if dialect else None,
+            api_key=key,
+            timeout=timeout,
+        )
     print(json.dumps(found.to_dict(), indent=2) if style is TextOrJson.JSON else _text(found))
     return ExitCode.OK if found.healthy else ExitCode.USAGE
 

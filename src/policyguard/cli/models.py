@@ -12,6 +12,7 @@ from policyguard.cli.doctor import server_address
 from policyguard.cli.errors import command, warn
 from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import TextOrJson
+from policyguard.cli.progress import waiting
 
 __all__ = ["models"]
 
@@ -56,20 +57,21 @@ def _served(base_url: str, model: str | None, style: TextOrJson) -> ExitCode:
     from policyguard.cli.table import print_table
 
     address, key = server_address(base_url)
-    found = capabilities(address, model=model, api_key=key)
+    with waiting("looking at the server", sys.stderr):
+        found = capabilities(address, model=model, api_key=key)
     if style is TextOrJson.JSON:
         print(json.dumps(found.to_dict(), indent=2))
         return ExitCode.OK
     rows = [[entry.id, "-" if entry.context is None else str(entry.context)] for entry in found.served]
     print_table(("served as", "context"), rows, sys.stdout)
-    if found.model is None or found.logprobs is None:
+    if found.model is None or found.tokenize is None:  # nothing was tried
         sys.stdout.flush()
         warn("name one of them with --model to see what the server can do with it")
         return ExitCode.OK
     can = {None: "not told", True: "yes", False: "no"}
     abilities = [
         ("version", found.version or "not told"),
-        ("log-probabilities", found.logprobs),
+        ("log-probabilities", found.logprobs or "not told"),
         ("tokenize", can[found.tokenize]),
         ("continues a begun answer", can[found.continues]),
         ("structured_outputs", can[found.constrains]),

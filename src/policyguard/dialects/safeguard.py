@@ -4,6 +4,10 @@ Policy first and picture after it, so that all images under one policy share the
 rating first, so that the fast reading needs no decoding. The answer is one JSON object
 (``rating``, ``category``, ``rationale``); the bare word that SafeGuard-VL-RL answers on its benchmark
 (github adorableChowhound/SafeGuard-VL, eval/safeeditbench.py) is read too.
+
+A safe answer may name a rule: the one that describes the picture best, as LlavaGuard's answers do. It is
+reported and decides nothing. Where the rating is all that decides (servers without scores), it is asked for
+in a form in which safe names none, and refused otherwise.
 """
 
 from __future__ import annotations

@@ -2,6 +2,16 @@
 
 from policyguard.images.decode import decode
 from policyguard.images.image import DECODE_VERSION, MAX_FRAMES, Image, Limits
-from policyguard.images.sources import describe, is_settled
+from policyguard.images.sources import Drawn, describe, draw, is_settled
 
-__all__ = ["DECODE_VERSION", "MAX_FRAMES", "Image", "Limits", "decode", "describe", "is_settled"]
+__all__ = [
+    "DECODE_VERSION",
+    "MAX_FRAMES",
+    "Drawn",
+    "Image",
+    "Limits",
+    "decode",
+    "describe",
+    "draw",
+    "is_settled",
+]

@@ -44,7 +44,8 @@ class Image:
     frames of the file; ``partial`` says that only some of them are here. ``sha256`` is of the original bytes,
     or, for pixels that came without bytes, of the pictures themselves. ``size`` is (width, height) as
     displayed. ``format`` is PNG, JPEG, WEBP, GIF or ``None``. ``notes`` are remarks for the evidence.
-    ``plain`` is a JPEG or PNG file that decodes to the only picture, without metadata, for sending on.
+    ``plain`` is a JPEG or PNG file that decodes to the only picture, in other decoders too, without metadata,
+    for sending on.
     """
 
     frames: tuple[PILImage, ...]

@@ -1,8 +1,11 @@
 """JPEG: finds where the picture ends, and hands Pillow only the segments that make pixels.
 
 Covered: colour profiles in pieces and in any order, orientation, files that hold more pictures after the
-first (phones store gain maps and depth so; a viewer shows the first), scan bombs.
-Not covered: damage inside the compressed data that the decoder smooths over; viewers show it likewise.
+first (phones store gain maps and depth so; a viewer shows the first), scan bombs; files that other decoders
+would show otherwise are not sent on as they are (restart markers out of order, scans that paint over
+others, components under other names).
+Not covered: damage inside the compressed data (data that ends early, coefficients out of range) that each
+decoder smooths over in its own way.
 """
 
 from __future__ import annotations
@@ -23,18 +26,22 @@ __all__ = ["parse"]
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _RESTARTS = range(0xD0, 0xD8)
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
+_SOF0, _SOF1, _DHT, _DQT = 0xC0, 0xC1, 0xC4, 0xDB
+_TABLES = frozenset({_DHT, 0xCC, _DQT, 0xDD})
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 #: The next marker within compressed data: stuffed zeros and restart markers belong to the data.
 _SCAN_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
+_NOT_DATA = re.compile(rb"\xff[^\0]")
+#: Luma at full size, and chroma at full size, half the width, or half of both.
+_SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
 #: Real progressive files have about ten; each costs a pass over the picture however few bytes it holds.
 _MAX_SCANS = 100
 
 
 def parse(data: bytes) -> Container:
     """Read the segments of a JPEG file; no pixel is decoded."""
-    kept, size, components = [b"\xff\xd8"], (0, 0), 0
+    kept, size = [b"\xff\xd8"], (0, 0)
     exif: bytes | None = None
     profile: dict[int, bytes] = {}
     pieces = 0
@@ -45,7 +52,7 @@ def parse(data: bytes) -> Container:
             if size != (0, 0):
                 raise Refusal("is a damaged JPEG: it declares its size twice")
             height, width = struct.unpack_from(">HH", body, 1)
-            size, components = (width, height), body[5]
+            size = (width, height)
             kept.append(data[start:end])
         elif code in _TABLES or code == _APP14 or (code == _APP0 and body.startswith(b"JFIF")):
             kept.append(data[start:end])
@@ -74,7 +81,7 @@ def parse(data: bytes) -> Container:
         yield picture
 
     icc = b"".join(profile[piece] for piece in sorted(profile)) if complete else None
-    plain = encoded if components == 3 else None
+    plain = encoded if _is_plain(encoded) else None
     return Container("JPEG", size, frames, exif=exif, icc=icc, notes=notes, plain=plain)
 
 
@@ -112,3 +119,45 @@ def _end_of_scans(data: bytes, position: int) -> int:
         if code not in (_TEM, _SOI) and position + 2 <= len(data):
             position += struct.unpack_from(">H", data, position)[0]
     raise Refusal("is cut short: the picture has no end")
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a file made of nothing but its picture's segments leaves decoders nothing to differ about.
+
+    That is: baseline or extended, one scan of three components named 1, 2, 3 without restarts or anything
+    else in it, in YCbCr whichever rule a decoder tells that by, and every table defined, once, in 8 bits.
+    """
+    frame = b""
+    tables: list[tuple[int, int]] = []
+    for code, start, end in _segments(data):
+        body = data[start + 4 : end]
+        if code in (_SOF0, _SOF1):
+            frame = body
+        elif code == _DQT:
+            tables += [(_DQT, table) for table in body[::65]]
+        elif code == _DHT:
+            tables += [(_DHT, table) for table in _huffman(body)]
+        elif code == _SOS:
+            break
+        elif code != _APP0 and not (code == _APP14 and body.startswith(b"Adobe") and body[11:12] == b"\1"):
+            return False
+    wanted = {(_DQT, table) for table in frame[8::3]}
+    wanted |= {(_DHT, table) for pair in body[2:7:2] for table in (pair >> 4, 0x10 | pair & 15)}
+    return (
+        (len(frame), frame[:1], frame[5:6]) == (15, b"\x08", b"\x03")
+        and frame[6::3] == b"\1\2\3"
+        and frame[7::3] in _SAMPLINGS
+        and (len(body), body[:1], body[1:7:2], body[7:]) == (10, b"\x03", b"\1\2\3", b"\0\x3f\0")
+        and len(tables) == len(set(tables))
+        and wanted <= set(tables)
+        and (marker := _NOT_DATA.search(data, end)) is not None
+        and marker.end() == len(data)
+    )
+
+
+def _huffman(body: bytes) -> Iterator[int]:
+    """Class and number of each table in a DHT segment."""
+    position = 0
+    while position < len(body):
+        yield body[position]
+        position += 17 + sum(body[position + 1 : position + 17])

@@ -82,8 +82,9 @@ def parse(data: bytes) -> Container:
 
     count = len(still) + len(chunks.frames)
     exif = chunks.once.get(b"eXIf")
-    true_colour = header[8:10] == bytes([8, _RGB]) and b"tRNS" not in chunks.once
-    plain = _file(chunks.once, still[0]) if true_colour and count == len(still) == 1 else None
+    # 8 bits, RGB, the only compression and filter there are, not interlaced: what every decoder reads alike.
+    simple = header[8:] == bytes([8, _RGB, 0, 0, 0]) and b"tRNS" not in chunks.once
+    plain = _file(chunks.once, still[0]) if simple and count == len(still) == 1 else None
     return Container("PNG", size, frames, count, exif, icc, gamma, notes, plain)
 
 

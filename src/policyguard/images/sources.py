@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .container import check_size
 from .image import Limits
 from .refusal import Refusal
 
-__all__ = ["describe", "is_settled", "load"]
+__all__ = ["Drawn", "describe", "draw", "is_settled", "load"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _LONGEST_NAME = 200
@@ -31,9 +32,18 @@ _MEDIA_TYPE_MAX = 1024
 _BASE64_MARK = re.compile(r"[^#]*; *base64", re.IGNORECASE | re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")  # padding may be absent, but not half there
 _WHITESPACE = str.maketrans("", "", "\t\n\f\r ")  # what browsers skip within base64
-_SETTLED = (str, bytes, type(Path()))
+_PATHS = (str, type(Path()))
 _EMPTY = "is empty (0 bytes)"
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The file ``path`` as it was when it was read: its bytes, or what ``load`` is to raise."""
+
+    path: str
+    data: bytes = field(default=b"", repr=False)
+    fault: Exception | None = None
 
 
 def describe(source: object) -> str:
@@ -48,16 +58,34 @@ def describe(source: object) -> str:
 
 
 def is_settled(source: object) -> bool:
-    """Whether ``source`` cannot change before it is read: ``str``, ``bytes`` or ``Path``, and no subclass.
+    """Whether ``source`` cannot change before it is read: ``bytes``, a data URI, ``Drawn``; no subclass.
 
-    Never raises: it asks for the type only, and nothing of the object.
+    Never raises: it asks an object of another type for nothing.
     """
-    return any(type(source) is kind for kind in _SETTLED)
+    if type(source) is str:
+        return _is_data_uri(source)
+    return type(source) is bytes or type(source) is Drawn
+
+
+def draw(source: object) -> object:
+    """``source``, or, for a ``str`` or ``Path`` that names a file, what is in that file now. Never raises.
+
+    Who gave the path may write another picture under it as soon as the next one is asked for.
+    """
+    if is_settled(source) or not any(type(source) is kind for kind in _PATHS):
+        return source
+    path = str(source)
+    try:
+        return Drawn(path, _file(path, Limits(), address=isinstance(source, str)))
+    except Exception as error:  # told when it is opened
+        return Drawn(path, fault=error)
 
 
 def _describe(source: object) -> str:
     if isinstance(source, PILImage):
         return "<PIL image>"
+    if isinstance(source, Drawn):
+        return _printable(source.path)
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
     if isinstance(source, str | os.PathLike):
@@ -85,6 +113,10 @@ def load(source: object, limits: Limits) -> bytes | PILImage:
     if isinstance(source, bytes | bytearray | memoryview):
         _check_bytes(memoryview(source).nbytes, limits)
         data = bytes(source)
+    elif isinstance(source, Drawn):
+        if source.fault is not None:
+            raise source.fault
+        data = source.data
     elif isinstance(source, str | os.PathLike):
         text = os.fsdecode(source)
         if isinstance(source, str) and _is_data_uri(text):

@@ -11,7 +11,7 @@ from typing import Any
 from policyguard.assessment import FailureKind
 from policyguard.backends.vllm.faults import CallError
 
-__all__ = ["Listing", "NoLogprobsError", "read_listing", "read_text", "read_tokens"]
+__all__ = ["Listing", "NoLogprobsError", "read_beginning", "read_listing", "read_text", "read_tokens"]
 
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 _DECLINED = "the guard model declined to answer"
@@ -28,11 +28,14 @@ class Listing:
     """The tokens for which the server gives a probability, at one position.
 
     ``by_id`` is None where it names them by text. ``ceiling`` is the most that any other token can have.
+    ``alone``: there is only the token that was generated, listed by itself or as if it had been certain. Some
+    servers write that without having looked; no score can be made of it.
     """
 
     by_text: Mapping[str, float]
     by_id: Mapping[int, float] | None
     ceiling: float
+    alone: bool
 
     def of_ids(self, ids: Mapping[str, int]) -> dict[str, float] | None:
         """Label -> probability of its token, for the labels listed; None where tokens have no ids."""
@@ -41,13 +44,24 @@ class Listing:
         return {label: self.by_id[token] for label, token in ids.items() if token in self.by_id}
 
     def of_texts(self, labels: Sequence[str]) -> dict[str, float]:
-        """Label -> probability of the longest listed token that only this label begins with."""
-        found: dict[str, tuple[int, float]] = {}
+        """Label -> probability of all listed tokens that only this label begins with.
+
+        Each of them excludes the others, so they add up. Raises CallError where a token that several labels
+        begin with has more than a trace of probability: it could be any of theirs.
+        """
+        found: dict[str, float] = {}
+        shared = 0.0
         for token, probability in self.by_text.items():
             begun = [label for label in labels if token and label.startswith(token)]
-            if len(begun) == 1 and len(token) > found.get(begun[0], (0, 0.0))[0]:
-                found[begun[0]] = (len(token), probability)
-        return {label: probability for label, (_, probability) in found.items()}
+            if len(begun) == 1:
+                found[begun[0]] = found.get(begun[0], 0.0) + probability
+            elif begun:
+                shared += probability
+        if shared > _TOLERANCE:
+            raise CallError(
+                f"the server's tokens do not tell labels apart, for {shared:.3f} of the probability"
+            )
+        return found
 
 
 def read_listing(data: Mapping[str, Any]) -> Listing:
@@ -80,21 +94,26 @@ def read_listing(data: Mapping[str, Any]) -> Listing:
     by_id = {int(match[1]): by_text[match[0]] for match in named} if named else None
     # Servers list the likeliest tokens, so no other one exceeds the least likely of these.
     ceiling = min([max(0.0, 1.0 - total), *(probability for _, probability in top)])
-    return Listing(by_text, by_id, ceiling)
+    return Listing(by_text, by_id, ceiling, alone=not top or (len(by_text) == 1 and sampled[1] == 1.0))
 
 
 def read_text(data: Mapping[str, Any]) -> str:
     """The text of an answer that the model ended itself."""
+    text, whole = read_beginning(data)
+    if not whole:
+        raise CallError("the model's explanation was cut off")
+    return text
+
+
+def read_beginning(data: Mapping[str, Any]) -> tuple[str, bool]:
+    """The text of an answer, and whether the model ended it itself."""
     choice = _choice(data)
     finish, message = choice.get("finish_reason"), _field(choice, "message", dict)
     if finish == "content_filter" or message.get("refusal"):
         raise CallError(_DECLINED, kind=FailureKind.REFUSED)
-    if finish == "length":
-        raise CallError("the model's explanation was cut off")
-    if finish != "stop":
+    if finish not in ("stop", "length"):
         raise CallError(f"the server ended the answer with {finish!r}")
-    text: str = _field(message, "content", str)
-    return text
+    return _field(message, "content", str), finish == "stop"
 
 
 def read_tokens(data: Mapping[str, Any]) -> tuple[list[int], int | None]:

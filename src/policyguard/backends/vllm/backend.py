@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from policyguard.arguments import count, seconds, text, texts
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, ModelIdentity
 from policyguard.backends.vllm.client import Client
 from policyguard.backends.vllm.endpoint import Endpoint
@@ -67,30 +68,16 @@ class VLLMBackend:
         cache_salt: str | None = None,
         max_pixels: int | None = None,
     ) -> None:
-        if not model:
-            raise ConfigurationError("the name of the model on the server is empty")
-        total = 3.0 * timeout if deadline is None else deadline
-        for name, seconds in (("timeout", timeout), ("deadline", total)):
-            if not (math.isfinite(seconds) and seconds > 0.0):
-                raise ConfigurationError(f"{name} must be a number of seconds above 0, not {seconds!r}")
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
-        if max_pixels is not None and max_pixels < 1:
-            raise ConfigurationError(
-                f"max_pixels={max_pixels} leaves nothing to see", hint="such as 1024 * 1024"
-            )
-        if cache_salt == "":
-            raise ConfigurationError("cache_salt is empty: give None for none")
+        self._name = text("model", model)
+        self._timeout = seconds("timeout", timeout)
+        self._total = 3.0 * self._timeout if deadline is None else seconds("deadline", deadline)
+        self._cache_salt = None if cache_salt is None else text("cache_salt", cache_salt)
+        self._max_pixels = None if max_pixels is None else count("max_pixels", max_pixels)
         self.preferred_batch = 1
-        self.preferred_workers = concurrency
+        self.preferred_workers = count("concurrency", concurrency)
         self._endpoints = _endpoints(base_url, api_key)
-        self._name = model
         self._dialect = dialect
-        self._timeout = timeout
-        self._total = total
         self._retries = retries or Retries()
-        self._cache_salt = cache_salt
-        self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._closed = False
         self._open()
@@ -113,6 +100,12 @@ class VLLMBackend:
             world=self._dialect.world,
             settings=" ".join(self._told_apart_by()),
         )
+
+    @property
+    def cache_scope(self) -> str:
+        """A digest of the API key: behind one name, a server may answer one customer by another model."""
+        key = self._endpoints[0].api_key
+        return "" if key is None else hashlib.sha256(f"policyguard api key {key}".encode()).hexdigest()
 
     def _told_apart_by(self) -> Iterator[str]:
         """What else answers depend on: the whole addresses, as one host may serve several, and the scale."""
@@ -206,10 +199,7 @@ class VLLMBackend:
 
 
 def _endpoints(base_url: str | Sequence[str], api_key: str | None) -> tuple[Endpoint, ...]:
-    urls = [base_url] if isinstance(base_url, str) else list(base_url)
-    if not urls:
-        raise ConfigurationError("base_url is an empty list")
-    found = tuple(Endpoint.parse(url, api_key) for url in urls)
+    found = tuple(Endpoint.parse(url, api_key) for url in texts("base_url", base_url))
     for number, endpoint in enumerate(found):
         if endpoint in found[:number]:
             raise ConfigurationError(f"base_url names {endpoint.base} twice")

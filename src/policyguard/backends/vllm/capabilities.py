@@ -13,7 +13,7 @@ from policyguard.backends.vllm.client import Client
 from policyguard.backends.vllm.endpoint import Endpoint
 from policyguard.backends.vllm.faults import CallError, refusal
 from policyguard.backends.vllm.retry import Retries
-from policyguard.errors import BackendError, UnavailableError
+from policyguard.errors import BackendError, ConfigurationError, UnavailableError
 
 __all__ = [
     "Capabilities",
@@ -38,7 +38,7 @@ class Capabilities:
 
     Attributes:
         version: of vLLM; None for other servers.
-        served: all models on the server.
+        served: all models on the server; empty where it has no list of them.
         tokenize: whether it tells token ids.
         continues: whether it goes on from an assistant's turn that was begun.
         logprobs: of tokens asked for by id, of the likeliest ones, or of none.
@@ -100,14 +100,21 @@ def connect(endpoint: Endpoint, *, timeout: float) -> Client:
 
 
 async def examine_server(client: Client, endpoint: Endpoint, model: str | None) -> Capabilities:
-    """See ``capabilities``. Raises ConfigurationError, and CallError if the models cannot be asked for."""
+    """See ``capabilities``. Raises ConfigurationError, and CallError if the server cannot be asked."""
     served = await _list_served(client, model or "")
-    version = await _version(client)
+    if model is None and not served:
+        raise ConfigurationError(
+            f"there is no list of models at {endpoint.base}",
+            hint="base_url usually ends in /v1; where it is right, name the model with --model",
+        )
     if model is None:
         model = served[0].id if len(served) == 1 else None
+    version = await _version(client)
     if model is None or (served and model not in {entry.id for entry in served}):
         return Capabilities(endpoint.host, model, version, served)
     chat = Chat(client, model)
+    if not served:
+        await probes.find_api(chat)
     ids = await _quietly(probes.label_ids(chat))
     return Capabilities(
         endpoint.host,

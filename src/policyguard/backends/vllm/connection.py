@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -28,6 +29,8 @@ MAX_BODY = 8 * 2**20
 """Bytes of an answer that are read at most. A real one has a few thousand."""
 
 _CONNECT_SECONDS = 10.0
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _BUSY = (408, 425, 429)
 _GATEWAY = (502, 503, 504)
 
@@ -63,16 +66,23 @@ class Connection:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "policyguard"}
         if endpoint.api_key is not None:
             headers["Authorization"] = f"Bearer {endpoint.api_key}"
-        self._http = httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=False,
-            # Some networks reach a server through a proxy from the environment; no machine reaches itself so.
-            trust_env=not endpoint.loopback,
-            # Reading all certificates takes 40 ms, and plain HTTP within a machine meets none.
-            verify=endpoint.base.startswith("https:") or not endpoint.loopback,
-        )
+        try:
+            httpx.URL(endpoint.base).host  # noqa: B018 (decodes it, as every call will)
+        except (httpx.InvalidURL, ValueError):
+            raise ConfigurationError("the host of base_url is not a name that can be looked up") from None
+        try:
+            self._http = httpx.AsyncClient(
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                follow_redirects=False,
+                # A proxy from the environment may lead to a server; no machine reaches itself through one.
+                trust_env=not endpoint.loopback,
+                # Reading all certificates takes 40 ms, and plain HTTP within a machine meets none.
+                verify=endpoint.base.startswith("https:") or not endpoint.loopback,
+            )
+        except Exception as error:
+            raise _unusable_environment(error) from None
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -80,8 +90,8 @@ class Connection:
     async def call(self, method: Method, path: str, content: bytes | None, *, within: float) -> Reply:
         """Send ``content``, which is JSON, and wait for ``within`` seconds at most.
 
-        Raises CallError unless there is a whole answer below 500 to look at, and ConfigurationError for a
-        certificate that is not to be trusted.
+        Raises CallError unless there is a whole answer below 500 (or 511) to look at, and ConfigurationError
+        for a certificate that is not to be trusted and a proxy that lets nobody through.
         """
         headers = {"Content-Type": "application/json"} if content is not None else {}
         url = self.endpoint.url(path)
@@ -93,8 +103,8 @@ class Connection:
         status = response.status_code
         if status == 200:
             return Reply(status, self._object(body), self.endpoint)
-        message, parameter = _complaint(body)
-        if status in _BUSY or status >= 500:
+        message, parameter = map(self.endpoint.cut, _complaint(body))
+        if status in _BUSY or (status >= 500 and status != 511):
             said = self.endpoint.quote(message)
             raise CallError(
                 f"{self.endpoint.host} cannot answer now (HTTP {status})" + (f": {said}" if said else ""),
@@ -117,8 +127,9 @@ class Connection:
         except (TimeoutError, httpx.TimeoutException) as error:
             # Who gives a server next to no time learns nothing about it.
             long_enough = time.monotonic() - began >= self._timeout / 2
+            late = f"did not answer within {within:.3g} s" if within > 0.0 else "was not asked, as time is up"
             raise CallError(
-                f"{host} did not answer within {within:.3g} s",
+                f"{host} {late}",
                 retryable=True,
                 again=True,
                 timed_out=True,
@@ -130,6 +141,11 @@ class Connection:
                 raise ConfigurationError(
                     f"the certificate of {host} is not to be trusted ({words})",
                     hint="mend it, or name its authority's certificate in SSL_CERT_FILE",
+                ) from None
+            if isinstance(error, httpx.ProxyError) and str(error).startswith("407"):
+                raise ConfigurationError(
+                    f"the proxy before {host} wants to know who asks (HTTP 407)",
+                    hint="put user and password into HTTPS_PROXY, or name the host in NO_PROXY",
                 ) from None
             said = f"{type(error).__name__}: {words}" if words else type(error).__name__
             raise CallError(
@@ -171,6 +187,24 @@ def _is_about_the_certificate(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _unusable_environment(error: Exception) -> ConfigurationError:
+    """What httpx makes of the environment's proxies and certificates. No value is shown: it may be secret."""
+    about = _CERTIFICATES if isinstance(error, OSError) else _PROXIES
+    named = [name for upper in about for name in (upper, upper.lower()) if os.environ.get(name)]
+    blamed = " or ".join(named or about)
+    if isinstance(error, ImportError):  # of socksio
+        return ConfigurationError(
+            f"{blamed} names a SOCKS proxy, which httpx cannot speak to as it is installed",
+            hint="pip install 'httpx[socks]', or name a proxy that speaks HTTP",
+        )
+    return ConfigurationError(
+        f"{blamed} cannot be used ({type(error).__name__})",
+        hint="mend the variable, unset it, or name the host in NO_PROXY"
+        if about is _PROXIES
+        else "name a file of PEM certificates, or unset it",
+    )
 
 
 class _NotANumberError(ValueError):

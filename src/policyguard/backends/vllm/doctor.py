@@ -22,7 +22,7 @@ from policyguard.backends.vllm.examination import Examination, Level, Speed
 from policyguard.backends.vllm.faults import CallError
 from policyguard.backends.vllm.messages import chat_messages, continuing, render
 from policyguard.backends.vllm.pictures import data_uri, grid_for
-from policyguard.backends.vllm.probes import cached_tokens
+from policyguard.backends.vllm.probes import cached_tokens, picture_tokens
 from policyguard.backends.vllm.reader import Reader
 from policyguard.errors import ConfigurationError, UsageError
 
@@ -35,6 +35,9 @@ __all__ = ["examine"]
 
 _SHORT = 256
 """Tokens of a policy below which a prefix cache need not show: it keeps whole blocks of up to 128."""
+_PICTURE = 16
+"""Tokens that a picture takes at least. Models make 36 (pico) to some hundreds of one; a word in its place
+takes a few."""
 
 
 def examine(
@@ -82,6 +85,7 @@ class _Doctor:
         self._abilities(server)
         dialect = dialect or _usual_dialect(server.model)
         request = _noise(policy or _usual_policy(dialect), dialect)
+        await self._picture(server.model, data_uri(request, grid_for(dialect.name, server.model)))
         reading = await self._reading(server.model, dialect, request)
         if reading is not None and reading.p_unsafe is not None:
             await self._speed(server.model, dialect, request.policy)
@@ -90,10 +94,12 @@ class _Doctor:
         try:
             server = await examine_server(self.client, self.endpoint, self.found.model)
         except CallError as error:
-            fix = "start the server, and look whether host and port are right and reachable from here"
+            fix = "look whether host and port are right and reachable from here, or start the server"
             self.found.add("reachable", Level.PROBLEM, error.failure.reason, fix)
         except ConfigurationError as error:
-            check = "key" if "HTTP 401" in error.message or "HTTP 403" in error.message else "address"
+            message = error.message
+            check = "key" if "HTTP 401" in message or "HTTP 403" in message else "address"
+            check = "model" if "does not serve the model" in message else check
             self.found.add(check, Level.PROBLEM, error.message, error.hint or "")
         else:
             what = f"vLLM {server.version}" if server.version else "a server that tells no version"
@@ -104,16 +110,16 @@ class _Doctor:
     def _model(self, server: Capabilities) -> bool:
         names = [entry.id for entry in server.served]
         self.found.model = wanted = server.model
-        if wanted is None and not names:
-            says = f"there is no list of models at {self.endpoint.base}"
-            fix = "base_url usually ends in /v1; else name the model with --model"
-            self.found.add("address", Level.PROBLEM, says, fix)
-            return False
+        if wanted is not None and not names:
+            says = f"the server has no list of its models; it answers to the name '{wanted}'"
+            fix = "where it runs several models, look whether any other name is answered too"
+            self.found.add("model", Level.NOTE, says, fix)
+            return True
         if wanted is None:
             says = f"the server runs {len(names)} models: {', '.join(names)}"
             self.found.add("model", Level.PROBLEM, says, "name one with --model")
             return False
-        if names and wanted not in names:
+        if wanted not in names:
             near = difflib.get_close_matches(wanted.lower(), [name.lower() for name in names], 1, 0.4)
             meant = next((name for name in names if near and name.lower() == near[0]), None)
             fix = f"did you mean {meant!r}? " if meant else ""
@@ -142,7 +148,7 @@ class _Doctor:
                 fix,
             )
         else:
-            fix = "serve the model with vLLM; --max-logprobs must not be 0"
+            fix = "start vLLM with --max-logprobs 20" if server.version else "serve the model with vLLM"
             says = (
                 "none, so verdicts have no score, and policies with thresholds of their own cannot be decided"
             )
@@ -165,6 +171,25 @@ class _Doctor:
         elif server.constrains or server.response_format:
             way = "structured_outputs" if server.constrains else "response_format"
             add("structured output", Level.OK, f"answers are held to their form ({way})")
+
+    async def _picture(self, model: str, picture: str) -> None:
+        """Whether the model is shown the picture at all: it makes the prompt longer then."""
+        try:
+            tokens = await picture_tokens(Chat(self.client, model), picture)
+        except CallError:
+            tokens = None
+        if tokens is None:
+            says = (
+                "the server does not tell how long prompts are, so whether it looks at pictures is not known"
+            )
+            fix = "check a few pictures whose answers you know"
+            self.found.add("picture", Level.NOTE, says, fix)
+        elif tokens < _PICTURE:
+            says = f"a picture makes the prompt {tokens} tokens longer: the model is not shown it"
+            fix = "serve a model that takes pictures, with its own chat template"
+            self.found.add("picture", Level.PROBLEM, says, fix)
+        else:
+            self.found.add("picture", Level.OK, f"the model is shown it, in {tokens} tokens")
 
     async def _reading(self, model: str, dialect: Dialect, request: AssessmentRequest) -> Assessment | None:
         """One whole reading, as a guard makes it."""

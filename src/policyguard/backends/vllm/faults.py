@@ -67,11 +67,20 @@ _PICTURE = re.compile(
     r"|(identify|load|decod|open|process).{0,30}image|aspect ratio",
     re.IGNORECASE | re.DOTALL,
 )
+_KEY = re.compile(r"\bapi.?key|access.?token|authenticat|unauthori[sz]ed", re.IGNORECASE)
+_MODEL = re.compile(
+    r"(invalid|unknown|no such|unsupported) model|\bmodel\b.{0,100}"
+    r"(not found|not exist|not available|unavailable|not (being )?served|deprecated|decommissioned|retired)",
+    re.IGNORECASE | re.DOTALL,
+)
 _PARAMETER = re.compile(
     r"logprob|unrecogni[sz]ed|unsupported|not supported|unexpected|unknown (field|parameter|argument)"
     r"|extra.?(forbidden|inputs)|continue_final_message|add_generation_prompt|chat.?template|max_tokens",
     re.IGNORECASE,
 )
+
+
+_WANTS = {402: "to be paid", 407: "a proxy's password", 511: "a login to the network"}
 
 
 def is_too_long(reply: Reply) -> bool:
@@ -84,7 +93,7 @@ def refusal(reply: Reply, model: str) -> Exception:
     endpoint = reply.endpoint
     status, host, words = reply.status, endpoint.host, endpoint.quote(reply.message)
     said = f": {words}" if words else ""
-    if status in (401, 403):
+    if status in (401, 403) or (status in (400, 422) and _KEY.search(reply.message)):
         # The server's words are left out: some repeat the key that they refuse.
         what = "the API key" if endpoint.api_key else "requests without an API key"
         return ConfigurationError(
@@ -95,7 +104,13 @@ def refusal(reply: Reply, model: str) -> Exception:
             f"{host} redirects (HTTP {status}), and redirects are not followed",
             hint="give the address that finally answers as base_url",
         )
-    if status == 404 and "model" in reply.message.lower():
+    if status in (402, 407, 511):
+        return ConfigurationError(f"{host}, or what is before it, wants {_WANTS[status]} (HTTP {status})")
+    if (
+        status == 410
+        or (status == 404 and "model" in reply.message.lower())
+        or (status in (400, 422) and _MODEL.search(reply.message))
+    ):
         return ConfigurationError(
             f"{host} does not serve the model '{model}'{said}",
             hint="model must be the name under which the server runs it (vLLM: --served-model-name)",

@@ -80,6 +80,8 @@ class LabelReader:
             return None
         try:
             listing = read_listing(reply.data)
+            if listing.alone and "top_logprobs" in fields:
+                raise NoLogprobsError
         except NoLogprobsError:
             if self._seen:  # it can, so this is one bad answer
                 raise CallError("the answer holds no log-probabilities", retryable=True) from None
@@ -87,7 +89,7 @@ class LabelReader:
                 f"{reply.endpoint.host} {_MISSING}",
                 hint="serve the model with vLLM; docs/remote.md says what is read from other servers",
             ) from None
-        self._seen = True
+        self._seen |= not listing.alone
         return listing
 
     async def _label_ids(self, said: str, labels: tuple[str, ...]) -> dict[str, int] | None:

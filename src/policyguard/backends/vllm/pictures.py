@@ -1,8 +1,10 @@
 """The picture as it is sent: scaled down to what the model looks at, and as small a file as is exact.
 
 Covered: a file that was judged as it stands (one frame, upright, RGB, no colour profile, no transparency)
-goes out with its own compressed data, without metadata; all else is a PNG of the judged pixels.
-Not covered: a server with another decoder may round a JPEG's pixels by one level.
+and that decoders do not differ about (a baseline JPEG of one scan, a PNG that is not interlaced) goes out
+with its own compressed data, without metadata; all else is a PNG of the judged pixels.
+Not covered: a server with another decoder than ours rounds a JPEG's pixels its own way, smooths colours
+between pixels its own way, and may make something else of damaged compressed data.
 """
 
 from __future__ import annotations

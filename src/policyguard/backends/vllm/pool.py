@@ -14,6 +14,9 @@ from policyguard.backends.vllm.faults import CallError
 
 __all__ = ["Pool", "Server"]
 
+_LONGEST_QUIET = 60.0
+"""Seconds. No header keeps a server out of the pool for longer."""
+
 
 class Server:
     """One server: its connections, its breaker, how many calls are on their way to it, and its last words."""
@@ -34,20 +37,27 @@ class Server:
         """Whether it said by ``Retry-After`` that it wants no calls yet."""
         return time.monotonic() < self._quiet_until
 
+    def leave_alone(self, seconds: float) -> None:
+        """It asked for that."""
+        self._quiet_until = time.monotonic() + min(seconds, _LONGEST_QUIET)
+
     async def call(
         self, ticket: int, method: Method, path: str, content: bytes | None, *, within: float
     ) -> Reply:
         """One call, for which the breaker gave ``ticket``. Raises what ``Connection.call`` raises."""
         ok: bool | None = None
+        quiet_until = self._quiet_until
         self.in_flight += 1
         try:
             reply = await self.connection.call(method, path, content, within=within)
             ok = True
+            if quiet_until == self._quiet_until:  # it asked for nothing since this call began
+                self._quiet_until = 0.0
             return reply
         except CallError as error:
             ok = self._judged(error)
             if error.retry_after is not None:
-                self._quiet_until = time.monotonic() + error.retry_after
+                self.leave_alone(error.retry_after)
             if ok is False:
                 self.words = str(error)
             raise

@@ -5,14 +5,15 @@ Each raises CallError where the server does not answer.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from policyguard.backends.vllm.answers import NoLogprobsError, read_listing, read_text
+from policyguard.backends.vllm.answers import NoLogprobsError, read_beginning, read_listing, read_text
+from policyguard.backends.vllm.faults import refusal
 from policyguard.backends.vllm.messages import continuing
 from policyguard.backends.vllm.schema import response_format
+from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from policyguard.backends.vllm.chat import Chat
@@ -23,9 +24,11 @@ __all__ = [
     "cached_tokens",
     "constrains",
     "continues",
+    "find_api",
     "holds_response_format",
     "label_ids",
     "logprobs",
+    "picture_tokens",
     "prefix_cache",
     "whole_number",
 ]
@@ -41,6 +44,14 @@ _SCHEMA = {
     "required": ["rating"],
     "additionalProperties": False,
 }
+
+
+async def find_api(chat: Chat) -> None:
+    """Raises ConfigurationError where the address, the key or the model's name is wrong."""
+    reply = await chat.complete({"messages": _ASKED, "max_tokens": 1})
+    error = None if reply.status == 200 else refusal(reply, chat.model)
+    if isinstance(error, ConfigurationError) and reply.status not in (400, 422):
+        raise error
 
 
 async def label_ids(chat: Chat) -> list[int] | None:
@@ -79,7 +90,7 @@ async def logprobs(chat: Chat, ids: list[int] | None) -> Logprobs | None:
         listing = read_listing(reply.data)
     except NoLogprobsError:
         return "none"
-    return "likeliest" if len(listing.by_text) > 1 else "none"
+    return "none" if listing.alone else "likeliest"
 
 
 async def constrains(chat: Chat) -> bool:
@@ -89,15 +100,28 @@ async def constrains(chat: Chat) -> bool:
 
 
 async def holds_response_format(chat: Chat) -> bool:
+    """By an answer in the form, or cut off within it: a model that is bad at JSON fills it with blanks."""
     fields = {"messages": _ASKED, "max_tokens": 40, "response_format": response_format(_SCHEMA)}
     reply = await chat.complete(fields)
     if reply.status != 200:
         return False
-    try:
-        found = json.loads(read_text(reply.data))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found.get("rating") in ("safe", "unsafe") and len(found) == 1
+    text, whole = read_beginning(reply.data)
+    said = "".join(text.split())
+    forms = [f'{{"rating":"{label}"}}' for label in ("safe", "unsafe")]
+    return said in forms if whole else said != "" and any(form.startswith(said) for form in forms)
+
+
+async def picture_tokens(chat: Chat, picture: str) -> int | None:
+    """By how many tokens ``picture``, a data URI, lengthens the prompt."""
+    text = {"type": "text", "text": _ASKED[0]["content"]}
+    shown = {"type": "image_url", "image_url": {"url": picture}}
+    without, with_it = [
+        _prompt_tokens(
+            await chat.complete({"messages": [{"role": "user", "content": parts}], "max_tokens": 1})
+        )
+        for parts in ([text], [shown, text])
+    ]
+    return None if without is None or with_it is None else with_it - without
 
 
 async def prefix_cache(chat: Chat) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from policyguard.backends.vllm.faults import CallError
 from policyguard.backends.vllm.labels import LabelReader
 from policyguard.backends.vllm.messages import chat_messages, render
 from policyguard.backends.vllm.pictures import data_uri, grid_for, is_light
-from policyguard.backends.vllm.schema import brief, read_object, response_format, rest_pattern
-from policyguard.backends.vllm.scores import rate, with_rules, without_rules
+from policyguard.backends.vllm.schema import read_rated, response_format, rest_pattern, verdict_form
+from policyguard.backends.vllm.scores import LabelScores, rate, with_rules, without_rules
 from policyguard.errors import AnswerError, UsageError
 
 if TYPE_CHECKING:
@@ -81,18 +81,29 @@ class Reader:
             return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(reason,))
         topic = Topic(policy, prompt, chat_messages(prompt, picture))
         explaining = request.reading is Reading.EXPLAIN
-        if self._rating_only and prompt.schema is not None:
-            return await self._rated(topic, prompt.schema, explaining=explaining)
-        try:
+        scores = await self._scores(topic)
+        if scores is None:
+            rated = await self._rated(topic, explaining=explaining)
+            if self._labels.mode is None:
+                # From here on nothing else is asked of this server, unless an answer under way has scores.
+                self._rating_only = True
+                return rated
+            # Meanwhile another picture's answer has shown that the server gives scores.
             scores = await self._labels.read(topic, prompt.prefill, tuple(prompt.ratings))
-        except NoScoresError:
-            if prompt.schema is None or self._labels.mode is not None:
-                raise
-            rated = await self._rated(topic, prompt.schema, explaining=explaining)
-            # From here on nothing else is asked of this server. One bad answer alone does not decide that.
-            self._rating_only = True
-            return rated
         return await self._scored(topic, rate(prompt, policy, scores), explaining=explaining)
+
+    async def _scores(self, topic: Topic) -> LabelScores | None:
+        """Those of the rating; None from a server that has never given any, and not when asked twice."""
+        prompt = topic.prompt
+        if self._rating_only and self._labels.mode is None and prompt.schema is not None:
+            return None
+        for last in (False, True):
+            try:
+                return await self._labels.read(topic, prompt.prefill, tuple(prompt.ratings))
+            except NoScoresError:
+                if last and (prompt.schema is None or self._labels.mode is not None):
+                    raise
+        return None
 
     def _prepare(self, request: AssessmentRequest) -> tuple[str | None, str]:
         """A reason not to ask about the picture, and the picture as it is sent if there is none."""
@@ -146,12 +157,12 @@ class Reader:
             self._constrains = False
         return await self.chat.go_on(topic, head, fields)
 
-    async def _rated(self, topic: Topic, schema: Mapping[str, Any], *, explaining: bool) -> Assessment:
-        """For servers that give no scores: the rating alone, from an answer held to the dialect's form."""
-        wanted = schema if explaining else brief(schema)
-        fields = {"max_tokens": topic.prompt.max_new_tokens, "response_format": response_format(wanted)}
+    async def _rated(self, topic: Topic, *, explaining: bool) -> Assessment:
+        """For servers that give no scores: the rating alone, from an answer held to a form."""
+        form = verdict_form(topic.prompt, words=explaining)
+        fields = {"max_tokens": topic.prompt.max_new_tokens, "response_format": response_format(form)}
         reply = await self.chat.answer(topic, fields)
-        answer = read_object(read_text(reply.data), topic.prompt, wanted)
+        answer = read_rated(read_text(reply.data), topic.prompt, words=explaining)
         return Assessment(
             answer.rating,
             category=answer.category,

@@ -18,17 +18,21 @@ from policyguard.errors import AnswerError
 if TYPE_CHECKING:
     from policyguard.dialects import Prompt
 
-__all__ = ["brief", "read_object", "response_format", "rest_pattern"]
+__all__ = ["read_rated", "response_format", "rest_pattern", "verdict_form"]
 
 _LONGEST_TEXT = 500
 """Characters of a free text, so that the object is closed before the tokens run out."""
 _TEXT = rf'([^"\\\x00-\x1f]|\\["\\/nt]){{1,{_LONGEST_TEXT}}}'
 
 
-def brief(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """``schema`` with the keys that are chosen from a list, and without free texts."""
-    chosen = {name: kind for name, kind in schema["properties"].items() if "enum" in kind}
-    return {**schema, "properties": chosen, "required": list(chosen)}
+def verdict_form(prompt: Prompt, *, words: bool) -> dict[str, Any]:
+    """A schema of ``{"verdict": ANSWER}``: what the dialect asks for, but safe cannot name a rule.
+
+    Without ``words``, ANSWER has no free texts. It is wrapped because servers want one object at the root,
+    and no choice of two.
+    """
+    forms = [_object(kinds) for kinds in _verdicts(prompt, words=words)]
+    return _object({"verdict": {"anyOf": forms}})
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,10 +59,10 @@ def rest_pattern(schema: Mapping[str, Any], said: str) -> str | None:
     return None if rest else pattern
 
 
-def read_object(text: str, prompt: Prompt, schema: Mapping[str, Any]) -> Answer:
-    """Read an answer that must be exactly one object of ``schema``; AnswerError for anything else.
+def read_rated(text: str, prompt: Prompt, *, words: bool) -> Answer:
+    """Read an answer that must be exactly what ``verdict_form`` says; AnswerError for anything else.
 
-    An unsafe rating stands without a category: whatever else is odd about it, it is a violation.
+    An unsafe rating stands without a rule; a safe one that names a rule contradicts itself, and is refused.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,24 +74,50 @@ def read_object(text: str, prompt: Prompt, schema: Mapping[str, Any]) -> Answer:
         found = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         raise AnswerError("the server did not hold the model to the asked form: no JSON object") from None
-    kinds = schema["properties"]
-    if not isinstance(found, dict) or set(found) != set(kinds):
-        raise AnswerError(f"the model's answer is not an object of {', '.join(kinds)}")
-    rating, category, rationale = None, None, None
-    for name, value in found.items():
-        if not isinstance(value, str):
-            raise AnswerError(f"the model's {name} is not a text")
-        if "enum" not in kinds[name]:
-            rationale = value.strip()
-        elif value not in kinds[name]["enum"]:
-            raise AnswerError(f"the model's {name} is none of those it was given")
-        elif set(kinds[name]["enum"]) == set(prompt.ratings):
-            rating = prompt.ratings[value]
-        else:
-            category = prompt.categories.get(value)
-    if rating is None:
-        raise AnswerError("the model's answer holds no rating")
-    return Answer(rating, category if rating is Rating.UNSAFE else None, rationale)
+    said = found.get("verdict") if isinstance(found, dict) and len(found) == 1 else None
+    kinds = next((kinds for kinds in _verdicts(prompt, words=words) if _fits(said, kinds)), None)
+    if not isinstance(said, dict) or kinds is None:
+        raise AnswerError("the model's answer is not one verdict in the asked form")
+    chosen = [said[name] for name, kind in kinds.items() if "enum" in kind]
+    return Answer(
+        next(prompt.ratings[label] for label in chosen if label in prompt.ratings),
+        next((prompt.categories[label] for label in chosen if label in prompt.categories), None),
+        next((said[name].strip() for name, kind in kinds.items() if "enum" not in kind), None),
+    )
+
+
+def _verdicts(prompt: Prompt, *, words: bool) -> Iterator[dict[str, Any]]:
+    """The keys of a safe answer, and of any other: name -> what it may hold."""
+    assert prompt.schema is not None
+    for safe in (True, False):
+        barred = {label for label, rating in prompt.ratings.items() if (rating is Rating.SAFE) is not safe}
+        barred |= set(prompt.categories) if safe else set()
+        yield {
+            name: kind | {"enum": [label for label in kind["enum"] if label not in barred]}
+            if "enum" in kind
+            else kind
+            for name, kind in prompt.schema["properties"].items()
+            if words or "enum" in kind
+        }
+
+
+def _fits(said: object, kinds: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(said, dict)
+        and set(said) == set(kinds)
+        and all(
+            isinstance(text, str) and text in kinds[name].get("enum", (text,)) for name, text in said.items()
+        )
+    )
+
+
+def _object(kinds: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(kinds),
+        "required": list(kinds),
+        "additionalProperties": False,
+    }
 
 
 def _pieces(schema: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:

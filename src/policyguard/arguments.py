@@ -1,0 +1,50 @@
+"""Settings that a caller gives, checked for type and range where they come in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from policyguard.errors import ConfigurationError
+
+__all__ = ["count", "seconds", "text", "texts"]
+
+
+def seconds(name: str, value: object) -> float:
+    """``value``, a finite number above 0. Raises ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a number of seconds above 0, not {value!r}")
+    return float(value)
+
+
+def count(name: str, value: object) -> int:
+    """``value``, a whole number of at least 1. Raises ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    """``value``, a text of at least one character that UTF-8 can encode. It is not shown.
+
+    Raises ConfigurationError.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a text, not of type {type(value).__name__}")
+    if not value:
+        raise ConfigurationError(f"{name} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} holds characters that are broken (lone surrogates)") from None
+    return value
+
+
+def texts(name: str, value: object) -> list[str]:
+    """``value``, one text or several, as a list. Raises ConfigurationError."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [text(name, value)]
+    found = [text(name, item) for item in value]
+    if not found:
+        raise ConfigurationError(f"{name} is an empty list")
+    return found
