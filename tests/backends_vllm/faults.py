@@ -231,6 +231,9 @@ WORDS: dict[str, Fault] = {
 }
 
 
+_STRANGE: dict[str, Any] = {"token": "token_id:99", "logprob": -0.01}
+_STRANGER: dict[str, Any] = {"token": "token_id:98", "logprob": -5.0}
+
 MATRIX: dict[str, tuple[Fault, str]] = {
     "no answer in time": (_never, "error"),
     "slow head": (_drip_head, "error"),
@@ -274,7 +277,9 @@ MATRIX: dict[str, tuple[Fault, str]] = {
     "NaN for a probability": (_every_logprob(math.nan), "error"),
     "a probability above 1": (_every_logprob(0.5), "error"),
     "unknown labels": (
-        _changed(*TOKEN, to={"token": "token_id:99", "logprob": -0.01, "top_logprobs": []}),
+        _changed(
+            *TOKEN, to=_STRANGE | {"top_logprobs": [_STRANGE, {"token": "token_id:98", "logprob": -5.0}]}
+        ),
         "undecided",
     ),
 }
