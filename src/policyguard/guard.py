@@ -124,6 +124,10 @@ class Guard:
 
         return (await self._ajudge([await asyncio.to_thread(self._open, image)], explain=explain))[0]
 
+    def judge_failure(self, source: str, failure: Failure) -> Verdict:
+        """The verdict on an image that never got here: the policies' ``outcomes`` decide, no model is asked."""
+        return self._judge([Opened(source, failure, 0.0)], explain=False)[0]
+
     def check_many(
         self,
         images: Iterable[object],
