@@ -1,0 +1,68 @@
+"""Makes the two environments of the SDK tests, where they are missing, and runs the tests in both.
+
+    .venv/bin/python tests/sdk/run.py [pytest's arguments]
+
+The environments stand beside the one that runs this. They see its packages after their own, so that the
+large ones are not installed again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TESTS = ("pytest>=8.3", "pytest-timeout>=2.3")
+ENVIRONMENTS = {
+    "sdk": ("openai>=3,<4", "anthropic>=2,<3", "google-genai>=3,<4", *TESTS),
+    "sdk2": ("openai>=2,<3", "langchain>=1", "langchain-openai>=1", "anthropic>=2,<3", "litellm>=1", *TESTS),
+}
+
+
+def ready(name: str, packages: tuple[str, ...]) -> Path:
+    """The Python of an environment with these packages."""
+    home = Path(f"{sys.prefix}-{name}")
+    python = home / "bin" / "python"
+    wanted = "\n".join(packages)
+    stamp = home / ".ready"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"Setting up {home}: about a minute", flush=True)
+        venv.create(home, with_pip=True, clear=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        subprocess.run(pip, check=True)
+        site = subprocess.run(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        (Path(site) / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        stamp.write_text(wanted)
+    return python
+
+
+def main() -> int:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
+    worst = 0
+    for name, packages in ENVIRONMENTS.items():
+        command = [
+            ready(name, packages),
+            "-m",
+            "pytest",
+            "tests/sdk",
+            "-m",
+            "sdk",
+            "-o",
+            "filterwarnings=default",
+        ]
+        done = subprocess.run([*command, *sys.argv[1:]], cwd=ROOT, env=environment, check=False)
+        worst = max(worst, done.returncode)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())
