@@ -11,7 +11,8 @@ The tree::
     ├── ImageError                  one image cannot be judged as a whole; becomes UNSCANNABLE
     │   └── FetchError              its address may not be fetched from, or gave no image
     ├── BackendError                the model or its server failed; becomes ERROR
-    │   └── AnswerError             the model answered, but not by the dialect's one strict rule
+    │   ├── AnswerError             the model answered, but not by the dialect's one strict rule
+    │   └── UnavailableError        nobody answered this time; retryable
     └── PolicyViolation             raised by ``Verdict.raise_for_block``; carries the verdict
 
 Usage errors are never covered by a policy's ``outcomes``; the others concern one image and turn into
@@ -39,6 +40,7 @@ __all__ = [
     "PolicyGuardError",
     "PolicyViolation",
     "Problem",
+    "UnavailableError",
     "UsageError",
 ]
 
@@ -119,6 +121,12 @@ class BackendError(PolicyGuardError):
 
 class AnswerError(BackendError):
     """The model's answer does not hold exactly one verdict in its place."""
+
+
+class UnavailableError(BackendError):
+    """The server, or the model, could not be reached this time; the same call may succeed later."""
+
+    retryable: ClassVar[bool] = True
 
 
 class PolicyViolation(PolicyGuardError):  # noqa: N818 (the name users catch; it is a finding, not a fault)
