@@ -11,16 +11,19 @@ import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from policyguard.assessment import Reading
 from policyguard.checking import Checker
 from policyguard.errors import ConfigurationError
+from policyguard.judging import Opened
 from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from policyguard.assessment import Failure
     from policyguard.backends.base import Backend
     from policyguard.cache import VerdictCache
     from policyguard.policy import Policy, ResolvedPolicy
@@ -150,7 +153,8 @@ class Guard:
 
     def judge_failure(self, source: str, failure: Failure) -> Verdict:
         """The verdict on an image that never got here: the policies' ``outcomes`` decide, no model is asked."""
-        return self._judge([Opened(source, failure, 0.0)], explain=False)[0]
+        opened = Opened(source, failure, 0.0, monotonic())
+        return self._checker.judge([opened], Reading.FAST)[0]
 
     def check_many(
         self,
