@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -49,7 +49,11 @@ class Scripted(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
     def _stream(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: CallbackManagerForLLMRun | None = None, **_: Any
+        self,
+        messages: list[BaseMessage],
+        stop: Any = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **_: Any,
     ) -> Iterator[ChatGenerationChunk]:
         answer = self._next(messages)
         if isinstance(answer, AIMessage):
@@ -97,13 +101,12 @@ def streamed(agent: Any, messages: list[Any], *, asynchronous: bool, seen: list[
     """Put what a reader of every stream mode sees into ``seen``."""
     given = {"messages": messages}
     if not asynchronous:
-        for item in agent.stream(given, stream_mode=list(MODES)):
-            seen.append(item)
+        seen.extend(agent.stream(given, stream_mode=list(MODES)))
         return
 
     async def read() -> None:
         async for item in agent.astream(given, stream_mode=list(MODES)):
-            seen.append(item)
+            seen.append(item)  # noqa: PERF401 (what came before an error counts)
 
     asyncio.run(read())
 

@@ -19,7 +19,18 @@ ROOT = Path(__file__).parents[2]
 TESTS = ("pytest>=8.3", "pytest-timeout>=2.3")
 ENVIRONMENTS = {
     "sdk": ("openai>=3,<4", "anthropic>=2,<3", "google-genai>=3,<4", *TESTS),
-    "sdk2": ("openai>=2,<3", "langchain>=1", "langchain-openai>=1", "anthropic>=2,<3", "litellm>=1", *TESTS),
+    "sdk2": (
+        "openai>=2,<3",
+        "langchain>=1.4",
+        "langchain-openai>=1",
+        "anthropic>=2,<3",
+        "litellm>=1",
+        "diffusers>=0.35",
+        "fastapi>=0.115",
+        "python-multipart>=0.0.18",
+        "uvicorn>=0.34",
+        *TESTS,
+    ),
 }
 
 
@@ -47,6 +58,7 @@ def ready(name: str, packages: tuple[str, ...]) -> Path:
 
 def main() -> int:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
+    environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # its own copy: the tests fetch nothing
     worst = 0
     for name, packages in ENVIRONMENTS.items():
         command = [

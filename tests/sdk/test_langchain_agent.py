@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Any
 
 import pytest
 
+pytest.importorskip("langchain.agents")
+
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.messages import AIMessage, AIMessageChunk, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
 from integrations.http.pictures import BLUE, GREEN, RED, b64, colour_guard, picture
 from policyguard import ConfigurationError, Guard, PolicyViolation
 from policyguard.assessment import Failure, FailureKind
+from policyguard.images.fetch import Fetched
 from policyguard.integrations.langchain import GuardMiddleware
 from policyguard.testing import FakeBackend
+from sdk.agents import WAYS, Scripted, block, call, human, invoke, streamed, uri
 
-pytest.importorskip("langchain.agents")
 pytestmark = pytest.mark.sdk
-
-from langchain.agents import create_agent  # noqa: E402
-from langchain.agents.middleware import AgentMiddleware  # noqa: E402
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage  # noqa: E402
-from langchain_core.tools import tool  # noqa: E402
-from langgraph.checkpoint.memory import InMemorySaver  # noqa: E402
-from langgraph.types import Command  # noqa: E402
-
-from sdk.agents import WAYS, Scripted, block, call, human, invoke, streamed, uri  # noqa: E402
 
 ways = pytest.mark.parametrize("way", WAYS)
 RED64 = b64(picture(RED))
@@ -48,11 +50,17 @@ def show(colour: str) -> str:
     return f"![it]({uri({'red': RED, 'green': GREEN}[colour])})"
 
 
-def agent_of(*answers: Any, tools: tuple[Any, ...] = (draw, plot, show), guard: Guard | None = None, **options: Any) -> Any:
+def agent_of(
+    *answers: Any, tools: tuple[Any, ...] = (draw, plot, show), guard: Guard | None = None, **options: Any
+) -> Any:
     """An agent, its model, and what its middleware told."""
     model, told = Scripted(answers=list(answers)), list[tuple[str, Any]]()
     more = options.pop("more", [])
-    rest = {key: options.pop(key) for key in ("system_prompt", "checkpointer", "response_format") if key in options}
+    rest = {
+        key: options.pop(key)
+        for key in ("system_prompt", "checkpointer", "response_format")
+        if key in options
+    }
     middleware = GuardMiddleware(
         guard or colour_guard()[0], on_result=lambda stage, result: told.append((stage, result)), **options
     )
@@ -104,9 +112,12 @@ def test_allowed_images_pass_unchanged_and_each_is_judged_once(way: str) -> None
     assert block(CYAN) == state["messages"][-1].content[1]
     assert human(block(GREEN), block(BLUE)).content == state["messages"][0].content
     noted = state["policyguard"]["GuardMiddleware[tests/colours]"]
-    assert (4, 4, "allow") == tuple(noted["input"][key] for key in ("images_seen", "images_checked", "action"))
+    assert (4, 4, "allow") == tuple(
+        noted["input"][key] for key in ("images_seen", "images_checked", "action")
+    )
     assert 1 == noted["output"]["images_checked"]
-    assert "policyguard_memo" not in state
+    if "invoke" in way:  # a stream of values shows every channel
+        assert "policyguard_memo" not in state
 
 
 @ways
@@ -150,7 +161,11 @@ def test_a_run_that_is_taken_up_in_another_process_does_not_ask_again() -> None:
     def built(*answers: Any) -> tuple[Any, Scripted]:
         model = Scripted(answers=list(answers))
         agent = create_agent(
-            model, [draw], middleware=[GuardMiddleware(guard)], checkpointer=checkpoints, interrupt_before=["tools"]
+            model,
+            [draw],
+            middleware=[GuardMiddleware(guard)],
+            checkpointer=checkpoints,
+            interrupt_before=["tools"],
         )
         return agent, model
 
@@ -226,6 +241,29 @@ def test_the_whole_history_is_judged_and_edits_of_it() -> None:
     assert 0 == model.calls
 
 
+def test_what_is_put_into_the_history_after_this_middleware_looked_is_judged() -> None:
+    class Remembers(AgentMiddleware):
+        def before_model(self, state: Any, runtime: Any) -> Any:
+            return {"messages": [human(block(RED))]}
+
+    model = Scripted(answers=[AIMessage("hello")])
+    agent = create_agent(model, middleware=[GuardMiddleware(colour_guard()[0]), Remembers()])
+    with pytest.raises(PolicyViolation):
+        invoke(agent, [human()], "invoke")
+    assert 0 == model.calls
+
+
+def test_a_thread_goes_on_where_the_blocked_message_is_removed() -> None:
+    agent, model, _ = agent_of(AIMessage("hello"), exit_behavior="end", checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    state = invoke(agent, [human(block(RED))], "invoke", config)
+    state = invoke(agent, [human()], "invoke", config)
+    assert 0 == model.calls  # it is still in the history
+    state = invoke(agent, [RemoveMessage(state["messages"][0].id), human()], "invoke", config)
+    assert "hello" == state["messages"][-1].content
+    assert 1 == model.calls
+
+
 def test_the_system_message_is_judged() -> None:
     agent, model, _ = agent_of(AIMessage("hello"), system_prompt=SystemMessage([block(RED)]))
     with pytest.raises(PolicyViolation):
@@ -299,6 +337,13 @@ def test_readers_of_a_stream_never_see_a_generated_image_that_is_blocked(
     assert RED64[:40] not in repr(items) or exit_behavior == "replace"
     if answer is PIECES:
         assert "A pic" in repr(items)  # the text came at once
+    if exit_behavior == "replace":
+        told = [item[0].content for mode, item in items if mode == "messages"]
+        assert any("'type': 'image'" in str(content) for content in told)
+    if exit_behavior == "end":
+        assert "blocked by PolicyGuard" in str(
+            [item[0].content for mode, item in items if mode == "messages"]
+        )
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -315,17 +360,51 @@ def test_readers_of_a_stream_see_all_pieces_of_an_allowed_image_in_order(asynchr
 
 
 def test_events_of_an_agent_hold_no_generated_image_that_is_blocked() -> None:
-    async def read(version: str) -> str:
-        agent, _, _ = agent_of(PIECES)
-        events = []
-        with pytest.raises(PolicyViolation):
-            async for event in agent.astream_events({"messages": [human()]}, version=version):
-                events.append(repr(event))
-        return "".join(events)
+    events: list[str] = []
 
-    told = asyncio.run(read("v2"))
+    async def read() -> None:
+        agent, _, _ = agent_of(PIECES)
+        async for event in agent.astream_events({"messages": [human()]}, version="v2"):
+            events.append(repr(event))  # noqa: PERF401 (what came before an error counts)
+
+    with pytest.raises(PolicyViolation):
+        asyncio.run(read())
+    told = "".join(events)
     assert "A pic" in told
     assert RED64[40:] not in told
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+@pytest.mark.parametrize("disable_streaming", [False, True])
+@pytest.mark.parametrize("answer", [PIECES, AIMessage(["A picture: ", block(RED)])], ids=["pieces", "whole"])
+def test_events_of_blocks_hold_no_generated_image_that_is_blocked(
+    disable_streaming: bool, answer: Any
+) -> None:
+    events: list[str] = []
+
+    async def read() -> None:
+        agent, model, _ = agent_of(answer)
+        model.disable_streaming = disable_streaming
+        async for event in await agent.astream_events({"messages": [human()]}, version="v3"):
+            events.append(repr(event))  # noqa: PERF401 (what came before an error counts)
+
+    with pytest.raises(PolicyViolation):
+        asyncio.run(read())
+    assert RED64[:40] not in "".join(events)
+    assert RED64[40:] not in "".join(events)
+
+
+def test_a_memo_that_comes_with_the_input_counts_for_nothing() -> None:
+    from policyguard.integrations.langchain.run import RunMemo
+
+    guard, _ = colour_guard()
+    memo, data = RunMemo("run"), picture(RED)
+    memo.put((guard, hashlib.sha256(data).digest()), guard.check(picture(GREEN)))
+    entry = {"GuardMiddleware[tests/colours]": {"run": "run", "verdicts": memo.take()}}
+    agent, model, _ = agent_of(AIMessage("hello"), guard=guard)
+    with pytest.raises(PolicyViolation):
+        agent.invoke({"messages": [human(block(RED))], "policyguard_memo": entry})
+    assert 0 == model.calls
 
 
 def test_a_tool_s_result_is_not_streamed_before_it_is_judged() -> None:
@@ -346,16 +425,18 @@ def test_two_guards_share_an_agent() -> None:
 
 
 def test_only_what_it_is_told_to_is_judged() -> None:
-    agent, model, told = agent_of(AIMessage([block(RED)]), apply_to_output=False)
+    agent, model, _ = agent_of(AIMessage([block(RED)]), apply_to_output=False)
     assert block(RED) in invoke(agent, [human(block(GREEN))], "invoke")["messages"][-1].content
-    agent, model, told = agent_of(AIMessage("hi"), apply_to_input=False)
+    agent, model, _ = agent_of(AIMessage("hi"), apply_to_input=False)
     invoke(agent, [human(block(RED))], "invoke")
     assert 1 == model.calls
-    agent, model, told = agent_of(call(colour="red"), AIMessage("hi"), apply_to_tool_results=False)
+    agent, model, _ = agent_of(call(colour="red"), AIMessage("hi"), apply_to_tool_results=False)
     invoke(agent, [human()], "invoke")
     assert 2 == model.calls
     with pytest.raises(ConfigurationError):
-        GuardMiddleware(colour_guard()[0], apply_to_input=False, apply_to_output=False, apply_to_tool_results=False)
+        GuardMiddleware(
+            colour_guard()[0], apply_to_input=False, apply_to_output=False, apply_to_tool_results=False
+        )
 
 
 def test_an_answer_of_a_fixed_form_ends_where_it_is_blocked() -> None:
@@ -374,10 +455,48 @@ def test_an_answer_of_a_fixed_form_ends_where_it_is_blocked() -> None:
 
 
 def test_images_by_url_are_refused_and_named() -> None:
-    agent, model, told = agent_of(AIMessage("hi"))
+    agent, model, _ = agent_of(AIMessage("hi"))
     with pytest.raises(PolicyViolation, match="URL"):
         invoke(agent, [human({"type": "image", "url": "https://pictures.example/cat.png"})], "invoke")
     assert 0 == model.calls
+
+
+class Pictures:
+    """A fetcher that knows one picture."""
+
+    def fetch(self, url: str) -> Any:
+        return Fetched(picture(GREEN), "image/png", url)
+
+    async def afetch(self, url: str) -> Any:
+        return self.fetch(url)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_was_fetched_and_judged_takes_the_address_s_place(asynchronous: bool) -> None:
+    by_url = {"type": "image", "url": "https://pictures.example/cat.png"}
+    agent, model, _ = agent_of(AIMessage(["a cat: ", by_url]), urls="fetch", fetcher=Pictures())
+    items: list[Any] = []
+    streamed(agent, [human(by_url)], asynchronous=asynchronous, seen=items)
+    assert "pictures.example" not in str(model.asked)
+    assert b64(picture(GREEN)) in str(model.asked)
+    answers = [item for mode, item in items if mode in ("messages", "updates")]
+    assert "pictures.example" not in str(answers)
+    assert b64(picture(GREEN)) in str(answers)
+
+
+def test_an_allowed_answer_keeps_its_fixed_form() -> None:
+    from pydantic import BaseModel
+
+    class Picture(BaseModel):
+        """A picture."""
+
+        image: str
+
+    answer = AIMessage("", tool_calls=[{"name": "Picture", "args": {"image": uri(GREEN)}, "id": "call-1"}])
+    agent, _, told = agent_of(answer, response_format=Picture, tools=())
+    state = invoke(agent, [human()], "invoke")
+    assert uri(GREEN) == state["structured_response"].image
+    assert seen(told, "output") > 0
 
 
 def test_pico_guards_an_agent() -> None:
@@ -395,3 +514,12 @@ def test_pico_guards_an_agent() -> None:
         invoke(agent, [human(scene("pair-dagger.png"))], "ainvoke")
     assert 1 == model.calls
     assert told[-1][1].images_checked == 1
+
+
+def test_the_page_s_agent_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from examples_loader import ROOT
+    from integrations.langchain.page import blocks
+
+    monkeypatch.chdir(ROOT)
+    (code,) = [code for code in blocks() if "create_agent(" in code]
+    exec(compile(code, "docs/langchain.md", "exec"), {})

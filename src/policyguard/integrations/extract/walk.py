@@ -262,5 +262,10 @@ def _drawn(value: Any) -> bytes | None:
             return None
         picture = pil.fromarray(value)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    if getattr(picture, "n_frames", 1) > 1:
+        shown = picture.tell()
+        picture.save(buffer, "PNG", save_all=True)
+        picture.seek(shown)
+    else:
+        picture.save(buffer, "PNG")
     return buffer.getvalue()
