@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packaging test-sdk test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean
+.PHONY: help demo test test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,9 @@ test-packaging: $(VENV)/.ready  ## Build the wheel, install it into a fresh envi
 
 test-sdk: $(VENV)/.ready  ## Run the real SDKs over the HTTP middleware, in environments of their own
 	$(BIN)/python tests/sdk/run.py
+
+test-sdk-smoke: $(VENV)/.ready  ## The same with the newest SDKs alone, in at most four minutes
+	$(BIN)/python tests/sdk/run.py --smoke --timeout 60
 
 .venv-vllm/.ready: integrations/vllm/setup_cpu.sh
 	@echo "Setting up .venv-vllm: a few minutes, about 3 GB"

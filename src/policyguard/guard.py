@@ -152,7 +152,7 @@ class Guard:
         return (await checker.ajudge([opened], self._reading(explain)))[0]
 
     def judge_failure(self, source: str, failure: Failure) -> Verdict:
-        """The verdict on an image that never got here: the policies' ``outcomes`` decide, no model is asked."""
+        """The verdict on an image that never got here, by the policies' ``outcomes``; no model is asked."""
         opened = Opened(source, failure, 0.0, monotonic())
         return self._checker.judge([opened], Reading.FAST)[0]
 

@@ -14,6 +14,7 @@ from PIL import Image as pil  # noqa: N813 (the module)
 from policyguard.integrations.extract import SiteKind
 
 INLINE, URL, FILE, UNREADABLE = SiteKind.INLINE, SiteKind.URL, SiteKind.FILE, SiteKind.UNREADABLE
+DOCUMENT = SiteKind.DOCUMENT
 
 
 def picture(kind: str = "PNG", colour: tuple[int, int, int] = (180, 40, 90)) -> bytes:
@@ -111,7 +112,7 @@ ANTHROPIC = [
     Shape("source of a new type", "anthropic", user({"type": "image", "source": {"type": "vault", "key": "k"}}), ((AT, UNREADABLE),)),
     Shape("tool_result", "anthropic", user({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": B64}}]}), ((f"{AT}/content/0/source/data", INLINE),)),
     Shape("document with image content", "anthropic", user({"type": "document", "source": {"type": "content", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": B64}}]}}), ((f"{AT}/source/content/0/source/data", INLINE),)),
-    Shape("a PDF", "anthropic", user({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PDF.partition(",")[2]}}), ()),
+    Shape("a PDF", "anthropic", user({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PDF.partition(",")[2]}}), ((f"{AT}/source/data", DOCUMENT),)),
     Shape("the answer to an upload", "anthropic", {"id": "file_1", "type": "file", "filename": "a.png", "mime_type": "image/png", "size_bytes": 9, "created_at": "2026-01-01T00:00:00Z"}, ()),
 ]  # fmt: skip
 
@@ -125,7 +126,7 @@ GEMINI = [
     Shape("fileData in a bucket", "gemini", {"parts": [{"file_data": {"mime_type": "image/png", "file_uri": "gs://bucket/a"}}]}, (("/parts/0/file_data/file_uri", FILE),)),
     Shape("fileData by address", "gemini", {"parts": [{"fileData": {"mimeType": "image/png", "fileUri": ADDRESS}}]}, (("/parts/0/fileData/fileUri", URL),)),
     Shape("fileData without a type", "gemini", {"parts": [{"fileData": {"fileUri": "gs://bucket/a"}}]}, (("/parts/0/fileData/fileUri", FILE),)),
-    Shape("fileData of a document", "gemini", {"parts": [{"fileData": {"mimeType": "application/pdf", "fileUri": "gs://bucket/a"}}]}, ()),
+    Shape("fileData of a document", "gemini", {"parts": [{"fileData": {"mimeType": "application/pdf", "fileUri": "gs://bucket/a"}}]}, (("/parts/0/fileData/fileUri", DOCUMENT),)),
     Shape("generatedImages", "gemini", {"generatedImages": [{"image": {"imageBytes": B64, "mimeType": "image/png"}}]}, (("/generatedImages/0/image/imageBytes", INLINE),)),
     Shape("predictions", "vertex", {"predictions": [{"bytesBase64Encoded": B64, "mimeType": "image/png"}]}, (("/predictions/0/bytesBase64Encoded", INLINE),)),
     Shape("an image without bytes", "gemini", {"generatedImages": [{"raiFilteredReason": "filtered"}]}, ()),
@@ -141,7 +142,7 @@ LANGCHAIN = [
     Shape("v0 url", "langchain", [{"type": "image", "source_type": "url", "url": ADDRESS}], (("/0/url", URL),)),
     Shape("v0 id", "langchain", [{"type": "image", "source_type": "id", "id": "file-1"}], (("/0/id", FILE),)),
     Shape("file block of an image type", "langchain", [{"type": "file", "mime_type": "image/png", "base64": B64}], (("/0/base64", INLINE),)),
-    Shape("file block of a document", "langchain", [{"type": "file", "mime_type": "application/pdf", "file_id": "f"}], ()),
+    Shape("file block of a document", "langchain", [{"type": "file", "mime_type": "application/pdf", "file_id": "f"}], (("/0/file_id", DOCUMENT),)),
     Shape("non_standard", "langchain", [{"type": "non_standard", "value": {"type": "input_image", "image_url": DATA_URI}}], (("/0/value/image_url", INLINE),)),
     Shape("media of Gemini", "langchain", [{"type": "media", "mime_type": "image/png", "data": PNG}], (("/0/data", INLINE),)),
     Shape("media of Gemini by address", "langchain", [{"type": "media", "mime_type": "image/png", "file_uri": "gs://b/a"}], (("/0/file_uri", FILE),)),
@@ -189,6 +190,28 @@ OTHERS = [
     Shape("keys that need escapes", "new", {"a/b": {"c~d": B64}}, (("/a~1b/c~0d", INLINE),)),
 ]  # fmt: skip
 
+DOCUMENTS = [
+    Shape("a PDF file", "openai", user({"type": "file", "file": {"filename": "a.pdf", "file_data": PDF}}), ((f"{AT}/file/file_data", DOCUMENT),)),
+    Shape("input_file by id", "openai", [{"type": "input_file", "file_id": "file-1"}], (("/0/file_id", DOCUMENT),)),
+    Shape("input_file by address", "openai", [{"type": "input_file", "file_url": "https://e.example/a"}], (("/0/file_url", DOCUMENT),)),
+    Shape("a document by address", "anthropic", user({"type": "document", "source": {"type": "url", "url": "https://e.example/a"}}), ((f"{AT}/source/url", DOCUMENT),)),
+    Shape("a document by file id", "anthropic", user({"type": "document", "source": {"type": "file", "file_id": "f"}}), ((f"{AT}/source/file_id", DOCUMENT),)),
+    Shape("a film", "gemini", {"parts": [{"inlineData": {"mimeType": "video/mp4", "data": "AAAA" * 99}}]}, (("/parts/0/inlineData/data", DOCUMENT),)),
+    Shape("a film by address", "langchain", [{"type": "video", "url": "https://e.example/a"}], (("/0/url", DOCUMENT),)),
+    Shape("a document block", "bedrock", [{"document": {"format": "pdf", "name": "a", "source": {"bytes": b"%PDF-1.7 \x80"}}}], (("/0/document/source/bytes", DOCUMENT),)),
+    Shape("document_url", "mistral", [{"type": "document_url", "document_url": "https://e.example/a"}], (("/0/document_url", DOCUMENT),)),
+    Shape("a resource", "mcp", {"type": "resource", "resource": {"uri": "file:///a", "mimeType": "application/pdf", "blob": PDF.partition(",")[2]}}, (("/resource/blob", DOCUMENT),)),
+    Shape("a PDF under a key that says nothing", "none", {"x": PDF.partition(",")[2]}, (("/x", DOCUMENT),)),
+    Shape("a PDF declared as words", "none", [{"mimeType": "text/plain", "data": PDF.partition(",")[2]}], (("/0/data", DOCUMENT),)),
+    Shape("a document of words", "anthropic", user({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "word " * 99}}), ()),
+    Shape("a document of blocks", "anthropic", user({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "word " * 99}]}}), ()),
+    Shape("a file of words", "openai", user({"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8="}}), ()),
+    Shape("a picture in a file", "openai", user({"type": "file", "file": {"filename": "a.pdf", "file_data": DATA_URI}}), ((f"{AT}/file/file_data", INLINE),)),
+    Shape("a citation of a file", "openai", {"annotations": [{"type": "file_citation", "file_id": "f", "filename": "a.pdf"}]}, ()),
+    Shape("documents to rank", "cohere", {"documents": ["one", "See https://e.example/a"], "document": "two"}, ()),
+    Shape("a tool call about a file", "none", {"function": {"name": "f", "arguments": json.dumps({"type": "file", "url": "https://e.example/a"})}}, ()),
+]  # fmt: skip
+
 NOTHING = [
     Shape("words", "none", {"messages": [{"role": "user", "content": "What is a data: URI, and an image_url?"}]}, ()),
     Shape("a mention of data URIs", "none", 'Write f"data:image/png;base64,{b64}" or data:image/png;base64,... there.', ()),
@@ -199,7 +222,6 @@ NOTHING = [
     Shape("a schema", "none", {"tools": [{"name": "f", "input_schema": {"type": "object", "properties": {"image": {"type": "string", "description": "path"}, "image_url": {"type": "string", "format": "uri"}}, "required": ["image", "image_url"]}}]}, ()),
     Shape("a container", "none", {"image": "nginx:latest", "images": ["a:1", "b:2"], "imagePullPolicy": "Always"}, ()),
     Shape("settings", "none", {"response_format": {"type": "image"}, "image_config": {"aspect_ratio": "1:1", "image_size": "2K"}, "modalities": ["image", "text"]}, ()),
-    Shape("a PDF file", "none", user({"type": "file", "file": {"filename": "a.pdf", "file_data": PDF}}), ()),
     Shape("sound", "none", user({"type": "input_audio", "input_audio": {"data": "UklGRi4AAABXQVZFZm10IBAAAAABAAEA", "format": "wav"}}), ()),
     Shape("embeddings", "none", {"data": [{"object": "embedding", "index": 0, "embedding": [0.1] * 99}]}, ()),
     Shape("token bytes", "none", {"logprobs": {"content": [{"token": "a", "bytes": [97], "top_logprobs": []}]}}, ()),
@@ -213,4 +235,4 @@ NOTHING = [
     Shape("empty values", "none", {"image_url": None, "b64_json": "", "images": [], "image": {}}, ()),
 ]  # fmt: skip
 
-SHAPES = [*OPENAI, *ANTHROPIC, *GEMINI, *LANGCHAIN, *OTHERS, *NOTHING]
+SHAPES = [*OPENAI, *ANTHROPIC, *GEMINI, *LANGCHAIN, *OTHERS, *DOCUMENTS, *NOTHING]

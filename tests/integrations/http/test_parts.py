@@ -123,6 +123,8 @@ def test_multipart_is_cut_and_joined() -> None:
         (KIND, GOOD.replace(b"one", b"x\n--b-1\r\n\r\nhidden")),
         (KIND, b"--b-1--\r\n--b-1\r\n\r\nafter the end\r\n--b-1--"),
         (KIND, b"--b-1\r\nno end of headers\r\n--b-1--"),
+        (KIND, GOOD.replace(b'"a"\r\n', b'"a"\nContent-Transfer-Encoding: quoted-printable\r\n')),
+        (KIND, GOOD.replace(b'"a"\r\n', b'"a"\rContent-Transfer-Encoding: quoted-printable\r\n')),
         (KIND, b"--b-1\r\nContent-Transfer-Encoding: rot13\r\n\r\nx\r\n--b-1--"),
         (KIND, b"--b-1\r\nContent-Transfer-Encoding: base64\r\n\r\n$$$\r\n--b-1--"),
     ],

@@ -115,7 +115,7 @@ def test_a_compressed_response_comes_back_as_what_was_judged(way: Way, upstream:
     ("answer", "why"),
     [
         (Answer(b"\x00\x01\x02\x03" * 50, "application/octet-stream"), "not a picture"),
-        (Answer(b"%PDF-1.7 \x80\xff" * 9, "application/pdf"), "PDF"),
+        (Answer(b"%PDF-1.7 \x80\xff" * 9, "application/pdf"), "application/pdf"),
         (Answer(b"x", headers={"content-encoding": "compress"}), "compress"),
         (Answer(b"not gzip at all", headers={"content-encoding": "gzip"}), "damaged"),
         (Answer(gzip.compress(b'{"a": 1}' * 99)[:-12], headers={"content-encoding": "gzip"}), "cut short"),

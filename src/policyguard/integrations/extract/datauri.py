@@ -11,10 +11,11 @@ from .magic import decode_base64, sniff, sniff_base64
 
 __all__ = ["DataUri", "find_data_uris", "is_data_uri", "read_data_uri"]
 
-_HEAD = re.compile(r"data:([^,\"'<>()\[\]{}\r\n]{0,200}),", re.IGNORECASE)
+_HEAD = re.compile(r"data:(\s*+image/[^,\s]{0,400}+|[^,\"'<>()\[\]{}\r\n]{0,200}+),", re.IGNORECASE)
 _MARK = re.compile(r"data:", re.IGNORECASE)
 _BODY = re.compile(r"[A-Za-z0-9+/_\-%\\=]+(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_\-%]{16,}={0,2})*")
 _ESCAPED_BODY = re.compile(r"[^\s\"'<>)]+")
+_QUOTED = {'"': re.compile(r'[^"]+'), "'": re.compile(r"[^']+")}
 _LONGEST_HEAD = 1024
 _SHORTEST = 32
 """In a text, less than this many characters are a mention of data URIs and no image."""
@@ -57,7 +58,11 @@ def find_data_uris(text: str) -> Iterator[DataUri]:
         head = _HEAD.match(text, mark.start())
         if head is None:
             continue
-        pattern = _BODY if _is_base64(head[1]) else _ESCAPED_BODY
+        quote = text[mark.start() - 1 : mark.start()]
+        if quote in _QUOTED:  # as in HTML, where spaces may stand in it
+            pattern = _QUOTED[quote]
+        else:
+            pattern = _BODY if _is_base64(head[1]) else _ESCAPED_BODY
         body = pattern.match(text, head.end())
         if body is None or len(body[0]) < _SHORTEST:
             continue

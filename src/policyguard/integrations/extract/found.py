@@ -54,7 +54,7 @@ class Found:
             data=self.data,
             media_type=self.media_type,
             url=self.address if self.kind is SiteKind.URL else None,
-            file_id=self.address if self.kind is SiteKind.FILE else None,
+            file_id=self.address if self.kind in (SiteKind.FILE, SiteKind.DOCUMENT) else None,
             problem=self.problem,
         )
 

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 
+from .documents import is_document_type
+
 __all__ = ["Position", "below", "declared", "is_file_id", "is_prose", "is_quoted", "is_record", "plain"]
 
 
 class Position(IntEnum):
     """How sure it is that an image stands in a place."""
 
+    DOCUMENT = -2
+    """What shows images is declared to stand here: a PDF, a film."""
     OTHER = -1
-    """Something else is declared to stand here: a sound, a document."""
+    """Something else is declared to stand here: a sound, a text."""
     NONE = 0
     WEAK = 1
     """A key such as ``image`` says so: URLs and image bytes count, a word (a file's name) does not."""
@@ -64,6 +68,8 @@ _PROSE = _words(
 _QUOTED = _words(
     "args arguments artifact parameters inputschema jsonschema schema metadata functioncall functionresponse"
 )
+_DOCUMENT_TYPES = _words("document documenturl file fileurl inputfile video videourl inputvideo")
+_DOCUMENT_KEYS = _DOCUMENT_TYPES - {"file", "inputfile"}
 _ENCODED = _words("data base64 b64 bytes blob binary")
 _RESULT = frozenset(("url", "index", "size", "seed", "content_type"))  # an item of an images response
 _SKIPPED = _words("type filename name title detail id role alt caption")
@@ -92,10 +98,12 @@ def declared(value: Mapping[object, object], inherited: Position, key: object) -
     if media_type.startswith("image/"):
         return Position.DECLARED, False
     if media_type not in _ANYTHING:
-        return Position.OTHER, False
+        return Position.DOCUMENT if is_document_type(media_type) else Position.OTHER, False
     for name_key in ("filename", "file_name", "fileName"):
         if isinstance(given := value.get(name_key), str) and _IMAGE_NAME.search(given[-16:]):
             return Position.DECLARED, False
+    if name in _DOCUMENT_TYPES and inherited <= Position.NONE:
+        return Position.DOCUMENT, False
     if name and _SOFT_TYPE.search(name) and name not in _NO_IMAGE_TYPES:
         return max(inherited, Position.WEAK), False
     if "b64_json" in value or "revised_prompt" in value or (key == "data" and value.keys() <= _RESULT):
@@ -115,12 +123,14 @@ def below(key: object, position: Position) -> Position:
     """What the key of a dict that stands in ``position`` says about the value under it."""
     name = plain(key)
     if name in _STRONG:
-        said_otherwise = position is Position.OTHER and name in (
+        said_otherwise = position < Position.NONE and name in (
             "inlinedata",
             "fileuri",
             "bytesbase64encoded",
         )
-        return Position.OTHER if said_otherwise else max(position, Position.STRONG)
+        return position if said_otherwise else max(position, Position.STRONG)
+    if name in _DOCUMENT_KEYS and position in (Position.NONE, Position.DOCUMENT):
+        return Position.DOCUMENT
     if name in _CONTENT:
         if position is Position.WEAK and name in _ENCODED:
             return Position.STRONG
@@ -133,10 +143,10 @@ def below(key: object, position: Position) -> Position:
 
 
 def is_file_id(key: object, value: Mapping[object, object], position: Position) -> bool:
-    """Whether ``key`` of a dict in ``position`` names a file at a provider that is an image."""
+    """Whether ``key`` of a dict in ``position`` names a file at a provider that is or shows an image."""
     name = plain(key)
     if name in ("fileid", "imagefileid", "imageid"):
-        return position > Position.NONE or name == "imagefileid"
+        return position > Position.NONE or position is Position.DOCUMENT or name == "imagefileid"
     return name == "id" and position > Position.NONE and value.get("source_type") == "id"
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 __all__ = ["find_links"]
 
 _URL = r"(?:https?:)?//[^\s\"'<>()\[\]\\]+"
-_INLINE = re.compile(rf"!\[[^\[\]]*\]\(\s*<?({_URL})", re.IGNORECASE)
+_ALT = r"(?:\\.|[^\[\]\\]|\[[^\[\]]*\])*"
+_INLINE = re.compile(rf"!\[{_ALT}\]\(\s*<?({_URL})", re.IGNORECASE | re.DOTALL)
 _NESTED = re.compile(rf"\]\(\s*<?({_URL}\.(?:png|jpe?g|gif|webp|bmp|svg|avif)\b)", re.IGNORECASE)
 _REFERENCE = re.compile(r"!\[([^\[\]]*)\](?:\[([^\[\]]*)\])?")
 _DEFINITION = re.compile(rf"^ {{0,3}}\[([^\[\]]+)\]:[ \t]*<?({_URL})", re.IGNORECASE | re.MULTILINE)

@@ -10,7 +10,15 @@ import base64
 import binascii
 import re
 
-__all__ = ["HEAD", "decode_base64", "looks_like_base64", "sniff", "sniff_base64"]
+__all__ = [
+    "HEAD",
+    "base64_head",
+    "decode_base64",
+    "looks_like_base64",
+    "sniff",
+    "sniff_base64",
+    "sniff_blurred_base64",
+]
 
 HEAD = 256
 """So many bytes of a file are enough to tell."""
@@ -41,6 +49,14 @@ _XML = re.compile(rb"\s*<(?:\?xml|!--|!doctype\s+svg)", re.IGNORECASE)
 
 _SPACE = re.compile(r"[\s\\]+")
 _ALPHABET = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/_-]+")
+_BLURRED = re.compile(
+    "|".join(
+        "".join(rf"[^A-Za-z0-9+/_-]{{0,64}}+{letter}" for letter in letters)
+        for letters in ("iVB", ["[/_]", "9", "j"], "R0l", "Ukl", "SUk", "TU0", "Qk", "AAA")
+    )
+)
+"""PNG, JPEG, GIF, WebP, TIFF, BMP, AVIF and its kin: how their base64 begins, with anything in between."""
 _TO_STANDARD = str.maketrans("-_", "+/")
 _START = re.compile(r"\s*[/A-Za-z7_][A-Za-z0-9+/_-]{23}")
 _SHORTEST = 32
@@ -84,11 +100,30 @@ def sniff_base64(text: str, *, expected: bool = False) -> str | None:
     if len(text) < _SHORTEST or not (expected or _START.match(text)):
         return None
     head = _SPACE.sub("", text[:700])[:344]
-    if not _ALPHABET.fullmatch(head):
+    return sniff(_decoded(head), expected=expected) if _ALPHABET.fullmatch(head) else None
+
+
+def sniff_blurred_base64(text: str) -> str | None:
+    """``sniff_base64`` as lenient decoders read it, which pass over what is not base64.
+
+    So an image may be spelled that no strict decoder takes for one.
+    """
+    if len(text) < _SHORTEST or not _BLURRED.match(text):
         return None
+    return sniff(_decoded(_NOT_BASE64.sub("", text[:1024])[:64]))
+
+
+def base64_head(text: str) -> bytes:
+    """The first bytes that ``text`` holds if it is base64; empty if it is not."""
+    if not _START.match(text):
+        return b""
+    head = _SPACE.sub("", text[:2000])[:1368]
+    return _decoded(head) if _ALPHABET.fullmatch(head) else b""
+
+
+def _decoded(head: str) -> bytes:
     head = head.rstrip("=")
-    data = base64.b64decode(head[: len(head) // 4 * 4].translate(_TO_STANDARD))
-    return sniff(data, expected=expected)
+    return base64.b64decode(head[: len(head) // 4 * 4].translate(_TO_STANDARD))
 
 
 def looks_like_base64(text: str) -> bool:

@@ -14,6 +14,7 @@ class SiteKind(StrEnum):
     INLINE = "inline"
     URL = "url"
     FILE = "file"
+    DOCUMENT = "document"
     UNREADABLE = "unreadable"
 
 
@@ -24,8 +25,10 @@ class ImageSite:
     ``where`` is a JSON Pointer into the payload. A part ``#0`` counts the images in one text, and ``#json``
     stands before a pointer into JSON that is itself a string. ``data`` (INLINE) is the encoded image file,
     of any image format; ``url`` (URL) an http(s) address; ``file_id`` (FILE) what a provider calls a file it
-    holds, or an address in a cloud's storage; ``problem`` (UNREADABLE) says in one sentence why there are no
-    bytes. ``media_type`` is the declared one, in lower case, never checked against the bytes.
+    holds, or an address in a cloud's storage; ``problem`` (UNREADABLE, DOCUMENT) says in one sentence why
+    there are no bytes. A DOCUMENT (a PDF, a film) shows images that are not taken out of it; it has a
+    ``file_id`` where the provider holds it. ``media_type`` is the declared one, in lower case, never checked
+    against the bytes.
     """
 
     where: str

@@ -10,13 +10,23 @@ import re
 from collections.abc import Iterator
 
 from .datauri import DataUri, find_data_uris, is_data_uri, read_data_uri
+from .documents import is_document_type, sniff_document
 from .found import Codec, Found, Path
 from .keys import Position
 from .links import find_links
-from .magic import decode_base64, looks_like_base64, sniff, sniff_base64
+from .magic import (
+    base64_head,
+    decode_base64,
+    looks_like_base64,
+    sniff,
+    sniff_base64,
+    sniff_blurred_base64,
+)
 from .site import SiteKind
 
-__all__ = ["read_string"]
+__all__ = ["as_document", "read_string"]
+
+_SHORTEST = 32
 
 _ADDRESS = re.compile(r"\s*(?:https?:)?//[^\s]", re.IGNORECASE)
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -49,8 +59,16 @@ def read_string(text: str, path: Path, position: Position, *, quoted: bool, pros
         if position >= Position.STRONG or (position > 0 and uri is not None and uri.image):
             yield _unreadable(path, "data-uri", "is a data URI that holds no image, or cannot be decoded")
             return
+        if uri is not None and (position is Position.DOCUMENT or not _goes_on(text)):
+            code = base64_head(text[text.index(",") + 1 :][:2000])
+            if is_document_type(uri.media_type) or sniff_document(code):
+                yield as_document(path, uri.media_type)
+                return
     elif media_type := sniff_base64(text, expected=position > Position.NONE):
         yield _from_base64(text, path, media_type)
+        return
+    elif (found_one := _document(text, path, position, quoted=quoted)) is not None:
+        yield found_one
         return
     elif position > Position.NONE:
         found_one = _in_position(text, path, position, quoted=quoted)
@@ -60,7 +78,24 @@ def read_string(text: str, path: Path, position: Position, *, quoted: bool, pros
     elif not quoted and not prose and _IMAGE_ADDRESS.fullmatch(text):
         yield Found(path, SiteKind.URL, "address", address=text)
         return
-    yield from _in_text(text, path, links=not quoted)
+    found_any = False
+    for found in _in_text(text, path, links=not quoted):
+        found_any = True
+        yield found
+    if not found_any and (media_type := sniff_blurred_base64(text)):
+        yield _unreadable(path, "base64", f"begins like the base64 of an image ({media_type}) and is broken")
+
+
+def _document(text: str, path: Path, position: Position, *, quoted: bool) -> Found | None:
+    """The document that a whole string holds or, where one is expected, names."""
+    if position > Position.NONE:
+        return None
+    if len(text) >= _SHORTEST and (media_type := sniff_document(base64_head(text))) is not None:
+        return as_document(path, media_type)
+    if position is not Position.DOCUMENT or quoted:
+        return None
+    named = _ADDRESS.match(text) or _SCHEME.match(text) or _PROVIDER_FILE.match(text)
+    return as_document(path) if named or looks_like_base64(text) else None
 
 
 def _in_position(text: str, path: Path, position: Position, *, quoted: bool) -> Found | None:
@@ -123,6 +158,13 @@ def _from_base64(text: str, path: Path, media_type: str) -> Found:
         return _unreadable(path, "base64", f"begins like the base64 of an image ({media_type}) and is broken")
     codec: Codec = "base64url" if ("-" in text or "_" in text) else "base64"
     return Found(path, SiteKind.INLINE, codec, data)
+
+
+def as_document(path: Path, media_type: str = "", *, address: str | None = None) -> Found:
+    """A document, which a provider holds under ``address`` if that is given."""
+    named = f"is a document ({media_type})" if media_type else "is a document"
+    problem = f"{named}, and what its pages show cannot be judged (documents='pass' lets it through)"
+    return Found(path, SiteKind.DOCUMENT, "none", None, media_type or None, address, problem)
 
 
 def _unreadable(path: Path, codec: Codec, problem: str) -> Found:

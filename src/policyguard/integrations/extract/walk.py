@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .documents import sniff_document
 from .found import JSON, Codec, Found, Path
+from .jsontext import read_json
 from .keys import Position, below, declared, is_file_id, is_prose, is_quoted, is_record, plain
 from .magic import HEAD, sniff
 from .site import SiteKind
-from .strings import read_string
+from .strings import as_document, read_string
 
 __all__ = ["MAX_DEPTH", "MAX_NODES", "fields_of", "walk"]
 
@@ -29,6 +30,8 @@ MAX_NODES = 1_000_000
 _MAX_QUOTED = 4
 _LEAVES = frozenset((bool, int, float, type(None)))
 _SHORTEST = 12
+_LONG_KEY = 64
+"""An image may stand in the name of a key, too: it cannot be replaced there."""
 _LISTS = (list, tuple, set, frozenset, deque)
 
 
@@ -92,9 +95,12 @@ class _Walk:
             self._object(node, value)
 
     def _string(self, node: _Node, text: str) -> None:
-        if node.quoted < _MAX_QUOTED and len(text) > 8 and text.lstrip()[:1] in ("{", "["):
+        if len(text) > 8 and text.lstrip()[:1] in ("{", "["):
+            if node.quoted >= _MAX_QUOTED:
+                self._unreadable(node, f"is JSON in more than {_MAX_QUOTED} strings, one within the other")
+                return
             try:
-                value = json.loads(text)
+                value = read_json(text)
             except RecursionError:
                 self._unreadable(node, "is JSON nested too deep to be read")
                 return
@@ -125,10 +131,12 @@ class _Walk:
         holds_bytes = isinstance(value.get("blob"), str)
         filled = False
         for key, child in value.items():
+            if isinstance(key, str) and len(key) >= _LONG_KEY:
+                self._key(node, key)
             if type(child) in _LEAVES:
                 continue
             if isinstance(child, str) and is_file_id(key, value, position):
-                self._file(node, value, key)
+                self._file(node, value, key, document=position is Position.DOCUMENT)
                 under = Position.NONE  # and look at it all the same: a data URI may stand there
             else:
                 under = below(key, position)
@@ -153,6 +161,10 @@ class _Walk:
             self.stack.append(_Declared(node, before))
         self._push(children)
 
+    def _key(self, node: _Node, key: str) -> None:
+        for found in read_string(key, (node.path, key[:_LONG_KEY]), Position.NONE, quoted=True, prose=True):
+            self.found.append(dataclasses.replace(found, codec="none", span=None))
+
     def _list(self, node: _Node, values: list[Any]) -> None:
         if (media_type := _bytes_in(values)) is not None:
             found = Found(node.path, SiteKind.INLINE, "ints", bytes(values), media_type)
@@ -171,10 +183,14 @@ class _Walk:
         expected = node.position > Position.NONE
         if sniff(value, expected=expected) is not None:
             self.found.append(Found(node.path, SiteKind.INLINE, "bytes", bytes(value)))
+        elif not expected and (media_type := sniff_document(value)) is not None:
+            self.found.append(as_document(node.path, media_type))
         elif (text := _text(value)) is not None:
             self._string(dataclasses.replace(node, prose=True), text)
         elif expected:
             self._unreadable(node, "is bytes that are no image of a known kind")
+        elif node.position is Position.DOCUMENT and value:
+            self.found.append(as_document(node.path))
 
     def _object(self, node: _Node, value: Any) -> None:
         fields = fields_of(value)
@@ -187,9 +203,13 @@ class _Walk:
         elif node.position > Position.NONE:
             self._unreadable(node, f"is a {type(value).__name__}, which cannot be read as an image")
 
-    def _file(self, node: _Node, value: Mapping[Any, Any], key: str) -> None:
-        if file_id := value.get(key):
+    def _file(self, node: _Node, value: Mapping[Any, Any], key: str, *, document: bool = False) -> None:
+        if not (file_id := value.get(key)):
+            return
+        if not document:
             self.found.append(Found((node.path, key), SiteKind.FILE, "file", address=str(file_id)))
+        elif not node.quoted:
+            self.found.append(as_document((node.path, key), address=str(file_id)))
 
     def _push(self, children: list[_Node]) -> None:
         if children and children[0].depth > MAX_DEPTH:

@@ -78,8 +78,9 @@ class GuardedAdapter(BaseAdapter):
             for name in _COMPUTED:
                 request.headers.pop(name, None)
             request.headers["Content-Length"] = str(len(changed))
-        elif data and not isinstance(request.body, bytes | str):
+        elif data is not None and not isinstance(request.body, bytes | str | None):
             request.body = data  # its stream is used up
+            vars(request)["_body_position"] = None  # and not to be wound back
         response = self.wrapped.send(request, True, *args, **kwargs)
         try:
             return self._respond(exchange, request, response, stream=stream)
@@ -96,7 +97,9 @@ class GuardedAdapter(BaseAdapter):
     def _begin(self, request: Any) -> Exchange:
         parts = urlsplit(request.url)
         headers = joined((str(_text(name)), str(_text(value))) for name, value in request.headers.items())
-        return self._core.begin(RequestHead(request.method, parts.hostname or "", parts.path, headers))
+        return self._core.begin(
+            RequestHead(request.method, parts.hostname or "", parts.path, headers, parts.query)
+        )
 
     def _read(self, request: Any) -> bytes | None:
         body = request.body
@@ -106,8 +109,7 @@ class GuardedAdapter(BaseAdapter):
             body = body.encode()
         if isinstance(body, bytes | bytearray):
             return None if len(body) > self._core.settings.max_body else bytes(body)
-        pieces = iter(lambda: body.read(_CHUNK), b"") if hasattr(body, "read") else iter(body)
-        return self._collect(_encoded(pieces))
+        return self._collect(_encoded(_read(body) if hasattr(body, "read") else iter(body)))
 
     def _collect(self, pieces: Iterable[bytes]) -> bytes | None:
         whole = io.BytesIO()
@@ -252,6 +254,11 @@ class _Pieces(io.RawIOBase):
         if close is not None:
             close()
         super().close()
+
+
+def _read(file: Any) -> Iterator[Any]:
+    while piece := file.read(_CHUNK):  # of bytes, or of text
+        yield piece
 
 
 def _encoded(pieces: Iterable[Any]) -> Iterator[bytes]:

@@ -14,16 +14,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from policyguard.errors import ImageError
 from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, find_images, replace_images
+from policyguard.integrations.extract.documents import is_document_type, sniff_document
 from policyguard.integrations.extract.magic import sniff
+from policyguard.integrations.extract.strings import as_document
 
 from . import multipart
-from .message import media_type, parameter
+from .message import RequestHead, media_type, parameter
+from .watch import Watch
 
-__all__ = ["Body", "is_sound", "open_body", "open_json", "unreadable"]
+__all__ = ["Body", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
 
 Rebuild: TypeAlias = Callable[[Mapping[str, Replacement]], bytes]
 
@@ -68,7 +71,7 @@ def open_body(data: bytes, content_type: str, *, strict: bool, name: str = "", d
     if kind == "application/x-www-form-urlencoded":
         return _form(data)
     declared_json = kind == "application/json" or kind.endswith("+json")
-    if declared_json or data[:64].lstrip(_SPACE)[:1] in (b"{", b"["):
+    if declared_json or _JSON.match(data):
         try:
             return open_json(data, name=name)
         except RecursionError:
@@ -88,7 +91,7 @@ def open_body(data: bytes, content_type: str, *, strict: bool, name: str = "", d
     return _plain(text, name)
 
 
-_SPACE = b" \t\r\n" + codecs.BOM_UTF8
+_JSON = re.compile(codecs.BOM_UTF8 + rb'?[ \t\r\n]*+[{\["]')
 
 
 def is_sound(data: bytes, kind: str) -> bool:
@@ -140,6 +143,10 @@ def dump(payload: object) -> bytes:
 
 
 def _file(data: bytes, kind: str) -> Body:
+    if not sniff(data) and not kind.startswith("image/"):
+        document = sniff_document(data) or (kind if is_document_type(kind) else None)
+        if document is not None:
+            return Body((replace(as_document(None, document).site(), where="body"),))
     site = ImageSite("body", SiteKind.INLINE, data=data, media_type=kind or None)
     return Body((site,), rebuild=lambda new: new["body"].data)
 
@@ -148,10 +155,26 @@ def _text(data: bytes, content_type: str) -> str | None:
     """The text that ``data`` is; None if it is not text."""
     charset = parameter(content_type, "charset") or "utf-8"
     try:
+        if _ASCII.decode(charset) != _ASCII.decode("ascii"):
+            return None  # one reader would see other letters in it than the next
         text = data.decode("utf-8-sig" if charset.lower() in ("utf-8", "utf8") else charset)
     except (LookupError, ValueError):
         return None
     return None if "\0" in text else text
+
+
+def open_head(head: RequestHead) -> Body:
+    """Images written out in an address or in a header. Those given by URL stay: no API takes one there."""
+    path = unquote(head.path)
+    values = [*head.headers.values(), path, *path.split("/"), unquote(head.query)]
+    values += [value for _, value in parse_qsl(head.query)]
+    found = find_images([value for value in values if len(value) >= _SHORT])
+    return Body(tuple(replace(site, where="head") for site in found if site.kind is SiteKind.INLINE))
+
+
+_SHORT = 64
+"""Characters: no image is written out in less."""
+_ASCII = bytes(range(32, 127))
 
 
 def _plain(text: str, name: str) -> Body:
@@ -164,16 +187,23 @@ def _plain(text: str, name: str) -> Body:
     return Body(tuple(find_images(shown)), (), rebuild)
 
 
+def watched_over(watch: Watch, body: Body) -> Body:
+    """``body``, with one unreadable site more if it completes the beginning of an image."""
+    site = watch.over(body.payloads, judged=bool(body.sites))
+    return body if site is None else replace(body, sites=(*body.sites, site))
+
+
 def _lines(text: str) -> Body | None:
     """JSON lines, and events that were not declared as such. None if no line is JSON."""
-    lines = text.split("\n")
+    lines, watch = text.split("\n"), Watch()
     bodies: list[Body] = []
     parsed = 0
     for line in lines:
         content = line.removeprefix("data:").strip()
         if content.startswith(("{", "[")):
             try:
-                bodies.append(open_json(content))
+                body = open_json(content)
+                bodies.append(watched_over(watch, body) if line.startswith("data:") else body)
                 parsed += 1
                 continue
             except DuplicateKeyError:
@@ -210,7 +240,7 @@ def _form(data: bytes) -> Body:
 
     bodies = [_plain(value, name or "value") for name, value in pairs]
     return _joined(
-        [(f"field {name!r}", body) for (name, _), body in zip(pairs, bodies, strict=True)],
+        [(f"field {number + 1} {name!r}", bodies[number]) for number, (name, _) in enumerate(pairs)],
         [value.encode() for _, value in pairs],
         rebuild,
         lambda values: urlencode(

@@ -35,6 +35,7 @@ def guarded_client(
     fetcher: Fetcher | None = None,
     files: FileLedger | None = None,
     max_images: int = 100,
+    documents: Literal["block", "pass"] = "block",
     max_body: int = 64 * 2**20,
     max_event: int = 32 * 2**20,
     on_flag: Callback | None = None,
@@ -54,6 +55,8 @@ def guarded_client(
         fetcher: fetches them; default: public https addresses only.
         files: which uploaded files were judged. Share one between clients that share files.
         max_images: images judged in one body; more are UNSCANNABLE.
+        documents: PDF, office files and films, whose images are not taken out of them: ``"block"``, or
+            ``"pass"`` them unjudged.
         max_body: bytes of a body that are held at most. A longer one is blocked.
         max_event: bytes of one event of a stream that are held at most.
         on_flag: called with the HttpResult of an exchange in which an image was flagged.
@@ -76,6 +79,7 @@ def guarded_async_client(
     fetcher: Fetcher | None = None,
     files: FileLedger | None = None,
     max_images: int = 100,
+    documents: Literal["block", "pass"] = "block",
     max_body: int = 64 * 2**20,
     max_event: int = 32 * 2**20,
     on_flag: Callback | None = None,

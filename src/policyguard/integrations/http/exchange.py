@@ -4,8 +4,8 @@ Steps that need verdicts are generators: they yield image sites and are sent a S
 code serves blocking and asynchronous clients (``drive``, ``adrive``).
 
 Covered: request and response bodies, whole or as events. Nothing goes on that holds an image which was
-blocked, or which could not be read. Every failure in here blocks, too. Not covered: what stands in
-addresses, headers and cookies.
+blocked, or which could not be read; nor does a request with one in its address or its headers. Every
+failure in here blocks, too. Not covered: addresses of images in addresses, and headers of responses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from policyguard.integrations.screen import Screened, ScreenResult
 from policyguard.verdict import Action, Outcome
 
 from .altered import altered
-from .bodies import Body, is_sound, open_body, unreadable
+from .bodies import Body, is_sound, open_body, open_head, unreadable
 from .codings import CodingError, Decoder, decode_all
 from .frames import Framing
 from .message import RequestHead, ResponseHead, Synthetic, media_type
@@ -103,6 +103,7 @@ class Exchange:
                 return None
             if "websocket" in self.head.headers.get("upgrade", "").lower():
                 yield from self._refuse("request", "is a websocket, in which nothing would be judged")
+            yield from self._judge("request", open_head(self.head))
             if not data:
                 return None
             if self.settings.response_mode == "raise":
@@ -298,10 +299,11 @@ class Exchange:
 def _blocked(direction: Direction, items: Sequence[Screened]) -> Blocked:
     violating = [item for item in items if item.verdict.outcome is Outcome.VIOLATES]
     first = (violating or list(items))[0]
+    what = "a document" if first.site.kind is SiteKind.DOCUMENT else "an image"
     more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
     return Blocked(
         "image_policy_violation" if violating else "policyguard_unjudged",
-        f"PolicyGuard blocked an image in the {direction}{more}: {_line(first.verdict.summary())}",
+        f"PolicyGuard blocked {what} in the {direction}{more}: {_line(first.verdict.summary())}",
         PolicyViolation(first.verdict),
     )
 

@@ -51,13 +51,18 @@ class Family:
 
 @cache
 def family_named(name: str) -> Family:
-    """Raises ConfigurationError for another name, MissingExtraError where the package is missing."""
+    """Raises ConfigurationError for another name, and where the package is missing."""
     if name not in FAMILIES:
         raise ConfigurationError(f"family is {name!r}; it must be 'httpx' or 'httpx2'")
     try:
         return Family(import_module(name))
     except ImportError:
-        raise MissingExtraError(name, "http") from None
+        if name == "httpx":
+            raise MissingExtraError(name, "http") from None
+        raise ConfigurationError(
+            f"{name} is not installed",
+            hint=f"SDKs that are built on it bring it along; or: pip install {name}",
+        ) from None
 
 
 def family_of(value: object, *kinds: str) -> Family:

@@ -20,6 +20,7 @@ class RequestHead:
     host: str
     path: str
     headers: Mapping[str, str]
+    query: str = ""
 
     @property
     def provider(self) -> Provider:

@@ -20,6 +20,7 @@ from .message import joined, media_type, parameter
 __all__ = ["MultipartError", "Part", "join", "split"]
 
 MAX_PARTS = 1000
+_LOOSE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 
 
 class MultipartError(Exception):
@@ -72,6 +73,8 @@ class Part:
 
 def boundary_of(content_type: str) -> bytes:
     boundary = parameter(content_type, "boundary")
+    if len(re.findall(r"boundary[*\d]*\s*=", content_type, re.IGNORECASE)) > 1:
+        raise MultipartError("is multipart and names more than one boundary")
     if not boundary or len(boundary) > 200:
         raise MultipartError("is multipart and names no boundary")
     try:
@@ -101,6 +104,8 @@ def split(content_type: str, body: bytes) -> list[Part]:
             if head_end < 0:
                 raise MultipartError("has a part whose headers do not end")
             content = head_end + 4
+        if _LOOSE_END.search(body, start + 2, head_end):
+            raise MultipartError("has a part with a header that two readers could end in two places")
         parts.append(Part(body[start + 2 : head_end], view[content : max(content, following - 2)]))
     end = body[places[-1] + len(line) :]
     if not end.startswith(b"--") or end[2:].strip():

@@ -23,6 +23,7 @@ class Options(TypedDict, total=False):
     fetcher: Fetcher | None
     files: FileLedger | None
     max_images: int
+    documents: Literal["block", "pass"]
     max_body: int
     max_event: int
     on_flag: Callback | None

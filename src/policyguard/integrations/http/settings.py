@@ -65,12 +65,20 @@ def settings(
     fetcher: Fetcher | None = None,
     files: FileLedger | None = None,
     max_images: int = 100,
+    documents: Literal["block", "pass"] = "block",
     max_body: int = 64 * 2**20,
     max_event: int = 32 * 2**20,
     on_flag: Callback | None = None,
     on_result: Callback | None = None,
 ) -> Settings:
     """Check and collect. Raises ConfigurationError."""
+    from policyguard.guard import Guard
+
+    if not isinstance(guard, Guard):
+        raise ConfigurationError(
+            f"a Guard is expected, not a {type(guard).__name__}",
+            hint="make one: Guard(policy='pictosafe/l3')",
+        )
     modes = dict(on_block) if isinstance(on_block, Mapping) else dict.fromkeys(_DIRECTIONS, on_block)
     wrong = [key for key in modes if key not in _DIRECTIONS] + [
         mode for mode in modes.values() if mode not in _MODES
@@ -88,7 +96,9 @@ def settings(
         raise ConfigurationError("max_body and max_event are counts of bytes, and positive")
     ledger = FileLedger() if files is None else files
     return Settings(
-        screen=Screen(guard, urls=urls, fetcher=fetcher, files=ledger, max_images=max_images),
+        screen=Screen(
+            guard, urls=urls, fetcher=fetcher, files=ledger, max_images=max_images, documents=documents
+        ),
         files=ledger,
         memo=_Judged(),
         request_mode=modes.get("request", "reject"),

@@ -1,24 +1,22 @@
 """A response that comes as events: which of them may pass, and which are held until they are judged.
 
 Covered: server-sent events, JSON lines and JSON arrays, whatever the size of the chunks; images cut off by
-the end of the stream; data URIs, and images by URL in Markdown and HTML, that are written piece by piece.
-Not covered: images in any other encoding that no single event shows to be one.
+the end of the stream; images that are written piece by piece (``watch``).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from policyguard.errors import ImageError
-from policyguard.integrations.extract import ImageSite, Replacement, SiteKind
+from policyguard.integrations.extract import Replacement
 
-from .bodies import Body, DuplicateKeyError, open_body, open_json, unreadable
+from .bodies import Body, DuplicateKeyError, open_body, open_json, unreadable, watched_over
 from .codings import CodingError, Decoder
 from .frames import Framing, OverlongError, data_of, framer
+from .watch import Watch
 
 __all__ = ["Events", "StreamProblem"]
 
@@ -33,7 +31,7 @@ class Events:
     def __init__(self, framing: Framing, codings: Decoder, *, limit: int) -> None:
         self._framing, self._codings = framing, codings
         self._frames = framer(framing, limit=limit)
-        self._watch = _Watch()
+        self._watch = Watch()
         self._limit = limit
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, Body]]:
@@ -68,7 +66,7 @@ class Events:
             if text in (b"", b"]"):
                 return Body()
         body = _value(text) if text else Body()
-        watched = self._watch.over(body)
+        watched = watched_over(self._watch, body)
 
         def rebuild(new: Mapping[str, Replacement]) -> bytes:
             return raw.replace(text, body.rebuild(new), 1)
@@ -81,11 +79,13 @@ class Events:
         if len(data) > 1 and not body.payloads:  # some clients read each line as a value of its own
             body = _together([body, *(_value(line.encode()) for line in data)])
         beside = [_value(line.encode()) for line in others if len(line) > _SHORT]
-        body = self._watch.over(_together([body, *beside]) if beside else body)
+        body = watched_over(self._watch, _together([body, *beside]) if beside else body)
         if len(data) == 1 and not beside:
             line, inner = data[0].encode(), body
 
             def rebuild(new: Mapping[str, Replacement]) -> bytes:
+                if line not in raw:  # not UTF-8 throughout: the event cannot be written anew
+                    raise ImageError("no other image can stand in this event's place")
                 return raw.replace(line, inner.rebuild(new), 1)
 
             return Body(body.sites, body.payloads, rebuild)
@@ -127,54 +127,3 @@ def _together(bodies: list[Body]) -> Body:
 
     sites = tuple(site for body in bodies for site in body.sites)
     return Body(sites, tuple(value for body in bodies for value in body.payloads), rebuild)
-
-
-#: The beginning of an image in text: a data URI, or Markdown or HTML that shows an image by URL.
-_BEGINNING = re.compile(
-    r"data:image/[^,\s\"')]{0,100},[^\s\"')]{16}|!\[[^\]]{0,200}\]\(\s*<?https?://|<img\b[^>]{0,200}?\bsrc\s*=",
-    re.IGNORECASE,
-)
-
-
-class _Watch:
-    """Finds images that a model writes piece by piece.
-
-    The text at each place of the events (``choices/0/delta/content``) is joined over the events. What grows
-    there is an image whose beginning has passed, and whose rest must not.
-    """
-
-    _KEPT = 300  # characters per place: more than such a beginning
-    _PLACES = 256
-
-    def __init__(self) -> None:
-        self._tails: OrderedDict[str, str] = OrderedDict()
-
-    def over(self, body: Body) -> Body:
-        """``body``, or an unreadable one if it completes the beginning of an image."""
-        if body.sites:
-            return body  # it is judged as it is
-        for payload in body.payloads:
-            for place, text in _texts(payload):
-                joined = self._tails.get(place, "") + text[-4096:]
-                if _BEGINNING.search(joined):
-                    self._tails.pop(place, None)
-                    problem = "an image is written piece by piece, and cannot be judged before it passes"
-                    return Body((ImageSite(place, SiteKind.UNREADABLE, problem=problem),), body.payloads)
-                self._tails[place] = joined[-self._KEPT :]
-                self._tails.move_to_end(place)
-        while len(self._tails) > self._PLACES:
-            self._tails.popitem(last=False)
-        return body
-
-
-def _texts(value: Any) -> Iterator[tuple[str, str]]:
-    stack: list[tuple[str, Any]] = [("", value)]
-    while stack:
-        place, item = stack.pop()
-        if isinstance(item, str):
-            if item:
-                yield place, item
-        elif isinstance(item, dict):
-            stack.extend((f"{place}/{key}", inner) for key, inner in item.items())
-        elif isinstance(item, list):
-            stack.extend((f"{place}/{number}", inner) for number, inner in enumerate(item))

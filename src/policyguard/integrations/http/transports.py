@@ -45,9 +45,9 @@ class _Guarded:
         return self._inner
 
     def _begin(self, request: Any) -> Exchange:
-        path = request.url.raw_path.split(b"?", 1)[0].decode("ascii", "replace")
+        path, _, query = request.url.raw_path.decode("ascii", "replace").partition("?")
         headers = joined(request.headers.multi_items())
-        return self._core.begin(RequestHead(request.method, request.url.host, path, headers))
+        return self._core.begin(RequestHead(request.method, request.url.host, path, headers, query))
 
     def _too_long(self, headers: Any) -> bool:
         """Whether a body says by itself that it is longer than is held."""
@@ -57,8 +57,7 @@ class _Guarded:
     def _to_send(self, request: Any, data: bytes, changed: bytes | None) -> Any:
         module = self._family.module
         if changed is None:
-            if not hasattr(request, "_content"):  # its stream is used up
-                request.stream = module.ByteStream(data)
+            request.stream = module.ByteStream(data)  # what was judged, and nothing else
             return request
         return module.Request(
             request.method,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from policyguard.errors import ConfigurationError, FetchError, UsageError
+from policyguard.integrations.extract import SiteKind
 
 from .memo import Memo
 from .plan import Plan
@@ -41,6 +42,8 @@ class Screen:
             64 MiB are fetched for one payload; images beyond are UNSCANNABLE.
         files: file ids whose upload was judged; all others are UNSCANNABLE.
         max_images: images of one payload that are judged; the rest is UNSCANNABLE.
+        documents: ``"block"`` (PDF, office files and films are UNSCANNABLE) or ``"pass"``: they are not
+            looked at, and what they show reaches the model unjudged.
 
     Thread-safe. Raises ConfigurationError for settings that cannot work.
     """
@@ -53,7 +56,10 @@ class Screen:
         fetcher: Fetcher | None = None,
         files: FileLedger | None = None,
         max_images: int = 100,
+        documents: Literal["block", "pass"] = "block",
     ) -> None:
+        if documents not in ("block", "pass"):
+            raise ConfigurationError(f"documents is {documents!r}; it must be 'block' or 'pass'")
         if urls not in ("reject", "fetch"):
             raise ConfigurationError(f"urls is {urls!r}; it must be 'reject' or 'fetch'")
         if fetcher is not None and urls != "fetch":
@@ -63,10 +69,14 @@ class Screen:
 
             fetcher = Fetcher()
         self.guard, self.files, self.max_images = guard, files, max_images
-        self._fetcher = fetcher
+        self._fetcher, self._documents = fetcher, documents == "block"
 
     def screen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
-        """One verdict per site, in order. ``memo`` spans the payloads of one run. Raises UsageError only."""
+        """One verdict per site, in order. ``memo`` spans the payloads of one run. Raises UsageError only.
+
+        Documents that may pass have no verdict, and are not counted.
+        """
+        sites = self._asked(sites)
         if not sites:
             return ScreenResult()
         plan = self._plan(sites, memo)
@@ -88,8 +98,14 @@ class Screen:
             plan.failed(left, RuntimeError("it gave no verdict"))
         return plan.result()
 
+    def _asked(self, sites: Sequence[ImageSite]) -> Sequence[ImageSite]:
+        if self._documents:
+            return sites
+        return [site for site in sites if site.kind is not SiteKind.DOCUMENT]
+
     async def ascreen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
         """``screen``, without blocking the event loop."""
+        sites = self._asked(sites)
         if not sites:
             return ScreenResult()
         if sum(len(site.data or b"") for site in sites) > _HEAVY:

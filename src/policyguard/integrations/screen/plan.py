@@ -55,8 +55,8 @@ class Plan:
                 if fetch:
                     self.urls.setdefault(site.url, []).append(index)
                 else:
-                    self._fail([index], "is given by URL, and none is fetched here")
-            elif site.kind is SiteKind.FILE:
+                    self._fail([index], "is given by URL, and none is fetched here (urls='fetch' does)")
+            elif site.kind is SiteKind.FILE or site.file_id is not None:
                 self._look_up(index, site, files)
             else:
                 self._fail([index], site.problem or "cannot be read")
@@ -110,7 +110,9 @@ class Plan:
     def _look_up(self, index: int, site: ImageSite, files: FileLedger | None) -> None:
         verdict = None if files is None or site.file_id is None else files.lookup(site.file_id)
         if verdict is None:
-            self._fail([index], "is a file held by the provider, and its upload was not judged here")
+            self._fail(
+                [index], site.problem or "is a file held by the provider, and its upload was not judged here"
+            )
         elif _fingerprints(verdict) != [policy.fingerprint for policy in self.guard.policies]:
             self._fail([index], "is a file held by the provider, and was judged under other policies")
         else:
