@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packaging check format bench pico sprites clean vllm-server test-vllm test-vllm-smoke
+.PHONY: help demo test test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,12 @@ test-slow: $(VENV)/.ready  ## Run the long suites
 
 test-packaging: $(VENV)/.ready  ## Build the wheel, install it into a fresh environment, check from it
 	$(BIN)/python -m pytest -m packaging --timeout 900
+
+test-sdk: $(VENV)/.ready  ## Run the real SDKs over the HTTP middleware, in environments of their own
+	$(BIN)/python tests/sdk/run.py
+
+test-sdk-smoke: $(VENV)/.ready  ## The same with the newest SDKs alone, in at most four minutes
+	$(BIN)/python tests/sdk/run.py --smoke --timeout 60
 
 .venv-vllm/.ready: integrations/vllm/setup_cpu.sh
 	@echo "Setting up .venv-vllm: a few minutes, about 3 GB"

@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("policies/*.md"), *ROOT.glob("train/**/*.md")]
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("integrations/**/*.md"),
+        *ROOT.glob("policies/*.md"),
+        *ROOT.glob("train/**/*.md"),
+    ]
 )
 
 

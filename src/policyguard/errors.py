@@ -9,6 +9,7 @@ The tree::
     │   │   └── ModelLoadError      the guard model cannot be loaded
     │   └── PolicyError             a policy file is wrong; carries every problem found
     ├── ImageError                  one image cannot be judged as a whole; becomes UNSCANNABLE
+    │   └── FetchError              its address may not be fetched from, or gave no image
     ├── BackendError                the model or its server failed; becomes ERROR
     │   ├── AnswerError             the model answered, but not by the dialect's one strict rule
     │   └── UnavailableError        nobody answered this time; retryable
@@ -31,6 +32,7 @@ __all__ = [
     "AnswerError",
     "BackendError",
     "ConfigurationError",
+    "FetchError",
     "ImageError",
     "MissingExtraError",
     "ModelLoadError",
@@ -107,6 +109,10 @@ class PolicyError(UsageError):
 
 class ImageError(PolicyGuardError):
     """One image cannot be opened, or cannot be judged as a whole."""
+
+
+class FetchError(ImageError):
+    """An image's address may not be fetched from, or fetching it failed."""
 
 
 class BackendError(PolicyGuardError):

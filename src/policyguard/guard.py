@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from policyguard.arguments import count, seconds
 from policyguard.assessment import Reading
 from policyguard.checking import Checker
 from policyguard.errors import ConfigurationError
+from policyguard.judging import Opened
 from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from policyguard.assessment import Failure
     from policyguard.backends.base import Backend
     from policyguard.cache import VerdictCache
     from policyguard.policy import Policy, ResolvedPolicy
@@ -147,6 +150,11 @@ class Guard:
         checker = self._checker
         opened = await asyncio.to_thread(checker.open, image)
         return (await checker.ajudge([opened], self._reading(explain)))[0]
+
+    def judge_failure(self, source: str, failure: Failure) -> Verdict:
+        """The verdict on an image that never got here, by the policies' ``outcomes``; no model is asked."""
+        opened = Opened(source, failure, 0.0, monotonic())
+        return self._checker.judge([opened], Reading.FAST)[0]
 
     def check_many(
         self,

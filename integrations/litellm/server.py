@@ -1,0 +1,100 @@
+"""A guardrail for the LiteLLM proxy: its generic guardrail endpoint, answered by a Guard.
+
+    pip install policyguard starlette uvicorn
+    python server.py --policy pictosafe/l3 --port 8471
+
+Covered: every image in what LiteLLM sends, in whichever field it stands (``images``, texts, messages, tool
+calls). An entry of ``images`` that is neither a data URI nor base64 is UNSCANNABLE, an address too: LiteLLM
+would send the address on, and the provider could fetch another picture from it than this one. An error here
+is an HTTP error, which blocks unless LiteLLM is told to ``fail_open``. Not covered: what LiteLLM does not
+send (README.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import json
+import os
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from policyguard import Guard
+from policyguard.integrations.extract import find_images
+from policyguard.integrations.screen import Screen, ScreenResult
+
+PATH = "/beta/litellm_basic_guardrail_api"
+MAX_BODY = 64 * 2**20
+
+
+def build_app(guard: Guard, *, api_key: str | None = None) -> Starlette:
+    """The endpoint. ``api_key`` is what LiteLLM has to send as ``x-api-key``; None takes everything."""
+    screen = Screen(guard)
+
+    async def judge(request: Request) -> JSONResponse:
+        if api_key is not None and not _same(request.headers.get("x-api-key", ""), api_key):
+            return JSONResponse({"error": "the x-api-key is missing or wrong"}, 401)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                return JSONResponse({"error": f"more than {MAX_BODY >> 20} MiB"}, 413)
+        try:
+            asked = json.loads(body)
+        except (ValueError, RecursionError):
+            asked = None
+        if not isinstance(asked, dict) or asked.get("input_type") not in ("request", "response"):
+            return JSONResponse({"error": "this is no request of LiteLLM's generic guardrail"}, 400)
+        return JSONResponse(answer(await screen.ascreen(find_images(as_images(asked)))))
+
+    async def health(_: Request) -> JSONResponse:
+        return JSONResponse({"policies": [policy.id for policy in guard.policies]})
+
+    return Starlette(routes=[Route(PATH, judge, methods=["POST"]), Route("/health", health)])
+
+
+def as_images(asked: dict[str, Any]) -> dict[str, Any]:
+    """The request with its ``images`` in a form that says they are images, whatever stands there."""
+    images = asked.get("images") or []
+    blocks = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    return {**asked, "images": blocks, "request_headers": None}
+
+
+def answer(result: ScreenResult) -> dict[str, Any]:
+    """What LiteLLM understands, and beside it what was found."""
+    found = {"images_seen": result.images_seen, "images_checked": result.images_checked}
+    if result.allowed:
+        return {"action": "NONE", "policyguard": {**found, "action": result.action}}
+    reason = "PolicyGuard: " + "; ".join(item.verdict.summary() for item in result.blocked[:3])
+    return {
+        "action": "BLOCKED",
+        "blocked_reason": reason,
+        "policyguard": {**found, "verdicts": [item.verdict.to_dict() for item in result.blocked]},
+    }
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+def main() -> None:
+    import uvicorn
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--policy", required=True, help="name or path of the policy")
+    parser.add_argument("--model", help="the guard model; default: POLICYGUARD_MODEL")
+    parser.add_argument("--base-url", help="the server that runs it; default: POLICYGUARD_BASE_URL")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8471)
+    chosen = parser.parse_args()
+    guard = Guard(policy=chosen.policy, model=chosen.model, base_url=chosen.base_url).warm()
+    app = build_app(guard, api_key=os.environ.get("POLICYGUARD_LITELLM_KEY") or None)
+    uvicorn.run(app, host=chosen.host, port=chosen.port)
+
+
+if __name__ == "__main__":
+    main()

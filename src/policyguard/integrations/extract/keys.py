@@ -1,0 +1,169 @@
+"""What the names in a payload say about images: which types, keys and media types declare one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import IntEnum
+from functools import lru_cache
+
+from .documents import is_document_type
+
+__all__ = ["Position", "below", "declared", "is_file_id", "is_prose", "is_quoted", "is_record", "plain"]
+
+
+class Position(IntEnum):
+    """How sure it is that an image stands in a place."""
+
+    DOCUMENT = -2
+    """What shows images is declared to stand here: a PDF, a film."""
+    OTHER = -1
+    """Something else is declared to stand here: a sound, a text."""
+    NONE = 0
+    WEAK = 1
+    """A key such as ``image`` says so: URLs and image bytes count, a word (a file's name) does not."""
+    STRONG = 2
+    """A key such as ``image_url`` or ``b64_json`` says so: what is not read is unreadable."""
+    DECLARED = 3
+    """The type or media type says so."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TYPES = _words(
+    """
+    image imageurl imagefile imagebase64 imageembeds imagepil inputimage inputimageurl outputimage
+    inlineimage imagegenerationcall
+    """
+)
+_SOFT_TYPE = re.compile(r"image|screenshot|picture|photo")
+_NO_IMAGE_TYPES = ("imagegeneration", "imagegenerationtool", "imagesize", "imageconfig")
+_MEDIA_TYPE_KEYS = ("mime_type", "mimeType", "media_type", "mediaType", "content_type", "contentType")
+_ANYTHING = ("application/octet-stream", "binary/octet-stream", "*/*", "")
+_IMAGE_NAME = re.compile(
+    r"\.(?:png|jpe?g|jfif|gif|webp|bmp|tiff?|avif|hei[cf]|ico|jxl|svg|apng)$", re.IGNORECASE
+)
+_STRONG = _words(
+    """
+    imageurl imageurls inputimage b64json partialimageb64 imagebase64 base64image imageb64 imagebytes
+    imagedata bytesbase64encoded inlinedata fileuri imageuri inputimageurl imageembeds
+    """
+)
+_WEAK = re.compile(r"image|img$|^img|picture|photo|screenshot|^mask$|^inputreference$|^thumbnail$")
+_CONTENT = _words(
+    """
+    url urls uri href src link data base64 b64 bytes blob binary body content contents value source file
+    fileuri fileurl filedata result results output payload raw buffer s3location gcsuri storageuri image
+    images
+    """
+)
+_PROSE = _words(
+    """
+    text content contents prompt input instructions arguments query message title description system
+    thinking reasoning summary
+    """
+)
+_QUOTED = _words(
+    "args arguments artifact parameters inputschema jsonschema schema metadata functioncall functionresponse"
+)
+_DOCUMENT_TYPES = _words("document documenturl file fileurl inputfile video videourl inputvideo")
+_DOCUMENT_KEYS = _DOCUMENT_TYPES - {"file", "inputfile"}
+_ENCODED = _words("data base64 b64 bytes blob binary")
+_RESULT = frozenset(("url", "index", "size", "seed", "content_type"))  # an item of an images response
+_SKIPPED = _words("type filename name title detail id role alt caption")
+
+
+@lru_cache(4096)
+def _plain_short(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "").replace(".", "").replace(" ", "")
+
+
+def plain(name: object) -> str:
+    """A key or a type without case, underscores, hyphens and dots; empty for what is no short string."""
+    return _plain_short(name) if isinstance(name, str) and len(name) <= 64 else ""
+
+
+def declared(value: Mapping[object, object], inherited: Position, key: object) -> tuple[Position, bool]:
+    """What a dict says about its contents, and whether its type says that it is an image.
+
+    ``key`` is the key under which it, or the list it stands in, stands.
+    """
+    kind = value.get("type")
+    name = plain(kind)
+    if name in _TYPES:
+        return Position.DECLARED, True
+    media_type = _media_type(value)
+    if media_type.startswith("image/"):
+        return Position.DECLARED, False
+    if media_type not in _ANYTHING:
+        return Position.DOCUMENT if is_document_type(media_type) else Position.OTHER, False
+    for name_key in ("filename", "file_name", "fileName"):
+        if isinstance(given := value.get(name_key), str) and _IMAGE_NAME.search(given[-16:]):
+            return Position.DECLARED, False
+    if name in _DOCUMENT_TYPES and inherited <= Position.NONE:
+        return Position.DOCUMENT, False
+    if name and _SOFT_TYPE.search(name) and name not in _NO_IMAGE_TYPES:
+        return max(inherited, Position.WEAK), False
+    if "b64_json" in value or "revised_prompt" in value or (key == "data" and value.keys() <= _RESULT):
+        return Position.DECLARED, False
+    return inherited, False
+
+
+def _media_type(value: Mapping[object, object]) -> str:
+    for key in _MEDIA_TYPE_KEYS:
+        if isinstance(given := value.get(key), str):
+            return given.strip().lower()
+    kind = value.get("type")
+    return kind.strip().lower() if isinstance(kind, str) and kind[:6].lower() == "image/" else ""
+
+
+def below(key: object, position: Position) -> Position:
+    """What the key of a dict that stands in ``position`` says about the value under it."""
+    name = plain(key)
+    if name in _STRONG:
+        said_otherwise = position < Position.NONE and name in (
+            "inlinedata",
+            "fileuri",
+            "bytesbase64encoded",
+        )
+        return position if said_otherwise else max(position, Position.STRONG)
+    if name in _DOCUMENT_KEYS and position in (Position.NONE, Position.DOCUMENT):
+        return Position.DOCUMENT
+    if name in _CONTENT:
+        if position is Position.WEAK and name in _ENCODED:
+            return Position.STRONG
+        if position is Position.NONE and name in ("image", "images"):
+            return Position.WEAK
+        return position
+    if name and name not in _SKIPPED and _WEAK.search(name):
+        return max(min(position, Position.WEAK), Position.WEAK)
+    return Position.NONE
+
+
+def is_file_id(key: object, value: Mapping[object, object], position: Position) -> bool:
+    """Whether ``key`` of a dict in ``position`` names a file at a provider that is or shows an image."""
+    name = plain(key)
+    if name in ("fileid", "imagefileid", "imageid"):
+        return position > Position.NONE or position is Position.DOCUMENT or name == "imagefileid"
+    return name == "id" and position > Position.NONE and value.get("source_type") == "id"
+
+
+def is_quoted(key: object, value: Mapping[object, object]) -> bool:
+    """Whether what stands under ``key`` is for a tool or a program: no provider fetches an address in it."""
+    name = plain(key)
+    return name in _QUOTED or (name == "input" and plain(value.get("type")).endswith("tooluse"))
+
+
+def is_prose(key: object, value: Mapping[object, object]) -> bool:
+    """Whether the string under ``key`` is what people, models or tools say."""
+    return plain(key) in _PROSE or "call_id" in value or "citation" in plain(value.get("type"))
+
+
+def is_record(value: Mapping[object, object]) -> bool:
+    """Whether a dict describes a file that a provider holds, in the answer to its upload or in a listing."""
+    name = value.get("name")
+    return (
+        isinstance(name, str) and name.startswith("files/") and "mimeType" in value and "sizeBytes" in value
+    )

@@ -1,0 +1,166 @@
+"""What the first bytes of an image file look like, and base64 that holds such bytes.
+
+Covered: PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, HEIC, ICO, JPEG XL, JPEG 2000, PSD, SVG. Most of them are not
+opened by ``images.decode``: they are recognised here so that they become UNSCANNABLE instead of unseen.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+__all__ = [
+    "HEAD",
+    "base64_head",
+    "decode_base64",
+    "looks_like_base64",
+    "sniff",
+    "sniff_base64",
+    "sniff_blurred_base64",
+]
+
+HEAD = 256
+"""So many bytes of a file are enough to tell."""
+
+_PREFIXES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"II+\0", "image/tiff"),
+    (b"MM\0+", "image/tiff"),
+    (b"\0\0\0\x0cJXL ", "image/jxl"),
+    (b"\0\0\0\x0cjP  ", "image/jp2"),
+    (b"\xff\x4f\xff\x51", "image/jp2"),
+    (b"8BPS\0\x01", "image/vnd.adobe.photoshop"),
+)
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "image/heic"),
+}
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_SVG = re.compile(
+    rb"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!doctype\s+svg[^>]*>\s*)*<svg[\s>]", re.IGNORECASE | re.DOTALL
+)
+_XML = re.compile(rb"\s*<(?:\?xml|!--|!doctype\s+svg)", re.IGNORECASE)
+
+_SPACE = re.compile(r"[\s\\]+")
+_ALPHABET = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/_-]+")
+_BLURRED = re.compile(
+    "|".join(
+        "".join(rf"[^A-Za-z0-9+/_-]{{0,64}}+{letter}" for letter in letters)
+        for letters in ("iVB", ["[/_]", "9", "j"], "R0l", "Ukl", "SUk", "TU0", "Qk", "AAA")
+    )
+)
+"""PNG, JPEG, GIF, WebP, TIFF, BMP, AVIF and its kin: how their base64 begins, with anything in between."""
+_TO_STANDARD = str.maketrans("-_", "+/")
+_START = re.compile(r"\s*[/A-Za-z7_][A-Za-z0-9+/_-]{23}")
+_SHORTEST = 32
+
+
+def sniff(data: bytes | bytearray | memoryview, *, expected: bool = False) -> str | None:
+    """The media type that the first bytes of an image file tell, or None if it is no image file.
+
+    ``expected`` says that an image should stand here: beginnings too short to tell anything elsewhere count.
+    """
+    head = bytes(data[:HEAD])
+    for prefix, media_type in _PREFIXES:
+        if head.startswith(prefix):
+            return media_type
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    if head[4:8] == b"ftyp":
+        brands = [
+            head[8:12],
+            *(
+                head[at : at + 4]
+                for at in range(16, min(len(head), int.from_bytes(head[:4], "big") or 16), 4)
+            ),
+        ]
+        return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "image/bmp"
+    if head[:4] == b"\0\0\1\0" and head[5:6] == b"\0" and head[9:10] == b"\0" and head[4:5] != b"\0":
+        return "image/x-icon"
+    if _SVG.match(head.removeprefix(b"\xef\xbb\xbf")):
+        return "image/svg+xml"
+    if _XML.match(head.removeprefix(b"\xef\xbb\xbf")) and b"<svg" in bytes(data[:4096]).lower():
+        return "image/svg+xml"
+    if expected and head[:2] == b"\xff\x0a":
+        return "image/jxl"
+    return None
+
+
+def sniff_base64(text: str, *, expected: bool = False) -> str | None:
+    """The media type if ``text`` begins like the base64 of an image file. Looks at its beginning only."""
+    if len(text) < _SHORTEST or not (expected or _START.match(text)):
+        return None
+    head = _SPACE.sub("", text[:700])[:344]
+    return sniff(_decoded(head), expected=expected) if _ALPHABET.fullmatch(head) else None
+
+
+def sniff_blurred_base64(text: str) -> str | None:
+    """``sniff_base64`` as lenient decoders read it, which pass over what is not base64.
+
+    So an image may be spelled that no strict decoder takes for one.
+    """
+    if len(text) < _SHORTEST or not _BLURRED.match(text):
+        return None
+    return sniff(_decoded(_NOT_BASE64.sub("", text[:1024])[:64]))
+
+
+def base64_head(text: str) -> bytes:
+    """The first bytes that ``text`` holds if it is base64; empty if it is not."""
+    if not _START.match(text):
+        return b""
+    head = _SPACE.sub("", text[:2000])[:1368]
+    return _decoded(head) if _ALPHABET.fullmatch(head) else b""
+
+
+def _decoded(head: str) -> bytes:
+    head = head.rstrip("=")
+    return base64.b64decode(head[: len(head) // 4 * 4].translate(_TO_STANDARD))
+
+
+def looks_like_base64(text: str) -> bool:
+    """Whether ``text`` is long and nothing but base64, whatever it may hold."""
+    return len(text) >= HEAD and _ALPHABET.fullmatch(_SPACE.sub("", text[:4096])) is not None
+
+
+def decode_base64(text: str) -> bytes | None:
+    """The bytes that ``text`` holds, or None if it is not base64 all through.
+
+    Takes the standard and the URL-safe alphabet, line breaks (also escaped ones) and missing padding.
+    """
+    try:
+        raw = text.encode("ascii")
+    except UnicodeEncodeError:
+        return None
+    body = raw.rstrip(b"=")
+    if len(raw) - len(body) <= 2 and len(body) % 4 != 1:
+        try:  # the usual case, without a copy for each of the steps below
+            return binascii.a2b_base64(
+                raw if len(raw) % 4 == 0 else body + b"=" * (-len(body) % 4), strict_mode=True
+            )
+        except binascii.Error:
+            pass
+    body = (
+        raw.replace(b"\\/", b"/")
+        .replace(b"\\n", b"")
+        .replace(b"\\r", b"")
+        .translate(_URLSAFE, b"\t\n\x0b\x0c\r ")
+    )
+    body = body.rstrip(b"=")
+    if len(body) % 4 == 1:
+        return None
+    try:
+        return binascii.a2b_base64(body + b"=" * (-len(body) % 4), strict_mode=True)
+    except binascii.Error:
+        return None
+
+
+_URLSAFE = bytes.maketrans(b"-_", b"+/")

@@ -1,0 +1,134 @@
+"""What a provider refused by itself, in its response: reported beside the verdicts, never as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .found import Path, pointer
+from .site import ProviderRefusal
+from .walk import MAX_DEPTH, MAX_NODES, fields_of
+
+__all__ = ["provider_refusals"]
+
+_OPENAI_CODES = frozenset(
+    ("moderation_blocked", "content_policy_violation", "content_filter", "responsibleaipolicyviolation")
+)
+_GEMINI_FINISH = frozenset(
+    (
+        "SAFETY",
+        "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+        "IMAGE_OTHER",
+        "PROHIBITED_CONTENT",
+        "BLOCKLIST",
+        "SPII",
+        "RECITATION",
+        "NO_IMAGE",
+    )
+)
+
+
+def provider_refusals(payload: object) -> list[ProviderRefusal]:
+    """What the provider itself refused, in a parsed response. Raises nothing."""
+    found: list[ProviderRefusal] = []
+    stack: list[tuple[Any, Path, int]] = [(payload, None, 0)]
+    nodes = 0
+    while stack and nodes < MAX_NODES:
+        value, path, depth = stack.pop()
+        nodes += 1
+        if depth > MAX_DEPTH:
+            continue
+        if isinstance(value, list | tuple):
+            stack.extend(
+                (child, (path, index), depth + 1) for index, child in reversed(list(enumerate(value)))
+            )
+            continue
+        fields = value if isinstance(value, Mapping) else _fields(value)
+        if not fields:
+            continue
+        for key, (provider, read) in _SIGNS.items():
+            if (given := fields.get(key)) and (reason := read(given, fields)):
+                named = "gemini" if reason in _GEMINI_FINISH else provider
+                found.append(ProviderRefusal(pointer((path, key)), named, reason[:300]))
+        stack.extend((child, (path, str(key)), depth + 1) for key, child in reversed(list(fields.items())))
+    return found
+
+
+def _fields(value: Any) -> Mapping[Any, Any] | None:
+    if isinstance(value, str | int | float | None):
+        return None
+    try:
+        return fields_of(value)
+    except Exception:
+        return None
+
+
+Reader = Callable[[Any, Mapping[Any, Any]], str]
+
+
+def _moderation_details(given: Any, _: Mapping[Any, Any]) -> str:
+    if not isinstance(given, Mapping):
+        return str(given)
+    categories = given.get("categories")
+    if isinstance(categories, Mapping):
+        categories = [name for name, hit in categories.items() if hit]
+    named = ", ".join(map(str, categories)) if isinstance(categories, list | tuple) else str(categories or "")
+    return f"moderation at stage {given.get('moderation_stage', 'unknown')}" + (f": {named}" if named else "")
+
+
+def _code(given: Any, _: Mapping[Any, Any]) -> str:
+    return given if isinstance(given, str) and given.lower() in _OPENAI_CODES else ""
+
+
+def _finish(given: Any, _: Mapping[Any, Any]) -> str:
+    return given if given in ("content_filter", "refusal") else ""
+
+
+def _stop(given: Any, fields: Mapping[Any, Any]) -> str:
+    if given != "refusal":
+        return ""
+    details = fields.get("stop_details")
+    details = details if isinstance(details, Mapping) else _fields(details) or {}
+    said = [str(details[key]) for key in ("category", "explanation") if details.get(key)]
+    return ": ".join(["refusal", *said])
+
+
+def _gemini_finish(given: Any, _: Mapping[Any, Any]) -> str:
+    name = str(getattr(given, "value", given))
+    return name if name in _GEMINI_FINISH or name == "CONTENT_FILTERED" else ""
+
+
+def _text(given: Any, _: Mapping[Any, Any]) -> str:
+    if isinstance(given, list | tuple):
+        return "; ".join(map(str, given))
+    return str(getattr(given, "value", given))
+
+
+def _refusal_text(given: Any, _: Mapping[Any, Any]) -> str:
+    return given if isinstance(given, str) else ""
+
+
+def _incomplete(given: Any, _: Mapping[Any, Any]) -> str:
+    fields = given if isinstance(given, Mapping) else _fields(given) or {}
+    return "content_filter" if fields.get("reason") == "content_filter" else ""
+
+
+_SIGNS: Mapping[str, tuple[str, Reader]] = {
+    "moderation_details": ("openai", _moderation_details),
+    "code": ("openai", _code),
+    "finish_reason": (
+        "openai",
+        lambda given, fields: _finish(given, fields) or _gemini_finish(given, fields),
+    ),
+    "incomplete_details": ("openai", _incomplete),
+    "refusal": ("openai", _refusal_text),
+    "stop_reason": ("anthropic", _stop),
+    "finishReason": ("gemini", _gemini_finish),
+    "blockReason": ("gemini", _text),
+    "block_reason": ("gemini", _text),
+    "raiFilteredReason": ("gemini", _text),
+    "rai_filtered_reason": ("gemini", _text),
+    "raiMediaFilteredReasons": ("gemini", _text),
+}

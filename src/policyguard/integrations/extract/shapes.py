@@ -1,0 +1,92 @@
+"""How an image is written down inline in the shapes that name it by address or by file id."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from policyguard.errors import ImageError
+
+from .found import Found
+from .keys import plain
+from .site import Replacement, SiteKind
+
+__all__ = ["data_uri", "rewrite", "written"]
+
+_MEDIA_TYPE_KEYS = ("mime_type", "mimeType", "media_type", "mediaType", "content_type", "contentType")
+_ENCODED_KEYS = (
+    "data",
+    "base64",
+    "b64",
+    "b64json",
+    "bytes",
+    "blob",
+    "result",
+    "partialimageb64",
+    "imagebytes",
+)
+
+
+def data_uri(image: Replacement) -> str:
+    return f"data:{image.media_type};base64,{_base64(image)}"
+
+
+def _base64(image: Replacement) -> str:
+    return base64.b64encode(image.data).decode("ascii")
+
+
+def written(value: Any, found: Found, image: Replacement) -> Any:
+    """What takes the place of ``value``, the whole of which is an image."""
+    if found.codec in ("data-uri", "address") and isinstance(value, str):
+        return data_uri(image)
+    if found.codec == "base64":
+        return _base64(image)
+    if found.codec == "base64url":
+        return base64.urlsafe_b64encode(image.data).decode("ascii")
+    if found.codec == "bytes" and not isinstance(value, str):
+        return io.BytesIO(image.data) if isinstance(value, io.BytesIO) else image.data
+    if found.codec == "ints":
+        return list(image.data)
+    raise ImageError(f"the image at {found.where!r} cannot be replaced in its place")
+
+
+def rewrite(fields: dict[Any, Any], key: str, found: Found, image: Replacement) -> None:
+    """Put ``image`` into a dict that names one under ``key``, in the form that its shape has for that."""
+    camel = "mimeType" in fields or key == "fileUri"
+    if found.kind is SiteKind.INLINE or found.kind is SiteKind.UNREADABLE:
+        if found.codec == "data-uri" and found.kind is SiteKind.UNREADABLE and plain(key) in _ENCODED_KEYS:
+            fields[key] = _base64(image)
+        else:
+            fields[key] = written(fields[key], found, image)
+        _declare(fields, image)
+        if fields.get("format") in ("png", "jpeg", "gif", "webp"):
+            fields["format"] = image.media_type.removeprefix("image/")
+        return
+    kind = fields.get("type")
+    if kind in ("url", "file") and key in ("url", "file_id") and len(fields) <= 3:  # an Anthropic source
+        del fields[key]
+        fields.update(type="base64", media_type=image.media_type, data=_base64(image))
+    elif fields.get("source_type") in ("url", "id"):  # a LangChain v0 block
+        del fields[key]
+        fields.update(source_type="base64", mime_type=image.media_type, data=_base64(image))
+    elif key in ("file_uri", "fileUri"):  # a Gemini part that LangChain passes on
+        del fields[key]
+        fields.update({"mimeType" if camel else "mime_type": image.media_type, "data": _base64(image)})
+    elif found.kind is SiteKind.URL:
+        fields[key] = data_uri(image)
+        _declare(fields, image)
+    elif key == "file_id" and kind in ("input_image", "computer_screenshot", "image_url"):
+        del fields[key]
+        fields["image_url"] = data_uri(image)
+    elif key == "file_id" and kind in ("image", "file"):  # a LangChain v1 block
+        del fields[key]
+        fields.update(base64=_base64(image), mime_type=image.media_type)
+    else:
+        raise ImageError(f"the image at {found.where!r} is named in a way that has no inline form")
+
+
+def _declare(fields: dict[Any, Any], image: Replacement) -> None:
+    for key in _MEDIA_TYPE_KEYS:
+        if isinstance(fields.get(key), str):
+            fields[key] = image.media_type

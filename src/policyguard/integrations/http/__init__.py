@@ -1,0 +1,40 @@
+"""HTTP clients whose images are judged, both ways: see ``guarded_client``.
+
+    from openai import OpenAI
+    from policyguard import Guard
+    from policyguard.integrations.http import guarded_client
+
+    client = OpenAI(http_client=guarded_client(Guard(policy="pictosafe/l3")))
+
+For httpx and httpx2, blocking and asynchronous, and for requests (``GuardedAdapter``). None of the three is
+imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .clients import guard_client, guarded_async_client, guarded_client
+from .result import HttpResult
+from .transports import AsyncGuardedTransport, GuardedTransport
+
+if TYPE_CHECKING:
+    from .adapter import GuardedAdapter
+
+__all__ = [
+    "AsyncGuardedTransport",
+    "GuardedAdapter",
+    "GuardedTransport",
+    "HttpResult",
+    "guard_client",
+    "guarded_async_client",
+    "guarded_client",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "GuardedAdapter":  # requests is imported for it alone
+        from .adapter import GuardedAdapter
+
+        return GuardedAdapter
+    raise AttributeError(f"module 'policyguard.integrations.http' has no attribute '{name}'")

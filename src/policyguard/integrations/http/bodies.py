@@ -1,0 +1,311 @@
+"""Bodies opened: which images one holds, and the same body with others in their place.
+
+Covered: JSON, JSON lines, forms, multipart with parts of any of these kinds, raw files, text. The first bytes
+decide and not the declared type alone. What is neither text nor sound is taken for an image; the guard then
+says what it is, and why it cannot be judged. Not covered: images inside sound files, and pictures drawn with
+characters.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlencode
+
+from policyguard.errors import ImageError
+from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, find_images, replace_images
+from policyguard.integrations.extract.documents import is_document_type, sniff_document
+from policyguard.integrations.extract.magic import sniff
+from policyguard.integrations.extract.strings import as_document
+
+from . import multipart
+from .message import RequestHead, media_type, parameter
+from .watch import Watch
+
+__all__ = ["Body", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
+
+Rebuild: TypeAlias = Callable[[Mapping[str, Replacement]], bytes]
+
+_MAX_DEPTH = 3
+_IMAGE_NAMES = re.compile(
+    r"\.(png|apng|jpe?g|jfif|gif|webp|svgz?|avif|hei[cf]s?|bmp|dib|tiff?|ico|jxl|jp2|psd)$", re.IGNORECASE
+)
+_SOUND_TYPES = (b"M4A", b"M4B", b"isom", b"iso", b"mp4", b"mp42", b"dash", b"3gp")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The images of one body. ``payloads`` holds what was parsed; ``rebuild`` raises ImageError."""
+
+    sites: tuple[ImageSite, ...] = ()
+    payloads: tuple[Any, ...] = ()
+    rebuild: Rebuild = field(default=lambda _new: _cannot(), repr=False)
+
+
+def _cannot() -> bytes:
+    raise ImageError("no other image can stand in this body's place")
+
+
+def unreadable(problem: str, where: str = "body") -> Body:
+    """A body that may hold images and cannot be read; ``problem`` continues "the body ..."."""
+    return Body((ImageSite(where, SiteKind.UNREADABLE, problem=f"the body {problem}"),))
+
+
+def open_body(data: bytes, content_type: str, *, strict: bool, name: str = "", depth: int = 0) -> Body:
+    """The images of a body with its Content-Encoding undone.
+
+    ``strict``: what is declared as JSON and is not is unreadable; otherwise it is read as text.
+    ``name`` is the field that the body is the value of, in a form.
+    """
+    kind = media_type(content_type)
+    if not data:
+        return Body()
+    if kind.startswith("multipart/"):
+        return _multipart(data, content_type, strict=strict, depth=depth)
+    if kind.startswith("image/") or sniff(data):
+        return _file(data, kind)
+    if kind == "application/x-www-form-urlencoded":
+        return _form(data)
+    declared_json = kind == "application/json" or kind.endswith("+json")
+    if declared_json or _JSON.match(data):
+        try:
+            return open_json(data, name=name)
+        except RecursionError:
+            return unreadable("is JSON nested too deeply")
+        except DuplicateKeyError as error:
+            return unreadable(f"is JSON with the key {str(error)[:60]!r} twice in one object")
+        except ValueError:
+            pass
+    text = _text(data, content_type)
+    if text is None:
+        return Body() if is_sound(data, kind) else _file(data, kind)
+    found = _lines(text) if name == "" else None
+    if found is not None:
+        return found
+    if declared_json and strict:
+        return unreadable("is declared as JSON and is not, or is cut short")
+    return _plain(text, name)
+
+
+_JSON = re.compile(codecs.BOM_UTF8 + rb'?[ \t\r\n]*+[{\["]')
+
+
+def is_sound(data: bytes, kind: str) -> bool:
+    """Whether these are sound: by their first bytes, or declared so and nothing that is known as an image."""
+    if sniff(data):
+        return False
+    if data[:3] == b"ID3" or data[:4] == b"fLaC" or (data[:1] == b"\xff" and data[1:2] in _MPEG_AUDIO):
+        return True
+    if (data[:4], data[8:12]) in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")):
+        return True
+    if not kind.startswith("audio/"):
+        return False
+    return data[4:8] != b"ftyp" or data[8:12].startswith(_SOUND_TYPES)
+
+
+_MPEG_AUDIO = (b"\xfb", b"\xfa", b"\xf3", b"\xf2", b"\xf1", b"\xf9")
+
+
+class DuplicateKeyError(ValueError):
+    """A JSON object has a key twice: two readers may see two values."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        raise DuplicateKeyError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    return made
+
+
+def open_json(data: bytes | str, *, name: str = "") -> Body:
+    """The images of a JSON text. Raises ValueError (DuplicateKeyError among them) and RecursionError."""
+    return _payload(json.loads(data, object_pairs_hook=_object), name)
+
+
+def _payload(payload: Any, name: str = "") -> Body:
+    """A parsed value; where it is the value of a field, the field's name is part of the shape."""
+    shown = {name: payload} if name else payload
+
+    def rebuild(new: Mapping[str, Replacement]) -> bytes:
+        changed: Any = replace_images(shown, new)
+        return dump(changed[name] if name else changed)
+
+    return Body(tuple(find_images(shown)), (payload,), rebuild)
+
+
+def dump(payload: object) -> bytes:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _file(data: bytes, kind: str) -> Body:
+    if not sniff(data) and not kind.startswith("image/"):
+        document = sniff_document(data) or (kind if is_document_type(kind) else None)
+        if document is not None:
+            return Body((replace(as_document(None, document).site(), where="body"),))
+    site = ImageSite("body", SiteKind.INLINE, data=data, media_type=kind or None)
+    return Body((site,), rebuild=lambda new: new["body"].data)
+
+
+def _text(data: bytes, content_type: str) -> str | None:
+    """The text that ``data`` is; None if it is not text."""
+    charset = parameter(content_type, "charset") or "utf-8"
+    try:
+        if _ASCII.decode(charset) != _ASCII.decode("ascii"):
+            return None  # one reader would see other letters in it than the next
+        text = data.decode("utf-8-sig" if charset.lower() in ("utf-8", "utf8") else charset)
+    except (LookupError, ValueError):
+        return None
+    return None if "\0" in text else text
+
+
+def open_head(head: RequestHead) -> Body:
+    """Images written out in an address or in a header. Those given by URL stay: no API takes one there."""
+    path = unquote(head.path)
+    values = [*head.headers.values(), path, *path.split("/"), unquote(head.query)]
+    values += [value for _, value in parse_qsl(head.query)]
+    found = find_images([value for value in values if len(value) >= _SHORT])
+    return Body(tuple(replace(site, where="head") for site in found if site.kind is SiteKind.INLINE))
+
+
+_SHORT = 64
+"""Characters: no image is written out in less."""
+_ASCII = bytes(range(32, 127))
+
+
+def _plain(text: str, name: str) -> Body:
+    shown: Any = {name: text} if name else text
+
+    def rebuild(new: Mapping[str, Replacement]) -> bytes:
+        changed: Any = replace_images(shown, new)
+        return str(changed[name] if name else changed).encode()
+
+    return Body(tuple(find_images(shown)), (), rebuild)
+
+
+def watched_over(watch: Watch, body: Body) -> Body:
+    """``body``, with one unreadable site more if it completes the beginning of an image."""
+    site = watch.over(body.payloads, judged=bool(body.sites))
+    return body if site is None else replace(body, sites=(*body.sites, site))
+
+
+def _lines(text: str) -> Body | None:
+    """JSON lines, and events that were not declared as such. None if no line is JSON."""
+    lines, watch = text.split("\n"), Watch()
+    bodies: list[Body] = []
+    parsed = 0
+    for line in lines:
+        content = line.removeprefix("data:").strip()
+        if content.startswith(("{", "[")):
+            try:
+                body = open_json(content)
+                bodies.append(watched_over(watch, body) if line.startswith("data:") else body)
+                parsed += 1
+                continue
+            except DuplicateKeyError:
+                return unreadable("is JSON with a key twice in one object")
+            except (ValueError, RecursionError):
+                if parsed:
+                    return unreadable("has a line that begins as JSON and is not")
+        bodies.append(_plain(line, ""))
+    if not parsed:
+        return None
+
+    def rebuild(number: int, new: Mapping[str, Replacement]) -> bytes:
+        prefix = b"data: " if lines[number].startswith("data:") else b""
+        return prefix + bodies[number].rebuild(new)
+
+    return _joined(
+        [(f"line {number + 1}", body) for number, body in enumerate(bodies)],
+        [line.encode() for line in lines],
+        rebuild,
+        b"\n".join,
+    )
+
+
+def _form(data: bytes) -> Body:
+    try:
+        pairs = parse_qsl(
+            data.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=10_000, errors="strict"
+        )
+    except ValueError:
+        return unreadable("is declared as a form and is not")
+
+    def rebuild(number: int, new: Mapping[str, Replacement]) -> bytes:
+        return bodies[number].rebuild(new)
+
+    bodies = [_plain(value, name or "value") for name, value in pairs]
+    return _joined(
+        [(f"field {number + 1} {name!r}", bodies[number]) for number, (name, _) in enumerate(pairs)],
+        [value.encode() for _, value in pairs],
+        rebuild,
+        lambda values: urlencode(
+            [(name, value) for (name, _), value in zip(pairs, values, strict=True)]
+        ).encode(),
+    )
+
+
+def _multipart(data: bytes, content_type: str, *, strict: bool, depth: int) -> Body:
+    if depth >= _MAX_DEPTH:
+        return unreadable("is multipart within multipart, too deep")
+    try:
+        parts = multipart.split(content_type, data)
+        bodies = [_part(part, strict=strict, depth=depth) for part in parts]
+    except multipart.MultipartError as error:
+        return unreadable(str(error))
+
+    def rebuild(number: int, new: Mapping[str, Replacement]) -> bytes:
+        if parts[number].header("content-transfer-encoding").lower() not in ("", "7bit", "8bit", "binary"):
+            _cannot()
+        return bodies[number].rebuild(new)
+
+    return _joined(
+        [(f"part {number + 1} {part.name!r}", bodies[number]) for number, part in enumerate(parts)],
+        [part.content for part in parts],
+        rebuild,
+        lambda contents: multipart.join(
+            content_type, [(part.head, content) for part, content in zip(parts, contents, strict=True)]
+        ),
+    )
+
+
+def _part(part: multipart.Part, *, strict: bool, depth: int) -> Body:
+    data = part.decoded()
+    kind = part.header("content-type")
+    is_file = "filename" in part.header("content-disposition").lower()
+    body = open_body(data, kind, strict=strict, name="" if is_file else part.name, depth=depth + 1)
+    if is_file and data and not body.sites and _IMAGE_NAMES.search(part.filename):
+        return _file(data, part.media_type)  # it says that it is a picture; the guard finds that it is not
+    return body
+
+
+def _joined(
+    named: Sequence[tuple[str, Body]],
+    pieces: Sequence[bytes | memoryview],
+    rebuild_piece: Callable[[int, Mapping[str, Replacement]], bytes],
+    join: Callable[[Sequence[Any]], bytes],
+) -> Body:
+    """One body made of several; ``where`` gets the name of the piece in front."""
+
+    def whole(new: Mapping[str, Replacement]) -> bytes:
+        changed: list[bytes | memoryview] = []
+        for number, (name, body) in enumerate(named):
+            own = {site.where: new[_at(name, site)] for site in body.sites if _at(name, site) in new}
+            changed.append(rebuild_piece(number, own) if own else pieces[number])
+        return join(changed)
+
+    sites = (replace(site, where=_at(name, site)) for name, body in named for site in body.sites)
+    return Body(tuple(sites), tuple(_flat(body.payloads for _, body in named)), whole)
+
+
+def _at(name: str, site: ImageSite) -> str:
+    return name if site.where == "body" else f"{name} {site.where}"
+
+
+def _flat(groups: Iterable[tuple[Any, ...]]) -> Iterable[Any]:
+    for group in groups:
+        yield from group

@@ -1,0 +1,366 @@
+"""One request and its response: what is judged, and what becomes of it. No input or output happens here.
+
+Steps that need verdicts are generators: they yield image sites and are sent a ScreenResult, so that the same
+code serves blocking and asynchronous clients (``drive``, ``adrive``).
+
+Covered: request and response bodies, whole or as events. Nothing goes on that holds an image which was
+blocked, or which could not be read; nor does a request with one in its address or its headers. Every
+failure in here blocks, too. Not covered: addresses of images in addresses, and headers of responses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError, PolicyViolation, UsageError
+from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, provider_refusals
+from policyguard.integrations.screen import Screened, ScreenResult
+from policyguard.verdict import Action, Outcome
+
+from .altered import altered
+from .bodies import Body, is_sound, open_body, open_head, unreadable
+from .codings import CodingError, Decoder, decode_all
+from .frames import Framing
+from .message import RequestHead, ResponseHead, Synthetic, media_type
+from .result import Direction, HttpResult
+from .shapes import VERDICT_HEADER, error_event, refusal
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+__all__ = ["Blocked", "Core", "Exchange", "Step", "adrive", "drive"]
+
+T = TypeVar("T")
+Step: TypeAlias = Generator[Sequence[ImageSite], ScreenResult, T]
+
+_HEAVY = 2**18  # bytes from which opening a body is no work for an event loop
+_MAX_RAISED = 256
+
+
+class Blocked(Exception):  # noqa: N818 (a decision, not a fault; never leaves the package)
+    """This request or response goes no further. ``error`` is what the mode "raise" raises."""
+
+    def __init__(self, code: str, message: str, error: PolicyGuardError) -> None:
+        super().__init__(message)
+        self.code, self.message, self.error = code, message, error
+
+    def again(self) -> Blocked:
+        """The same without tracebacks, whose frames would keep bodies alive."""
+        if isinstance(self.error, PolicyViolation):
+            return Blocked(self.code, self.message, PolicyViolation(self.error.verdict))
+        kind = ConfigurationError if isinstance(self.error, UsageError) else ImageError
+        return Blocked(self.code, self.message, kind(self.error.message, hint=self.error.hint))
+
+
+class Core:
+    """What the exchanges of one client share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._raised: OrderedDict[bytes, Blocked] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def begin(self, head: RequestHead) -> Exchange:
+        return Exchange(self, head)
+
+    def remember_raised(self, key: bytes, blocked: Blocked) -> None:
+        with self._lock:
+            self._raised[key] = blocked
+            while len(self._raised) > _MAX_RAISED:
+                self._raised.popitem(last=False)
+
+    def raised(self, key: bytes) -> Blocked | None:
+        with self._lock:
+            return self._raised.get(key)
+
+
+class Exchange:
+    """One request and its response."""
+
+    def __init__(self, core: Core, head: RequestHead) -> None:
+        self.core, self.head, self.settings = core, head, core.settings
+        self.result = HttpResult(head.method, head.host, head.path)
+        self._key: bytes | None = None
+        self._finished = False
+
+    # --- request ---------------------------------------------------------------------------------------
+
+    def request(self, data: bytes | None) -> Step[bytes | None]:
+        """Judge a request with the body ``data`` (None: longer than is held).
+
+        Returns the body to send instead, or None to send it as it is. Raises Blocked.
+        """
+        with self._edge("request"):
+            if data is None:
+                yield from self._too_large("request")
+                return None
+            if "websocket" in self.head.headers.get("upgrade", "").lower():
+                yield from self._refuse("request", "is a websocket, in which nothing would be judged")
+            yield from self._judge("request", open_head(self.head))
+            if not data:
+                return None
+            if self.settings.response_mode == "raise":
+                self._key = self._digest(data)
+                if self.head.attempt and (before := self.core.raised(self._key)) is not None:
+                    raise before.again()  # the SDK asks again: the server must not be asked a second time
+            body = self._open(data, self.head.headers, strict=True)
+            return (yield from self._judge("request", body))
+
+    def _digest(self, data: bytes) -> bytes:
+        """Names a request; the boundary of a multipart body is drawn anew each time it is sent."""
+        found = hashlib.sha256(f"{self.head.method} {self.head.host}{self.head.path}".encode())
+        line = data[: data.find(b"\r\n")] if data.startswith(b"--") else b""
+        for piece in data.split(line) if line else (data,):
+            found.update(piece)
+        return found.digest()
+
+    # --- response --------------------------------------------------------------------------------------
+
+    def framing(self, head: ResponseHead) -> Framing | None:
+        """How the response's events are told apart; None if its body is one whole."""
+        kind = media_type(head.headers.get("content-type"))
+        if kind == "text/event-stream":
+            return "sse"
+        if kind in (
+            "application/x-ndjson",
+            "application/jsonl",
+            "application/x-jsonlines",
+            "application/ndjson",
+        ):
+            return "lines"
+        if kind == "application/json" and "streamGenerateContent" in self.head.path and head.status == 200:
+            return "array"
+        return None
+
+    def without_body(self, head: ResponseHead) -> bool:
+        return self.head.method == "HEAD" or head.status in (204, 304) or head.status < 200
+
+    def may_be_sound(self, head: ResponseHead, codings: Decoder) -> bool:
+        """Whether the first bytes may show that the body is sound, which passes as it comes."""
+        return codings.identity and media_type(head.headers.get("content-type")).startswith("audio/")
+
+    def is_sound(self, head: ResponseHead, begun: bytes) -> bool:
+        """Whether these first bytes are sound. What may be text is read whole instead."""
+        may_be_text = begun.isascii() and b"\0" not in begun
+        return not may_be_text and is_sound(begun, media_type(head.headers.get("content-type")))
+
+    def switched(self) -> Step[None]:
+        """The server speaks another protocol from now on."""
+        with self._edge("response"):
+            yield from self._refuse("response", "is a change of protocol, in which nothing would be judged")
+
+    def response(self, head: ResponseHead, data: bytes | None) -> Step[bytes | None]:
+        """Judge a whole response whose body is ``data``, Content-Encoding undone (None: too long)."""
+        with self._edge("response"):
+            if data is None:
+                yield from self._too_large("response")
+                return None
+            body = open_body(data, head.headers.get("content-type", ""), strict=head.status < 300)
+            self._note_files(head, body)
+            return (yield from self._judge("response", body))
+
+    def event(self, raw: bytes, body: Body) -> Step[bytes]:
+        """Judge one event of a response; returns the event to pass on. Raises Blocked."""
+        with self._edge("response"):
+            changed = yield from self._judge("response", body)
+            return raw if changed is None else changed
+
+    def unreadable(self, direction: Direction, problem: str) -> Step[None]:
+        """Judge something that came and cannot be read. Raises Blocked."""
+        with self._edge(direction):
+            yield from self._refuse(direction, problem)
+
+    def _note_files(self, head: ResponseHead, body: Body) -> None:
+        """The answer to an upload names the file: what was found in the upload holds for that name."""
+        if not (self.head.uploads_file and 200 <= head.status < 300 and self.result.request.items):
+            return
+        worst = max(self.result.request.items, key=lambda item: item.verdict.action.severity)
+        for payload in body.payloads:
+            for name in _file_names(payload):
+                self.settings.files.remember(name, worst.verdict)
+
+    # --- both ------------------------------------------------------------------------------------------
+
+    def _open(self, data: bytes, headers: Any, *, strict: bool) -> Body:
+        try:
+            data = decode_all(headers.get("content-encoding"), data, limit=self.settings.max_body)
+        except CodingError as error:
+            return unreadable(str(error))
+        return open_body(data, headers.get("content-type", ""), strict=strict)
+
+    def _judge(self, direction: Direction, body: Body) -> Step[bytes | None]:
+        if direction == "response":
+            for payload in body.payloads:
+                self.result.note_refusals(provider_refusals(payload))
+        if not body.sites:
+            return None
+        found = yield body.sites
+        self.result.note(direction, found)
+        new = {
+            item.site.where: Replacement(item.fetched, item.fetched_type or "image/png")
+            for item in found.items
+            if item.fetched is not None
+        }
+        if found.blocked:
+            if self.settings.mode(direction) != "replace":
+                raise _blocked(direction, found.blocked)
+            new.update(self._replacements(direction, found.blocked))
+            self.result.replaced += len(found.blocked)
+        if not new:
+            return None
+        try:
+            return body.rebuild(new)
+        except ImageError as error:
+            raise _unjudged(direction, str(error), error) from error
+
+    def _replacements(self, direction: Direction, blocked: Sequence[Screened]) -> dict[str, Replacement]:
+        new = {}
+        for item in blocked:
+            data = item.fetched or item.site.data
+            try:
+                if data is None:
+                    raise ImageError("it cannot be replaced: its bytes are not here")
+                new[item.site.where] = altered(data, self.settings.replace_with)
+            except ImageError:
+                raise _blocked(direction, blocked) from None
+        return new
+
+    def _too_large(self, direction: Direction) -> Step[None]:
+        yield from self._refuse(direction, f"is longer than {self.settings.max_body} bytes")
+
+    def _refuse(self, direction: Direction, problem: str) -> Step[None]:
+        """Block for a whole body. It cannot be passed on, whatever the policy does with UNSCANNABLE."""
+        found = yield (ImageSite("body", SiteKind.UNREADABLE, problem=f"the body {problem}"),)
+        items = tuple(
+            replace(item, verdict=replace(item.verdict, action=Action.BLOCK, degraded=False))
+            for item in found.items
+        )
+        self.result.note(direction, replace(found, items=items))
+        raise _blocked(direction, items)
+
+    @contextmanager
+    def _edge(self, direction: Direction) -> Iterator[None]:
+        """Everything that goes wrong inside blocks."""
+        try:
+            yield
+        except Blocked:
+            raise
+        except UsageError as error:
+            raise Blocked(
+                "policyguard_configuration",
+                f"PolicyGuard cannot judge images, its set-up is wrong: {_line(error)}",
+                error,
+            ) from error
+        except Exception as error:
+            raise _unjudged(direction, f"{type(error).__name__}: {_line(error)}", error) from error
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    def stopped(self, direction: Direction, blocked: Blocked) -> None:
+        """Note that ``direction`` was stopped."""
+        self.result.blocked, self.result.reason = direction, blocked.message
+        if direction == "response" and self._key is not None:
+            self.core.remember_raised(self._key, blocked.again())
+
+    def refusal(self, blocked: Blocked) -> Synthetic:
+        return refusal(self.head.provider, blocked.code, blocked.message, self.result)
+
+    def error_event(self, blocked: Blocked, framing: Framing, *, first: bool) -> bytes:
+        head = self.head
+        return error_event(head.provider, framing, head.path, blocked.code, blocked.message, first=first)
+
+    def finish(self) -> None:
+        """Tell the callbacks, once."""
+        if self._finished:
+            return
+        self._finished = True
+        if self.settings.on_flag is not None and any(
+            item.verdict.action is Action.FLAG
+            for item in self.result.request.items + self.result.response.items
+        ):
+            self.settings.on_flag(self.result)
+        if self.settings.on_result is not None:
+            self.settings.on_result(self.result)
+
+    def verdict_header(self) -> tuple[str, str] | None:
+        """The header that a response with images in it, or in its request, carries."""
+        if self.result.images_seen or self.result.provider_refused:
+            return VERDICT_HEADER, self.result.header()
+        return None
+
+
+def _blocked(direction: Direction, items: Sequence[Screened]) -> Blocked:
+    violating = [item for item in items if item.verdict.outcome is Outcome.VIOLATES]
+    first = (violating or list(items))[0]
+    what = "a document" if first.site.kind is SiteKind.DOCUMENT else "an image"
+    more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+    return Blocked(
+        "image_policy_violation" if violating else "policyguard_unjudged",
+        f"PolicyGuard blocked {what} in the {direction}{more}: {_line(first.verdict.summary())}",
+        PolicyViolation(first.verdict),
+    )
+
+
+def _unjudged(direction: Direction, why: str, error: Exception) -> Blocked:
+    message = f"PolicyGuard could not judge the {direction}, so it goes no further: {why}"
+    ours = error if isinstance(error, PolicyGuardError) else ImageError(message)
+    return Blocked("policyguard_unjudged", message, ours)
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())[:500]
+
+
+def _file_names(payload: Any) -> Iterator[str]:
+    """What an answer to an upload calls the file: ``id``, and with Gemini ``name`` and ``uri``."""
+    for file in (payload, payload.get("file")) if isinstance(payload, dict) else ():
+        if isinstance(file, dict):
+            yield from (file[key] for key in ("id", "name", "uri") if isinstance(file.get(key), str))
+
+
+def drive(step: Step[T], settings: Settings) -> T:
+    """Run a step, judging what it asks for."""
+    try:
+        sites = next(step)
+        while True:
+            try:
+                found = settings.screen.screen(sites, memo=settings.memo)
+            except Exception as error:
+                sites = step.throw(error)
+            else:
+                sites = step.send(found)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+async def adrive(step: Step[T], settings: Settings, *, size: int) -> T:
+    """``drive`` for event loops. What takes long for a body of ``size`` bytes is done in a thread."""
+
+    def advance(error: Exception | None, found: ScreenResult | None) -> tuple[bool, Any]:
+        try:
+            if error is not None:
+                return False, step.throw(error)
+            return False, next(step) if found is None else step.send(found)
+        except StopIteration as done:  # cannot cross from a thread into a coroutine
+            return True, done.value
+
+    error: Exception | None = None
+    found: ScreenResult | None = None
+    while True:
+        if size > _HEAVY:
+            done, value = await asyncio.to_thread(advance, error, found)
+        else:
+            done, value = advance(error, found)
+        if done:
+            return value  # type: ignore[no-any-return]
+        try:
+            found, error = await settings.screen.ascreen(value, memo=settings.memo), None
+        except Exception as failure:
+            found, error = None, failure

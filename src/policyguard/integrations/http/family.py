@@ -1,0 +1,111 @@
+"""httpx and httpx2: two packages of one shape. Neither is imported before it is needed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import cache
+from importlib import import_module, metadata
+from typing import Any, Literal, TypeAlias
+
+from policyguard.errors import ConfigurationError, MissingExtraError
+
+__all__ = ["Family", "FamilyName", "family_named", "family_of", "installed_family"]
+
+FamilyName: TypeAlias = Literal["httpx", "httpx2"]
+FAMILIES: tuple[FamilyName, ...] = ("httpx", "httpx2")
+
+#: SDKs that take a client, and whose requirements say of which family.
+_SDKS = ("openai", "anthropic", "google-genai", "mistralai", "groq")
+
+
+class Family:
+    """What the transports need of one of the two packages."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+        class Sync(module.SyncByteStream):  # type: ignore[misc]
+            def __init__(self, pieces: Iterator[bytes], close: Callable[[], None]) -> None:
+                self._pieces, self._close = pieces, close
+
+            def __iter__(self) -> Iterator[bytes]:
+                return self._pieces
+
+            def close(self) -> None:
+                self._close()
+
+        class Async(module.AsyncByteStream):  # type: ignore[misc]
+            def __init__(self, pieces: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> None:
+                self._pieces, self._close = pieces, close
+
+            def __aiter__(self) -> AsyncIterator[bytes]:
+                return self._pieces
+
+            async def aclose(self) -> None:
+                await self._close()
+
+        self.sync_stream, self.async_stream = Sync, Async
+
+
+@cache
+def family_named(name: str) -> Family:
+    """Raises ConfigurationError for another name, and where the package is missing."""
+    if name not in FAMILIES:
+        raise ConfigurationError(f"family is {name!r}; it must be 'httpx' or 'httpx2'")
+    try:
+        return Family(import_module(name))
+    except ImportError:
+        if name == "httpx":
+            raise MissingExtraError(name, "http") from None
+        raise ConfigurationError(
+            f"{name} is not installed",
+            hint=f"SDKs that are built on it bring it along; or: pip install {name}",
+        ) from None
+
+
+def family_of(value: object, *kinds: str) -> Family:
+    """The family that ``value`` comes from: an instance of one of its classes ``kinds``."""
+    for name in FAMILIES:
+        module = sys.modules.get(name)  # who holds an instance has imported the package
+        if module is not None and isinstance(value, tuple(getattr(module, kind) for kind in kinds)):
+            return family_named(name)
+    raise ConfigurationError(
+        f"a {' or '.join(kinds)} of httpx or httpx2 is expected, not a {type(value).__name__}"
+    )
+
+
+def installed_family() -> FamilyName:
+    """The family that the installed SDKs are built on; without one, the package that is installed.
+
+    Raises ConfigurationError where the SDKs differ, and MissingExtraError where there is neither package.
+    """
+    wanted = {sdk: family for sdk in _SDKS if (family := _required(sdk)) is not None}
+    if len(set(wanted.values())) > 1:
+        told = ", ".join(f"{sdk} on {family}" for sdk, family in wanted.items())
+        raise ConfigurationError(
+            f"the installed SDKs differ in their HTTP package ({told})",
+            hint="say which one the client is for: family='httpx' or family='httpx2'",
+        )
+    if wanted:
+        return next(iter(wanted.values()))
+    for name in FAMILIES:
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        return name
+    raise MissingExtraError("httpx", "http")
+
+
+def _required(sdk: str) -> FamilyName | None:
+    """The family that an SDK cannot do without; None if it is not installed."""
+    try:
+        requirements = metadata.requires(sdk) or []
+    except metadata.PackageNotFoundError:
+        return None
+    needed = {
+        re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in requirements if "extra" not in line
+    }
+    return next((name for name in reversed(FAMILIES) if name in needed), None)

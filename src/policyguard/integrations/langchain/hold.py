@@ -1,0 +1,126 @@
+"""Which pieces of a stream may pass at once, and which are held until the whole is judged.
+
+Covered: blocks that are no text, from the first piece on; images that a model writes into text, into JSON or
+into a tool's arguments piece by piece (data URIs, base64, Markdown and HTML that show a picture by URL). What
+is held keeps its place: all that comes after it is held, too. Not covered: a shape that no piece shows to be
+an image. The whole is judged at the end all the same; an image found only then ends the stream by an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import add
+from typing import Any
+
+from langchain_core.runnables.utils import AddableDict
+
+from policyguard.integrations.extract import find_images
+from policyguard.integrations.extract.walk import fields_of
+
+__all__ = ["Hold", "joined"]
+
+_TEXT_BLOCKS = (
+    *("text", "text-plain", "output_text", "summary_text", "refusal", "citation"),
+    *("reasoning", "thinking", "redacted_thinking"),
+    *("tool_call", "tool_call_chunk", "invalid_tool_call", "server_tool_call", "server_tool_call_chunk"),
+    *("tool_use", "input_json_delta", "function_call"),
+)
+_KEPT = 512
+"""Characters of a text that are looked at again with the next piece: more than an image's beginning."""
+
+_BEGINNING = re.compile(
+    r"data:[^,\"'<>()\[\]{}\r\n]{0,200}(?:$|,[^\s\"'<>)]{0,15}$|,[^\s\"'<>)]{16})"
+    r"|!\[[^\]]{0,200}(?:$|\](?:$|[(\[]))|<(?:img|image|source|object|embed|video|input)\b"
+    r"|[A-Za-z0-9+/_-]{64}",
+    re.IGNORECASE,
+)
+
+
+class Hold:
+    """Takes the pieces of one stream in order."""
+
+    def __init__(self) -> None:
+        self.passed: list[Any] = []
+        self.held: list[Any] = []
+        self._for_good = False
+        self._tails: dict[str, str] = {}
+
+    def feed(self, piece: Any, *, block: bool = False) -> list[Any]:
+        """The pieces that may pass now, in order; ``piece`` is held if it is not among them.
+
+        ``block`` says that the piece is no text, where that does not show.
+        """
+        self.held.append(piece)
+        if not self._for_good:
+            self._for_good = block or _is_block(piece) or bool(find_images(piece))
+        opened = self._watch(piece)
+        if self._for_good or opened:
+            return []
+        if len(self.held) > 1 and find_images(joined(self.held)):
+            self._for_good = True
+            return []
+        ready, self.held = self.held, []
+        self.passed += ready
+        return ready
+
+    def _watch(self, piece: Any) -> bool:
+        """Whether an image may have begun in a text that grows from piece to piece."""
+        opened, touched = False, set()
+        for place, text in _texts(piece):
+            text = self._tails.get(place, "") + text
+            self._tails[place] = text[-_KEPT:]
+            touched.add(place)
+            opened = opened or _BEGINNING.search(text) is not None
+        others = (tail for place, tail in self._tails.items() if place not in touched)
+        return opened or any(_BEGINNING.search(tail) for tail in others)
+
+
+def joined(pieces: list[Any]) -> Any:
+    """The pieces as one value: added up where they can be, the list of them where not."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    if all(isinstance(piece, str) for piece in pieces):
+        return "".join(pieces)
+    if all(isinstance(piece, Mapping) for piece in pieces):
+        pieces = [AddableDict(piece) for piece in pieces]
+    try:
+        if hasattr(first, "tool_call_chunks"):  # adds a list at once: pairs would take quadratic time
+            return first + pieces[1:]
+        return reduce(add, pieces)
+    except (TypeError, ValueError):
+        return list(pieces)
+
+
+def _is_block(piece: Any) -> bool:
+    content = getattr(piece, "content", None)
+    return isinstance(content, list) and not all(
+        isinstance(block, str) or (isinstance(block, Mapping) and block.get("type", "text") in _TEXT_BLOCKS)
+        for block in content
+    )
+
+
+def _texts(piece: Any) -> Iterator[tuple[str, str]]:
+    """Every string in a piece, with the place where the next pieces go on with it."""
+    stack: list[tuple[str, Any, int]] = [("", piece, 0)]
+    while stack:
+        place, value, depth = stack.pop()
+        if isinstance(value, str):
+            if value:
+                yield place, value
+        elif depth > 8:
+            continue
+        elif isinstance(value, Mapping):
+            stack.extend((f"{place}/{key}", item, depth + 1) for key, item in value.items())
+        elif isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                index = item.get("index", number) if isinstance(item, Mapping) else number
+                stack.append((f"{place}/{index}", item, depth + 1))
+        elif (fields := fields_of(value)) is not None:
+            kept = {key: fields[key] for key in fields if key in _GROWING}
+            stack.append((place, kept, depth + 1))
+
+
+_GROWING = ("content", "additional_kwargs", "tool_call_chunks", "message", "text")

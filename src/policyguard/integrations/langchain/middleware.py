@@ -1,0 +1,384 @@
+"""A middleware of LangChain's agents that judges every image in the loop.
+
+Covered: the whole history at every turn (messages of people, models and tools, whatever their shape), the
+system message, what other middleware puts into a request, the model's answer before anything else sees it,
+and what tools return, artifacts and state updates included. Streams of the agent hear of an image only once
+it is judged. Not covered: a tool's result in the events of the tool itself (``astream_events``), what a tool
+sends through a stream writer, and an app's own callback handlers and tracers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from langchain.agents.middleware.types import (
+    AgentMiddleware,
+    ModelRequest,
+    ModelResponse,
+    TracePolicy,
+    hook_config,
+    omit_payload,
+)
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langgraph.types import Command
+
+from policyguard.errors import ConfigurationError, PolicyViolation
+from policyguard.integrations.screen import Screen, ScreenResult
+
+from .events import HeldEvents
+from .messages import settled_messages
+from .run import GuardState, Runs
+from .settle import blocked_note, check_replace_with, settle, violation
+from .sites import sites_of
+
+if TYPE_CHECKING:
+    from langgraph.prebuilt.tool_node import ToolCallRequest
+
+    from policyguard.guard import Guard
+    from policyguard.images.fetch import Fetcher
+    from policyguard.integrations.http.altered import ReplaceWith
+    from policyguard.integrations.screen import FileLedger
+
+    from .run import RunMemo
+
+__all__ = ["GuardMiddleware"]
+
+Stage: TypeAlias = Literal["input", "output", "tool_result"]
+OnResult: TypeAlias = Callable[[Stage, ScreenResult], object]
+Update: TypeAlias = "dict[str, Any] | None"
+
+_MARK = "policyguard"
+
+
+class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
+    """``create_agent(model, tools, middleware=[GuardMiddleware(guard)])``. Put it last: closest to the model.
+
+    Args:
+        guard: judges. Its policies' ``outcomes`` say what becomes of images that cannot be judged.
+        apply_to_input, apply_to_output, apply_to_tool_results: which images are judged: those in messages of
+            people and systems, of models, of tools.
+        exit_behavior: ``"error"`` raises PolicyViolation; ``"end"`` ends the run with an AIMessage that says
+            what was blocked; ``"replace"`` puts another picture in the image's place and goes on (a message
+            whose shape has no place for one loses its content).
+        replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
+        violation_message: the text of that AIMessage; default: how many images were blocked, and why.
+        urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
+        fetcher, files, max_images: see ``Screen``.
+        on_result: called with a stage (``input``, ``output``, ``tool_result``) and its ScreenResult, images
+            or not, also when it is then blocked. The result holds the images: keep ``to_dict()`` of it.
+        name: unique in an agent; default: ``GuardMiddleware`` with the ids of the guard's policies.
+
+    An image is judged once in a run of the agent, an outage met once: the verdicts go with the agent's state.
+    The state's ``policyguard`` holds, by name, the last result of ``input`` and ``output``; a message that
+    says what was blocked carries the result in ``response_metadata["policyguard"]``.
+    Raises ConfigurationError for settings that cannot work.
+    """
+
+    state_schema = GuardState
+    trace_policy = TracePolicy(process_inputs=omit_payload, process_outputs=omit_payload)
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        apply_to_input: bool = True,
+        apply_to_output: bool = True,
+        apply_to_tool_results: bool = True,
+        exit_behavior: Literal["error", "end", "replace"] = "error",
+        replace_with: ReplaceWith = "placeholder",
+        violation_message: str | None = None,
+        urls: Literal["reject", "fetch"] = "reject",
+        fetcher: Fetcher | None = None,
+        files: FileLedger | None = None,
+        max_images: int = 100,
+        on_result: OnResult | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        if exit_behavior not in ("error", "end", "replace"):
+            raise ConfigurationError(f"exit_behavior is {exit_behavior!r}; it must be error, end or replace")
+        if not (apply_to_input or apply_to_output or apply_to_tool_results):
+            raise ConfigurationError("the middleware is told to judge nothing")
+        check_replace_with(replace_with)
+        self._name = name or f"GuardMiddleware[{','.join(policy.id for policy in guard.policies)}]"
+        self._screen = Screen(guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images)
+        self._input, self._output, self._tools = apply_to_input, apply_to_output, apply_to_tool_results
+        self._exit = exit_behavior
+        self._replace_with = replace_with if exit_behavior == "replace" else None
+        self._message = violation_message
+        self._on_result = on_result
+        self._runs = Runs(self._name, guard)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    # The beginning and the end of a run.
+
+    def before_agent(self, state: Any, runtime: Any) -> Update:
+        return self._runs.begin()
+
+    async def abefore_agent(self, state: Any, runtime: Any) -> Update:
+        return self._runs.begin()
+
+    def after_agent(self, state: Any, runtime: Any) -> Update:
+        self._runs.end(state)
+        return None
+
+    async def aafter_agent(self, state: Any, runtime: Any) -> Update:
+        self._runs.end(state)
+        return None
+
+    # The history, before it goes to the model.
+
+    @hook_config(can_jump_to=["end"])
+    def before_model(self, state: Any, runtime: Any) -> Update:
+        if (ended := self._ended_by_tool(state["messages"])) is not None:
+            return ended
+        memo = self._runs.memo(state)
+        return self._history(state, memo, self._screen.screen(self._sites(state["messages"]), memo=memo))
+
+    @hook_config(can_jump_to=["end"])
+    async def abefore_model(self, state: Any, runtime: Any) -> Update:
+        if (ended := self._ended_by_tool(state["messages"])) is not None:
+            return ended
+        memo = self._runs.memo(state)
+        sites = await asyncio.to_thread(self._sites, state["messages"])
+        result = await self._screen.ascreen(sites, memo=memo)
+        return await asyncio.to_thread(self._history, state, memo, result)
+
+    # The request as it goes out, and the answer before it goes anywhere.
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        memo = self._runs.memo(request.state)
+        messages = _all_of(request)
+        result = self._screen.screen(self._sites(messages), memo=memo)
+        if isinstance(judged := self._request(request, messages, result), ModelResponse):
+            return judged
+        if not self._output:
+            return _response(handler(judged))
+        held = HeldEvents()
+        with held.listening():
+            given = _response(handler(judged))
+        found = self._screen.screen(_sites_in(given), memo=memo)
+        response = self._answer(given, found, held)
+        if response is given:
+            held.release()
+        return response
+
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
+    ) -> ModelResponse[Any]:
+        memo = self._runs.memo(request.state)
+        messages = _all_of(request)
+        sites = await asyncio.to_thread(self._sites, messages)
+        result = await self._screen.ascreen(sites, memo=memo)
+        judged = await asyncio.to_thread(self._request, request, messages, result)
+        if isinstance(judged, ModelResponse):
+            return judged
+        if not self._output:
+            return _response(await handler(judged))
+        held = HeldEvents()
+        with held.listening():
+            given = _response(await handler(judged))
+        found = await self._screen.ascreen(await asyncio.to_thread(_sites_in, given), memo=memo)
+        response = await asyncio.to_thread(self._answer, given, found, held)
+        if response is given:
+            await held.arelease()
+        return response
+
+    # What the other middleware made of the answer.
+
+    @hook_config(can_jump_to=["end"])
+    def after_model(self, state: Any, runtime: Any) -> Update:
+        memo, last = self._runs.memo(state), _last(state["messages"])
+        return self._last_word(state, memo, last, self._screen.screen(self._sites(last), memo=memo))
+
+    @hook_config(can_jump_to=["end"])
+    async def aafter_model(self, state: Any, runtime: Any) -> Update:
+        memo, last = self._runs.memo(state), _last(state["messages"])
+        sites = await asyncio.to_thread(self._sites, last)
+        result = await self._screen.ascreen(sites, memo=memo)
+        return await asyncio.to_thread(self._last_word, state, memo, last, result)
+
+    # What tools return.
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        given = handler(request)
+        if not self._tools:
+            return given
+        memo = self._runs.memo(request.state)
+        return self._tool(request, given, self._screen.screen(_sites_of_tool(given), memo=memo))
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
+    ) -> Any:
+        given = await handler(request)
+        if not self._tools:
+            return given
+        sites = await asyncio.to_thread(_sites_of_tool, given)
+        result = await self._screen.ascreen(sites, memo=self._runs.memo(request.state))
+        return await asyncio.to_thread(self._tool, request, given, result)
+
+    # What becomes of each.
+
+    def _sites(self, messages: list[BaseMessage]) -> list[Any]:
+        return sites_of([message if self._watched(message) else None for message in messages])
+
+    def _watched(self, message: BaseMessage) -> bool:
+        if isinstance(message, AIMessage):
+            return self._output
+        return self._tools if isinstance(message, ToolMessage) else self._input
+
+    def _history(self, state: Any, memo: RunMemo, result: ScreenResult) -> dict[str, Any]:
+        self._tell("input", result)
+        update = self._noted(memo, "input", result)
+        if result.blocked and self._exit == "end":
+            return {**update, "jump_to": "end", "messages": [self._said(result)]}
+        changed = settled_messages(state["messages"], result, self._replace_with)
+        pairs = zip(state["messages"], changed, strict=True)
+        if messages := [new for old, new in pairs if new is not old]:
+            update["messages"] = messages
+        return update
+
+    def _request(
+        self, request: ModelRequest[Any], messages: list[BaseMessage], result: ScreenResult
+    ) -> ModelRequest[Any] | ModelResponse[Any]:
+        if result.blocked and self._exit == "end":
+            return ModelResponse(result=[self._said(result)])
+        changed = settled_messages(messages, result, self._replace_with)
+        if all(new is old for old, new in zip(messages, changed, strict=True)):
+            return request
+        if request.system_message is None:
+            return request.override(messages=changed)
+        return request.override(system_message=changed[0], messages=changed[1:])
+
+    def _answer(
+        self, response: ModelResponse[Any], result: ScreenResult, held: HeldEvents
+    ) -> ModelResponse[Any]:
+        self._tell("output", result)
+        if result.blocked and self._exit == "end":
+            return ModelResponse(result=[self._said(result)])
+        changed: list[BaseMessage] = settled_messages(response.result, result, self._replace_with)
+        pairs = list(zip(response.result, changed, strict=True))
+        if all(new is old for old, new in pairs):
+            return response
+        if held:  # a new id: the one that streams know belongs to what was dropped
+            changed = [new if new is old else new.model_copy(update={"id": None}) for old, new in pairs]
+        structured = None if sites_of([response.structured_response]) else response.structured_response
+        return ModelResponse(result=changed, structured_response=structured)
+
+    def _last_word(
+        self, state: Any, memo: RunMemo, last: list[BaseMessage], result: ScreenResult
+    ) -> dict[str, Any]:
+        update = self._noted(memo, "output", result)
+        if any(self._marked(message) for message in last):
+            return {**update, "jump_to": "end"}
+        if result.blocked and self._exit == "end":
+            said, removed = self._said(result), last[0].id
+            return {**update, "jump_to": "end", "messages": [said.model_copy(update={"id": removed})]}
+        changed = settled_messages(last, result, self._replace_with)
+        if messages := [new for old, new in zip(last, changed, strict=True) if new is not old]:
+            update["messages"] = messages
+        return update
+
+    def _tool(self, request: ToolCallRequest, given: Any, result: ScreenResult) -> Any:
+        self._tell("tool_result", result)
+        if not result.items:
+            return given
+        if result.blocked and self._exit == "end":
+            return self._tool_said(request, result)
+        if isinstance(given, list) and result.blocked:
+            return self._tool_said(request, result)
+        try:
+            if isinstance(given, Command):
+                return replace(given, update=settle(given.update, result, self._replace_with))
+            return given if isinstance(given, list) else settle(given, result, self._replace_with)
+        except PolicyViolation:
+            if self._exit == "error":
+                raise
+            return self._tool_said(request, result)
+
+    def _ended_by_tool(self, messages: list[BaseMessage]) -> Update:
+        for message in reversed(messages):
+            if not isinstance(message, ToolMessage):
+                return None
+            if self._marked(message):
+                note = self._message or str(message.content)
+                mark = message.response_metadata[_MARK]
+                said = AIMessage(note, response_metadata={_MARK: {**mark, "name": f"{self._name}, tool"}})
+                return {"jump_to": "end", "messages": [said]}
+        return None
+
+    def _marked(self, message: BaseMessage) -> bool:
+        """Whether this middleware put the message there to end the run."""
+        mark = message.response_metadata.get(_MARK)
+        return self._exit == "end" and isinstance(mark, Mapping) and mark.get("name") == self._name
+
+    def _said(self, result: ScreenResult) -> AIMessage:
+        return AIMessage(self._message or blocked_note(result), response_metadata=self._mark(result))
+
+    def _tool_said(self, request: ToolCallRequest, result: ScreenResult) -> ToolMessage:
+        if self._exit == "error":
+            raise violation(result)
+        return ToolMessage(
+            blocked_note(result),
+            tool_call_id=request.tool_call["id"],
+            name=request.tool_call["name"],
+            status="error",
+            response_metadata=self._mark(result),
+        )
+
+    def _mark(self, result: ScreenResult) -> dict[str, Any]:
+        return {_MARK: {"name": self._name, "result": _plain(result)}}
+
+    def _noted(self, memo: RunMemo, stage: Stage, result: ScreenResult) -> dict[str, Any]:
+        if not memo.run:
+            return {}
+        verdicts = memo.take()
+        return {
+            "policyguard": {self._name: {"run": memo.run, stage: _plain(result)}},
+            "policyguard_memo": {self._name: {"run": memo.run, "verdicts": verdicts}},
+        }
+
+    def _tell(self, stage: Stage, result: ScreenResult) -> None:
+        if self._on_result is not None:
+            self._on_result(stage, result)
+
+
+def _plain(result: ScreenResult) -> Any:
+    """The result in values that every checkpointer writes: no enums, no tuples."""
+    return json.loads(json.dumps(result.to_dict()))
+
+
+def _all_of(request: ModelRequest[Any]) -> list[BaseMessage]:
+    """Every message that goes to the model."""
+    system = request.system_message
+    return list(request.messages) if system is None else [system, *request.messages]
+
+
+def _response(given: Any) -> ModelResponse[Any]:
+    return ModelResponse(result=[given]) if isinstance(given, AIMessage) else given
+
+
+def _sites_in(response: ModelResponse[Any]) -> list[Any]:
+    return sites_of(list(response.result))
+
+
+def _last(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """The model's answer, alone in a list, or an empty list."""
+    return next(([message] for message in reversed(messages) if isinstance(message, AIMessage)), [])
+
+
+def _sites_of_tool(given: Any) -> list[Any]:
+    if isinstance(given, list):
+        return [site for item in given for site in _sites_of_tool(item)]
+    return sites_of(given.update if isinstance(given, Command) else given)

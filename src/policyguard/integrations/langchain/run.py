@@ -1,0 +1,122 @@
+"""What a middleware remembers during one run of an agent, and how that goes into the agent's state.
+
+The verdicts go with the state as JSON, without pictures, so that a run which is stopped and taken up again
+elsewhere does not ask again. A new run begins with none: what failed in the last one is asked about again.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
+
+from langchain.agents.middleware.types import AgentState, OmitFromSchema
+from pydantic import TypeAdapter
+
+from policyguard.integrations.screen import Memo
+from policyguard.verdict import Verdict
+
+if TYPE_CHECKING:
+    from policyguard.guard import Guard
+
+__all__ = ["GuardState", "RunMemo", "Runs"]
+
+_VERDICT = TypeAdapter(Verdict)
+_RUNS = 1024
+
+
+def merged(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+    """The reducer of both channels: what a run adds joins what it has, and a new run begins anew."""
+    result = dict(old or {})
+    for name, entry in new.items():
+        known = result.get(name)
+        if known is not None and known.get("run") == entry.get("run"):
+            verdicts = {**known.get("verdicts", {}), **entry.get("verdicts", {})}
+            entry = {**known, **entry, **({"verdicts": verdicts} if verdicts else {})}
+        result[name] = entry
+    return result
+
+
+_Results = Annotated[dict[str, Any], OmitFromSchema(input=True, output=False), merged]
+_Verdicts = Annotated[dict[str, Any], OmitFromSchema(input=True, output=True), merged]
+
+
+class GuardState(AgentState[Any]):
+    """``policyguard`` holds, by the middleware's name, the last results; the other is private."""
+
+    policyguard: NotRequired[_Results]  # type: ignore[valid-type]
+    policyguard_memo: NotRequired[_Verdicts]  # type: ignore[valid-type]
+
+
+class RunMemo(Memo):
+    """A Memo that can be written into a state, a few verdicts at a time."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
+        self._fresh: list[Hashable] = []
+
+    def put(self, key: Hashable, verdict: Verdict) -> None:
+        super().put(key, verdict)
+        with self._lock:
+            self._fresh.append(key)
+
+    def take(self) -> dict[str, Any]:
+        """The verdicts that were put in since the last call, ready for JSON."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, []
+            verdicts = {_written(key): self._verdicts[key] for key in fresh if key in self._verdicts}
+        return {name: _VERDICT.dump_python(verdict, mode="json") for name, verdict in verdicts.items()}
+
+    def load(self, guard: Guard, verdicts: Mapping[str, Any]) -> None:
+        """Put in what ``take`` gave, as verdicts of ``guard``."""
+        for name, fields in verdicts.items():
+            super().put(_read(guard, name), _VERDICT.validate_python(fields))
+
+
+class Runs:
+    """The memos of one middleware, by run; those of the runs used last are kept."""
+
+    def __init__(self, name: str, guard: Guard) -> None:
+        self._name, self._guard = name, guard
+        self._memos: OrderedDict[str, RunMemo] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def begin(self) -> dict[str, Any]:
+        """The update of the state with which a run begins."""
+        run = uuid.uuid4().hex
+        return {key: {self._name: {"run": run}} for key in ("policyguard", "policyguard_memo")}
+
+    def memo(self, state: Any) -> RunMemo:
+        """The memo of the run that ``state`` belongs to; one for this call alone where it belongs to none."""
+        known = state.get("policyguard_memo") if isinstance(state, Mapping) else None
+        entry = (known or {}).get(self._name)
+        if not entry:
+            return RunMemo("")
+        with self._lock:
+            memo = self._memos.get(entry["run"])
+            if memo is None:
+                memo = self._memos[entry["run"]] = RunMemo(entry["run"])
+                memo.load(self._guard, entry.get("verdicts", {}))
+            self._memos.move_to_end(entry["run"])
+            while len(self._memos) > _RUNS:
+                self._memos.popitem(last=False)
+        return memo
+
+    def end(self, state: Any) -> None:
+        """Forget a run."""
+        memo = self.memo(state)
+        with self._lock:
+            self._memos.pop(memo.run, None)
+
+
+def _written(key: Hashable) -> str:
+    assert isinstance(key, tuple)
+    return f"url:{key[2]}" if len(key) == 3 else f"sha256:{key[1].hex()}"
+
+
+def _read(guard: Guard, name: str) -> Hashable:
+    kind, _, value = name.partition(":")
+    return (guard, "url", value) if kind == "url" else (guard, bytes.fromhex(value))

@@ -1,0 +1,277 @@
+"""A step of a chain that judges the images which pass through it.
+
+Covered: all that goes in, in whichever shape (``sites``), with invoke, batch and stream, blocking and not.
+What this step tells callbacks and tracers holds no image. Not covered: what other steps tell them, the chain
+around this step among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from langchain_core.messages import BaseMessageChunk
+from langchain_core.runnables import Runnable
+from langchain_core.runnables.config import (
+    RunnableConfig,
+    ensure_config,
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+)
+
+from policyguard.errors import ConfigurationError, ImageError
+from policyguard.integrations.screen import Memo, Screen, ScreenResult
+
+from .hold import Hold, joined
+from .settle import check_replace_with, settle, violation
+from .shown import shown
+from .sites import sites_of
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import AsyncCallbackManagerForChainRun
+
+    from policyguard.guard import Guard
+    from policyguard.images.fetch import Fetcher
+    from policyguard.integrations.extract import ImageSite
+    from policyguard.integrations.http.altered import ReplaceWith
+    from policyguard.integrations.screen import FileLedger
+
+__all__ = ["GuardRunnable"]
+
+OnResult: TypeAlias = Callable[[ScreenResult], object]
+_END = object()
+_NO_INPUT = {"input": ""}  # a stream has begun before its input is complete
+
+
+class GuardRunnable(Runnable[Any, Any]):
+    """Lets through what holds no blocked image: ``prompt | GuardRunnable(guard) | model``.
+
+    Args:
+        guard: judges. Its policies' ``outcomes`` say what becomes of images that cannot be judged.
+        on_block: ``"raise"`` (PolicyViolation) or ``"replace"`` (another picture takes the image's place;
+            where its shape has none, a message loses its content, and any other value raises).
+        replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
+        urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
+        fetcher, files, max_images: see ``Screen``.
+        on_result: called with the ScreenResult of each value, also when it is then blocked. The result holds
+            the images of the value: keep ``to_dict()`` of it.
+        name: the name of its runs; default: ``GuardRunnable``.
+
+    Takes strings, messages, prompt values, images, and lists and dicts of them; returns the same object where
+    nothing is replaced. Raises PolicyViolation, and ConfigurationError for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        on_block: Literal["raise", "replace"] = "raise",
+        replace_with: ReplaceWith = "placeholder",
+        urls: Literal["reject", "fetch"] = "reject",
+        fetcher: Fetcher | None = None,
+        files: FileLedger | None = None,
+        max_images: int = 100,
+        on_result: OnResult | None = None,
+        name: str | None = None,
+    ) -> None:
+        if on_block not in ("raise", "replace"):
+            raise ConfigurationError(f"on_block is {on_block!r}; it must be 'raise' or 'replace'")
+        check_replace_with(replace_with)
+        self.name = name
+        self._screen = Screen(guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images)
+        self._replace_with = replace_with if on_block == "replace" else None
+        self._on_result = on_result
+
+    @property
+    def InputType(self) -> Any:  # noqa: N802 (Runnable's name)
+        return Any
+
+    @property
+    def OutputType(self) -> Any:  # noqa: N802
+        return Any
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        sites = sites_of(input)
+        passed: list[Any] = []
+
+        def judge(_: Any) -> Any:
+            passed.append(self._settled(input, self._screen.screen(sites)))
+            return self._traced(passed[0], input, sites)
+
+        self._call_with_config(judge, shown(input, sites), config)
+        return passed[0]
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        sites = await asyncio.to_thread(sites_of, input)
+        passed: list[Any] = []
+
+        async def judge(_: Any) -> Any:
+            result = await self._screen.ascreen(sites)
+            passed.append(await asyncio.to_thread(self._settled, input, result) if sites else input)
+            return self._traced(passed[0], input, sites)
+
+        await self._acall_with_config(judge, shown(input, sites), config)
+        return passed[0]
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        return self.transform(iter([input]), config, **kwargs)
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        async def one() -> AsyncIterator[Any]:
+            yield input
+
+        async for piece in self.atransform(one(), config, **kwargs):
+            yield piece
+
+    def transform(
+        self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """Pieces of text pass at once; from the first piece of an image on, all are held until judged."""
+        hold, memo, pieces = Hold(), Memo(), iter(input)
+        piece = next(pieces, _END)  # what comes before starts first, and its run with it
+        run = _Run(self, config)
+        try:
+            while piece is not _END:
+                for ready in hold.feed(piece) if _grows(piece) else self._whole(piece, memo):
+                    run.pieces.append(ready)
+                    yield ready
+                piece = next(pieces, _END)
+            if hold.passed or hold.held:
+                sites, all_of_it = _at_the_end(hold)
+                result = self._screen.screen(sites, memo=memo)
+                for ready in self._rest(hold, all_of_it, result):
+                    run.pieces.append(ready)
+                    yield ready
+        except GeneratorExit:
+            run.ended()
+            raise
+        except BaseException as error:
+            run.failed(error)
+            raise
+        run.ended()
+
+    async def atransform(
+        self,
+        input: AsyncIterator[Any],
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """``transform`` for event loops."""
+        hold, memo, pieces = Hold(), Memo(), aiter(input)
+        piece = await anext(pieces, _END)
+        run = await _AsyncRun.start(self, config)
+        try:
+            while piece is not _END:
+                for ready in hold.feed(piece) if _grows(piece) else await self._awhole(piece, memo):
+                    run.pieces.append(ready)
+                    yield ready
+                piece = await anext(pieces, _END)
+            if hold.passed or hold.held:
+                sites, all_of_it = await asyncio.to_thread(_at_the_end, hold)
+                result = await self._screen.ascreen(sites, memo=memo)
+                for ready in await asyncio.to_thread(self._rest, hold, all_of_it, result):
+                    run.pieces.append(ready)
+                    yield ready
+        except GeneratorExit:
+            await run.ended()
+            raise
+        except BaseException as error:
+            await run.failed(error)
+            raise
+        await run.ended()
+
+    def _settled(self, value: Any, result: ScreenResult) -> Any:
+        if self._on_result is not None:
+            self._on_result(result)
+        return settle(value, result, self._replace_with)
+
+    def _traced(self, passed: Any, given: Any, sites: list[ImageSite]) -> Any:
+        return shown(passed, sites if passed is given else sites_of(passed))
+
+    def _whole(self, value: Any, memo: Memo) -> list[Any]:
+        return [self._settled(value, self._screen.screen(sites_of(value), memo=memo))]
+
+    async def _awhole(self, value: Any, memo: Memo) -> list[Any]:
+        sites = await asyncio.to_thread(sites_of, value)
+        result = await self._screen.ascreen(sites, memo=memo)
+        return [await asyncio.to_thread(self._settled, value, result)]
+
+    def _rest(self, hold: Hold, all_of_it: Any, result: ScreenResult) -> list[Any]:
+        """What may pass of the pieces that are held, now that all is judged."""
+        if self._on_result is not None:
+            self._on_result(result)
+        if not hold.passed:
+            changed = settle(all_of_it, result, self._replace_with)
+            return hold.held if changed is all_of_it else [changed]
+        if result.blocked and self._replace_with is None:
+            raise violation(result)
+        if not result.blocked and not any(item.fetched is not None for item in result.items):
+            return hold.held
+        # Some of the pieces have passed, so another image can only stand in those that are held.
+        held = joined(hold.held) if hold.held else None
+        sites = sites_of(held)
+        if len(sites) != len(result.items):
+            problem = "an image by URL stands in pieces of a stream that have passed"
+            raise violation(result) if result.blocked else ImageError(problem)
+        pairs = zip(result.items, sites, strict=True)
+        moved = tuple(replace(item, site=site) for item, site in pairs)
+        return [settle(held, ScreenResult(moved), self._replace_with)]
+
+
+class _Run:
+    """The run of one stream, as callbacks and tracers see it: without images."""
+
+    def __init__(self, step: GuardRunnable, config: RunnableConfig | None) -> None:
+        config = ensure_config(config)
+        manager = get_callback_manager_for_config(config)
+        name, run_id = config.get("run_name") or step.get_name(), config.pop("run_id", None)
+        self._run = manager.on_chain_start(None, _NO_INPUT, name=name, run_id=run_id)
+        self.pieces: list[Any] = []
+
+    def ended(self) -> None:
+        self._run.on_chain_end(_output(self.pieces))
+
+    def failed(self, error: BaseException) -> None:
+        self._run.on_chain_error(error)
+
+
+class _AsyncRun:
+    """``_Run`` for event loops."""
+
+    def __init__(self, run: AsyncCallbackManagerForChainRun) -> None:
+        self._run = run
+        self.pieces: list[Any] = []
+
+    @classmethod
+    async def start(cls, step: GuardRunnable, config: RunnableConfig | None) -> _AsyncRun:
+        config = ensure_config(config)
+        manager = get_async_callback_manager_for_config(config)
+        name, run_id = config.get("run_name") or step.get_name(), config.pop("run_id", None)
+        return cls(await manager.on_chain_start(None, _NO_INPUT, name=name, run_id=run_id))
+
+    async def ended(self) -> None:
+        await self._run.on_chain_end(_output(self.pieces))
+
+    async def failed(self, error: BaseException) -> None:
+        await self._run.on_chain_error(error)
+
+
+def _output(pieces: list[Any]) -> Any:
+    if not pieces:
+        return None
+    value = joined(pieces)
+    return shown(value, sites_of(value))
+
+
+def _grows(piece: Any) -> bool:
+    """Whether a piece may be one of many that make up one value."""
+    return isinstance(piece, str | BaseMessageChunk | Mapping)
+
+
+def _at_the_end(hold: Hold) -> tuple[list[ImageSite], Any]:
+    all_of_it = joined([*hold.passed, *hold.held])
+    return sites_of(all_of_it), all_of_it

@@ -1,0 +1,148 @@
+"""What becomes of a value once its images are judged: it passes, or it passes changed, or PolicyViolation.
+
+Covered: images fetched by URL go on as the bytes that were judged. A blocked image is replaced by one that
+shows nothing of it; where its shape has no place for another image, a message loses its whole content, and
+any other value is refused.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from policyguard.errors import ConfigurationError, ImageError, PolicyViolation
+from policyguard.integrations.extract import Replacement, SiteKind, find_images, replace_images
+from policyguard.integrations.http.altered import REPLACEMENTS, ReplaceWith, altered
+from policyguard.verdict import Outcome
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from policyguard.integrations.screen import Screened, ScreenResult
+
+__all__ = ["blocked_note", "check_replace_with", "cleared", "settle", "violation"]
+
+
+def check_replace_with(replace_with: str) -> None:
+    """Raise ConfigurationError for a kind of replacement that is not there."""
+    if replace_with not in REPLACEMENTS:
+        known = ", ".join(REPLACEMENTS)
+        raise ConfigurationError(f"replace_with is {replace_with!r}; it must be one of {known}")
+
+
+def violation(result: ScreenResult) -> PolicyViolation:
+    """The error for a result with blocked images: the first one's."""
+    return PolicyViolation(result.blocked[0].verdict)
+
+
+def blocked_note(result: ScreenResult) -> str:
+    """A sentence for people and models: how many images were blocked, and why the first one was."""
+    count, verdict = len(result.blocked), result.blocked[0].verdict
+    titles = ", ".join(finding.title for finding in verdict.findings if finding.violates)
+    why = (
+        f"it breaks the policy ({titles})"
+        if verdict.outcome is Outcome.VIOLATES
+        else "it could not be judged"
+    )
+    return f"[{count} image(s) blocked by PolicyGuard: {why}]"
+
+
+def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None) -> Any:
+    """``value`` as it may pass; the same object where nothing is changed.
+
+    ``replace_with`` None refuses a blocked image. Raises PolicyViolation.
+    """
+    if result.blocked and replace_with is None:
+        raise violation(result)
+    changes: dict[str, Replacement] = {}
+    for item in result.items:
+        if not item.verdict.allowed:
+            assert replace_with is not None
+            changes[item.site.where] = _stand_in(item, replace_with)
+        elif item.fetched is not None:
+            changes[item.site.where] = Replacement(item.fetched, item.fetched_type or "image/png")
+    if not changes:
+        return value
+    try:
+        changed = _alone(value, changes) if "" in changes else replace_images(value, changes)
+    except ImageError:
+        if not result.blocked:
+            raise
+        return _cleared_all(value, result)
+    return _cleared_all(value, result) if _remains(changed, result.blocked) else changed
+
+
+def cleared(message: BaseMessage, note: str) -> BaseMessage:
+    """``message`` with ``note`` for its content, and without all else that may hold an image."""
+    empty: dict[str, Any] = {"additional_kwargs": {}, "artifact": None, "tool_calls": []}
+    empty |= {"invalid_tool_calls": [], "usage_metadata": None}
+    empty |= {"tool_call_chunks": [], "response_metadata": {}}
+    fields = type(message).model_fields
+    known = {key: value for key, value in empty.items() if key in fields}
+    extra = dict.fromkeys(message.__pydantic_extra__ or {})
+    return message.model_copy(update={**known, **extra, "content": note})
+
+
+def _alone(value: Any, changes: dict[str, Replacement]) -> Any:
+    """Another image for a value that is one; PathLike objects and others have no such form."""
+    image = changes[""]
+    if isinstance(value, str):
+        return replace_images(value, changes)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return image.data
+    if isinstance(value, io.BytesIO):
+        return io.BytesIO(image.data)
+    if type(value).__module__.partition(".")[0] == "PIL":
+        from policyguard.images import decode
+
+        return decode(image.data).frames[0]
+    raise ImageError(f"a {type(value).__name__} cannot be replaced")
+
+
+def _stand_in(item: Screened, how: ReplaceWith) -> Replacement:
+    data = item.site.data if item.fetched is None else item.fetched
+    if data is not None and item.site.kind is not SiteKind.UNREADABLE:
+        try:
+            return altered(data, how)
+        except ImageError:
+            pass
+    return _grey()
+
+
+def _grey() -> Replacement:
+    from PIL import Image as pil  # noqa: N813 (the module)
+
+    buffer = io.BytesIO()
+    pil.new("RGB", (64, 64), (128, 128, 128)).save(buffer, "PNG")
+    return Replacement(buffer.getvalue(), "image/png")
+
+
+def _remains(changed: Any, blocked: Sequence[Screened]) -> bool:
+    """Whether a blocked image still stands somewhere: then replacing did not do what it should."""
+    if isinstance(changed, bytes | bytearray | memoryview | io.BytesIO):
+        return False
+    places = {item.site.where for item in blocked}
+    gone = {item.site.data or item.site.url or item.site.file_id for item in blocked} - {None}
+    return any(
+        (site.data or site.url or site.file_id) in gone
+        or (site.where in places and site.kind is not SiteKind.INLINE)
+        for site in find_images(changed)
+    )
+
+
+def _cleared_all(value: Any, result: ScreenResult) -> Any:
+    """A message, or messages, without the content of those that hold blocked images."""
+    from langchain_core.messages import BaseMessage
+
+    note = blocked_note(result)
+    if isinstance(value, BaseMessage):
+        new: Any = cleared(value, note)
+    elif isinstance(value, list) and all(isinstance(item, BaseMessage) for item in value):
+        marked = {item.site.where.split("/")[1] for item in result.blocked}
+        new = [cleared(item, note) if str(at) in marked else item for at, item in enumerate(value)]
+    else:
+        raise violation(result)
+    if _remains(new, result.blocked):  # in a name, or a field of an app's own
+        raise violation(result)
+    return new

@@ -1,0 +1,81 @@
+"""The images in what a step of a chain is given.
+
+Covered: all that ``find_images`` covers, in messages, prompt values, strings, dicts and lists; and values
+that are images themselves: bytes, paths, open buffers, PIL images, arrays. A value that cannot be looked
+into, such as a tensor, is UNSCANNABLE. Not covered: other objects deep inside of dicts and lists, and files
+that are merely named.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import numbers
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from policyguard.images import Limits
+from policyguard.integrations.extract import ImageSite, SiteKind, find_images
+from policyguard.integrations.extract.walk import fields_of
+
+__all__ = ["sites_of"]
+
+_PLAIN = (str, Mapping, list, tuple, set, frozenset, numbers.Number, dt.date, dt.time, uuid.UUID)
+
+
+def sites_of(value: Any) -> list[ImageSite]:
+    """Every image in ``value``, in order. Reads the file that a path names. Raises nothing."""
+    if (sites := _alone(value)) is not None:
+        return sites
+    if not isinstance(value, list | tuple):
+        return find_images(value)
+    alone = [_alone(item) for item in value]
+    if not any(alone):
+        return find_images(value)
+    return [
+        replace(site, where=f"/{index}{site.where}")
+        for index, (item, sites) in enumerate(zip(value, alone, strict=True))
+        for site in (find_images(item) if sites is None else sites)
+    ]
+
+
+def _alone(value: Any) -> list[ImageSite] | None:
+    """The sites of a value that is an image by itself; None for one that may hold images."""
+    if value is None or isinstance(value, _PLAIN):
+        return None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return [_inline(bytes(value))]
+    if isinstance(value, io.BytesIO):
+        return [_inline(value.getvalue())]
+    if isinstance(value, os.PathLike):
+        return [_file(value)]
+    try:
+        if fields_of(value) is not None:
+            return None
+    except Exception:
+        return [_unreadable(f"is a {type(value).__name__}, which cannot be looked into")]
+    found = find_images(value)
+    return found or [_unreadable(f"is a {type(value).__name__}, which cannot be looked into")]
+
+
+def _inline(data: bytes) -> ImageSite:
+    return ImageSite("", SiteKind.INLINE, data=data)
+
+
+def _file(path: os.PathLike[Any]) -> ImageSite:
+    limit = Limits().max_bytes
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (any path-like object)
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        return _unreadable(f"cannot be read: {type(error).__name__}")
+    if len(data) > limit:
+        return _unreadable(f"has more than {limit >> 20} MiB")
+    return _inline(data)
+
+
+def _unreadable(problem: str) -> ImageSite:
+    return ImageSite("", SiteKind.UNREADABLE, problem=problem)

@@ -1,0 +1,183 @@
+"""Judges the images of one payload.
+
+Covered: every site gets a verdict. What cannot be read, fetched or found is UNSCANNABLE, what the guard fails
+on is ERROR, and the policies' ``outcomes`` decide on both (default: block). Equal images are judged once.
+Not covered: where images stand (``extract``) and what becomes of a blocked payload (the integrations).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from policyguard.errors import ConfigurationError, FetchError, UsageError
+from policyguard.integrations.extract import SiteKind
+
+from .memo import Memo
+from .plan import Plan
+from .result import ScreenResult
+
+if TYPE_CHECKING:
+    from policyguard.guard import Guard
+    from policyguard.images.fetch import Fetched, Fetcher
+    from policyguard.integrations.extract import ImageSite
+
+    from .ledger import FileLedger
+
+__all__ = ["Screen"]
+
+_AT_ONCE = 8
+_MAX_FETCHED = 64 * 2**20
+_HEAVY = 2**18  # bytes from which hashing is no work for an event loop
+
+
+class Screen:
+    """Judges the images that ``find_images`` found in one payload.
+
+    Args:
+        guard: judges; also decides, through its policies' ``outcomes``, what happens to what it cannot judge.
+        urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``.
+        fetcher: fetches them; default: ``Fetcher()``, which takes public https addresses only. At most
+            64 MiB are fetched for one payload; images beyond are UNSCANNABLE.
+        files: file ids whose upload was judged; all others are UNSCANNABLE.
+        max_images: images of one payload that are judged; the rest is UNSCANNABLE.
+        documents: ``"block"`` (PDF, office files and films are UNSCANNABLE) or ``"pass"``: they are not
+            looked at, and what they show reaches the model unjudged.
+
+    Thread-safe. Raises ConfigurationError for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        urls: Literal["reject", "fetch"] = "reject",
+        fetcher: Fetcher | None = None,
+        files: FileLedger | None = None,
+        max_images: int = 100,
+        documents: Literal["block", "pass"] = "block",
+    ) -> None:
+        if documents not in ("block", "pass"):
+            raise ConfigurationError(f"documents is {documents!r}; it must be 'block' or 'pass'")
+        if urls not in ("reject", "fetch"):
+            raise ConfigurationError(f"urls is {urls!r}; it must be 'reject' or 'fetch'")
+        if fetcher is not None and urls != "fetch":
+            raise ConfigurationError("a fetcher is given, and nothing is fetched", hint="add urls='fetch'")
+        if urls == "fetch" and fetcher is None:
+            from policyguard.images.fetch import Fetcher
+
+            fetcher = Fetcher()
+        self.guard, self.files, self.max_images = guard, files, max_images
+        self._fetcher, self._documents = fetcher, documents == "block"
+
+    def screen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
+        """One verdict per site, in order. ``memo`` spans the payloads of one run. Raises UsageError only.
+
+        Documents that may pass have no verdict, and are not counted.
+        """
+        sites = self._asked(sites)
+        if not sites:
+            return ScreenResult()
+        plan = self._plan(sites, memo)
+        if plan.urls:
+            self._fetch(plan)
+        left = list(plan.waiting)
+        images = [data for data, _ in plan.waiting.values()]
+        try:
+            # One image needs none of the threads that read ahead for many.
+            for verdict in (
+                map(self.guard.check, images) if len(images) < 2 else self.guard.check_many(images)
+            ):
+                plan.judged(left.pop(0), verdict)
+        except UsageError:
+            raise
+        except Exception as error:
+            plan.failed(left, error)
+        else:
+            plan.failed(left, RuntimeError("it gave no verdict"))
+        return plan.result()
+
+    def _asked(self, sites: Sequence[ImageSite]) -> Sequence[ImageSite]:
+        if self._documents:
+            return sites
+        return [site for site in sites if site.kind is not SiteKind.DOCUMENT]
+
+    async def ascreen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
+        """``screen``, without blocking the event loop."""
+        sites = self._asked(sites)
+        if not sites:
+            return ScreenResult()
+        if sum(len(site.data or b"") for site in sites) > _HEAVY:
+            plan = await asyncio.to_thread(self._plan, sites, memo)
+        else:
+            plan = self._plan(sites, memo)
+        if plan.urls:
+            await self._afetch(plan)
+        left = list(plan.waiting)
+        images = [data for data, _ in plan.waiting.values()]
+        try:
+            async for verdict in self.guard.acheck_many(images):
+                plan.judged(left.pop(0), verdict)
+        except UsageError:
+            raise
+        except Exception as error:
+            plan.failed(left, error)
+        else:
+            plan.failed(left, RuntimeError("it gave no verdict"))
+        return plan.result()
+
+    def _plan(self, sites: Sequence[ImageSite], memo: Memo | None) -> Plan:
+        plan = Plan(self.guard, sites, Memo() if memo is None else memo)
+        plan.read(fetch=self._fetcher is not None, files=self.files, max_images=self.max_images)
+        return plan
+
+    def _fetch(self, plan: Plan) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="policyguard-fetch") as pool:
+            for wave in _waves(plan):
+                for url, result in zip(wave, pool.map(self._fetched, wave), strict=True):
+                    plan.fetched(url, result)
+
+    async def _afetch(self, plan: Plan) -> None:
+        for wave in _waves(plan):
+            results = await asyncio.gather(*(self._afetched(url) for url in wave))
+            for url, result in zip(wave, results, strict=True):
+                plan.fetched(url, result)
+
+    def _fetched(self, url: str) -> Fetched | FetchError:
+        assert self._fetcher is not None
+        try:
+            return self._fetcher.fetch(url)
+        except FetchError as error:
+            return error
+        except UsageError:
+            raise
+        except Exception as error:  # a fetcher of the caller's own
+            return FetchError(f"{type(error).__name__}: {error}")
+
+    async def _afetched(self, url: str) -> Fetched | FetchError:
+        assert self._fetcher is not None
+        try:
+            return await self._fetcher.afetch(url)
+        except FetchError as error:
+            return error
+        except UsageError:
+            raise
+        except Exception as error:
+            return FetchError(f"{type(error).__name__}: {error}")
+
+
+def _waves(plan: Plan) -> Iterator[list[str]]:
+    """The addresses in groups that are fetched at once, until what came back is too much to hold."""
+    urls = list(plan.urls)
+    for start in range(0, len(urls), _AT_ONCE):
+        wave = urls[start : start + _AT_ONCE]
+        if plan.downloaded > _MAX_FETCHED:
+            for url in wave:
+                plan.fetched(
+                    url, FetchError(f"more than {_MAX_FETCHED >> 20} MiB were fetched for one payload")
+                )
+        else:
+            yield wave

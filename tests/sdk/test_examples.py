@@ -1,0 +1,100 @@
+"""The examples that need packages of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import pytest
+
+from examples_loader import ROOT, example
+from integrations.http.pictures import GREEN, RED, colour_guard, picture
+from policyguard import Guard
+from policyguard.assessment import Failure, FailureKind
+from policyguard.testing import FakeBackend
+
+pytestmark = pytest.mark.sdk
+testclient = pytest.importorskip("fastapi.testclient")
+
+
+def upload(guard: Guard, data: bytes, field: str = "picture") -> Any:
+    client = testclient.TestClient(example("fastapi_upload").build_app(guard))
+    return client.post("/pictures", files={field: ("x.png", data, "image/png")})
+
+
+def test_an_upload_that_complies_reaches_the_handler() -> None:
+    response = upload(colour_guard()[0], picture(GREEN))
+    assert (200, {"bytes": len(picture(GREEN)), "action": "allow"}) == (response.status_code, response.json())
+
+
+def test_an_upload_that_violates_is_answered_with_the_verdict() -> None:
+    response = upload(colour_guard()[0], picture(RED))
+    assert 403 == response.status_code
+    detail = response.json()["detail"]
+    assert ("violates", "block") == (detail["verdict"]["outcome"], detail["verdict"]["action"])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", picture(GREEN)[:40], b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
+def test_an_upload_that_is_no_picture_is_unprocessable(data: bytes) -> None:
+    response = upload(colour_guard()[0], data)
+    assert 422 == response.status_code
+    assert "unscannable" == response.json()["detail"]["verdict"]["outcome"]
+
+
+def test_an_upload_that_is_too_large_is_not_judged() -> None:
+    guard, backend = colour_guard()
+    assert 422 == upload(guard, picture(GREEN) + bytes(20 * 2**20)).status_code
+    assert 0 == backend.calls
+
+
+def test_an_upload_in_another_field_is_refused() -> None:
+    assert 422 == upload(colour_guard()[0], picture(GREEN), "other").status_code
+
+
+def test_no_upload_passes_while_the_guard_is_down() -> None:
+    guard = Guard(policy="safeedit/l3", backend=FakeBackend(Failure(FailureKind.ERROR, "down")))
+    assert 503 == upload(guard, picture(GREEN)).status_code
+
+
+def test_the_app_that_uvicorn_loads_is_guarded_by_pico() -> None:
+    client = testclient.TestClient(example("fastapi_upload").app)
+    for name, status in (("camera", 200), ("dagger", 403)):
+        data = (ROOT / "examples" / "images" / f"pair-{name}.png").read_bytes()
+        assert status == client.post("/pictures", files={"picture": data}).status_code
+
+
+def test_the_agent_answers_one_wish_and_not_the_other() -> None:
+    pytest.importorskip("langchain.agents")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, str(ROOT / "examples" / "langchain_agent.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "camera: Here is your picture." in done.stdout
+    assert "dagger: [1 image(s) blocked by PolicyGuard" in done.stdout
+
+
+def test_a_real_pipeline_of_diffusers_is_guarded() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    pipeline = diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler(num_train_timesteps=4))
+    backend = FakeBackend(0.01).enqueue(0.01, 0.99)
+    guarded = example("diffusers_guard").GuardedPipeline(
+        pipeline, Guard(policy="safeedit/l3", backend=backend)
+    )
+    out = guarded(batch_size=3, num_inference_steps=2)
+    assert [False, True, False] == out.blocked
+    assert (8, 8) == out.images[1].size
+    assert {(128, 128, 128)} == {out.images[1].getpixel((x, y)) for x in range(8) for y in range(8)}
+    assert out.images == out.pipeline_output["images"]
+    with tempfile.TemporaryDirectory() as folder:
+        guarded.save_pretrained(folder)  # the pipeline's own
