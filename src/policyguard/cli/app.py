@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from policyguard import __version__
-from policyguard.cli import bench, models, policy
+from policyguard.cli import bench, models, policy, train
 from policyguard.cli.check import check
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.exits import ExitCode
@@ -38,6 +38,7 @@ app.command("check")(check)
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)
 app.add_typer(bench.app, name="bench")
+app.add_typer(train.app, name="train")
 
 
 def _show_version(asked: bool) -> None:
