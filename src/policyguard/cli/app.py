@@ -11,8 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from policyguard import __version__
-from policyguard.cli import bench, models, policy, train
+from policyguard.cli import bench, cache, models, policy, train
 from policyguard.cli.check import check
+from policyguard.cli.doctor import doctor
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.exits import ExitCode
 
@@ -37,6 +38,8 @@ app = typer.Typer(
 app.command("check")(check)
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)
+app.command("doctor")(doctor)
+app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.add_typer(train.app, name="train")
 

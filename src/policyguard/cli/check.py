@@ -37,6 +37,14 @@ def check(
     explain: Annotated[
         bool, typer.Option("--explain", help="Ask for the category and the reasons too; slower.")
     ] = False,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--cache",
+            metavar="FILE",
+            help="Remember scores in this file, and ask the model nothing twice. Default: POLICYGUARD_CACHE.",
+        ),
+    ] = None,
     style: Annotated[
         Format,
         typer.Option("--format", "-f", help="text, one JSON list, or one JSON object per line as they come."),
@@ -60,5 +68,7 @@ def check(
     sources, skipped = collect(paths, getattr(sys.stdin, "buffer", None))
     if note := str(skipped):
         warn(f"passed over {note}")
-    with Guard(policy, model=model, base_url=base_url, dialect=dialect, explain=explain) as guard:
+    with Guard(
+        policy, model=model, base_url=base_url, dialect=dialect, explain=explain, cache=cache
+    ) as guard:
         return run_check(guard, sources, style=style, fail_on=fail_on, stdout=sys.stdout, stderr=sys.stderr)
