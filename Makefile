@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean
+.PHONY: help demo test test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ test: $(VENV)/.ready  ## Run the tests
 
 test-slow: $(VENV)/.ready  ## Run the long suites
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-gpu: $(VENV)/.ready  ## Run what needs a CUDA device
+	$(BIN)/python -m pytest -m gpu --timeout 1800
 
 test-packaging: $(VENV)/.ready  ## Build the wheel, install it into a fresh environment, check from it
 	$(BIN)/python -m pytest -m packaging --timeout 900

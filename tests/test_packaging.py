@@ -41,6 +41,7 @@ def test_the_wheel_holds_policies_weights_sprites_and_licences_and_is_small(whee
         "policyguard/policies/pictosafe/l3.yaml",
         "policyguard/policies/safeedit/l1.yaml",
         "policyguard/policies/llavaguard/default.yaml",
+        "policyguard/train/recipes/safeguard-vl/sft.yaml",
         "policyguard/models/pico/model.safetensors",
         "policyguard/bench/pictosafe/assets/noto.webp",
         "policyguard/bench/pictosafe/assets/NOTICE.md",

@@ -20,7 +20,7 @@ from policyguard.cli.app import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 _BLOCK = re.compile(
-    r"(<!-- help: (?P<command>policyguard[a-z ]*) -->\n).*?(<!-- end of help -->\n)", re.DOTALL
+    r"(<!-- help: (?P<command>policyguard[a-z -]*) -->\n).*?(<!-- end of help -->\n)", re.DOTALL
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,25 +78,33 @@ def token_targets(scene: Scene | None) -> tuple[NDArray[np.int64], NDArray[np.bo
 
 
 class Collator:
-    """Rows -> Batch. Keeps the token ids that it needs at hand."""
+    """Rows -> Batch. Keeps the token ids that it needs at hand.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+    ``say`` puts a policy into words; ``answer`` is the room for an answer's tokens.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, *, say: Callable[[PictoPolicy], str] = text_of, answer: int = ANSWER
+    ) -> None:
+        self.vocabulary, self.say, self.longest = vocabulary, say, answer
         tokenizer = vocabulary.tokenizer
         self.end = vocabulary.id(END)
         self.pad = tokenizer.pad_token_id
         self.picture = (*vocabulary.before, *[vocabulary.id(IMAGE)] * TOKENS, *vocabulary.after)
         self.first_image = len(vocabulary.before)
         self.ask = len(self.picture) - 1  # the position whose logits are the verdict
-        self.span = len(self.picture) + ANSWER - 1
+        self.span = len(self.picture) + answer - 1
         self._concept = {t: i for i, t in enumerate((*vocabulary.names, *vocabulary.groups))}
-        self._sections = {vocabulary.id(" no"): 0, vocabulary.id(" fine"): 2}
+        self._sections = {
+            vocabulary.id(vocabulary.language.listed): 0,
+            vocabulary.id(vocabulary.language.excused): 2,
+        }
         self._contexts = {vocabulary.id(w) for w in (" framed", " exhibited", " museum", " exhibits")}
         self._stop, self._comma = vocabulary.id("."), vocabulary.id(",")
         self._keys = {t: i for i, t in enumerate(vocabulary.keys)}
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        texts = self.vocabulary.tokenizer([text_of(r.policy) for r in rows], add_special_tokens=False)[
+        texts = self.vocabulary.tokenizer([self.say(r.policy) for r in rows], add_special_tokens=False)[
             "input_ids"
         ]
         policies = [(*self.vocabulary.prefix, *ids) for ids in texts]
@@ -106,7 +114,7 @@ class Collator:
         ids = np.full((batch, size), self.pad)
         section, key = np.full((batch, size), IGNORE), np.full((batch, size), IGNORE)
         groups = np.zeros((batch, len(self.vocabulary.groups)), bool)
-        answer = np.full((batch, many, ANSWER), IGNORE)
+        answer = np.full((batch, many, self.longest), IGNORE)
         verdict = np.zeros((batch, many), np.int64)
         shows, framed = np.zeros((batch, many, TOKENS), np.int64), np.zeros((batch, many, TOKENS), bool)
         breaks = np.zeros((batch, many, TOKENS, MAX_KEYS), bool)
@@ -128,7 +136,7 @@ class Collator:
             section=torch.from_numpy(section),
             key=torch.from_numpy(key),
             groups_listed=torch.from_numpy(groups),
-            picture_ids=torch.tensor([*self.picture, *[self.pad] * (ANSWER - 1)]),
+            picture_ids=torch.tensor([*self.picture, *[self.pad] * (self.longest - 1)]),
             answer=torch.from_numpy(answer),
             rules=torch.tensor([len(r.policy.rules) for r in rows]),
             verdict=torch.from_numpy(verdict),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from batches import ANSWER, BACKGROUND, MAX_KEYS, OUTSIDE, Batch, Collator
+from batches import BACKGROUND, MAX_KEYS, OUTSIDE, Batch, Collator
 from forward import Forward, Hidden
 from model import TOKENS, WORD_SCALE
 from policyguard.bench.pictosafe.world import GROUP_NAMES, GROUP_OF, NAMES
@@ -29,8 +30,17 @@ class Scrambled:
 class Teacher:
     """Targets and losses over ``Forward``. Shapes as in ``Batch``; D is the hidden size."""
 
-    def __init__(self, forward: Forward, vocabulary: Vocabulary, collator: Collator) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        vocabulary: Vocabulary,
+        collator: Collator,
+        *,
+        grouped: Collection[str] = NAMES,
+    ) -> None:
+        """``grouped`` are the pictograms whose group is taught."""
         self.forward, self.collator = forward, collator
+        self.grouped = torch.tensor([name in grouped for name in NAMES])
         self.words = forward.words
         self.names = torch.tensor(vocabulary.names)
         self.groups = torch.tensor(vocabulary.groups)
@@ -40,7 +50,9 @@ class Teacher:
             vocabulary.id(w) for w in (" background", " outside", " framed")
         )
         # what a listed concept says of itself half-way up: forbidden (if framed), fine (if framed)
-        self.sections = torch.tensor([vocabulary.id(w) for w in (" no", " framed", " fine", " exhibited")])
+        words = vocabulary.language
+        marks = (words.listed, " framed", words.excused, " exhibited")
+        self.sections = torch.tensor([vocabulary.id(word) for word in marks])
         self.group_of = torch.tensor([GROUP_NAMES.index(GROUP_OF[name]) for name in NAMES])
         self.name_at = torch.full((len(self.words),), -1)
         self.name_at[self.names] = torch.arange(len(NAMES))
@@ -112,7 +124,7 @@ class Teacher:
         fixed, first = words[batch.picture_ids], self.collator.first_image
         head = fixed[:first].expand(rows, many, -1, -1)
         tail = fixed[first + TOKENS : self.collator.ask + 1].expand(rows, many, -1, -1)
-        answer = words[batch.answer[..., : ANSWER - 1].clamp(min=0)]
+        answer = words[batch.answer[..., :-1].clamp(min=0)]
         pictures = torch.cat((head, images.to(words.dtype), tail, answer), 2).flatten(1, 2)
         return torch.cat((policy, pictures), 1)
 
@@ -152,8 +164,9 @@ class Teacher:
             wanted = torch.where((name >= 0) & scrambled.which[row, name.clamp(min=0)], -100, wanted)
         spoken = self.score(pictures.last[:, :, ask:])
         each = F.cross_entropy(spoken.flatten(0, 2), wanted.flatten(), ignore_index=-100, reduction="none")
-        each = each.view(-1, ANSWER)
-        weight = torch.tensor([1.0, 1.0] + [0.3] * (ANSWER - 2)) * (wanted.view(-1, ANSWER) >= 0)
+        size = wanted.shape[-1]
+        each = each.view(-1, size)
+        weight = torch.tensor([1.0, 1.0] + [0.3] * (size - 2)) * (wanted.view(-1, size) >= 0)
         out["answer"] = (each * weight).sum() / weight.sum()
         # every token that shows something says whether it is safe; which rules it breaks, one layer earlier
         on, away = batch.shows >= 0, batch.shows == OUTSIDE
@@ -168,10 +181,10 @@ class Teacher:
             self.score(policy.middle[listed], self.sections), batch.section[listed]
         )
         out["key"] = F.cross_entropy(self.score(policy.middle[listed], self.keys), batch.key[listed])
-        known = on
+        known = on & self.grouped[batch.shows.clamp(min=0)]
         if scrambled is not None:
             row = torch.arange(len(on))[:, None, None].expand_as(on)
-            known = on & ~scrambled.which[row, batch.shows.clamp(min=0)]
+            known &= ~scrambled.which[row, batch.shows.clamp(min=0)]
         group = self.group_of[batch.shows[known]]
         out["group"] = F.cross_entropy(self.score(middle[known], self.groups), group)
         with torch.no_grad():

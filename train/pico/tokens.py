@@ -13,10 +13,9 @@ from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES
 
 KEYS = tuple(" " + letter for letter in "ABCDEFGHI")
 LABELS = (" safe", " unsafe", " undecided")
-SECTIONS = (" no", " fine")
 CONTEXTS = (" framed", " exhibited", " museum", " exhibits")
 WORDS = (
-    *LABELS, *KEYS, *SECTIONS, *CONTEXTS, " exempt", " outside", " background",
+    *LABELS, *KEYS, " no", " fine", *CONTEXTS, " exempt", " outside", " background",
     " any", " all", " every", " a", " an", " the", " pictures", " images", " of",
     "system", "user", "assistant",
 )  # fmt: skip
@@ -37,13 +36,27 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> Any:
-    """A ``PreTrainedTokenizerFast``; the same ids in every process, because nothing is trained."""
+@dataclass(frozen=True)
+class Language:
+    """The words of which lists about a picture, and the answers to them, are made."""
+
+    labels: tuple[str, ...] = LABELS
+    """Nothing listed is there; something is; the picture is none of this world."""
+    keys: tuple[str, ...] = KEYS
+    listed: str = " no"
+    excused: str = " fine"
+
+
+def build_tokenizer(extra: tuple[str, ...] = ()) -> Any:
+    """A ``PreTrainedTokenizerFast``; the same ids in every process, because nothing is trained.
+
+    ``extra`` words come last, so that they change no other word's id.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*WORDS, *(" " + name for name in (*NAMES, *GROUP_NAMES))]
+    words = [*WORDS, *(" " + name for name in (*NAMES, *GROUP_NAMES)), *extra]
     entries = [*SPECIALS, *alphabet, *(word.replace(" ", "Ġ") for word in words)]
     vocabulary = {entry: index for index, entry in enumerate(dict.fromkeys(entries))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
@@ -71,6 +84,7 @@ class Vocabulary:
     """Token ids by their job. The chat template gives ``prefix + policy + before + 36 images + after``."""
 
     tokenizer: Any
+    language: Language = field(default_factory=Language)
     names: tuple[int, ...] = field(init=False)
     groups: tuple[int, ...] = field(init=False)
     labels: tuple[int, ...] = field(init=False)
@@ -85,8 +99,8 @@ class Vocabulary:
 
         put("names", tuple(self.id(" " + name) for name in NAMES))
         put("groups", tuple(self.id(" " + name) for name in GROUP_NAMES))
-        put("labels", tuple(self.id(label) for label in LABELS))
-        put("keys", tuple(self.id(key) for key in KEYS))
+        put("labels", tuple(self.id(label) for label in self.language.labels))
+        put("keys", tuple(self.id(key) for key in self.language.keys))
         put("prefix", self.ids("<|im_start|>system\n"))
         put("before", self.ids("<|im_end|>\n<|im_start|>user\n<|vision_start|>"))
         put("after", self.ids("<|vision_end|><|im_end|>\n<|im_start|>assistant\n"))

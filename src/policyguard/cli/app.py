@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from policyguard import __version__
-from policyguard.cli import bench, cache, models, policy
+from policyguard.cli import bench, cache, models, policy, train
 from policyguard.cli.check import check
 from policyguard.cli.doctor import doctor
 from policyguard.cli.errors import debug as debug_setting
@@ -41,6 +41,7 @@ app.command("models")(models.models)
 app.command("doctor")(doctor)
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
+app.add_typer(train.app, name="train")
 
 
 def _show_version(asked: bool) -> None:

@@ -1,0 +1,189 @@
+"""``policyguard train pairs`` and ``pairs-rows``: edited safe twins of unsafe images, and rows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policyguard.cli.errors import command, warn
+from policyguard.cli.exits import ExitCode
+from policyguard.cli.options import BASE_URL, DIALECT, MODEL
+from policyguard.cli.progress import progress_bar
+from policyguard.cli.text import one_line
+from policyguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from policyguard.train.pairs import Decision, Editor
+
+__all__ = ["add_to"]
+
+
+class _Editor(StrEnum):
+    GEMINI = "gemini"
+    DIFFUSERS = "diffusers"
+    PICTOSAFE = "pictosafe"
+
+
+def pairs(
+    images: Annotated[Path, typer.Argument(help="A folder of images, or a .jsonl file of rows.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder for the pairs.")],
+    policy: Annotated[str, typer.Option(help="The policy to edit for.")],
+    editor: Annotated[_Editor, typer.Option(help="What edits.")],
+    also: Annotated[
+        list[str] | None, typer.Option(help="Label both images under this policy too; may be repeated.")
+    ] = None,
+    editor_model: Annotated[
+        str | None, typer.Option(help="The editor's model: a Gemini model, a diffusers pipeline.")
+    ] = None,
+    scenes: Annotated[
+        Path | None, typer.Option(help="For pictosafe: the folder of the scenes, or a .jsonl file.")
+    ] = None,
+    model: MODEL = None,
+    base_url: BASE_URL = None,
+    dialect: DIALECT = None,
+    source: Annotated[str | None, typer.Option(help="For a folder: where the images come from.")] = None,
+    licence: Annotated[str | None, typer.Option(help="For a folder: what they may be used for.")] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Edits to try per image.")] = 3,
+    max_region: Annotated[float, typer.Option(help="Share of the picture that an edit may touch.")] = 0.35,
+    max_outside: Annotated[float, typer.Option(help="Mean difference outside it, in levels.")] = 4.0,
+    workers: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Put small pictures into the sheet, blurred until clicked.")
+    ] = False,
+) -> ExitCode:
+    """Find what violates, edit it away, check the twin, and write a review sheet.
+
+    Started again, it goes on where it was stopped. The exit code is 1 if an image gave no pair.
+    """
+    from policyguard.guard import Guard
+    from policyguard.train.pairs import Limits, Report, make_pairs
+    from policyguard.train.recaption.recipe import collect
+    from policyguard.train.recipe import Images
+
+    if images.is_dir() and (source is None or licence is None):
+        raise UsageError(
+            "say where the images come from and what they may be used for",
+            hint="--source 'our own photos' --licence ours",
+        )
+    named = (
+        Images(folder=str(images), source=source, licence=licence)
+        if images.is_dir()
+        else Images(rows=[str(images)])
+    )
+    tasks, problems = collect(named)
+    decisions = _decided(out)
+    first = Guard(policy, model=model, base_url=base_url, dialect=dialect)
+    guards = {policy: first, **{name: first.with_policy(name) for name in also or []}}
+
+    async def work() -> Report:
+        chosen = _editor(editor, editor_model, scenes)
+        try:
+            with progress_bar(sys.stderr) as move:
+                return await make_pairs(
+                    tasks,
+                    out,
+                    guards=guards,
+                    editor=chosen,
+                    limits=Limits(max_region, max_outside),
+                    attempts=attempts,
+                    workers=workers,
+                    progress=move,
+                )
+        finally:
+            await chosen.close()
+
+    try:
+        report = asyncio.run(work())
+    finally:
+        first.close()
+    for line in report.lines:
+        print(one_line(line))
+    found = [*(problem for problem in problems if "no such image" not in problem.message), *report.problems]
+    for problem in found[:20]:
+        warn(one_line(str(problem)))
+    _write_sheet(out, decisions, pictures)
+    return ExitCode.BLOCKED if found else ExitCode.OK
+
+
+def _decided(out: Path) -> list[Decision]:
+    """What reviewers have decided so far. Raises UsageError rather than lose a line of it."""
+    from policyguard.train.pairs import read_candidates, read_review
+    from policyguard.train.pairs.candidate import CANDIDATES
+    from policyguard.train.pairs.review import REVIEW
+
+    if not (out / CANDIDATES).exists() or not (out / REVIEW).exists():
+        return []
+    decisions, problems = read_review(out / REVIEW, read_candidates(out))
+    if problems:
+        raise UsageError("\n".join(map(str, problems)), hint="mend these lines first, or move the file away")
+    return decisions
+
+
+def _write_sheet(out: Path, decisions: Sequence[Decision], pictures: bool) -> None:
+    """The sheet and the CSV, with the decisions so far in both."""
+    from policyguard.train.files import write_text
+    from policyguard.train.importers.pictures import write_bytes
+    from policyguard.train.pairs import read_candidates, review_csv, review_page
+    from policyguard.train.pairs.candidate import CANDIDATES
+    from policyguard.train.pairs.review import REVIEW
+
+    if not (out / CANDIDATES).exists():
+        return
+    candidates = read_candidates(out)
+    write_bytes(out / REVIEW, review_csv(candidates, decisions).encode())
+    write_text(out / "review.html", review_page(candidates, decisions, out, pictures=pictures))
+    print(f"open {out / 'review.html'}, decide, and save its CSV over {out / REVIEW}")
+    print(f"then: policyguard train pairs-rows {out}")
+
+
+def _editor(kind: _Editor, model: str | None, scenes: Path | None) -> Editor:
+    if kind is _Editor.GEMINI:
+        from policyguard.train.pairs.gemini import GeminiEditor
+
+        return GeminiEditor(model) if model else GeminiEditor()
+    if kind is _Editor.DIFFUSERS:
+        from policyguard.train.pairs.diffusion import DiffusersEditor
+
+        if model is None:
+            raise UsageError("name the pipeline", hint="--editor-model Qwen/Qwen-Image-Edit")
+        return DiffusersEditor(model)
+    from policyguard.train.pairs.picto import PictoEditor
+
+    if scenes is None:
+        raise UsageError(
+            "PictoSafe's editor needs the scenes",
+            hint="--scenes FOLDER, as `policyguard bench pictosafe make FOLDER` makes it",
+        )
+    return PictoEditor.from_path(scenes)
+
+
+def pairs_rows(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that `train pairs` has filled.")],
+    review: Annotated[Path | None, typer.Option(help="The CSV. Default: review.csv in the folder.")] = None,
+) -> ExitCode:
+    """Write rows.jsonl and safeedit.jsonl from the pairs that reviewers have accepted.
+
+    The exit code is 1 if a line of the CSV is wrong.
+    """
+    from policyguard.train.pairs import export_pairs, read_candidates, read_review
+    from policyguard.train.pairs.review import REVIEW
+
+    decisions, problems = read_review(review or folder / REVIEW, read_candidates(folder))
+    for problem in problems[:20]:
+        warn(one_line(str(problem)))
+    for line in export_pairs(folder, decisions).lines:
+        print(one_line(line))
+    return ExitCode.BLOCKED if problems else ExitCode.OK
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register both commands."""
+    app.command("pairs")(command(pairs))
+    app.command("pairs-rows")(command(pairs_rows))

@@ -1,0 +1,70 @@
+"""What all stages pass on to TRL, from their recipes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import MissingExtraError
+from policyguard.train.models import WORK
+from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
+
+__all__ = ["common_arguments", "expected_noise", "require_trl"]
+
+
+def require_trl() -> Any:
+    """The module ``trl``. Raises MissingExtraError."""
+    try:
+        import trl
+    except ImportError:
+        raise MissingExtraError("trl", "train") from None
+    return trl
+
+
+def common_arguments(recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, evaluates: bool) -> dict[str, Any]:
+    """Keyword arguments of ``SFTConfig`` and ``GRPOConfig``."""
+    import torch
+
+    optim, run = recipe.optim, recipe.run
+    on_cpu = run.device == "cpu" or not torch.cuda.is_available()
+    return {
+        "output_dir": str(Path(recipe.out).expanduser() / WORK),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": optim.lr,
+        "lr_scheduler_type": optim.schedule,
+        "warmup_steps": optim.warmup,  # below 1 it is a share of all steps
+        "weight_decay": optim.weight_decay,
+        "num_train_epochs": optim.epochs,
+        "max_steps": optim.max_steps or -1,
+        "per_device_train_batch_size": optim.batch,
+        "gradient_accumulation_steps": optim.accumulate,
+        "max_grad_norm": optim.max_grad_norm,
+        "bf16": run.precision == "bf16",
+        "gradient_checkpointing": run.gradient_checkpointing,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "dataloader_num_workers": run.loader_workers,
+        "logging_steps": run.log_every,
+        "save_strategy": "steps",
+        "save_steps": run.save_every,
+        "save_total_limit": run.keep,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": run.eval_every if evaluates else None,
+        "report_to": run.report_to,
+        "remove_unused_columns": False,
+        "disable_tqdm": None,
+    }
+
+
+@contextmanager
+def expected_noise() -> Iterator[None]:
+    """Silence warnings of the libraries that are foreseen and say nothing to the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*(pin_memory|use_reentrant|use_cache|torchvision).*")
+        yield

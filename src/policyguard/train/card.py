@@ -1,0 +1,90 @@
+"""The record of a run and the model card: data by hash, settings, figures. No pictures, no rows."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from policyguard.train.files import write_json, write_text
+from policyguard.train.models import WORK
+
+__all__ = ["figures", "write_card"]
+
+_PACKAGES = ("policyguard", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
+
+
+def figures(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last value of each figure that the trainer logged."""
+    last: dict[str, float] = {}
+    for entry in history:
+        last.update(
+            {name: round(float(value), 6) for name, value in entry.items() if isinstance(value, (int, float))}
+        )
+    return last
+
+
+def write_card(
+    out: Path,
+    *,
+    recipe: Any,
+    base_revision: str,
+    files: Mapping[str, str],
+    counts: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write ``README.md`` and ``training/record.json`` into ``out``."""
+    record = {
+        "recipe": recipe.model_dump(mode="json"),
+        "base": {"model": recipe.model, "revision": base_revision},
+        "data": dict(files),
+        "counts": dict(counts),
+        "figures": figures(history),
+        "history": [dict(entry) for entry in history],
+        "notes": list(notes),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "platform": platform.platform(),
+    }
+    write_json(out / WORK / "record.json", _finite(record))
+    lines = [
+        f"# A guard model: stage {recipe.stage}",
+        "",
+        f"Trained from `{recipe.model}` (`{base_revision}`) with `policyguard train {recipe.stage}`.",
+        f"Settings, versions and all logged figures are in `{WORK}/record.json`.",
+        "",
+        "| data | SHA-256 |",
+        "|---|---|",
+        *(f"| {name} | `{digest}` |" for name, digest in files.items()),
+        "",
+        "| count | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in counts.items()),
+        "",
+        "| last logged figure | |",
+        "|---|---|",
+        *(f"| {name} | {value:g} |" for name, value in figures(history).items()),
+        "",
+        *(f"- {note}\n" for note in notes),
+        "Figures on training and held-out rows of one data set do not say how good a guard is elsewhere:",
+        "measure it on your own images and policies before it decides anything.",
+    ]
+    write_text(out / "README.md", "\n".join(lines))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; a log may."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value

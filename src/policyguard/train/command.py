@@ -1,0 +1,105 @@
+"""What the stages' command lines share:
+
+``policyguard train STAGE`` and ``python -m policyguard.train.STAGE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
+
+__all__ = ["dry_run", "prepare", "run_stage", "start"]
+
+
+def prepare(
+    stage: str, source: str, *, settings: Sequence[str] = ()
+) -> SftRecipe | AssessRecipe | GrpoRecipe:
+    """Load the recipe; refuse an output folder that holds something else. Raises ConfigurationError."""
+    recipe = load_recipe(source, stage=stage, settings=settings)
+    out = Path(recipe.out).expanduser()
+    if out.exists() and not out.is_dir():
+        raise ConfigurationError(f"out: {out} is a file", hint="name a folder, which may not exist yet")
+    return recipe
+
+
+def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
+    """What is worth knowing before the run starts.
+
+    Raises ConfigurationError with everything that is wrong.
+    """
+    from policyguard.train.preflight import inspect_recipe
+
+    found = inspect_recipe(recipe)
+    if found.problems:
+        raise ConfigurationError(
+            "\n".join(found.problems), hint="nothing was started; mend these and try again"
+        )
+    return found.notes
+
+
+def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
+    """Check everything, then run the stage and give the folder of the finished model."""
+    from policyguard.train import assess, grpo, sft
+    from policyguard.train.models import is_complete
+
+    out = Path(recipe.out).expanduser()
+    if is_complete(out):
+        raise ConfigurationError(
+            f"{out} holds a finished model", hint="remove it, or name another folder with --set out=..."
+        )
+    running = int(os.environ.get("WORLD_SIZE", "1"))
+    if running != recipe.run.devices:
+        raise ConfigurationError(
+            f"the recipe is for {recipe.run.devices} devices (run.devices), and {running} processes run",
+            hint=f"use the command at the top of the recipe, or --set run.devices={running}, "
+            "which makes batches smaller or larger: look at optim.accumulate",
+        )
+    dry_run(recipe)
+    with _training(out):
+        if isinstance(recipe, SftRecipe):
+            return sft.run(recipe)
+        return assess.run(recipe) if isinstance(recipe, AssessRecipe) else grpo.run(recipe)
+
+
+@contextmanager
+def _training(out: Path) -> Iterator[None]:
+    """Turn whatever torch, transformers and TRL raise into an error of this package."""
+    try:
+        yield
+    except PolicyGuardError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
+            raise ConfigurationError(
+                f"training ran out of memory: {said}",
+                hint="lower optim.batch (and raise optim.accumulate), run.max_pixels or rollout.max_tokens",
+            ) from error
+        raise PolicyGuardError(
+            f"training failed: {said}",
+            hint=f"after mending the cause, start it again: it goes on from the last checkpoint in {out}",
+        ) from error
+
+
+def run_stage(stage: str, arguments: Sequence[str] | None = None) -> None:
+    """The command line of one stage's module; ends the process with 2 for mistakes in the recipe."""
+    parser = argparse.ArgumentParser(prog=f"python -m policyguard.train.{stage}")
+    parser.add_argument("recipe", help="a path that ends in .yaml, or the name of a packaged recipe")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and estimate; train nothing")
+    given = parser.parse_args(arguments)
+    try:
+        recipe = prepare(stage, given.recipe, settings=given.settings)
+        lines = dry_run(recipe) if given.dry_run else [f"the model is in {start(recipe)}"]
+    except PolicyGuardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    for line in lines:
+        print(line)

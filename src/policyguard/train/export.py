@@ -1,0 +1,185 @@
+"""Data and reward of a GRPO recipe for trainers that go further than TRL: verl, EasyR1 and ms-swift.
+
+One folder holds the prompts in the layout of each (``verl.parquet``, ``easyr1.parquet``, ``swift.jsonl``),
+the policies, and a small reward file for each, which calls this package's own reward; so the package has to
+be installed where they run (without extras). Layouts follow verl's ``examples/data_preprocess/geo3k.py``,
+EasyR1's ``verl/utils/dataset.py`` and ms-swift's ``examples/train/grpo/plugin``. Pictures go into the
+parquet files as PNG, the way the runtime decodes them. The order of prompts is part of the data: turn
+shuffling off.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from policyguard.dialects import Dialect, get_dialect
+from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.train.answers import conversation
+from policyguard.train.exported import SETTINGS
+from policyguard.train.files import fresh_folder, write_json, write_lines, write_text
+from policyguard.train.grpo import held_out_prompts, read_prompts
+from policyguard.train.grpo_data import Prompt
+from policyguard.train.policies import document_of, write_policies
+from policyguard.train.recipe import GrpoRecipe
+from policyguard.train.rows import open_picture
+
+__all__ = ["export"]
+
+_PLACE = "<image>"
+
+_VERL = '''"""Reward for verl: custom_reward_function.path=THIS_FILE (name: compute_score)."""
+
+from pathlib import Path
+
+from policyguard.train.exported import ExportedReward
+
+_reward = ExportedReward(Path(__file__).parent)
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
+    return _reward(solution_str, ground_truth)
+'''
+_EASYR1 = '''"""Reward for EasyR1: worker.reward.reward_function=THIS_FILE:compute_score."""
+
+from pathlib import Path
+
+from policyguard.train.exported import ExportedReward
+
+_reward = ExportedReward(Path(__file__).parent)
+
+
+def compute_score(reward_input, **_):
+    if isinstance(reward_input, list):
+        return [compute_score(item) for item in reward_input]
+    scored = _reward.score(reward_input["response"], reward_input["ground_truth"])
+    readable = float(scored.rating is not None)
+    return {"overall": scored.value, "format": readable, "accuracy": float(scored.value > 0)}
+'''
+_SWIFT = '''"""Reward for ms-swift: --external_plugins THIS_FILE --reward_funcs policyguard_verdict."""
+
+from pathlib import Path
+
+from policyguard.train.exported import ExportedReward
+
+try:
+    from swift.rewards import ORM, orms
+except ImportError:  # before version 4
+    from swift.plugin import ORM, orms
+
+_reward = ExportedReward(Path(__file__).parent)
+
+
+class PolicyGuardVerdict(ORM):
+    def __call__(self, completions, expected, **_):
+        return [_reward(text, wanted) for text, wanted in zip(completions, expected, strict=True)]
+
+
+orms["policyguard_verdict"] = PolicyGuardVerdict
+'''
+
+
+def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
+    """Write the folder ``out``, which must not exist, in one step, and give its files.
+
+    Raises ConfigurationError for rows that cannot be used.
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out} is there already", hint="name a new folder")
+    dialect = get_dialect(recipe.dialect)
+    rows, units = read_prompts(recipe)
+    sides = {"train": units.prompts, "validation": held_out_prompts(rows)}
+    everything = [prompt for prompts in sides.values() for prompt in prompts]
+    with fresh_folder(out) as folder:
+        policies = {prompt.policy.fingerprint: prompt.policy for prompt in everything}
+        write_policies(folder, {name: document_of(policy) for name, policy in policies.items()})
+        write_json(
+            folder / SETTINGS,
+            {
+                "dialect": recipe.dialect,
+                "answer": recipe.answer,
+                "reward": recipe.reward.model_dump(mode="json"),
+            },
+        )
+        for side, prompts in sides.items():
+            if not prompts:
+                continue
+            _write_parquet(
+                folder / f"verl-{side}.parquet", [_verl(item, dialect, recipe) for item in prompts]
+            )
+            _write_parquet(
+                folder / f"easyr1-{side}.parquet", [_easyr1(item, dialect, recipe) for item in prompts]
+            )
+            lines = (json.dumps(_swift(item, dialect, recipe), ensure_ascii=False) for item in prompts)
+            write_lines(folder / f"swift-{side}.jsonl", lines)
+        for name, code in (("verl", _VERL), ("easyr1", _EASYR1), ("swift", _SWIFT)):
+            write_text(folder / f"reward_{name}.py", code)
+    return sorted(out.iterdir())
+
+
+def _expected(prompt: Prompt) -> str:
+    return json.dumps(
+        {
+            "policy": prompt.policy.fingerprint,
+            "label": prompt.label,
+            "categories": list(prompt.categories),
+        }
+    )
+
+
+def _messages(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> list[dict[str, str]]:
+    """The chat with one text per turn, and a placeholder for the picture."""
+    turns = conversation(dialect, prompt.policy, answer=recipe.answer)
+    if any(_PLACE in part.get("text", "") for turn in turns for part in turn["content"]):
+        raise ConfigurationError(
+            f"policy '{prompt.policy.id}' holds {_PLACE!r}, which stands for the picture"
+        )
+    return [
+        {
+            "role": turn["role"],
+            "content": "".join(
+                _PLACE if part["type"] == "image" else part["text"] for part in turn["content"]
+            ),
+        }
+        for turn in turns
+    ]
+
+
+def _verl(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+    return {
+        "data_source": "policyguard",
+        "prompt": _messages(prompt, dialect, recipe),
+        "images": [{"bytes": _png(prompt.path), "path": None}],
+        "ability": "guard",
+        "reward_model": {"style": "rule", "ground_truth": _expected(prompt)},
+        "extra_info": {"label": prompt.label},
+    }
+
+
+def _easyr1(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+    """EasyR1 takes one user turn; what the system turn says stands at its beginning."""
+    texts = [message["content"] for message in _messages(prompt, dialect, recipe)]
+    images = [{"bytes": _png(prompt.path), "path": None}]
+    return {"problem": "\n\n".join(texts), "images": images, "answer": _expected(prompt)}
+
+
+def _swift(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+    images = [str(prompt.path.resolve())]
+    return {"messages": _messages(prompt, dialect, recipe), "images": images, "expected": _expected(prompt)}
+
+
+def _png(path: Path) -> bytes:
+    data = io.BytesIO()
+    open_picture(path).save(data, format="PNG")
+    return data.getvalue()
+
+
+def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    try:
+        from datasets import Dataset
+    except ImportError:
+        raise MissingExtraError("datasets", "train") from None
+    Dataset.from_list(list(rows)).to_parquet(str(path))

@@ -1,0 +1,313 @@
+"""Stage 2: right verdicts under many policies. Run: ``python -m policyguard.train.grpo RECIPE``.
+
+SafeGuard-VL's second stage (section 2.2): GRPO with a verifiable reward, on prompts whose label depends on
+the policy in them (``grpo_data``). TRL's ``GRPOTrainer`` does the training. What differs from a plain run
+of it: the reward is gated by the runtime's own parser (``reward``); batches hold both labels under each
+policy text; prompts that teach nothing can be dropped beforehand (``difficulty``); a run that collapses to
+one answer is stopped (``watch``); image tokens are banned from answers; the model is handed over by path,
+so the KL reference is what the run starts from. On several devices: ``accelerate launch -m
+policyguard.train.grpo RECIPE``, see ``train/accelerate/``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from policyguard.dialects import Dialect, get_dialect
+from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.policy import ResolvedPolicy
+from policyguard.train.answers import conversation
+from policyguard.train.arguments import common_arguments, expected_noise, require_trl
+from policyguard.train.assess import require_both_labels
+from policyguard.train.card import write_card
+from policyguard.train.checkpoints import checkpoint_marker, latest_checkpoint
+from policyguard.train.data import LabelRow
+from policyguard.train.difficulty import filter_units
+from policyguard.train.grpo_data import Prompt, Units, build_units
+from policyguard.train.models import (
+    WORK,
+    empty_model,
+    finish,
+    load_weights,
+    loading_options,
+    lora,
+    model_folder,
+    processor_of,
+    select_trained,
+)
+from policyguard.train.recipe import GrpoRecipe
+from policyguard.train.reward import Expected, VerdictReward
+from policyguard.train.rows import Located, Rows, gather, image_dataset, open_picture
+from policyguard.train.variants import read_wordings
+from policyguard.train.watch import watch_callback
+
+__all__ = ["banned_tokens", "grpo_example", "held_out_prompts", "main", "read_prompts", "run"]
+
+_VISION_TOKEN = re.compile(r"image|vision|video|img|picture", re.IGNORECASE)
+
+
+def read_prompts(recipe: GrpoRecipe) -> tuple[Rows[LabelRow], Units]:
+    """The recipe's rows and the units to train on. Raises ConfigurationError, also if there are none."""
+    dialect = get_dialect(recipe.dialect)
+    wordings = read_wordings(recipe.variants.wordings)
+    known: dict[str, bool] = {}
+
+    def fits(policy: ResolvedPolicy) -> bool:
+        if policy.fingerprint not in known:
+            try:
+                known[policy.fingerprint] = bool(dialect.render(policy))
+            except PolicyGuardError:
+                known[policy.fingerprint] = False
+        return known[policy.fingerprint]
+
+    def inspect(item: Located[LabelRow]) -> str | None:
+        assert item.policy is not None
+        if fits(item.policy):
+            return None
+        return f"policy '{item.policy.id}' cannot be put in the dialect '{dialect.name}'"
+
+    rows = gather(recipe.data, LabelRow, seed=recipe.seed, inspect=inspect)
+    require_both_labels(recipe.data, rows)
+    units = build_units(rows.train, recipe.variants, wordings=wordings, fits=fits, seed=recipe.seed)
+    if not units:
+        raise ConfigurationError(
+            "no policy has both safe and unsafe rows, so the policy's text alone would tell the label",
+            hint="label images under one policy both ways, give violations so that rules can be swapped, or "
+            "keep such rows all the same with variants.lone: keep",
+        )
+    return rows, units
+
+
+def grpo_example(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+    """One prompt as TRL takes it; ``policy``, ``label`` and ``categories`` go to the reward."""
+    return {
+        "image": str(prompt.path),
+        "prompt": conversation(dialect, prompt.policy, answer=recipe.answer),
+        "policy": prompt.policy.fingerprint,
+        "label": prompt.label,
+        "categories": list(prompt.categories),
+    }
+
+
+def banned_tokens(processor: Any) -> list[int]:
+    """Tokens that no answer may hold: one more image token than features, and the model fails."""
+    found = {
+        number
+        for number, token in processor.tokenizer.added_tokens_decoder.items()
+        if token.special and _VISION_TOKEN.search(token.content)
+    }
+    return sorted(found)
+
+
+def run(recipe: GrpoRecipe) -> Path:
+    """Train, and give the folder of the finished model. A run that was stopped goes on from its last
+    checkpoint.
+
+    Raises ConfigurationError if the watch has stopped the run; the checkpoints stay.
+    """
+    trl = require_trl()
+    from policyguard.backends.transformers.files import find, fingerprint
+
+    out = Path(recipe.out).expanduser()
+    base = model_folder(recipe.model)
+    dialect = get_dialect(recipe.dialect)
+    rows, units = read_prompts(recipe)
+    held_out, group = held_out_prompts(rows), recipe.rollout.group
+    checkpoint = latest_checkpoint(out / WORK)
+    with expected_noise():
+        processor = processor_of(base, max_pixels=recipe.run.max_pixels)
+        banned = banned_tokens(processor)
+        reward = _reward(recipe, dialect, processor, base, [*units.prompts, *held_out])
+        if recipe.difficulty.filter:
+            units, _ = _filtered(recipe, units, base, processor, reward, banned)
+        config = trl.GRPOConfig(
+            **common_arguments(recipe, evaluates=bool(held_out)),
+            **_rollout(recipe, banned),
+            **_objective(recipe),
+            per_device_eval_batch_size=math.ceil(recipe.optim.batch / group) * group,  # whole groups
+            eval_on_start=bool(held_out) and checkpoint is None,
+            shuffle_dataset=False,  # halves and units stay together
+            model_init_kwargs=loading_options(recipe.tune, precision=recipe.run.precision),
+        )
+        watch = watch_callback(recipe.watch, out / WORK / "watch.jsonl")
+        adapter = lora(empty_model(base), recipe.tune)
+        trainer = trl.GRPOTrainer(
+            model=str(base),  # a path: the KL reference is read from it again
+            args=config,
+            train_dataset=image_dataset([grpo_example(prompt, dialect, recipe) for prompt in units.prompts]),
+            eval_dataset=image_dataset([grpo_example(prompt, dialect, recipe) for prompt in held_out])
+            if held_out
+            else None,
+            processing_class=processor,
+            reward_funcs=reward,
+            peft_config=adapter,
+            callbacks=[watch, checkpoint_marker()],
+        )
+        if adapter is None:
+            select_trained(trainer.model, recipe.tune)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if watch.stopped and recipe.watch.stop:
+            raise ConfigurationError(
+                f"the run was stopped {watch.stopped}",
+                hint="start from a model with balanced accuracy of 0.6 or more, lower optim.lr, raise "
+                "grpo.beta or rollout.temperature, or set difficulty.filter; the figures are in "
+                f"{out / WORK / 'watch.jsonl'}",
+            )
+        finish(trainer, base, out, precision=recipe.run.precision, dialect=recipe.dialect)
+    if trainer.accelerator.is_main_process:
+        counts = {
+            "rows": len(rows.train),
+            "prompts": len(units.prompts),
+            "rows without a partner": units.dropped,
+        }
+        counts |= {
+            f"halves {kind}": sum(half.kind == kind for half in units.halves)
+            for kind in ("pair", "swap", "across", "plain", "lone")
+        }
+        write_card(
+            out,
+            recipe=recipe,
+            base_revision=fingerprint(find(str(base))),
+            files=rows.files,
+            counts=counts,
+            history=trainer.state.log_history,
+            notes=[watch.stopped] if watch.stopped else [],
+        )
+    return out
+
+
+def held_out_prompts(rows: Rows[LabelRow]) -> list[Prompt]:
+    """Held-out rows under the policies they were given with."""
+    prompts = []
+    for item in rows.validation:
+        assert item.policy is not None
+        categories = tuple(item.row.violated or ())
+        prompts.append(Prompt(item.path, item.policy, item.row.label, categories))
+    return prompts
+
+
+def _reward(
+    recipe: GrpoRecipe, dialect: Dialect, processor: Any, base: Path, prompts: Sequence[Prompt]
+) -> VerdictReward:
+    from transformers import GenerationConfig
+
+    tokenizer = processor.tokenizer
+    ends = {tokenizer.eos_token_id}
+    if (base / "generation_config.json").is_file():
+        configured = GenerationConfig.from_pretrained(base, local_files_only=True).eos_token_id
+        ends |= set(configured if isinstance(configured, list) else [configured])
+    policies = {prompt.policy.fingerprint: prompt.policy for prompt in prompts}
+    control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return VerdictReward(
+        policies,
+        dialect,
+        recipe.reward,
+        answer=recipe.answer,
+        ends={end for end in ends if end is not None},
+        control=control,
+    )
+
+
+def _rollout(recipe: GrpoRecipe, banned: Sequence[int]) -> dict[str, Any]:
+    rollout = recipe.rollout
+    options: dict[str, Any] = {
+        "num_generations": rollout.group,
+        "max_completion_length": rollout.max_tokens,
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+    }
+    if rollout.by == "transformers":
+        return options | {"generation_kwargs": {"suppress_tokens": list(banned)}}
+    options |= {"use_vllm": True, "vllm_tensor_parallel_size": rollout.tensor_parallel}
+    options["generation_kwargs"] = {"logit_bias": dict.fromkeys(banned, -100.0)}
+    if rollout.by == "vllm-colocate":
+        memory = {"vllm_gpu_memory_utilization": rollout.gpu_share, "vllm_enable_sleep_mode": True}
+        return options | {"vllm_mode": "colocate"} | memory
+    return options | {"vllm_mode": "server", "vllm_server_base_url": rollout.server}
+
+
+def _objective(recipe: GrpoRecipe) -> dict[str, Any]:
+    grpo = recipe.grpo
+    return {
+        "beta": grpo.beta,
+        "loss_type": grpo.loss,
+        "epsilon": grpo.epsilon,
+        "epsilon_high": grpo.epsilon_high,
+        "scale_rewards": grpo.scale_rewards,
+        "num_iterations": grpo.iterations,
+        "entropy_coef": grpo.entropy,
+    }
+
+
+def _filtered(
+    recipe: GrpoRecipe, units: Units, base: Path, processor: Any, reward: VerdictReward, banned: Sequence[int]
+) -> tuple[Units, Any]:
+    """The units that can teach something to the model in ``base``; see ``difficulty``."""
+    import torch
+    from accelerate import PartialState
+
+    device = "cpu" if recipe.run.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    model = load_weights(base, recipe.tune, precision=recipe.run.precision).to(device).eval()
+    share_right = partial(_share_right, model, processor, recipe, reward, list(banned))
+    log = Path(recipe.out).expanduser() / WORK / "difficulty.jsonl"
+    with PartialState().main_process_first():  # the others read what it has measured
+        return filter_units(units, recipe.difficulty, share_right=share_right, log=log, seed=recipe.seed)
+
+
+def _share_right(
+    model: Any, processor: Any, recipe: GrpoRecipe, reward: VerdictReward, banned: list[int], prompt: Prompt
+) -> float:
+    import torch
+
+    dialect = get_dialect(recipe.dialect)
+    text = processor.apply_chat_template(
+        conversation(dialect, prompt.policy, answer=recipe.answer), tokenize=False, add_generation_prompt=True
+    )
+    times = recipe.difficulty.samples
+    inputs = processor(
+        text=[text] * times,
+        images=[[open_picture(prompt.path)]] * times,
+        return_tensors="pt",
+        add_special_tokens=False,
+    ).to(model.device)
+    with torch.inference_mode():
+        answers = model.generate(
+            **inputs,
+            do_sample=True,
+            temperature=recipe.rollout.temperature,
+            top_p=recipe.rollout.top_p,
+            top_k=0,
+            repetition_penalty=1.0,
+            max_new_tokens=recipe.rollout.max_tokens,
+            suppress_tokens=banned,
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )[:, inputs["input_ids"].shape[1] :]
+    texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    expected = Expected(prompt.policy, _rating(prompt.label), prompt.categories)
+    right = 0
+    for said, ids in zip(texts, answers.tolist(), strict=True):
+        scored = reward.score_ids(said, reward.until_end(ids), expected)
+        right += scored.rating is expected.label
+    return right / len(texts)
+
+
+def _rating(label: str) -> Any:
+    from policyguard.assessment import Rating
+
+    return Rating(label)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line of ``python -m policyguard.train.grpo``."""
+    from policyguard.train.command import run_stage
+
+    run_stage("grpo", arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""LlavaGuard's rows: a rating, a category O1 to O9, a rationale, under policies that vary from row to row.
+
+The same image appears under the default policy and under others, where categories are declared
+non-violating or sensitive or are left out. Which, is read out of the row's ``policy`` text, and written as
+the packaged policy with those changes, so that the label and the policy it was given under stay together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any, Literal
+
+from policyguard.policy import ResolvedPolicy
+from policyguard.policy.schema import Status
+from policyguard.train.importers.pictures import PictureStore
+from policyguard.train.importers.record import BadRowError, Draft, Label, Record, first_of, label_of, text_of
+
+__all__ = ["RATINGS", "LlavaGuard"]
+
+RATINGS: dict[str, Label] = {
+    "safe": "safe",
+    "unsafe": "unsafe",
+    "highly unsafe": "unsafe",
+    "moderately unsafe": "unsafe",
+    "barely safe": "safe",
+    "generally safe": "safe",
+    "compliant": "safe",
+    "review needed": "unsafe",
+}
+"""The two ratings, the paper's four severities, and the strings of the first release."""
+
+_CATEGORY = re.compile(r"\s*o\s?([1-9])\b", re.IGNORECASE)
+_NONE = re.compile(r"\s*(na\b|n/a|10\b|none applying|none$)", re.IGNORECASE)
+_VARIANT = re.compile(r"_v\d+[a-z]?(?:_[a-z0-9]+)*$")
+_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
+Change = Literal["exempt", "sensitive", "left out"]
+
+
+class LlavaGuard:
+    """Reads rows under ``policy``, called ``name``, and under what the rows make of it."""
+
+    def __init__(self, name: str, policy: ResolvedPolicy, store: PictureStore) -> None:
+        self._name = name
+        self._policy = policy
+        self._store = store
+        self._rules = {
+            found[1]: rule.id for rule in policy.rules if (found := _CATEGORY.match(rule.title or rule.id))
+        }
+        self._resolved: dict[str, ResolvedPolicy] = {}
+
+    def read(self, record: Record) -> Draft:
+        """One row. Raises BadRowError."""
+        answer = _assessment(record)
+        field, rating, said = self._rating(record, answer)
+        label = label_of(field, rating, RATINGS)
+        name, policy = self._policy_of(text_of(record, "policy"))
+        category = self._category(text_of(record, "category", "image-category") or answer.get("category"))
+        known = {rule.id: rule.status for rule in policy.rules}
+        if category is not None and known.get(category) in (None, Status.EXEMPT):
+            if label == "unsafe":
+                raise BadRowError(
+                    "category", f"rated unsafe for '{category}', which this row's policy does not forbid"
+                )
+            category = category if category in known else None
+        severity = rating if " ".join(str(rating).lower().split()) not in ("safe", "unsafe") else None
+        rationale = text_of(record, "rationale", "explanation") or answer.get("rationale")
+        return Draft(
+            self._image(record),
+            name,
+            policy,
+            label,
+            category=category,
+            rationale=rationale,
+            rationale_rating=said if rationale else None,
+            severity=severity,
+        )
+
+    def _rating(self, record: Record, answer: dict[str, Any]) -> tuple[str, Any, Label | None]:
+        """The column to go by, what it says, and what a model's own answer says, where the row holds one.
+
+        The severity is the finest, and must agree with the rating.
+        """
+        said = label_of("assessment", answer["rating"], RATINGS) if answer else None
+        stated = text_of(record, "rating", "decision", "safety_label")
+        severity = text_of(record, "severity")
+        if severity is not None:
+            label = label_of("severity", severity, RATINGS)
+            if stated is not None and label_of("rating", stated, RATINGS) != label:
+                raise BadRowError("severity", f"{severity!r} contradicts the rating {stated!r}")
+            return "severity", severity, said
+        if stated is None and answer:
+            return "assessment", answer["rating"], said
+        return *first_of(record, "rating", "decision", "safety_label"), said
+
+    def _category(self, text: Any) -> str | None:
+        if text is None or (isinstance(text, str) and _NONE.match(text)):
+            return None
+        found = _CATEGORY.match(text) if isinstance(text, str) else None
+        if found is None or found[1] not in self._rules:
+            raise BadRowError("category", f"{str(text)[:60]!r} is outside the set: O1 to O9, NA")
+        return self._rules[found[1]]
+
+    def _policy_of(self, text: str | None) -> tuple[str, ResolvedPolicy]:
+        """The packaged policy, with what ``text`` declares."""
+        if text is None:
+            return self._name, self._policy
+        changes: dict[str, Change] = {}
+        for number, rule in sorted(self._rules.items()):
+            declared = re.search(
+                rf"\bO{number}\b[^\n]{{0,60}}?\bdeclared as (non-violating|sensitive)", text, re.IGNORECASE
+            )
+            if declared is not None:
+                changes[rule] = "sensitive" if declared[1].lower() == "sensitive" else "exempt"
+            elif re.search(rf"^\W*O{number}\s*:", text, re.IGNORECASE | re.MULTILINE) is None:
+                changes[rule] = "left out"
+        if not changes:
+            return self._name, self._policy
+        if all(change == "left out" for change in changes.values()) and len(changes) == len(self._rules):
+            raise BadRowError("policy", "speaks of none of the categories O1 to O9")
+        name = f"{self._name} with " + ", ".join(f"{rule} {change}" for rule, change in changes.items())
+        if name not in self._resolved:
+            rules = tuple(
+                rule.model_copy(update={"status": _STATUS[changes[rule.id]]}) if rule.id in changes else rule
+                for rule in self._policy.rules
+                if changes.get(rule.id) != "left out"
+            )
+            self._resolved[name] = replace(self._policy, rules=rules)
+        return f"#{name}", self._resolved[name]
+
+    def _image(self, record: Record) -> Any:
+        """The picture, or the file that is called like the row's id or like the end of its address."""
+        value = record.fields.get("image")
+        if isinstance(value, dict) or (isinstance(value, str) and value):
+            return value
+        if path := text_of(record, "image_path", "file_name"):
+            return path
+        number = record.fields.get("id")
+        names = [] if number is None else [str(number), _VARIANT.sub("", str(number))]
+        if url := text_of(record, "url"):
+            names.append(url.split("?")[0].rstrip("/").rpartition("/")[2])
+        for name in dict.fromkeys(f"{name}{ending}" for name in names for ending in _ENDINGS if name):
+            if self._store.find(name) is not None:
+                return name
+        raise BadRowError("id", f"there is no image file for it; looked for {', '.join(names) or 'nothing'}")
+
+
+_STATUS = {"exempt": Status.EXEMPT, "sensitive": Status.SENSITIVE}
+
+
+def _assessment(record: Record) -> dict[str, Any]:
+    """The JSON answer of a training row, where it holds one."""
+    text = text_of(record, "assessment", "answer")
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "rating" not in found:
+        raise BadRowError("assessment", "is not a JSON object with a rating")
+    return found

@@ -1,0 +1,103 @@
+"""Where imported pictures lie: one file per picture, under the SHA-256 of its bytes.
+
+Covered: a picture is opened by the guard's own decoder before it is kept, a path out of a table cannot
+leave the folder of images, and a file in the store is whole or absent. Not covered: what a picture shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import ImageError
+from policyguard.images import Limits, decode
+from policyguard.train.files import sha256_of
+from policyguard.train.importers.record import BadRowError
+
+__all__ = ["PictureStore", "write_bytes"]
+
+_ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
+
+
+class PictureStore:
+    """Keeps pictures below ``out/images``, or with ``copy=False`` names files where they lie.
+
+    ``folder``: what paths are relative to, and must lie in. A picture that is in the store already is not
+    decoded again, so an import that was stopped goes on quickly.
+    """
+
+    def __init__(self, out: Path, folder: Path, *, copy: bool) -> None:
+        self._out = out
+        self._folder = folder
+        self._copy = copy
+        self.added = 0
+
+    def add(self, value: Any, *, field: str) -> tuple[str, str]:
+        """Path (relative to ``out``) and SHA-256 of a picture. Raises BadRowError."""
+        path, data = self._read(value, field)
+        sha256 = hashlib.sha256(data).hexdigest()
+        kept = next((self._out / "images" / sha256[:2]).glob(f"{sha256}.*"), None)
+        if kept is not None and sha256_of(kept) == sha256:
+            return kept.relative_to(self._out).as_posix(), sha256
+        try:
+            found = decode(data, frames="sample")
+        except ImageError as error:
+            raise BadRowError(field, str(error).splitlines()[0]) from None
+        if path is not None and not self._copy:
+            return Path(os.path.relpath(path, self._out.resolve())).as_posix(), sha256
+        target = self._out / "images" / sha256[:2] / f"{sha256}.{_ENDINGS[found.format or 'PNG']}"
+        write_bytes(target, data)
+        self.added += 1
+        return target.relative_to(self._out).as_posix(), sha256
+
+    def _read(self, value: Any, field: str) -> tuple[Path | None, bytes]:
+        if isinstance(value, Mapping):  # how `datasets` stores an image
+            data = value.get("bytes")
+            if isinstance(data, bytes) and data:
+                return None, data
+            value = value.get("path")
+        if isinstance(value, bytes) and value:
+            return None, value
+        if not isinstance(value, str) or not value:
+            raise BadRowError(field, "holds neither a picture nor the path of one")
+        if "://" in value:
+            raise BadRowError(field, "is an address: fetch the images first, nothing is downloaded here")
+        path = self.find(value)
+        if path is None:
+            raise BadRowError(field, f"there is no image {value!r} in {self._folder}")
+        try:
+            with path.open("rb") as file:
+                return path, file.read(Limits().max_bytes + 1)
+        except OSError as error:
+            raise BadRowError(field, f"{value!r} cannot be read: {error.strerror or error}") from None
+
+    def find(self, name: str) -> Path | None:
+        """The file of this name in the folder of images; ``None`` also for one outside of it."""
+        root = self._folder.resolve()
+        with suppress(OSError, ValueError):
+            path = (root / name).resolve()
+            if path.is_relative_to(root) and path.is_file():
+                return path
+        return None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one step; it is whole or absent. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise

@@ -1,0 +1,211 @@
+"""The model a stage starts from and the folder it leaves behind.
+
+A finished folder holds what ``save_pretrained`` writes for weights and configuration, and the tokenizer and
+processor files of the model it came from, byte for byte, so that the guard, transformers and vLLM load it as
+they load any other. LoRA weights are merged: the guard loads no adapters.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import ConfigurationError, MissingExtraError, UsageError
+from policyguard.train.recipe import Tune
+
+__all__ = [
+    "WORK",
+    "copy_processor",
+    "empty_model",
+    "finish",
+    "is_complete",
+    "is_vision",
+    "load_weights",
+    "loading_options",
+    "lora",
+    "model_folder",
+    "processor_of",
+    "select_trained",
+]
+
+WORK = "training"
+"""Below the output folder: checkpoints, logs, the record of the run. The guard does not look into it."""
+
+_COPIED = (
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer*",
+    "*preprocessor_config.json",
+    "processor_config.json",
+    "chat_template*",
+    "vocab*",
+    "merges.txt",
+)
+
+
+def model_folder(model: str) -> Path:
+    """The local folder of ``model``: a folder, a packaged model, or a hub snapshot. Raises ModelLoadError.
+
+    Everything after this goes by the path: TRL builds the KL reference from the folder on disk.
+    """
+    from policyguard.backends.registry import resolve_model
+    from policyguard.backends.transformers.files import complete, find
+
+    return complete(find(resolve_model(model).location, name=model)).folder
+
+
+def processor_of(folder: Path, *, max_pixels: int | None) -> Any:
+    """The runtime's own processor for ``folder``, padding on the left."""
+    transformers = _transformers()
+    from policyguard.backends.transformers.processors import load_processor
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return load_processor(folder, config, name=str(folder), max_pixels=max_pixels)
+
+
+def loading_options(tune: Tune, *, precision: str) -> dict[str, Any]:
+    """How weights are loaded. Those that are trained are float32, also with bf16 arithmetic: in bf16 most
+    updates of a small learning rate would round to nothing.
+    """
+    frozen_in_bf16 = precision == "bf16" and tune.mode == "lora"
+    return {
+        "dtype": "bfloat16" if frozen_in_bf16 else "float32",
+        "use_safetensors": True,
+        "local_files_only": True,
+    }
+
+
+def empty_model(folder: Path) -> Any:
+    """The model in ``folder`` without memory for its weights: its modules, their names and sizes."""
+    transformers = _transformers()
+    import torch
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return transformers.AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+
+
+def load_weights(folder: Path, tune: Tune, *, precision: str) -> Any:
+    """The model in ``folder``; its ``name_or_path`` is the folder. Raises ConfigurationError."""
+    transformers = _transformers()
+    try:
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            str(folder), trust_remote_code=False, **loading_options(tune, precision=precision)
+        )
+    except UsageError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"model '{folder}' cannot be loaded: {error}") from error
+    model.config.use_cache = False
+    return model
+
+
+def select_trained(model: Any, tune: Tune) -> int:
+    """Switch off gradients of what is not trained (full fine-tuning), and give the number of trained
+    weights.
+    """
+    if tune.mode == "full" and tune.vision == "frozen":
+        for name, weight in model.named_parameters():
+            if is_vision(name):
+                weight.requires_grad_(False)
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def lora(model: Any, tune: Tune) -> Any:
+    """The ``LoraConfig`` for ``model``, or ``None`` for full fine-tuning.
+
+    LlavaGuard measured LoRA far behind full fine-tuning on policy exceptions; where these matter, train
+    fully.
+    """
+    if tune.mode == "full":
+        return None
+    import torch
+
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise MissingExtraError("peft", "train") from None
+    head = model.get_output_embeddings()
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and (tune.vision == "trained" or not is_vision(name))
+    ]
+    return LoraConfig(
+        r=tune.rank, lora_alpha=tune.alpha, lora_dropout=tune.dropout, target_modules=targets, bias="none"
+    )
+
+
+def finish(trainer: Any, base: Path, out: Path, *, precision: str, dialect: str | None) -> None:
+    """Write the finished model into ``out``; config.json comes last, and without it nothing loads ``out``.
+
+    All ranks call it: where weights are sharded (FSDP, ZeRO-3), accelerate gathers them. LoRA weights are
+    merged into the base in float32, as it lies on disk.
+    """
+    import torch
+
+    accelerator = trainer.accelerator
+    state = accelerator.get_state_dict(trainer.model)
+    if accelerator.is_main_process:
+        model = accelerator.unwrap_model(trainer.model)
+        if hasattr(model, "peft_config"):
+            model = _merged(model, state, base)
+            state = model.state_dict()
+        if dialect is not None:
+            model.config.policyguard = {"dialect": dialect}
+        model.config.use_cache = True
+        if precision == "bf16":
+            model.config.dtype = torch.bfloat16
+            state = {
+                name: value.to(torch.bfloat16) if value.is_floating_point() else value
+                for name, value in state.items()
+            }
+        partial = out / WORK / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial, state_dict=state)
+        copy_processor(base, partial)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(out / file.name)
+        partial.rmdir()
+    accelerator.wait_for_everyone()
+
+
+def _merged(model: Any, state: dict[str, Any], base: Path) -> Any:
+    """The base on disk with the adapter of ``model``, whose weights are in ``state``, merged into it."""
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    adapter = get_peft_model_state_dict(model, state_dict=state)
+    whole = get_peft_model(
+        load_weights(base, Tune(mode="full"), precision="fp32"), model.peft_config["default"]
+    )
+    set_peft_model_state_dict(whole, adapter)
+    return whole.merge_and_unload()
+
+
+def copy_processor(base: Path, target: Path) -> None:
+    """Copy tokenizer, processor and chat template from ``base``, unchanged."""
+    for pattern in _COPIED:
+        for file in sorted(base.glob(pattern)):
+            shutil.copyfile(file, target / file.name)
+
+
+def is_complete(out: Path) -> bool:
+    """Whether ``out`` holds a finished model."""
+    return (out / "config.json").is_file() and any(out.glob("*.safetensors"))
+
+
+def is_vision(name: str) -> bool:
+    """Whether the weight or module of this name belongs to the vision tower."""
+    return any(part in ("visual", "vision_tower", "vision_model") for part in name.split("."))
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtraError("transformers", "train") from None
+    return transformers

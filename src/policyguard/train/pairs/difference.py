@@ -1,0 +1,83 @@
+"""How two pictures differ, measured in pixels: where, how much of the picture, and what is left outside.
+
+Pictures are compared in blocks. A block belongs to the edit if its values differ by more than a little on
+average; everything else is outside, and should be as good as untouched. An editor that draws the whole
+picture anew shows in both numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from policyguard.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+__all__ = ["BLOCK", "Difference", "Limits", "compare", "fault_of"]
+
+BLOCK = 8
+"""Pixels a side; larger in large pictures, of which the shorter side has at most 96 blocks."""
+_CHANGED = 10.0
+"""Mean difference of a block, in 8-bit levels, from which it belongs to the edit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``region``: share of blocks that the edit touches. ``box``: share of the smallest rectangle around
+    them. ``inside``, ``outside``: mean absolute difference there, in levels of 0 to 255.
+    """
+
+    region: float
+    box: float
+    inside: float
+    outside: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What passes for a local edit. These are this project's own choices; PictoSafe's edits are far below."""
+
+    max_region: float = 0.35
+    max_outside: float = 4.0
+
+
+def compare(before: PILImage, after: PILImage) -> Difference:
+    """Raises ValueError if the sizes differ, MissingExtraError without numpy."""
+    try:
+        import numpy as np
+    except ImportError:
+        raise MissingExtraError("numpy", "train") from None
+    if before.size != after.size:
+        raise ValueError(f"the sizes differ: {before.size} and {after.size}")
+    first, second = (np.asarray(picture.convert("RGB"), np.float32) for picture in (before, after))
+    levels = np.abs(first - second).max(axis=2)
+    height, width = levels.shape
+    side = max(BLOCK, min(height, width) // 96)
+    rows, columns = np.arange(0, height, side), np.arange(0, width, side)
+    sums = np.add.reduceat(np.add.reduceat(levels, rows, axis=0), columns, axis=1)
+    counts = np.outer(np.diff([*rows, height]), np.diff([*columns, width]))
+    changed = sums / counts > _CHANGED
+    if not changed.any():
+        return Difference(0.0, 0.0, 0.0, float(levels.mean()))
+    tall, wide = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    box = (tall[-1] - tall[0] + 1) * (wide[-1] - wide[0] + 1) / changed.size
+    untouched = counts[~changed].sum()
+    return Difference(
+        region=float(counts[changed].sum() / counts.sum()),
+        box=float(box),
+        inside=float(sums[changed].sum() / counts[changed].sum()),
+        outside=float(sums[~changed].sum() / untouched) if untouched else 0.0,
+    )
+
+
+def fault_of(found: Difference, limits: Limits) -> str | None:
+    """Why this is no local edit, or ``None``."""
+    if found.region == 0.0:
+        return "nothing was changed"
+    if found.region > limits.max_region:
+        return f"{found.region:.0%} of the picture was changed, and at most {limits.max_region:.0%} may be"
+    if found.outside > limits.max_outside:
+        return f"outside the edit pixels differ by {found.outside:.1f} levels, and {limits.max_outside:g} may"
+    return None

@@ -1,0 +1,142 @@
+"""Everything that can be known to be wrong before the first expensive step, all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import PolicyGuardError, Problem
+from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
+from policyguard.train.rows import Rows, check_images
+
+__all__ = ["Preflight", "check_batches", "inspect_recipe"]
+
+_SHOWN = 30
+
+
+@dataclass(slots=True)
+class Preflight:
+    """``problems`` stop a run; ``notes`` do not. Each is one line."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
+    """Look at rows, pictures, policies, model, batch sizes and memory; nothing is trained, no weights are
+    read.
+    """
+    found = Preflight()
+    rows = _rows(recipe, found)
+    if rows is not None:
+        items: list[Any] = [*rows.train, *rows.validation]
+        pictures = check_images(items)
+        found.problems += _capped(pictures)
+        found.notes += [f"{len(rows.train)} rows to train on, {len(rows.validation)} held out"]
+        found.notes += [f"skipped: {line}" for line in _capped(rows.problems)]
+        if not rows.validation:
+            found.notes.append("nothing is held out, so nothing is evaluated on the way: set `data.held_out`")
+    if isinstance(recipe, GrpoRecipe):
+        check_batches(recipe, found)
+    _model(recipe, rows, found)
+    return found
+
+
+def check_batches(recipe: GrpoRecipe, found: Preflight) -> None:
+    """Whether batches hold whole groups, and both labels."""
+    completions = recipe.optim.batch * recipe.optim.accumulate * recipe.run.devices
+    group = recipe.rollout.group
+    if completions % group:
+        found.problems.append(
+            f"optim.batch x optim.accumulate x run.devices = {completions} completions per update, which "
+            f"rollout.group = {group} does not divide: change one of them"
+        )
+    elif completions // group % 2:
+        found.problems.append(
+            f"{completions} completions in groups of {group} are {completions // group} prompts per update: "
+            "an even number is needed, so that each update holds both labels under each policy"
+        )
+    reward = recipe.reward
+    if reward.safe_weight != reward.unsafe_weight and recipe.grpo.scale_rewards == "group":
+        found.problems.append(
+            "class weights do nothing with grpo.scale_rewards: group, because a group holds one label; "
+            "set it to batch or none"
+        )
+    if recipe.rollout.by == "vllm-server" and not recipe.rollout.server:
+        found.problems.append("rollout.by: vllm-server needs rollout.server, the server's address")
+
+
+def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> Rows[Any] | None:
+    from policyguard.train.assess import read_labels
+    from policyguard.train.grpo import read_prompts
+    from policyguard.train.sft import read_captions
+
+    try:
+        if isinstance(recipe, SftRecipe):
+            return read_captions(recipe)
+        if isinstance(recipe, AssessRecipe):
+            return read_labels(recipe)
+        rows, units = read_prompts(recipe)
+    except PolicyGuardError as error:
+        found.problems.append(str(error))
+        return None
+    prompts = units.prompts
+    texts = len({prompt.policy.fingerprint for prompt in prompts})
+    unsafe = sum(prompt.label == "unsafe" for prompt in prompts)
+    found.notes.append(f"{len(prompts)} prompts, {unsafe} of them unsafe, under {texts} policy texts")
+    if units.dropped:
+        found.notes.append(f"{units.dropped} rows are left out: their policies have rows of one label only")
+    return rows
+
+
+def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None, found: Preflight) -> None:
+    from policyguard.train.estimate import available_memory, estimate, measure
+    from policyguard.train.models import model_folder, processor_of
+
+    try:
+        folder = model_folder(recipe.model)
+        processor = processor_of(folder, max_pixels=recipe.run.max_pixels)
+        sizes = measure(folder)
+    except PolicyGuardError as error:
+        found.problems.append(str(error))
+        return
+    except Exception as error:  # what transformers raises for files that are not a model
+        found.problems.append(f"model '{recipe.model}' cannot be read: {type(error).__name__}: {error}")
+        return
+    if rows is None or found.problems:
+        return
+    needed = estimate(recipe, sizes, rows=len(rows.train), tokens=_tokens(recipe, rows, processor))
+    found.notes.append(f"estimate: {needed}")
+    free = available_memory(recipe)
+    if needed.memory > free:
+        found.problems.append(
+            f"too little memory: about {needed.memory / 2**30:.1f} GiB are needed per device and "
+            f"{free / 2**30:.1f} GiB are free; lower optim.batch or run.max_pixels, set tune.mode: lora, "
+            "or run on more devices with a configuration from train/accelerate/"
+        )
+
+
+def _tokens(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any], processor: Any) -> int:
+    """Tokens of the longest of a few rows, picture included."""
+    from policyguard.dialects import get_dialect
+    from policyguard.train.answers import conversation
+    from policyguard.train.rows import open_picture
+
+    longest = 0
+    for item in rows.train[:: max(1, len(rows.train) // 8)][:8]:
+        picture = open_picture(Path(item.path))
+        if isinstance(recipe, SftRecipe):
+            text = f"{item.row.prompt} {item.row.caption}"
+        else:
+            assert item.policy is not None
+            turns = conversation(get_dialect(recipe.dialect), item.policy)
+            text = " ".join(part.get("text", "") for turn in turns for part in turn["content"])
+        inputs = processor(text=[processor.image_token + text], images=[[picture]], return_tensors="pt")
+        longest = max(longest, int(inputs["input_ids"].shape[1]))
+    return longest + (recipe.rollout.max_tokens if isinstance(recipe, GrpoRecipe) else 64)
+
+
+def _capped(problems: list[Problem]) -> list[str]:
+    lines = [str(problem) for problem in problems[:_SHOWN]]
+    return [*lines, f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else lines

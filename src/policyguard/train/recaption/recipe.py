@@ -1,0 +1,157 @@
+"""From a recaption recipe to a job: images, chats, bounds, checked before the first model is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import ConfigurationError, Problem
+from policyguard.train.data import CaptionRow, LabelRow, read_rows
+from policyguard.train.recaption.chat import Chat
+from policyguard.train.recaption.checks import Bounds
+from policyguard.train.recaption.job import Report, Task, recaption
+from policyguard.train.recaption.local_chat import LocalChat
+from policyguard.train.recaption.openai_chat import OpenAIChat
+from policyguard.train.recaption.prompts import REQUEST
+from policyguard.train.recipe import ChatModel, Images, RecaptionRecipe
+
+__all__ = ["collect", "inspect", "run"]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+
+
+def collect(images: Images) -> tuple[list[Task], list[Problem]]:
+    """The images a recipe names, each once, and rows that are bad. Raises ConfigurationError."""
+    tasks: list[Task] = []
+    problems: list[Problem] = []
+    if bool(images.rows) == bool(images.folder):
+        raise ConfigurationError(
+            "images: name either `rows` or a `folder`", hint="images: {rows: data/rows.jsonl}"
+        )
+    if images.folder is not None:
+        if images.source is None or images.licence is None:
+            raise ConfigurationError(
+                "images.folder: say where the images come from and what they may be used for",
+                hint="images: {folder: photos, source: our own, licence: ours}",
+            )
+        root = Path(images.folder).expanduser()
+        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        tasks += [Task(path, images.source, images.licence) for path in paths]
+    seen: set[str] = set()
+    for name in images.rows:
+        read = _rows(Path(name).expanduser())
+        problems += read.problems
+        for row in read.rows:
+            if row.sha256 not in seen:
+                seen.add(row.sha256)
+                path = read.folder / row.image
+                tasks.append(Task(path, row.source, row.licence, row.sha256, row.split))
+    if not tasks:
+        raise ConfigurationError("there are no images to caption", hint="check `images` in the recipe")
+    problems += [
+        Problem("there is no such image", str(task.path)) for task in tasks if not task.path.is_file()
+    ]
+    return tasks, problems
+
+
+def inspect(recipe: RecaptionRecipe) -> tuple[list[Task], list[str]]:
+    """Check everything that costs nothing: images, request, servers' addresses. Gives the images, and notes.
+
+    Raises ConfigurationError.
+    """
+    tasks, problems = collect(recipe.images)
+    request = recipe.request or REQUEST
+    try:
+        CaptionRow(
+            image="x", sha256="0" * 64, source="x", licence="x", prompt=request, caption="a plain picture"
+        )
+    except ValueError:
+        raise ConfigurationError(
+            "request: it asks for a judgement, and captions hold none",
+            hint=f"leave it out for the default: {REQUEST!r}",
+        ) from None
+    if recipe.checks.min_growth > recipe.checks.max_growth:
+        raise ConfigurationError("checks: min_growth is over max_growth")
+    notes = [f"{len(tasks):,} images, edited in mode '{recipe.mode}'"]
+    notes.append(f"captioner: {_place(recipe.captioner)}; editor: {_place(recipe.editor)}")
+    notes += [f"left out: {problem}" for problem in problems[:20]]
+    if len(problems) > 20:
+        notes.append(f"and {len(problems) - 20:,} more")
+    return tasks, notes
+
+
+def run(
+    recipe: RecaptionRecipe,
+    *,
+    progress: Callable[[int, int | None, str], None] = lambda done, total, words: None,
+    chats: tuple[Chat, Chat] | None = None,
+) -> Report:
+    """Do the job. ``chats``: captioner and editor to use in place of the recipe's.
+
+    Raises ConfigurationError. Finished rows are on the disk whatever happens.
+    """
+    tasks, _ = inspect(recipe)
+    bounds = Bounds(recipe.checks.min_kept, recipe.checks.min_growth, recipe.checks.max_growth)
+
+    out = Path(recipe.out).expanduser()
+
+    async def work() -> Report:
+        captioner, editor = chats or (_chat(recipe.captioner, recipe), _chat(recipe.editor, recipe))
+        try:
+            return await recaption(
+                tasks,
+                out,
+                captioner=captioner,
+                editor=editor,
+                mode=recipe.mode,
+                request=recipe.request or REQUEST,
+                bounds=bounds,
+                retries=recipe.checks.retries,
+                workers=recipe.workers,
+                seed=recipe.seed,
+                progress=progress,
+            )
+        finally:
+            await captioner.close()
+            await editor.close()
+
+    return asyncio.run(work())
+
+
+def _chat(settings: ChatModel, recipe: RecaptionRecipe) -> Chat:
+    sampling: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+    }
+    if settings.base_url is None:
+        return LocalChat(settings.model, device=settings.device, max_pixels=settings.max_pixels, **sampling)
+    return OpenAIChat(
+        settings.model,
+        settings.base_url,
+        api_key=os.environ.get(settings.api_key_env) or None,
+        timeout=settings.timeout,
+        attempts=settings.attempts,
+        connections=recipe.workers,
+        **sampling,
+    )
+
+
+def _place(settings: ChatModel) -> str:
+    if settings.base_url is None:
+        return f"{settings.model} in this process"
+    from policyguard.backends.vllm.endpoint import Endpoint
+
+    return f"{settings.model} on {Endpoint.parse(settings.base_url).host}"
+
+
+def _rows(path: Path) -> Any:
+    """Label rows, else caption rows, whichever the file holds more of."""
+    labels = read_rows(path, LabelRow)
+    if not labels.problems:
+        return labels
+    captions = read_rows(path, CaptionRow)
+    return captions if len(captions.rows) > len(labels.rows) else labels

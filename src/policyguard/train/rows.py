@@ -1,0 +1,164 @@
+"""From the rows a recipe names to what a stage trains and evaluates on, with everything that is wrong by
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic
+
+from policyguard.errors import ConfigurationError, ImageError, MissingExtraError, PolicyGuardError, Problem
+from policyguard.policy import ResolvedPolicy
+from policyguard.train.data import LabelRow, Row, Split, read_rows
+from policyguard.train.files import sha256_of
+from policyguard.train.policies import PolicyShelf, problem_of
+from policyguard.train.recipe import Data
+from policyguard.train.splits import assign_splits, images_on_two_sides
+
+__all__ = ["Located", "Rows", "check_images", "gather", "image_dataset", "open_picture"]
+
+
+@dataclass(frozen=True, slots=True)
+class Located(Generic[Row]):
+    """A row, its image's path, and for label rows its policy."""
+
+    row: Row
+    path: Path
+    policy: ResolvedPolicy | None = None
+
+
+@dataclass(slots=True)
+class Rows(Generic[Row]):
+    """``problems``: lines that were skipped. ``files``: path -> SHA-256 of the row files."""
+
+    train: list[Located[Row]] = field(default_factory=list)
+    validation: list[Located[Row]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def gather(
+    data: Data, kind: type[Row], *, seed: int, inspect: Callable[[Located[Row]], str | None]
+) -> Rows[Row]:
+    """Read and split all rows. ``inspect`` gives a reason to skip a row, or ``None``.
+
+    Rows in the split ``test`` are left out. Raises ConfigurationError if more than ``data.skip_bad`` of the
+    lines are bad, if an image is on two sides, or if nothing is left to train on.
+    """
+    found: Rows[Row] = Rows()
+    good: list[Located[Row]] = []
+    bad = 0
+    for name in data.rows:
+        path = Path(name).expanduser()
+        read = read_rows(path, kind)
+        found.problems += read.problems
+        bad += read.bad
+        found.files[name] = sha256_of(path)
+        shelf = PolicyShelf(read.folder)
+        for row in read.rows:
+            problem, located = _locate(row, read.folder, shelf)
+            problem = problem or inspect(located)
+            if problem is None:
+                good.append(located)
+            else:
+                bad += 1
+                where = f"{row.image}" if not isinstance(row, LabelRow) else f"{row.image} under {row.policy}"
+                found.problems.append(Problem(problem, str(path), field=where))
+    if bad > data.skip_bad * max(1, bad + len(good)):
+        raise ConfigurationError(
+            "\n".join(
+                [
+                    f"{bad} of {bad + len(good)} rows are bad, and `data.skip_bad` allows {data.skip_bad:g}:",
+                    *map(str, found.problems[:20]),
+                    *([f"and {len(found.problems) - 20} more"] if len(found.problems) > 20 else []),
+                ]
+            ),
+            hint="mend them, or let them be skipped with `data: {skip_bad: 0.05}`",
+        )
+    shares: dict[Split, float] = {"train": 1.0 - data.held_out, "validation": data.held_out}
+    rows = assign_splits([item.row for item in good], shares=shares, seed=seed)
+    if torn := images_on_two_sides(rows):
+        names = [item.row.image for item in good if item.row.sha256 in torn][:5]
+        raise ConfigurationError(
+            f"{len(torn)} images, or edit pairs, are in two splits, such as {', '.join(names)}",
+            hint="leave `split` out of the rows, or give all rows of an image, and of a pair, the same",
+        )
+    for row, item in zip(rows, good, strict=True):
+        if row.split in ("train", "validation"):
+            side = found.train if row.split == "train" else found.validation
+            side.append(Located(row, item.path, item.policy))
+    if not found.train:
+        raise ConfigurationError(
+            "there are no rows to train on", hint="check `data.rows`, and the rows' `split` fields"
+        )
+    return found
+
+
+def _locate(row: Row, folder: Path, shelf: PolicyShelf) -> tuple[str | None, Located[Row]]:
+    path = folder / row.image
+    if not isinstance(row, LabelRow):
+        return None, Located(row, path)
+    try:
+        policy = shelf.get(row.policy)
+    except PolicyGuardError as error:
+        return f"its policy cannot be used: {problem_of(error)}", Located(row, path)
+    rules = {rule.id for rule in policy.rules}
+    for name in (row.category, *(row.violations or ())):
+        if name is not None and name not in rules:
+            return f"policy '{policy.id}' has no rule '{name}'", Located(row, path, policy)
+    return None, Located(row, path, policy)
+
+
+def open_picture(path: Path) -> Any:
+    """The RGB picture of ``path``, as the runtime sees it; of an animation, the first frame.
+
+    Raises ImageError.
+    """
+    from policyguard.images import decode
+
+    return decode(path, frames="sample").frames[0]
+
+
+def check_images(items: Sequence[Located[Row]], *, look_into: int = 200) -> list[Problem]:
+    """Missing files among ``items``, and of ``look_into`` of them, spread evenly, bad hashes and bad
+    pictures.
+    """
+    problems = []
+    paths: dict[Path, str] = {item.path: item.row.sha256 for item in items}
+    step = max(1, len(paths) // max(1, look_into))
+    for number, (path, sha256) in enumerate(sorted(paths.items())):
+        try:
+            if not path.is_file():
+                problems.append(Problem("there is no such image", str(path)))
+            elif number % step == 0:
+                if sha256_of(path) != sha256:
+                    problems.append(Problem("the file is not the one that `sha256` names", str(path)))
+                open_picture(path)
+        except (ImageError, OSError) as error:
+            problems.append(Problem(str(error).splitlines()[0], str(path)))
+    return problems
+
+
+def image_dataset(rows: Sequence[dict[str, Any]]) -> Any:
+    """A ``datasets.Dataset`` of ``rows``, whose ``image`` is a path that is opened when the row is used."""
+    try:
+        from datasets import Dataset
+    except ImportError:
+        raise MissingExtraError("datasets", "train") from None
+    return Dataset.from_list([dict(row) for row in rows]).with_transform(_open_batch)
+
+
+def _open_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Open the pictures, and take out the ``None`` that Arrow fills into parts of another kind."""
+    opened = batch | {"image": [open_picture(Path(path)) for path in batch["image"]]}
+    for name in ("prompt", "completion"):
+        if name in opened:
+            opened[name] = [[_turn(turn) for turn in turns] for turns in opened[name]]
+    return opened
+
+
+def _turn(turn: dict[str, Any]) -> dict[str, Any]:
+    parts = [{key: value for key, value in part.items() if value is not None} for part in turn["content"]]
+    return turn | {"content": parts}

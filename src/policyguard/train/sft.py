@@ -1,0 +1,128 @@
+"""Stage 1: learn to describe what a policy may ask about. Run: ``python -m policyguard.train.sft RECIPE``.
+
+SafeGuard-VL's first stage (section 2.1): supervised fine-tuning on recaptions, with no policy and no
+verdict in sight. That is enforced: a row that holds one is refused (``data.CaptionRow``). TRL's
+``SFTTrainer`` does the training; the loss is on the caption only. On several devices: ``accelerate launch
+-m policyguard.train.sft RECIPE``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from policyguard.train.arguments import common_arguments, expected_noise, require_trl
+from policyguard.train.card import write_card
+from policyguard.train.checkpoints import checkpoint_marker, latest_checkpoint
+from policyguard.train.data import CaptionRow
+from policyguard.train.models import (
+    WORK,
+    finish,
+    load_weights,
+    lora,
+    model_folder,
+    processor_of,
+    select_trained,
+)
+from policyguard.train.recipe import AssessRecipe, SftRecipe
+from policyguard.train.rows import Located, Rows, gather, image_dataset
+
+__all__ = ["caption_example", "fine_tune", "main", "read_captions", "run"]
+
+
+def read_captions(recipe: SftRecipe) -> Rows[CaptionRow]:
+    """The recipe's rows. Raises ConfigurationError; see ``rows.gather``."""
+    return gather(recipe.data, CaptionRow, seed=recipe.seed, inspect=lambda item: None)
+
+
+def caption_example(item: Located[CaptionRow]) -> dict[str, Any]:
+    """One row as TRL takes it: the picture, then the request, then the caption."""
+    prompt = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item.row.prompt}]}]
+    said = [{"role": "assistant", "content": [{"type": "text", "text": item.row.caption}]}]
+    return {"image": str(item.path), "prompt": prompt, "completion": said}
+
+
+def run(recipe: SftRecipe) -> Path:
+    """Train, and give the folder of the finished model.
+
+    A run that was stopped goes on from its last checkpoint.
+    """
+    rows = read_captions(recipe)
+    return fine_tune(
+        recipe,
+        train=[caption_example(item) for item in rows.train],
+        validation=[caption_example(item) for item in rows.validation],
+        files=rows.files,
+        counts={
+            "rows": len(rows.train),
+            "held-out rows": len(rows.validation),
+            "skipped": len(rows.problems),
+        },
+        dialect=None,
+    )
+
+
+def fine_tune(
+    recipe: SftRecipe | AssessRecipe,
+    *,
+    train: list[dict[str, Any]],
+    validation: list[dict[str, Any]],
+    files: dict[str, str],
+    counts: dict[str, Any],
+    dialect: str | None,
+) -> Path:
+    """SFT on prompt/completion examples; stages sft and assess differ in nothing else."""
+    trl = require_trl()
+    from policyguard.backends.transformers.files import find, fingerprint
+
+    out = Path(recipe.out).expanduser()
+    base = model_folder(recipe.model)
+    checkpoint = latest_checkpoint(out / WORK)
+    with expected_noise():
+        model = load_weights(base, recipe.tune, precision=recipe.run.precision)
+        config = trl.SFTConfig(
+            **common_arguments(recipe, evaluates=bool(validation)),
+            per_device_eval_batch_size=recipe.optim.batch,
+            eval_on_start=bool(validation) and checkpoint is None,  # the figure to compare with
+            max_length=None,  # cutting a sequence would cut image tokens
+            completion_only_loss=True,
+        )
+        adapter = lora(model, recipe.tune)
+        counts = counts | {
+            "trained weights": select_trained(model, recipe.tune) if adapter is None else "LoRA"
+        }
+        trainer = trl.SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=image_dataset(train),
+            eval_dataset=image_dataset(validation) if validation else None,
+            processing_class=processor_of(base, max_pixels=recipe.run.max_pixels),
+            peft_config=adapter,
+            callbacks=[checkpoint_marker()],
+        )
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if validation and not _evaluated_at_the_end(trainer.state):
+            trainer.evaluate()
+        finish(trainer, base, out, precision=recipe.run.precision, dialect=dialect)
+    if trainer.accelerator.is_main_process:
+        revision = fingerprint(find(str(base)))
+        history = list(trainer.state.log_history)
+        if before := [entry["eval_loss"] for entry in history if "eval_loss" in entry and not entry["step"]]:
+            counts |= {"held-out loss before training": before[0]}
+        write_card(out, recipe=recipe, base_revision=revision, files=files, counts=counts, history=history)
+    return out
+
+
+def _evaluated_at_the_end(state: Any) -> bool:
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line of ``python -m policyguard.train.sft``."""
+    from policyguard.train.command import run_stage
+
+    run_stage("sft", arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Watches a GRPO run: recall of each label, share of groups without variance, entropy; stops what has
+collapsed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import MissingExtraError
+from policyguard.train.recipe import Watch
+
+__all__ = ["collapse_of", "watch_callback"]
+
+SHOWN = {
+    "verdict/recall_safe": "recall_safe",
+    "verdict/recall_unsafe": "recall_unsafe",
+    "verdict/says_unsafe": "says_unsafe",
+    "verdict/readable": "readable",
+    "frac_reward_zero_std": "zero_variance",
+    "entropy": "entropy",
+    "reward": "reward",
+    "kl": "kl",
+}
+
+
+def collapse_of(seen: dict[str, float], settings: Watch) -> str | None:
+    """Why the figures of one logged step look collapsed, or ``None``."""
+    for label in ("safe", "unsafe"):
+        recall = seen.get(f"recall_{label}")
+        if recall is not None and recall < settings.min_recall:
+            return f"recall of {label} is {recall:.3f}, under {settings.min_recall}"
+    spread = seen.get("zero_variance")
+    if spread is not None and spread > settings.max_zero_variance:
+        return f"{spread:.3f} of the groups hold one reward, over {settings.max_zero_variance}"
+    return None
+
+
+def watch_callback(settings: Watch, log: Path) -> Any:
+    """A ``TrainerCallback`` that writes one JSON line per logged step to ``log``, and stops a collapsed run.
+
+    All ranks see the same figures, as TRL averages them, and so stop at the same step. ``stopped`` says why.
+    """
+    try:
+        from transformers import TrainerCallback
+    except ImportError:
+        raise MissingExtraError("transformers", "train") from None
+
+    class WatchCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
+        def __init__(self) -> None:
+            self.streak = 0
+            self.stopped: str | None = None
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            seen = {name: float(logs[key]) for key, name in SHOWN.items() if key in (logs or {})}
+            if "reward" not in seen:
+                return
+            why = collapse_of(seen, settings)
+            self.streak = self.streak + 1 if why else 0
+            if why and self.streak >= settings.patience and state.global_step >= settings.grace:
+                self.stopped = f"at update {state.global_step}: {why}, {self.streak} logged steps in a row"
+                control.should_training_stop = settings.stop
+            if state.is_world_process_zero:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": state.global_step, **seen, "collapse": why}) + "\n")
+
+    return WatchCallback()

@@ -1,0 +1,249 @@
+"""Recipes: packaged ones are right, and every mistake in one is named at once, with its place."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.train.command import dry_run, prepare, start
+from policyguard.train.preflight import Preflight, check_batches
+from policyguard.train.recipe import (
+    AssessRecipe,
+    GrpoRecipe,
+    SftRecipe,
+    find_recipes,
+    load_recipe,
+    recipe_names,
+)
+from tiny_models import tiny_model
+from train_support import caption_rows, environment, label_rows, recipe, write_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_packaged_recipe_loads_says_what_it_is_for_and_opens_with_its_command(name: str) -> None:
+    loaded = load_recipe(name)
+    head = (find_recipes() / f"{name}.yaml").read_text().splitlines()[:2]
+    assert all(line.startswith("# ") for line in head)
+    assert f"{loaded.stage} {name}" in head[1]
+    if isinstance(loaded, GrpoRecipe):
+        found = Preflight()
+        check_batches(loaded, found)
+        assert not found.problems
+
+
+def test_the_released_settings_are_those_of_the_release() -> None:
+    sft, rl = load_recipe("safeguard-vl/sft"), load_recipe("safeguard-vl/rl")
+    assert (sft.tune.rank, sft.tune.alpha, sft.optim.lr, sft.optim.weight_decay) == (64, 128, 1e-4, 1e-3)
+    assert (sft.optim.batch, sft.optim.accumulate, sft.run.devices, sft.optim.epochs) == (1, 8, 8, 1)
+    assert isinstance(rl, GrpoRecipe)
+    assert (rl.grpo.beta, rl.optim.lr, rl.rollout.group, rl.rollout.max_tokens) == (0.01, 1e-6, 8, 512)
+    assert (rl.optim.batch, rl.optim.accumulate, rl.tune.mode, rl.answer) == (1, 2, "full", "thinking-first")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "train/accelerate").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_an_accelerate_configuration_has_keys_that_accelerate_knows_and_says_that_it_was_not_run(
+    path: Path,
+) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    text = path.read_text()
+    assert "Not run by this project" in text
+    assert "-m policyguard.train." in text
+    assert load_config_from_file(str(path)).num_processes >= 8  # it raises for unknown keys
+
+
+def test_all_mistakes_are_reported_at_once_with_place_field_and_nearest_key(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "stage: grpo\nmodel: x\nout: y\ndata: {row: a}\noptim: {lr: fast, betch: 3}\nrolout: {}\n"
+        "max_tokens: 3\nrollout: {by: vlm}\n"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_recipe(path, settings=["grpo.betaa=2", "optim.epochs=-1", "nonsense"])
+    said = caught.value.message.replace(f"{path}:", "")
+    for line in (
+        "4:8: data.row: unknown key: did you mean `rows:`?",
+        "5:13: optim.lr: expected a valid number, found 'fast'",
+        "5:19: optim.betch: unknown key: did you mean `batch:`?",
+        "6:1: rolout: unknown key: did you mean `rollout:`?",
+        "7:1: max_tokens: unknown key here: it belongs under `rollout:`",
+        "8:15: rollout.by: expected 'transformers', 'vllm-colocate' or 'vllm-server', found 'vlm'",
+        "--set: grpo.betaa: unknown key: did you mean `beta:`?",
+        "--set: optim.epochs: expected greater than 0, found '-1'",
+        "--set: nonsense: expected key=value, such as optim.lr=1e-5",
+    ):
+        assert line in said
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a", "stage: [", "stage: sft\nstage: sft\n", "stage: !!python/name:os.system x"]
+)
+def test_what_is_no_recipe_is_refused_without_a_traceback(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"run\.yaml"):
+        load_recipe(tmp_path / "run.yaml")
+
+
+def test_a_recipe_for_another_stage_and_an_unknown_name_are_refused_with_the_way_out() -> None:
+    with pytest.raises(ConfigurationError, match="run `policyguard train sft`"):
+        load_recipe("safeguard-vl/sft", stage="grpo")
+    with pytest.raises(ConfigurationError, match="did you mean 'safeguard-vl/sft'"):
+        load_recipe("safeguard-vl/stf")
+
+
+def test_settings_change_single_values_of_a_packaged_recipe() -> None:
+    loaded = load_recipe(
+        "safeguard-vl/rl", settings=["optim.lr=2e-6", "model=./mine", "data.rows=[a.jsonl, b.jsonl]"]
+    )
+    assert (loaded.optim.lr, loaded.model, loaded.data.rows) == (2e-6, "./mine", ["a.jsonl", "b.jsonl"])
+
+
+def test_a_dry_run_of_a_good_recipe_counts_rows_and_estimates_memory_and_time(tmp_path: Path) -> None:
+    model = tiny_model("qwen3_vl")
+    sft = write_recipe(tmp_path / "sft.yaml", recipe("sft", model, caption_rows(tmp_path), tmp_path / "out"))
+    notes = "\n".join(dry_run(prepare("sft", str(sft))))
+    assert re.search(r"\d+ rows to train on, \d+ held out", notes)
+    assert re.search(r"memory per device about .* MiB .*time about", notes)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["assess", "grpo"])
+def test_a_dry_run_names_a_missing_image_a_changed_one_and_a_bad_model(stage: str, tmp_path: Path) -> None:
+    rows = label_rows(tmp_path)
+    (tmp_path / "images/white-1.png").unlink()
+    (tmp_path / "images/red-0.png").write_bytes((tmp_path / "images/green-2.png").read_bytes())
+    path = write_recipe(tmp_path / "run.yaml", recipe(stage, tmp_path / "nowhere", rows, tmp_path / "out"))
+    with pytest.raises(ConfigurationError) as caught:
+        dry_run(prepare(stage, str(path)))
+    said = caught.value.message
+    assert "white-1.png: there is no such image" in said
+    assert "red-0.png: the file is not the one that `sha256` names" in said
+    assert "there is no model folder" in said
+
+
+@pytest.mark.parametrize("stage", ["assess", "grpo"])
+def test_a_dry_run_refuses_rows_of_one_label(stage: str, tmp_path: Path) -> None:
+    rows = label_rows(tmp_path)
+    rows.write_text("".join(line + "\n" for line in rows.read_text().splitlines() if '"safe"' in line))
+    path = write_recipe(tmp_path / "run.yaml", recipe(stage, tiny_model("qwen3_vl"), rows, tmp_path / "out"))
+    with pytest.raises(ConfigurationError, match="training rows are safe: there is nothing to tell apart"):
+        dry_run(prepare(stage, str(path)))
+    meant = ["data.one_label=true", *(["variants.lone=keep"] if stage == "grpo" else [])]
+    settings = [*meant, "optim.batch=8", *(["rollout.group=4"] if stage == "grpo" else [])]
+    assert dry_run(prepare(stage, str(path), settings=settings))
+
+
+def test_a_dry_run_refuses_a_policy_without_rules_and_names_it(tmp_path: Path) -> None:
+    rows = label_rows(tmp_path)
+    (tmp_path / "empty.yaml").write_text("id: empty\nversion: 1.0.0\ntitle: Empty\nrules: []\n")
+    rows.write_text(rows.read_text().replace('"#colours"', '"empty.yaml"', 1))
+    path = write_recipe(
+        tmp_path / "run.yaml", recipe("assess", tiny_model("qwen3_vl"), rows, tmp_path / "out")
+    )
+    with pytest.raises(ConfigurationError, match=r"empty\.yaml.*needs at least one rule"):
+        dry_run(prepare("assess", str(path)))
+
+
+def test_bad_rows_up_to_the_allowed_share_are_named_and_skipped(tmp_path: Path) -> None:
+    rows = caption_rows(tmp_path)
+    rows.write_text(rows.read_text() + '{"image": "x"}\n')
+    values = recipe("sft", tiny_model("qwen3_vl"), rows, tmp_path / "out")
+    with pytest.raises(ConfigurationError, match=r"captions\.jsonl:17: sha256: this field is missing"):
+        dry_run(prepare("sft", str(write_recipe(tmp_path / "run.yaml", values))))
+    values["data"]["skip_bad"] = 0.1
+    notes = dry_run(prepare("sft", str(write_recipe(tmp_path / "run.yaml", values))))
+    assert any("captions.jsonl:17" in note for note in notes)
+
+
+def test_too_little_memory_is_named_with_the_way_out(tmp_path: Path) -> None:
+    rows = caption_rows(tmp_path)
+    values = recipe("sft", tiny_model("qwen3_vl"), rows, tmp_path / "out", optim={"batch": 10_000_000})
+    with pytest.raises(ConfigurationError, match=r"too little memory.*lower optim\.batch"):
+        dry_run(prepare("sft", str(write_recipe(tmp_path / "run.yaml", values))))
+
+
+def test_batches_that_split_groups_or_labels_are_refused(tmp_path: Path) -> None:
+    def problems(**changes: object) -> str:
+        values = recipe("grpo", "pico", tmp_path / "rows.jsonl", tmp_path / "out", **changes)
+        found = Preflight()
+        loaded = load_recipe(write_recipe(tmp_path / "run.yaml", values))
+        assert isinstance(loaded, GrpoRecipe)
+        check_batches(loaded, found)
+        return "\n".join(found.problems)
+
+    assert "does not divide" in problems(optim={"batch": 6}, rollout={"group": 4})
+    assert "even number" in problems(optim={"batch": 12}, rollout={"group": 4})
+    assert "class weights do nothing" in problems(
+        optim={"batch": 8}, rollout={"group": 4}, reward={"safe_weight": 2.0}
+    )
+    assert not problems(optim={"batch": 8}, rollout={"group": 4})
+
+
+def test_the_docs_list_every_key_with_its_default() -> None:
+    def keys(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+        for name, field in kind.model_fields.items():
+            part = field.annotation
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from keys(part, f"{prefix}{name}.")
+            elif name != "stage":
+                yield f"{prefix}{name}", "required" if field.is_required() else field.default
+
+    page = (ROOT / "docs/training.md").read_text()
+    shown = {None: "none", True: "true", False: "false"}
+    for kind in (SftRecipe, AssessRecipe, GrpoRecipe):
+        for key, default in keys(kind):
+            text = shown[default] if default is None or isinstance(default, bool) else default
+            assert f"| `{key}` | {text} |" in page
+
+
+def test_recipes_rows_and_rewards_load_no_heavy_library() -> None:
+    """The reward of an export runs where nothing but the package is installed."""
+    code = (
+        "import sys; import policyguard.train.recipe, policyguard.train.data, policyguard.train.exported, "
+        "policyguard.train.grpo, policyguard.cli.train; "
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'PIL'}; print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_a_library_raises_in_a_run_becomes_an_error_of_this_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = caption_rows(tmp_path)
+    path = write_recipe(tmp_path / "run.yaml", recipe("sft", tiny_model("qwen3_vl"), rows, tmp_path / "out"))
+    loaded = prepare("sft", str(path))
+    for error, said in [
+        (RuntimeError("CUDA out of memory"), "ran out of memory"),
+        (KeyError("x"), "training failed"),
+    ]:
+        monkeypatch.setattr("trl.SFTTrainer", _raising(error))
+        with pytest.raises(PolicyGuardError, match=said):
+            start(loaded)
+
+
+def test_a_run_on_another_number_of_devices_than_the_recipe_s_is_refused(tmp_path: Path) -> None:
+    rows = caption_rows(tmp_path)
+    values = recipe("sft", tiny_model("qwen3_vl"), rows, tmp_path / "out", run={"devices": 8})
+    with pytest.raises(ConfigurationError, match=r"for 8 devices .*, and 1 processes run"):
+        start(prepare("sft", str(write_recipe(tmp_path / "run.yaml", values))))
+
+
+def _raising(error: Exception) -> object:
+    def raise_(*_: object, **__: object) -> None:
+        raise error
+
+    return raise_

@@ -1,0 +1,189 @@
+"""Stage sft end to end on tiny models: the loss falls, the result loads, a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from policyguard import Guard
+from policyguard.errors import ConfigurationError
+from policyguard.train.checkpoints import latest_checkpoint
+from tiny_models import QWEN, Family, tiny_model
+from train_support import (
+    POLICY,
+    caption_rows,
+    changed,
+    environment,
+    gentle_model,
+    held_out_losses,
+    label_rows,
+    recipe,
+    record,
+    train,
+    weights,
+    write_recipe,
+)
+
+
+def test_sft_lowers_the_held_out_loss_and_leaves_a_model_that_the_guard_loads(tmp_path: Path) -> None:
+    base = gentle_model(tmp_path / "base", "qwen3_vl")
+    values = recipe("sft", base, caption_rows(tmp_path / "data"), tmp_path / "out", optim={"max_steps": 8})
+    out = train("sft", tmp_path, values)
+    losses = held_out_losses(out)
+    assert losses[-1] < losses[0] - 0.5
+    assert not {name for name in changed(base, out) if "visual" in name}  # the tower is frozen
+    for file in (
+        "tokenizer.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "chat_template.jinja",
+    ):
+        assert (out / file).read_bytes() == (base / file).read_bytes()
+    verdict = Guard(POLICY, model=str(out)).check(Image.new("RGB", (64, 64), "red"))
+    assert verdict.score is not None
+    card = (out / "README.md").read_text()
+    assert "captions.jsonl" in card
+    assert "held-out loss before training" in card
+    with pytest.raises(ConfigurationError, match="holds a finished model"):
+        train("sft", tmp_path, values)
+
+
+def test_label_rows_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    rows = label_rows(tmp_path / "data")
+    with pytest.raises(ConfigurationError, match="a caption row holds no verdict, and this one has label"):
+        train("sft", tmp_path, recipe("sft", tmp_path / "no model", rows, tmp_path / "out"))
+
+
+def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_it_taken(tmp_path: Path) -> None:
+    for step in (2, 4, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}" / "COMPLETE").write_text("")
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    assert not (tmp_path / "checkpoint-10").exists()
+
+
+def test_what_is_learnt_has_the_tokens_that_the_runtime_asks_with(tmp_path: Path) -> None:
+    """Train and serve: prompt, prefill and label come out as the same tokens on both sides."""
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from policyguard.assessment import Rating
+    from policyguard.backends.transformers import TransformersBackend
+    from policyguard.backends.transformers.plan import make_plan
+    from policyguard.dialects import Answer, SafeguardDialect
+    from policyguard.train.assess import assess_example
+    from policyguard.train.assess_data import AssessItem
+    from policyguard.train.models import processor_of
+    from policyguard.train.rows import image_dataset, open_picture
+
+    label_rows(tmp_path)
+    base, policy, dialect = tiny_model("qwen3_vl"), POLICY.resolve(), SafeguardDialect()
+    item = AssessItem(tmp_path / "images/red-0.png", policy, Answer(Rating.UNSAFE, "warm", "red"))
+    processor = processor_of(base, max_pixels=None)
+    collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    batch = collate([image_dataset([assess_example(item, dialect)])[0]])
+    with TransformersBackend(str(base)) as backend:
+        loaded = backend._load().loaded
+        plan = make_plan(loaded, dialect.render(policy), policy, share_prefix=False)
+    asked = loaded.processor(
+        text=[plan.text + "A"],
+        images=[[open_picture(item.path)]],
+        return_tensors="pt",
+    )["input_ids"][0]
+    assert batch["input_ids"][0, : len(asked)].tolist() == asked.tolist()
+    learnt = batch["labels"][0] != -100
+    assert processor.tokenizer.decode(batch["input_ids"][0][learnt]).startswith('{"rating": "unsafe"')
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("vision", ["frozen", "trained"])
+@pytest.mark.parametrize("mode", ["full", "lora"])
+@pytest.mark.parametrize("family", QWEN)
+def test_both_families_learn_fully_and_with_lora_in_the_parts_asked_for(
+    family: Family, mode: str, vision: str, tmp_path: Path
+) -> None:
+    base = gentle_model(tmp_path / "base", family)
+    tune = {"mode": mode, "vision": vision, "rank": 16, "alpha": 32}
+    optim = {"max_steps": 10, "lr": 0.01 if mode == "lora" else 0.003}
+    values = recipe("sft", base, caption_rows(tmp_path / "data"), tmp_path / "out", tune=tune, optim=optim)
+    out = train("sft", tmp_path, values)
+    losses = held_out_losses(out)
+    assert losses[-1] < losses[0] - 0.1
+    touched = changed(base, out)
+    assert any("visual" in name for name in touched) is (vision == "trained")
+    assert any("visual" not in name for name in touched)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("family", QWEN)
+def test_assess_lowers_the_held_out_loss_and_its_model_declares_its_dialect(
+    family: Family, tmp_path: Path
+) -> None:
+    base = gentle_model(tmp_path / "base", family)
+    values = recipe("assess", base, label_rows(tmp_path / "data"), tmp_path / "out", optim={"max_steps": 8})
+    out = train("assess", tmp_path, values)
+    losses = held_out_losses(out)
+    assert losses[-1] < losses[0] - 0.5
+    assert json.loads((out / "config.json").read_text())["policyguard"] == {"dialect": "safeguard"}
+    assert record(out)["counts"]["examples rated safe"] == record(out)["counts"]["examples rated unsafe"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_as_if_it_had_not_been(
+    tmp_path: Path,
+) -> None:
+    base = gentle_model(tmp_path / "base", "qwen3_vl")
+    rows = caption_rows(tmp_path / "data")
+    optim = {"max_steps": 60, "batch": 2}
+    values = recipe("sft", base, rows, tmp_path / "whole", optim=optim)
+    whole = train("sft", tmp_path, values)
+    path = write_recipe(tmp_path / "killed.yaml", values | {"out": str(tmp_path / "killed")})
+    run = [sys.executable, "-m", "policyguard.train.sft", str(path)]
+    with subprocess.Popen(
+        run, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while not list((tmp_path / "killed/training").glob("checkpoint-*/COMPLETE")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "killed/config.json").exists()
+    done = subprocess.run(run, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = [entry["step"] for entry in record(tmp_path / "killed")["history"] if "loss" in entry]
+    assert steps == list(range(1, 61))
+    for name, value in weights(whole).items():
+        assert torch.allclose(value, weights(tmp_path / "killed")[name], atol=1e-5), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_ranks_train_one_model(tmp_path: Path) -> None:
+    base = gentle_model(tmp_path / "base", "qwen3_vl")
+    values = recipe("sft", base, caption_rows(tmp_path / "data"), tmp_path / "out", run={"devices": 2})
+    path = write_recipe(tmp_path / "run.yaml", values)
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29571",
+    ]
+    command_ = [*torchrun, "-m", "policyguard.train.sft", str(path)]
+    done = subprocess.run(command_, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = held_out_losses(tmp_path / "out")
+    assert losses[-1] < losses[0]
+    assert changed(base, tmp_path / "out")

@@ -1,0 +1,222 @@
+"""What a model of the experiment can do: judge under the five levels and under random policies, and what is
+left of its general abilities. Everything runs through the stock classes and the package's own reading."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import words
+from policyguard.assessment import Rating
+from policyguard.bench.pictosafe.levels import LEVELS, symbolic_level
+from policyguard.bench.pictosafe.pairs import edit_pair
+from policyguard.bench.pictosafe.randompolicies import draw_sample
+from policyguard.bench.pictosafe.render import Renderer, styles
+from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
+from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.bench.pictosafe.world import GROUP_OF, NAMES
+
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Count:
+    """How a set of judgements came out. "Right" is the likelier of the two labels, safe and unsafe."""
+
+    unsafe_right: int = 0
+    unsafe: int = 0
+    safe_right: int = 0
+    safe: int = 0
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Recalls, balanced accuracy (of the labels there are), F1 of unsafe and the share called unsafe."""
+        hit = self.unsafe_right / self.unsafe if self.unsafe else None
+        clear = self.safe_right / self.safe if self.safe else None
+        there = [recall for recall in (hit, clear) if recall is not None]
+        called = self.unsafe_right + self.safe - self.safe_right
+        f1 = 2 * self.unsafe_right / (called + self.unsafe) if self.unsafe else None
+        return {
+            "n": self.safe + self.unsafe,
+            "accuracy": (self.unsafe_right + self.safe_right) / max(1, self.safe + self.unsafe),
+            "balanced_accuracy": sum(there) / len(there),
+            "recall_unsafe": hit,
+            "recall_safe": clear,
+            "f1_unsafe": f1,
+            "called_unsafe": called / max(1, self.safe + self.unsafe),
+        }
+
+
+class Subject:
+    """A model folder, loaded once. ``say`` decodes greedily; ``unsafe`` reads P(unsafe) at the verdict."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        from policyguard.backends.transformers.processors import load_processor
+
+        config = AutoConfig.from_pretrained(self.folder)
+        processor = load_processor(self.folder, config, name=str(self.folder))
+        model = AutoModelForImageTextToText.from_pretrained(self.folder, dtype=torch.float32).eval()
+        return model, processor
+
+    def _inputs(self, prompts: Sequence[str], pictures: Sequence[Any], *, system: bool = True) -> Any:
+        from policyguard.backends.transformers.processors import prepare
+
+        _, processor = self._loaded
+        texts = [
+            processor.apply_chat_template(_asked(prompt, system=system), add_generation_prompt=True)
+            for prompt in prompts
+        ]
+        return prepare(processor, texts, pictures, special=False)
+
+    def say(
+        self, prompts: Sequence[str], pictures: Sequence[Any], *, system: bool = True, most: int = 14
+    ) -> list[str]:
+        """Greedy answers to ``prompts``, as the system's words or behind the picture."""
+        import torch
+
+        model, processor = self._loaded
+        said = []
+        for start in range(0, len(prompts), BATCH):
+            part = slice(start, start + BATCH)
+            inputs = self._inputs(prompts[part], pictures[part], system=system)
+            with torch.inference_mode():
+                ids = model.generate(**inputs, max_new_tokens=most, do_sample=False)
+            fresh = ids[:, inputs["input_ids"].shape[1] :]
+            said += processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
+        return said
+
+    def unsafe(self, policies: Sequence[PictoPolicy], pictures: Sequence[Any]) -> list[tuple[float, float]]:
+        """P(unsafe) among the labels safe and unsafe, and what all three labels got."""
+        import torch
+
+        from policyguard.dialects.pico import render_rules
+
+        model, processor = self._loaded
+        ids = [
+            processor.tokenizer.encode(f" {rating}", add_special_tokens=False)[0]
+            for rating in (Rating.SAFE, Rating.UNSAFE, Rating.UNDECIDED)
+        ]
+        prompts = [render_rules((rule.status, *rule.texts()) for rule in policy.rules) for policy in policies]
+        found = []
+        for start in range(0, len(prompts), BATCH):
+            inputs = self._inputs(prompts[start : start + BATCH], pictures[start : start + BATCH])
+            with torch.inference_mode():
+                logits = model(**inputs, logits_to_keep=1).logits[:, -1].float()
+            shares = logits.softmax(-1)[:, ids]
+            found += [(float(u / (s + u)), float(s + u + o)) for s, u, o in shares]
+        return found
+
+
+def _asked(prompt: str, *, system: bool) -> list[dict[str, Any]]:
+    text, picture = {"type": "text", "text": prompt}, {"type": "image"}
+    if not system:
+        return [{"role": "user", "content": [picture, text]}]
+    return [{"role": "system", "content": [text]}, {"role": "user", "content": [picture]}]
+
+
+def _pictures(rng: Random, scenes: Iterable[Scene]) -> list[Any]:
+    drawn = [Renderer(style) for style in styles()]
+    return [rng.choice(drawn).picture(scene) for scene in scenes]
+
+
+def judged(
+    subject: Subject, samples: Sequence[tuple[PictoPolicy, Scene]], rng: Random
+) -> tuple[Count, list[bool], float]:
+    """The count, which samples came out right, and the mean probability of the labels."""
+    found = subject.unsafe([policy for policy, _ in samples], _pictures(rng, [scene for _, scene in samples]))
+    truth = [is_unsafe(policy, scene) for policy, scene in samples]
+    right = [(p >= 0.5) == label for (p, _), label in zip(found, truth, strict=True)]
+    count = Count(
+        sum(r and t for r, t in zip(right, truth, strict=True)),
+        sum(truth),
+        sum(r and not t for r, t in zip(right, truth, strict=True)),
+        len(truth) - sum(truth),
+    )
+    return count, right, math.fsum(mass for _, mass in found) / len(found)
+
+
+def safety(subject: Subject, *, seed: int, scenes: int, random: int, pairs: int) -> dict[str, Any]:
+    """Figures under the five levels (the same scenes for all), random policies (in training's wordings and of
+    the held-out family) and edit pairs of the levels (both right)."""
+    shown = [draw_scene(Random(f"cross-policy test {seed} {i}")) for i in range(scenes)]
+    out: dict[str, Any] = {}
+    for level in LEVELS:
+        policy = symbolic_level(level)
+        count, _, mass = judged(subject, [(policy, scene) for scene in shown], Random(seed))
+        out[level] = count.to_dict() | {"label_mass": mass}
+    for name, held in (("random", False), ("held_out", True)):
+        rng = Random(f"cross-policy test {name} {seed}")
+        samples = [(policy, scene) for scene, policy in (draw_sample(rng, held=held) for _ in range(random))]
+        count, _, mass = judged(subject, samples, Random(seed))
+        out[name] = count.to_dict() | {"label_mass": mass}
+    policies = [symbolic_level(level) for level in LEVELS]
+    drawn = []
+    for i in range(pairs):
+        pair = edit_pair(Random(f"cross-policy test pair {seed} {i}"), policies)
+        policy = symbolic_level(pair.policies[0])
+        drawn += [(policy, pair.before), (policy, pair.after)]
+    _, right, _ = judged(subject, drawn, Random(seed))
+    out["pairs_both_right"] = sum(a and b for a, b in zip(right[::2], right[1::2], strict=True)) / max(
+        1, pairs
+    )
+    return out
+
+
+def general(subject: Subject, *, seed: int, count: int) -> dict[str, float]:
+    """What a base model can do, in [0, 1]: describe (F1 of neutral pictograms; share of sensitive ones
+    named), answer questions (which list, exactly), and answer them in the other format."""
+    from base import Level, Questions
+
+    rng = Random(f"cross-policy general {seed}")
+    scenes = [draw_scene(rng) for _ in range(count)]
+    said = subject.say([words.DESCRIBE] * count, _pictures(rng, scenes), system=False)
+    named = [set(text.split()) & set(NAMES) for text in said]
+    neutral = [{n for n in scene.names if not words.is_sensitive(n)} for scene in scenes]
+    sensitive = [set(scene.names) - there for scene, there in zip(scenes, neutral, strict=True)]
+    told = [{n for n in names if GROUP_OF[n] not in words.SENSITIVE} for names in named]
+    hits = sum(len(a & b) for a, b in zip(told, neutral, strict=True))
+    out = {
+        "describe_neutral_f1": 2 * hits / max(1, sum(map(len, told)) + sum(map(len, neutral))),
+        "describe_sensitive_recall": sum(len(a & b) for a, b in zip(named, sensitive, strict=True))
+        / max(1, sum(map(len, sensitive))),
+    }
+    rows = Questions(f"cross-policy general {seed}", 8, 4)
+    asked: list[tuple[str, Scene, PictoPolicy]] = []
+    number = 0
+    while len(asked) < count:
+        for row in rows.batch(number, Level.FULL):
+            scene = next((s for s in row.pictures[::-1] if s is not None and s.placements), None)
+            if scene is not None:
+                asked.append((words.question(row.policy), scene, row.policy))
+        number += 1
+    del asked[count:]
+    pictures = _pictures(rng, [scene for _, scene, _ in asked])
+    plain = subject.say([text for text, _, _ in asked], pictures, most=2)
+    brief = subject.say([text + words.BRIEFLY for text, _, _ in asked], pictures, most=2)
+    wanted = [_answer(policy, scene) for _, scene, policy in asked]
+    short = [words.YES if is_unsafe(policy, scene) else words.NAY for _, scene, policy in asked]
+    out["questions"] = _share(plain, wanted, lambda said, right: said == right)
+    out["other_format"] = _share(brief, short, lambda said, right: said == right)
+    return out
+
+
+def _answer(policy: PictoPolicy, scene: Scene) -> str:
+    for key, rule in zip(words.QUESTION.keys, policy.rules, strict=False):
+        if any(rule.is_broken_by(p.name, framed=p.framed) for p in scene.placements):
+            return words.QUESTION.labels[1] + key
+    return words.QUESTION.labels[0]
+
+
+def _share(said: Sequence[str], wanted: Sequence[str], equal: Callable[[str, str], bool]) -> float:
+    return sum(equal(a, b) for a, b in zip(said, wanted, strict=True)) / max(1, len(wanted))
