@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packaging check format bench pico sprites clean
+.PHONY: help demo test test-slow test-packaging test-browser check format bench pico sprites clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ test-slow: $(VENV)/.ready  ## Run the long suites
 
 test-packaging: $(VENV)/.ready  ## Build the wheel, install it into a fresh environment, check from it
 	$(BIN)/python -m pytest -m packaging --timeout 900
+
+test-browser: $(VENV)/.ready  ## Look at HTML reports in Chromium (Debian: apt install chromium chromium-driver)
+	$(BIN)/python -m pytest -m browser --timeout 300
 
 check: $(VENV)/.ready  ## Lint and type-check
 	$(BIN)/ruff check .

@@ -62,6 +62,8 @@ class Guard:
         backend: Backend | None = None,
         dialect: str | None = None,
         explain: bool = False,
+        cache: Any = None,
+        timeout: float | None = None,
     ) -> None:
         self.policies = _resolve_all(policy)
         self.explain = explain
@@ -130,6 +132,7 @@ class Guard:
         *,
         explain: bool | None = None,
         progress: Progress | None = None,
+        workers: int | None = None,
     ) -> Iterator[Verdict]:
         """Judge many images, lazily, in input order.
 
@@ -140,18 +143,29 @@ class Guard:
 
         _iterable(images)
         size = max(1, self.backend.preferred_batch)
+        number = workers or 1
         total = len(images) if isinstance(images, Sequence) else None
         source = iter(images)
         done = 0
-        with ThreadPoolExecutor(2, thread_name_prefix="policyguard-decode") as pool:
-            ahead: deque[Future[Opened]] = deque()
+
+        def work(batch: list[Future[Opened]]) -> list[Verdict]:
+            return self._judge([item.result() for item in batch], explain=explain)
+
+        with (
+            ThreadPoolExecutor(2, thread_name_prefix="policyguard-decode") as pool,
+            ThreadPoolExecutor(number, thread_name_prefix="policyguard-judge") as judges,
+        ):
+            ahead: deque[Future[list[Verdict]]] = deque()
             try:
                 while True:
-                    ahead.extend(self._draw(item, pool) for item in islice(source, 2 * size - len(ahead)))
-                    batch = [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
-                    if not batch:
+                    while len(ahead) < 2 * number:
+                        batch = [self._draw(item, pool) for item in islice(source, size)]
+                        if not batch:
+                            break
+                        ahead.append(judges.submit(work, batch))
+                    if not ahead:
                         return
-                    for verdict in self._judge(batch, explain=explain):
+                    for verdict in ahead.popleft().result():
                         done += 1
                         if progress is not None:
                             progress(done, total)
@@ -280,6 +294,7 @@ class Guard:
             scoring=decision.scoring,
             notes=(*(image.notes if image else ()), *decision.notes),
             timings=Timings(item.seconds, model_seconds, item.seconds + model_seconds),
+            unexplained=decision.unexplained,
         )
         return Verdict(
             source=item.source,

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from policyguard import __version__
-from policyguard.cli import bench, models, policy
+from policyguard.cli import baseline, bench, models, policy
 from policyguard.cli.check import check
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.exits import ExitCode
@@ -35,6 +35,7 @@ app = typer.Typer(
     name="policyguard", cls=Program, no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 app.command("check")(check)
+app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)
 app.add_typer(bench.app, name="bench")
