@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packaging test-browser check format bench pico sprites clean
+.PHONY: help demo test test-slow test-packaging test-browser test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,19 @@ test-packaging: $(VENV)/.ready  ## Build the wheel, install it into a fresh envi
 
 test-browser: $(VENV)/.ready  ## Look at HTML reports in Chromium (Debian: apt install chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser --timeout 300
+
+.venv-vllm/.ready: integrations/vllm/setup_cpu.sh
+	@echo "Setting up .venv-vllm: a few minutes, about 3 GB"
+	PYTHON=$(PYTHON) integrations/vllm/setup_cpu.sh .venv-vllm
+
+vllm-server: .venv-vllm/.ready  ## Serve the packaged model with vLLM on the CPU, at http://127.0.0.1:8000/v1
+	integrations/vllm/serve_cpu.sh src/policyguard/models/pico pico 8000
+
+test-vllm: $(VENV)/.ready .venv-vllm/.ready  ## Run the tests against real vLLM servers (CPU, 4 GB, minutes)
+	$(BIN)/python -m pytest -m vllm tests/vllm_server --timeout 1200
+
+test-vllm-smoke: $(VENV)/.ready .venv-vllm/.ready  ## The same in at most four minutes, on one server
+	$(BIN)/python -m pytest -m vllm tests/vllm_server/test_smoke.py --timeout 300
 
 check: $(VENV)/.ready  ## Lint and type-check
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """What `make bench` runs: each comparison side by side in one process, printed as ratios.
 
-    PYTHONPATH=tests python benchmarks/run.py [import] [overhead] [memory] [prefix]
+    PYTHONPATH=tests python benchmarks/run.py [import] [overhead] [memory] [prefix] [workers]
 
 Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
 """
@@ -13,12 +13,17 @@ import import_time
 import memory
 import overhead
 import prefix
+import workers
+
+import cache
 
 BENCHMARKS = {
+    "cache": cache.main,
     "import": import_time.main,
     "memory": memory.main,
     "overhead": overhead.main,
     "prefix": prefix.main,
+    "workers": workers.main,
 }
 
 

@@ -122,7 +122,7 @@ TABLE = [
         BLOCK,
         [("arms", True, False)],
     ),
-    ("no scores at all: rated safe", Assessment(Rating.SAFE), Outcome.COMPLIES, ALLOW, []),
+    ("no scores at all, rule thresholds: rated safe", Assessment(Rating.SAFE), Outcome.ERROR, BLOCK, []),
     (
         "unsafe by an exempt category alone",
         Assessment(Rating.UNSAFE, category="art"),
@@ -163,6 +163,24 @@ def test_letting_the_unjudged_through_is_marked_degraded(outcome: str, action: s
     )
     decision = decide(lenient, result)
     assert (Outcome(outcome), Action(action), True) == (decision.outcome, decision.action, decision.degraded)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "outcome"),
+    [
+        ({}, Outcome.COMPLIES),
+        ({"threshold": 0.9}, Outcome.COMPLIES),
+        ({"threshold": 0.3}, Outcome.ERROR),
+        ({"undecided_band": [0.4, 0.6]}, Outcome.ERROR),
+    ],
+)
+def test_a_rating_of_safe_without_scores_passes_only_where_scores_below_a_half_do_not_matter(
+    defaults: dict[str, Any], outcome: Outcome
+) -> None:
+    rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}]
+    under = policy(rules=rules, defaults=defaults)
+    assert decide(under, Assessment(Rating.SAFE)).outcome is outcome
+    assert decide(under, Assessment(Rating.UNSAFE)).outcome is Outcome.VIOLATES
 
 
 def test_a_band_around_the_threshold_is_undecided_with_both_ends() -> None:

@@ -41,7 +41,11 @@ class Reading(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which model answered. ``revision`` is a commit hash, or ``sha256:`` and the hash of the weights."""
+    """Which model answered, and how it was run: all that its answers depend on, as cache keys rest on it.
+
+    ``revision`` is a commit hash, or ``sha256:`` and the hash of the weights; ``None`` where only the name is
+    known. ``settings`` holds what else changes answers, such as a bound on pixels, in one fixed wording.
+    """
 
     id: str
     revision: str | None = None
@@ -51,6 +55,10 @@ class ModelIdentity:
     dtype: str | None = None
     backend: str = ""
     world: str | None = None
+    adapter: str | None = None
+    quantisation: str | None = None
+    backend_version: str = ""
+    settings: str = ""
 
     def to_dict(self) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -62,6 +70,7 @@ class AssessmentRequest:
 
     ``frame_key`` names the pixels: equal keys are equal pictures; empty where that is not known, and nothing
     is cached then. ``deadline`` is when the answer is of no more use, on ``time.monotonic``'s clock.
+    ``encoded`` is a JPEG or PNG file of these pixels and nothing else, where there is one.
     """
 
     frame: PILImage
@@ -69,6 +78,7 @@ class AssessmentRequest:
     reading: Reading = Reading.FAST
     frame_key: str = ""
     deadline: float | None = None
+    encoded: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,9 @@ class Assessment:
     label undecided (0 for dialects without one). ``rule_scores`` maps rule ids to P(rule | unsafe) when
     ``scoring`` is ``"joint"`` (rules compete) and to the rule's own probability when ``"per_rule"``;
     ``None`` when not read; ``category_mass`` is what all categories got before normalising. ``category`` is
-    a rule id, or ``None``. ``cached`` says that no model was asked this time.
+    a rule id, or ``None``. ``blind_below``: where the server did not list all labels, the highest score that
+    can hide in what it left out; a policy that decides at or below it must ask anew. ``cached`` says that no
+    model was asked this time.
     """
 
     rating: Rating
@@ -95,6 +107,7 @@ class Assessment:
     category: str | None = None
     rationale: str | None = None
     notes: tuple[str, ...] = ()
+    blind_below: float = 0.0
     cached: bool = False
 
     def __post_init__(self) -> None:

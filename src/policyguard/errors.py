@@ -10,7 +10,8 @@ The tree::
     │   └── PolicyError             a policy file is wrong; carries every problem found
     ├── ImageError                  one image cannot be judged as a whole; becomes UNSCANNABLE
     ├── BackendError                the model or its server failed; becomes ERROR
-    │   └── AnswerError             the model answered, but not by the dialect's one strict rule
+    │   ├── AnswerError             the model answered, but not by the dialect's one strict rule
+    │   └── UnavailableError        nobody answered this time; retryable
     └── PolicyViolation             raised by ``Verdict.raise_for_block``; carries the verdict
 
 Usage errors are never covered by a policy's ``outcomes``; the others concern one image and turn into
@@ -37,6 +38,7 @@ __all__ = [
     "PolicyGuardError",
     "PolicyViolation",
     "Problem",
+    "UnavailableError",
     "UsageError",
 ]
 
@@ -113,6 +115,12 @@ class BackendError(PolicyGuardError):
 
 class AnswerError(BackendError):
     """The model's answer does not hold exactly one verdict in its place."""
+
+
+class UnavailableError(BackendError):
+    """The server, or the model, could not be reached this time; the same call may succeed later."""
+
+    retryable: ClassVar[bool] = True
 
 
 class PolicyViolation(PolicyGuardError):  # noqa: N818 (the name users catch; it is a finding, not a fault)

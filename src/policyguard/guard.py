@@ -1,30 +1,28 @@
 """Guard: policy + backend + settings; the one door.
 
 A check goes source -> images.decode -> backend.assess -> verdict.decide, once per frame and policy, and
-the worst answer wins. What is wrong with one image becomes an outcome of that image; what is wrong with
-the set-up raises.
+the worst answer wins (see ``checking``). What is wrong with one image becomes an outcome of that image; what
+is wrong with the set-up raises.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from time import perf_counter
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from policyguard.assessment import Assessment, Failure, FailureKind, Reading, Timings
-from policyguard.errors import ConfigurationError, ImageError
-from policyguard.judging import Opened, failures, judge
-from policyguard.verdict import Decision, Evidence, Verdict
+from policyguard.assessment import Reading
+from policyguard.checking import Checker
+from policyguard.errors import ConfigurationError
+from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
     from pathlib import Path
 
     from policyguard.backends.base import Backend
-    from policyguard.images import Image
+    from policyguard.cache import VerdictCache
     from policyguard.policy import Policy, ResolvedPolicy
 
     PolicyLike: TypeAlias = str | Path | Policy | ResolvedPolicy
@@ -42,11 +40,16 @@ class Guard:
         policy: a packaged name (``"pictosafe/l3"``), a path, a ``Policy`` or ``ResolvedPolicy``, or a list.
         model: alias, hub id or local path of a guard model, run in this process. Default: POLICYGUARD_MODEL;
             without one, pico for PictoSafe policies and a ConfigurationError for all others.
-        base_url: an OpenAI-compatible server that runs ``model``. Default: POLICYGUARD_BASE_URL.
+        base_url: an OpenAI-compatible server that runs ``model``, or several that all do. Default:
+            POLICYGUARD_BASE_URL, separated by commas.
         api_key: for that server. Default: POLICYGUARD_API_KEY.
         backend: a built backend, shared between guards; excludes ``model`` and ``base_url``.
         dialect: name of the dialect to speak; default: the model's own.
         explain: also read category and rationale (slower: the answer is decoded).
+        cache: where scores are kept, so that the same question is asked once: ``"memory"``, the path of a
+            file, or a ``VerdictCache``. Default: POLICYGUARD_CACHE, unless a built ``backend`` is given.
+        timeout: seconds for one check, with decoding and all retries. An image that is not judged by then is
+            an ERROR. A model in this process cannot be interrupted: there, only what has not begun is.
 
     Weights load on first use or in ``warm``. A Guard is thread-safe and a context manager.
     Raises PolicyError for a bad policy and ConfigurationError for settings that cannot work.
@@ -57,16 +60,19 @@ class Guard:
         policy: PolicyLike | Sequence[PolicyLike],
         *,
         model: str | None = None,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         backend: Backend | None = None,
         dialect: str | None = None,
         explain: bool = False,
-        cache: Any = None,
+        cache: str | Path | VerdictCache | None = None,
         timeout: float | None = None,
     ) -> None:
+        if timeout is not None and not (math.isfinite(timeout) and timeout > 0.0):
+            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         self.policies = _resolve_all(policy)
         self.explain = explain
+        self.timeout = timeout
         if backend is not None:
             if model or base_url or dialect:
                 raise ConfigurationError("give either a backend or model, base_url and dialect, not both")
@@ -77,21 +83,33 @@ class Guard:
 
             if base_url is None and not (model and resolve_model(model).path):
                 # A packaged model that is named outright runs here: its pictures go to no server by surprise.
-                base_url = os.environ.get("POLICYGUARD_BASE_URL")
+                base_url = _addresses(os.environ.get("POLICYGUARD_BASE_URL"))
             self.backend = build_backend(
                 model or os.environ.get("POLICYGUARD_MODEL") or None,
                 base_url=base_url or None,
                 api_key=api_key or os.environ.get("POLICYGUARD_API_KEY") or None,
                 dialect=dialect,
+                timeout=timeout,
                 policies=self.policies,
+            )
+            self._owns_backend = True
+            cache = cache or os.environ.get("POLICYGUARD_CACHE") or None
+        if cache is not None:
+            from policyguard.cache import CachedBackend, VerdictCache, open_cache
+
+            self.backend = CachedBackend(
+                self.backend,
+                open_cache(cache),
+                owns_inner=self._owns_backend,
+                owns_cache=not isinstance(cache, VerdictCache),
             )
             self._owns_backend = True
         for resolved in self.policies:
             self.backend.accept(resolved)
 
     def with_policy(self, policy: PolicyLike | Sequence[PolicyLike]) -> Guard:
-        """A guard with another policy and the same backend: nothing is loaded again."""
-        return Guard(policy, backend=self.backend, explain=self.explain)
+        """A guard with another policy and the same backend and cache: nothing is loaded again."""
+        return Guard(policy, backend=self.backend, explain=self.explain, timeout=self.timeout)
 
     def warm(self) -> Self:
         """Load the model now instead of on the first check."""
@@ -117,14 +135,18 @@ class Guard:
         """Judge one image: a path, bytes, a PIL image, a data URI or a numpy array.
 
         What is wrong with the image is the verdict's outcome. Raises UsageError when the set-up is wrong.
+        Works where an event loop runs, and blocks it; ``acheck`` does not.
         """
-        return self._judge([self._open(image)], explain=explain)[0]
+        checker = self._checker
+        return checker.judge([checker.open(image)], self._reading(explain))[0]
 
     async def acheck(self, image: object, *, explain: bool | None = None) -> Verdict:
-        """``check``, without blocking the event loop."""
+        """``check``, without blocking the event loop. Cancelling it cancels the request to a server."""
         import asyncio
 
-        return (await self._ajudge([await asyncio.to_thread(self._open, image)], explain=explain))[0]
+        checker = self._checker
+        opened = await asyncio.to_thread(checker.open, image)
+        return (await checker.ajudge([opened], self._reading(explain)))[0]
 
     def check_many(
         self,
@@ -133,193 +155,92 @@ class Guard:
         explain: bool | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
-    ) -> Iterator[Verdict]:
+    ) -> Generator[Verdict, None, None]:
         """Judge many images, lazily, in input order.
 
-        Images are decoded while the model runs; at most two backend batches are read ahead, so a generator
-        of a million images never piles up in memory. ``progress`` is called after each verdict.
+        ``workers`` backend calls run at the same time, each with a batch as large as the backend likes; the
+        default is the backend's own number. Images are decoded meanwhile; at most two batches per worker are
+        read ahead, and less of large pictures, so a generator of a million images never piles up in memory.
+        ``images`` is drawn from in the caller's thread. ``progress`` is called after each verdict.
+
+        What is wrong with one image is its verdict's outcome. A UsageError is raised at first sight, an error
+        of ``images`` itself after the verdicts on what came before it. Closing the iterator, or leaving it,
+        waits for the calls that run.
         """
-        from concurrent.futures import ThreadPoolExecutor
+        from policyguard.checking.threads import in_threads
 
         _iterable(images)
-        size = max(1, self.backend.preferred_batch)
-        number = workers or 1
-        total = len(images) if isinstance(images, Sequence) else None
-        source = iter(images)
-        done = 0
+        return in_threads(
+            self._checker,
+            images,
+            reading=self._reading(explain),
+            workers=self._workers(workers),
+            progress=progress,
+        )
 
-        def work(batch: list[Future[Opened]]) -> list[Verdict]:
-            return self._judge([item.result() for item in batch], explain=explain)
-
-        with (
-            ThreadPoolExecutor(2, thread_name_prefix="policyguard-decode") as pool,
-            ThreadPoolExecutor(number, thread_name_prefix="policyguard-judge") as judges,
-        ):
-            ahead: deque[Future[list[Verdict]]] = deque()
-            try:
-                while True:
-                    while len(ahead) < 2 * number:
-                        batch = [self._draw(item, pool) for item in islice(source, size)]
-                        if not batch:
-                            break
-                        ahead.append(judges.submit(work, batch))
-                    if not ahead:
-                        return
-                    for verdict in ahead.popleft().result():
-                        done += 1
-                        if progress is not None:
-                            progress(done, total)
-                        yield verdict
-            finally:
-                for waiting in ahead:
-                    waiting.cancel()
-
-    async def acheck_many(
+    def acheck_many(
         self,
         images: Iterable[object] | AsyncIterable[object],
         *,
         explain: bool | None = None,
         progress: Progress | None = None,
-    ) -> AsyncIterator[Verdict]:
-        """``check_many`` for event loops; takes plain and asynchronous iterables."""
-        size = max(1, self.backend.preferred_batch)
-        total = len(images) if isinstance(images, Sequence) else None
-        done = 0
-        async for opened in self._adraw(images, size):
-            for verdict in await self._ajudge(opened, explain=explain):
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-                yield verdict
+        workers: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncGenerator[Verdict, None]:
+        """``check_many`` for event loops; takes plain and asynchronous iterables.
 
-    def _open(self, source: object) -> Opened:
-        from policyguard.images import decode, describe
+        ``ordered=False`` gives verdicts as they come. Cancelling whoever iterates, and ``aclose()``, end all
+        tasks and requests; after a ``break`` that happens when the iterator is collected, at once inside
+        ``contextlib.aclosing``.
+        """
+        return _without_places(self._stream(images, explain, progress, workers, ordered=ordered))
 
-        started = perf_counter()
-        sample = any(policy.frames == "sample" for policy in self.policies)
-        try:
-            image: Image | Failure = decode(source, frames="sample" if sample else "all")
-        except ImageError as error:
-            image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
-        return Opened(describe(source), image, perf_counter() - started)
+    def acheck_as_completed(
+        self,
+        images: Iterable[object] | AsyncIterable[object],
+        *,
+        explain: bool | None = None,
+        progress: Progress | None = None,
+        workers: int | None = None,
+    ) -> AsyncGenerator[tuple[int, Verdict], None]:
+        """``acheck_many`` as they come, each verdict with the place of its image, counted from 0."""
+        return self._stream(images, explain, progress, workers, ordered=False)
 
-    def _draw(self, source: object, pool: Executor) -> Future[Opened]:
-        """Open ``source`` in ``pool``; what its owner may change meanwhile is opened before this returns."""
-        from concurrent.futures import Future
+    def _stream(
+        self,
+        images: Iterable[object] | AsyncIterable[object],
+        explain: bool | None,
+        progress: Progress | None,
+        workers: int | None,
+        *,
+        ordered: bool,
+    ) -> AsyncGenerator[tuple[int, Verdict], None]:
+        from policyguard.checking.tasks import in_tasks
 
-        from policyguard.images import is_settled
+        if not isinstance(images, AsyncIterable):
+            _iterable(images)
+        return in_tasks(
+            self._checker,
+            images,
+            reading=self._reading(explain),
+            workers=self._workers(workers),
+            progress=progress,
+            ordered=ordered,
+        )
 
-        if is_settled(source):
-            return pool.submit(self._open, source)
-        opened: Future[Opened] = Future()
-        opened.set_result(self._open(source))
-        return opened
-
-    async def _adraw(
-        self, images: Iterable[object] | AsyncIterable[object], size: int
-    ) -> AsyncIterator[list[Opened]]:
-        """Batches of opened images; see ``_draw``."""
-        import asyncio
-
-        from policyguard.images import is_settled
-
-        batch: list[asyncio.Task[Opened]] = []
-        try:
-            async for image in _each(images):
-                batch.append(asyncio.create_task(asyncio.to_thread(self._open, image)))
-                if not is_settled(image):
-                    await batch[-1]
-                if len(batch) == size:
-                    yield await asyncio.gather(*batch)
-                    batch = []
-            if batch:
-                yield await asyncio.gather(*batch)
-        finally:
-            for waiting in batch:  # the caller, or its source, stopped midway
-                waiting.cancel()
+    @property
+    def _checker(self) -> Checker:
+        return Checker(self.policies, self.backend, self.timeout)
 
     def _reading(self, explain: bool | None) -> Reading:
         return Reading.EXPLAIN if (self.explain if explain is None else explain) else Reading.FAST
 
-    def _judge(self, opened: Sequence[Opened], *, explain: bool | None) -> list[Verdict]:
-        started, reading = perf_counter(), self._reading(explain)
-        rounds = judge(opened, self.policies, reading)
-        try:
-            requests = next(rounds)
-            while True:
-                try:
-                    results: Sequence[Assessment | Failure] = self.backend.assess(requests)
-                except Exception as error:
-                    results = failures(error, len(requests))
-                requests = rounds.send(results)
-        except StopIteration as done:
-            return self._verdicts(opened, done.value, reading, perf_counter() - started)
-
-    async def _ajudge(self, opened: Sequence[Opened], *, explain: bool | None) -> list[Verdict]:
-        started, reading = perf_counter(), self._reading(explain)
-        rounds = judge(opened, self.policies, reading)
-        try:
-            requests = next(rounds)
-            while True:
-                try:
-                    results: Sequence[Assessment | Failure] = await self.backend.aassess(requests)
-                except Exception as error:
-                    results = failures(error, len(requests))
-                requests = rounds.send(results)
-        except StopIteration as done:
-            return self._verdicts(opened, done.value, reading, perf_counter() - started)
-
-    def _verdicts(
-        self, opened: Sequence[Opened], decisions: Sequence[Decision], reading: Reading, seconds: float
-    ) -> list[Verdict]:
-        frames = sum(len(item.image.frames) for item in opened if not isinstance(item.image, Failure))
-        share = seconds / max(1, frames)
-        return [
-            self._verdict(item, decision, reading, share)
-            for item, decision in zip(opened, decisions, strict=True)
-        ]
-
-    def _verdict(self, item: Opened, decision: Decision, reading: Reading, share: float) -> Verdict:
-        image = None if isinstance(item.image, Failure) else item.image
-        frames = len(image.frames) if image else 0
-        model_seconds = share * frames
-        evidence = Evidence(
-            policies=tuple(_named(policy) for policy in self.policies),
-            model=self.backend.model,
-            reading=reading,
-            image_sha256=image.sha256 if image else None,
-            size=image.size if image else None,
-            frames=frames,
-            label_mass=decision.label_mass,
-            scoring=decision.scoring,
-            notes=(*(image.notes if image else ()), *decision.notes),
-            timings=Timings(item.seconds, model_seconds, item.seconds + model_seconds),
-            unexplained=decision.unexplained,
-        )
-        return Verdict(
-            source=item.source,
-            outcome=decision.outcome,
-            action=decision.action,
-            score=decision.score,
-            findings=decision.findings,
-            rationale=decision.rationale,
-            reason=decision.reason,
-            evidence=evidence,
-            degraded=decision.degraded,
-            partial=image.partial if image else False,
-        )
-
-
-def _named(policy: ResolvedPolicy) -> dict[str, Any]:
-    """A policy in the evidence: which one, and the reasons for what it weakens."""
-    named: dict[str, Any] = {
-        "id": policy.id,
-        "version": policy.version,
-        "fingerprint": policy.fingerprint,
-    }
-    if policy.weakenings:
-        named["weakenings"] = [weakening.to_dict() for weakening in policy.weakenings]
-    return named
+    def _workers(self, workers: int | None) -> int:
+        if workers is None:
+            return max(1, getattr(self.backend, "preferred_workers", 1))
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ConfigurationError(f"workers must be a whole number of at least 1, not {workers!r}")
+        return workers
 
 
 def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
@@ -337,20 +258,26 @@ def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
     return tuple(resolved)
 
 
+def _addresses(given: str | None) -> str | list[str] | None:
+    """One address, or the list of those that commas separate."""
+    found = [part.strip() for part in (given or "").split(",") if part.strip()]
+    return found[0] if len(found) == 1 else found or None
+
+
 def _iterable(images: object) -> None:
     """Raise ConfigurationError for one image where many are expected: a string would be read by letters."""
     if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__iter__"):
         raise ConfigurationError(
             f"check_many takes an iterable of images, not a {type(images).__name__}",
-            hint="use check for one image, or put it in a list",
+            hint="use acheck_many for an asynchronous iterable"
+            if isinstance(images, AsyncIterable)
+            else "use check for one image, or put it in a list",
         )
 
 
-async def _each(images: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
-    if isinstance(images, AsyncIterable):
-        async for image in images:
-            yield image
-        return
-    _iterable(images)
-    for image in images:
-        yield image
+async def _without_places(
+    found: AsyncGenerator[tuple[int, Verdict], None],
+) -> AsyncGenerator[Verdict, None]:
+    async with aclosing(found):
+        async for _, verdict in found:
+            yield verdict

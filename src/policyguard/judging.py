@@ -10,8 +10,10 @@ milder action than some other rule has, the picture is put to the model again un
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Reading
@@ -22,24 +24,37 @@ if TYPE_CHECKING:
     from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Opened", "failures", "judge"]
+__all__ = ["Opened", "checked", "decoder", "failures", "frame_key", "judge"]
 
 Result = Assessment | Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An image after decoding, or why it could not be decoded; ``seconds`` is what that took."""
+    """An image after decoding, or why it could not be decoded; ``seconds`` is what that took.
+
+    ``began`` is when decoding began and ``deadline`` when its check must be done, both on
+    ``time.monotonic``'s clock.
+    """
 
     source: str
     image: Image | Failure
     seconds: float
+    began: float = 0.0
+    deadline: float | None = None
 
 
 def judge(
-    opened: Sequence[Opened], policies: Sequence[ResolvedPolicy], reading: Reading
+    opened: Sequence[Opened],
+    policies: Sequence[ResolvedPolicy],
+    reading: Reading,
+    *,
+    timeout: float | None = None,
 ) -> Generator[list[AssessmentRequest], Sequence[Result], list[Decision]]:
-    """One decision per image, the worst over its frames and all policies."""
+    """One decision per image, the worst over its frames and all policies.
+
+    Nothing is asked about an image that is past its deadline; ``timeout`` is how its reason calls that.
+    """
     decisions: list[list[Decision]] = [[] for _ in opened]
     asked: list[tuple[int, AssessmentRequest]] = []
     for index, item in enumerate(opened):
@@ -48,9 +63,9 @@ def judge(
             if isinstance(image, Failure):
                 decisions[index].append(decide(policy, image))
             else:
-                asked.extend((index, AssessmentRequest(frame, policy, reading)) for frame in image.frames)
-    while asked:
-        results = _checked((yield [request for _, request in asked]), len(asked))
+                asked.extend((index, request) for request in _requests(image, policy, reading, item.deadline))
+    while asked := _in_time(asked, decisions, timeout):
+        results = checked((yield [request for _, request in asked]), len(asked))
         further = []
         for (index, request), result in zip(asked, results, strict=True):
             decision = _decided(request.policy, result)
@@ -73,6 +88,45 @@ def failures(error: Exception, expected: int) -> list[Result]:
     return [Failure(FailureKind.ERROR, reason, retryable)] * expected
 
 
+def _in_time(
+    asked: list[tuple[int, AssessmentRequest]], decisions: list[list[Decision]], timeout: float | None
+) -> list[tuple[int, AssessmentRequest]]:
+    """What is not past its deadline of ``asked``; the others are decided."""
+    now, waiting = monotonic(), []
+    for index, request in asked:
+        if request.deadline is None or now < request.deadline:
+            waiting.append((index, request))
+        else:
+            within = "in time" if timeout is None else f"within {timeout:g} s"
+            late = Failure(FailureKind.ERROR, f"did not finish {within}", retryable=True)
+            decisions[index].append(decide(request.policy, late))
+    return waiting
+
+
+def _requests(
+    image: Image, policy: ResolvedPolicy, reading: Reading, deadline: float | None
+) -> Iterator[AssessmentRequest]:
+    for number, frame in enumerate(image.frames):
+        key = frame_key(image, number)
+        yield AssessmentRequest(frame, policy, reading, key, deadline, image.plain)
+
+
+def frame_key(image: Image, number: int) -> str:
+    """Names the pixels of one of ``image.frames``. Where transparency shows, each background is a frame."""
+    return f"{image.sha256} {'sample' if image.partial else 'all'} {number} {decoder()}"
+
+
+@cache
+def decoder() -> str:
+    """What turns bytes into pixels, with the codecs that Pillow was built with."""
+    from PIL import features
+
+    from policyguard.images import DECODE_VERSION
+
+    codecs = {name: features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "littlecms2")}
+    return " ".join([DECODE_VERSION, *(f"{name}-{version}" for name, version in codecs.items())])
+
+
 def _frames_for(policy: ResolvedPolicy, image: Image | Failure) -> Image | Failure:
     if isinstance(image, Failure) or not image.partial or policy.frames == "sample":
         return image
@@ -80,7 +134,8 @@ def _frames_for(policy: ResolvedPolicy, image: Image | Failure) -> Image | Failu
     return Failure(FailureKind.UNSCANNABLE, reason)
 
 
-def _checked(results: Sequence[Result], expected: int) -> list[Result]:
+def checked(results: Sequence[Result], expected: int) -> list[Result]:
+    """``results``, if there are ``expected`` of them; what is no result becomes a Failure."""
     try:
         given = list(results)
     except Exception as error:  # None, or a lazy sequence that fails only now

@@ -38,7 +38,7 @@ class FakeBackend:
         answer: the answer to every request, or a function from request to answer.
         rules: P(rule | unsafe) for scores given as numbers; default: all on the first not exempt.
         delay: seconds to sleep per call of ``assess``.
-        preferred_batch: see ``Backend``.
+        preferred_batch, preferred_workers: see ``Backend``.
 
     An exception fails the whole batch it is met in, as a real backend's would; a ``Failure`` one request.
     ``enqueue`` puts answers before it, used up one per request. ``requests`` holds the last 1,000 requests.
@@ -51,11 +51,13 @@ class FakeBackend:
         rules: dict[str, float] | None = None,
         delay: float = 0.0,
         preferred_batch: int = 4,
+        preferred_workers: int = 1,
     ) -> None:
         self.answer = answer
         self.rules = rules
         self.delay = delay
         self.preferred_batch = preferred_batch
+        self.preferred_workers = preferred_workers
         self.requests: deque[AssessmentRequest] = deque(maxlen=1000)
         self.calls = 0
         self.closed = False

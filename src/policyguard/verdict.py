@@ -18,11 +18,14 @@ from policyguard.errors import PolicyViolation
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Action", "Decision", "Evidence", "Finding", "Outcome", "Verdict", "combine", "decide"]
+__all__ = ["Action", "Decision", "Evidence", "Finding", "Outcome", "Verdict", "combine", "decide", "fault"]
 
 
 _SLACK = 1e-3
 """How far probabilities that went through bfloat16 may miss their bounds."""
+
+_EVEN = 0.5
+"""A rating of safe without scores says that p_unsafe is below this, and no more."""
 
 
 class Action(StrEnum):
@@ -80,6 +83,7 @@ class Decision:
 
     ``degraded``: it could not be judged, and the policy's ``outcomes`` do not block it all the same.
     ``unexplained``: why it blocks, besides its findings: see ``Evidence``.
+    ``cached``: its scores came from the verdict cache.
     """
 
     outcome: Outcome
@@ -93,6 +97,7 @@ class Decision:
     notes: tuple[str, ...] = ()
     degraded: bool = False
     unexplained: tuple[str, ...] = ()
+    cached: bool = False
 
 
 def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
@@ -104,7 +109,8 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     3. Rule scores: joint dialects r_k = p_unsafe * P(k | unsafe), per-rule dialects r_k = P(k) with
        p_unsafe their maximum. The share of ``exempt`` rules is taken out of p_unsafe first.
     4. A rule violates iff r_k >= its own threshold (the policy's, where it sets none). The image violates
-       iff p_unsafe >= the policy's threshold or any rule violates. Without scores the rating decides.
+       iff p_unsafe >= the policy's threshold or any rule violates. Without scores the rating decides; a
+       rating of safe is an ERROR then if rules have thresholds, or if the policy decides on scores below 0.5.
     5. A violation's action is the most severe among the rules it is attributed to: the violating ones,
        else (the best-scoring rule, reported with ``attributed=False``) the policy's default action.
     6. ``policy.outcomes`` gives the action of every other outcome.
@@ -113,8 +119,8 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     """
     if isinstance(result, Failure):
         return _unjudged(policy, Outcome(result.kind.value), result.reason)
-    if (fault := _fault(policy, result)) is not None:
-        return _unjudged(policy, Outcome.ERROR, fault)
+    if (wrong := fault(policy, result)) is not None:
+        return _unjudged(policy, Outcome.ERROR, wrong, cached=result.cached)
 
     scores = _rule_scores(policy, result)
     p_unsafe, notes = _without_exempt(policy, result, scores)
@@ -126,14 +132,20 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
         "label_mass": result.label_mass,
         "scoring": result.scoring,
         "notes": (*result.notes, *notes),
+        "cached": result.cached,
     }
     if undecided is not None:
         return _unjudged(policy, Outcome.UNDECIDED, undecided, **common)
     over = result.rating is Rating.UNSAFE if p_unsafe is None else p_unsafe >= policy.threshold
     thresholds = any(rule.threshold is not None for rule in policy.rules)
-    if scores is None and p_unsafe is not None and thresholds and not over:
+    if scores is None and thresholds and not over:
         reason = "the policy sets thresholds on rules, and the model gave no rule scores"
-        return _unjudged(policy, Outcome.ERROR, reason)
+        return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached)
+    if p_unsafe is None and not over and policy.decisive_score < _EVEN:
+        reason = (
+            f"the policy decides from a score of {policy.decisive_score:g}, and the server gives no scores"
+        )
+        return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached)
 
     findings = _violating(policy, scores)
     if findings:
@@ -149,7 +161,8 @@ def combine(decisions: Sequence[Decision]) -> Decision:
     """The worst of several decisions: most severe action, then worst outcome, then highest score.
 
     Findings that violate are kept from all of them, the highest score per rule and policy. ``score`` is the
-    maximum over the decisions. Raises ValueError on an empty sequence: nothing judged is never fine.
+    maximum over the decisions; ``cached`` holds if it does for all of them. Raises ValueError on an empty
+    sequence: nothing judged is never fine.
     """
     worst = max(decisions, key=lambda d: (d.action.severity, list(Outcome).index(d.outcome), d.score or 0.0))
     unexplained = tuple(dict.fromkeys(why for d in decisions if (why := _unexplained(d)) is not None))
@@ -173,6 +186,7 @@ def combine(decisions: Sequence[Decision]) -> Decision:
         notes=tuple(dict.fromkeys(note for decision in decisions for note in decision.notes)),
         degraded=any(decision.degraded for decision in decisions),
         unexplained=unexplained,
+        cached=all(decision.cached for decision in decisions),
     )
 
 
@@ -192,7 +206,7 @@ def _unjudged(policy: ResolvedPolicy, outcome: Outcome, reason: str, **common: A
     return Decision(outcome, action, reason=reason, degraded=action is not Action.BLOCK, **common)
 
 
-def _fault(policy: ResolvedPolicy, result: Assessment) -> str | None:
+def fault(policy: ResolvedPolicy, result: Assessment) -> str | None:
     """What makes this assessment unfit for a decision, if anything."""
     shares = list((result.rule_scores or {}).values())
     numbers = [result.p_unsafe, result.label_mass, result.category_mass, result.p_undecided, *shares]
@@ -306,6 +320,7 @@ class Evidence:
     ``unexplained`` says what blocks the image besides its findings: why one of its frames, or one of several
     policies, could not be judged. It is empty exactly when accepting the findings would leave nothing that
     blocks; a verdict that VIOLATES can hold such reasons too.
+    ``cached``: all scores came from the verdict cache.
     """
 
     policies: tuple[Mapping[str, Any], ...]
@@ -319,6 +334,7 @@ class Evidence:
     notes: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
     unexplained: tuple[str, ...] = ()
+    cached: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -333,6 +349,7 @@ class Evidence:
             "notes": list(self.notes),
             "timings": self.timings.to_dict(),
             "unexplained": list(self.unexplained),
+            "cached": self.cached,
         }
 
 
@@ -342,7 +359,7 @@ class Verdict:
 
     ``score`` is P(unsafe | image, policy) in [0, 1], or ``None`` when there is none. ``degraded`` marks an
     image that was let through or flagged though it could not be judged; ``partial`` one of which only some
-    frames were looked at; ``cached`` one whose scores were not asked for anew.
+    frames were looked at.
     """
 
     source: str
@@ -355,7 +372,11 @@ class Verdict:
     evidence: Evidence
     degraded: bool = False
     partial: bool = False
-    cached: bool = False
+
+    @property
+    def cached(self) -> bool:
+        """Whether all scores came from the verdict cache; the decision never does."""
+        return self.evidence.cached
 
     @property
     def allowed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,6 +119,20 @@ def test_a_broken_explanation_takes_no_violation_back() -> None:
     for one, other in zip(fast, slow, strict=True):
         assert (other.rating, other.category, other.rationale) == (Rating.UNSAFE, one.category, None)
         assert other.notes == ("the explanation could not be read: the answer names two ratings",)
+
+
+def test_a_broken_explanation_is_weighed_by_the_threshold_of_the_policy_that_asks() -> None:
+    """Not by that of a policy of the same words that was asked about before, or beside it."""
+    backend = tiny_backend("qwen3_vl", PlainDialect(refuses="the answer names two ratings"))
+    [fast] = assessments(backend.assess(requests(1, policy())))
+    assert fast.p_unsafe is not None
+    thresholds = (fast.p_unsafe / 2, (1.0 + fast.p_unsafe) / 2)
+    asked = [
+        AssessmentRequest(picture(0), replace(policy(), threshold=threshold), Reading.EXPLAIN)
+        for threshold in thresholds
+    ]
+    assert [False, True] == [isinstance(result, Failure) for result in backend.assess(asked)]
+    assert [False, True] == [isinstance(backend.assess([one])[0], Failure) for one in asked]
 
 
 def test_a_cut_off_answer_goes_to_the_parser_as_it_is() -> None:

@@ -71,6 +71,31 @@ def _compressed(handler: Any, answer: Any) -> None:
     handler.send_bytes(200, gzip.compress(json.dumps(answer).encode()), **{"Content-Encoding": "gzip"})
 
 
+def _gzip_bomb(handler: Any, answer: Any) -> None:
+    bomb = gzip.compress(b" " * 64 * 2**20)
+    handler.send_bytes(200, bomb, **{"Content-Encoding": "gzip"})
+
+
+def _too_long_a_length(handler: Any, answer: Any) -> None:
+    """Says that more will come than comes."""
+    handler.close_connection = True
+    body = json.dumps(answer).encode()
+    handler.send_bytes(200, body, **{"Content-Length": str(len(body) + 10)})
+
+
+def _too_short_a_length(handler: Any, answer: Any) -> None:
+    handler.close_connection = True
+    body = json.dumps(answer).encode()
+    handler.send_bytes(200, body, **{"Content-Length": str(len(body) - 10)})
+
+
+def _cut_short_by_closing(handler: Any, answer: Any) -> None:
+    """HTTP/1.0 without a length: the end of the connection is the end of the body, also in its middle."""
+    handler.close_connection = True
+    body = json.dumps(answer).encode()
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + body[: len(body) // 2])
+
+
 def _not_http(handler: Any, answer: Any) -> None:
     handler.close_connection = True
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
@@ -121,12 +146,18 @@ TRANSPORT: dict[str, Fault] = {
     "body cut short": _cut_short,
     "huge body": _huge,
     "compressed": _compressed,
+    "gzip bomb": _gzip_bomb,
+    "length too long": _too_long_a_length,
+    "length too short": _too_short_a_length,
+    "closed midway": _cut_short_by_closing,
     "not http": _not_http,
     "429": _status(429, "slow down", **{"Retry-After": "1"}),
     "500": _status(500),
     "501": _status(501),
     "502": _status(502),
     "503": _status(503),
+    "504": _status(504),
+    "408": _status(408),
     "204": _status(204),
     "206": _status(206),
     "301": _status(301, Location="http://127.0.0.1:9/v1"),
@@ -198,3 +229,66 @@ WORDS: dict[str, Fault] = {
     "cut off": _changed("choices", 0, "finish_reason", to="length"),
     "refusal": _changed("choices", 0, "message", "refusal", to="I cannot look at this."),
 }
+
+
+MATRIX: dict[str, tuple[Fault, str]] = {
+    "no answer in time": (_never, "error"),
+    "slow head": (_drip_head, "error"),
+    "slow body": (_drip_body, "error"),
+    "connection reset": (_reset, "error"),
+    "connection closed without an answer": (_hang_up, "error"),
+    "body cut short": (_cut_short, "error"),
+    "HTTP/1.0, closed in the middle of the body": (_cut_short_by_closing, "error"),
+    "`Content-Length` too long": (_too_long_a_length, "error"),
+    "`Content-Length` too short": (_too_short_a_length, "error"),
+    "not HTTP": (_not_http, "error"),
+    "body of gigabytes": (_huge, "error"),
+    "gzip bomb": (_gzip_bomb, "error"),
+    "408": (_status(408), "error"),
+    "429": (_status(429, "slow down", **{"Retry-After": "1"}), "error"),
+    "500": (_status(500), "error"),
+    "501": (_status(501), "error"),
+    "502": (_status(502), "error"),
+    "503": (_status(503), "error"),
+    "504": (_status(504), "error"),
+    "400 about the picture": (_status(400, "cannot identify image file"), "unscannable"),
+    "400 about nothing known": (_status(400, "what?"), "error"),
+    "413": (_status(413), "unscannable"),
+    "401": (_status(401), "ConfigurationError"),
+    "403": (_status(403), "ConfigurationError"),
+    "404, no such path": (_status(404, "Not Found"), "ConfigurationError"),
+    "404, no such model": (_status(404, "The model `x` does not exist."), "ConfigurationError"),
+    "405": (_status(405), "ConfigurationError"),
+    "a redirect": (_status(307, Location="http://127.0.0.1:9/v1"), "ConfigurationError"),
+    "empty body": (_raw(b""), "error"),
+    "truncated JSON": (BODIES["truncated json"], "error"),
+    "HTML of a proxy": (_raw(b"<html>safe</html>"), "error"),
+    "JSON of another shape": (_raw(b'{"verdict": "safe"}'), "error"),
+    "two answers in one": (BODIES["two choices"], "error"),
+    "NaN for a probability": (_every_logprob(math.nan), "error"),
+    "a probability above 1": (_every_logprob(0.5), "error"),
+    "unknown labels": (
+        _changed(*TOKEN, to={"token": "token_id:99", "logprob": -0.01, "top_logprobs": []}),
+        "undecided",
+    ),
+}
+"""What a server may do with a call, and what becomes of the picture: the table in docs/reliability.md."""
+
+SLOW = {"no answer in time", "slow head", "slow body"}
+"""Those that keep a client waiting until it gives up."""
+
+AGAIN = {
+    *SLOW,
+    *(
+        "connection reset",
+        "connection closed without an answer",
+        "body cut short",
+        "`Content-Length` too long",
+    ),
+    *("HTTP/1.0, closed in the middle of the body", "`Content-Length` too short", "not HTTP"),
+    *("408", "429", "502", "503", "504", "empty body", "truncated JSON", "HTML of a proxy"),
+}
+"""Those after which the call is made again."""
+
+TRIPS = AGAIN - {"408", "429"} | {"500"}
+"""Those that open the breaker, if nothing else comes."""

@@ -8,11 +8,14 @@ to one. Features can be taken away from it, and it misbehaves on command (``faul
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
 import math
 import re
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +30,9 @@ FIELDS = {
     "token-ids": "logprob_token_ids",
     "ids-as-tokens": "return_tokens_as_token_ids",
     "logprobs": "logprobs",
+    "structured": "structured_outputs",
+    "response-format": "response_format",
+    "continuing": "continue_final_message",
 }
 FILLERS = tuple(f"filler{number}" for number in range(40))
 _LABELS = (*RATINGS, *ascii_uppercase)
@@ -91,16 +97,18 @@ def pixel_hash(picture: Image.Image) -> str:
 class ToyServer(ThreadingHTTPServer):
     """Serves ``model`` on 127.0.0.1. ``calls`` holds (path, body) of every request so far.
 
-    ``features``: "tokenize", "token-ids" (logprob_token_ids), "ids-as-tokens", "logprobs"; a server without
+    ``features``: "tokenize" and the keys of FIELDS; a server without
     one ignores the field, or refuses it if ``strict``. ``fault`` is called with handler and answer instead of
     sending the answer, where ``fault_at`` says so of the request's path and body.
     """
 
     daemon_threads = True
+    block_on_close = False
     request_queue_size = 64
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.connections: set[socket.socket] = set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
         self.closing = threading.Event()
         self.reset()
@@ -113,7 +121,7 @@ class ToyServer(ThreadingHTTPServer):
         self.api_key: str | None = None
         self.context = 4096
         self.top_limit = 20
-        self.features = {"tokenize", "token-ids", "ids-as-tokens", "logprobs"}
+        self.features = {"tokenize", *FIELDS}
         self.strict = False
         self.scenes: dict[str, Scene] = {}
         self.default = Scene()
@@ -123,6 +131,15 @@ class ToyServer(ThreadingHTTPServer):
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.active = self.most_active = 0
         self.lock = threading.Lock()
+
+    def die(self) -> None:
+        """As after kill -9: connections break off, and new ones are refused."""
+        self.shutdown()
+        self.socket.close()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def url(self) -> str:
@@ -146,8 +163,9 @@ class ToyServer(ThreadingHTTPServer):
     def __exit__(self, *exc: object) -> None:
         self.closing.set()
         self.shutdown()
-        self._thread.join()
+        self._thread.join(timeout=5)
         self.server_close()
+        assert not self._thread.is_alive()
 
 
 class RefusalError(Exception):
@@ -156,11 +174,39 @@ class RefusalError(Exception):
         self.body = {"error": {"message": message, "type": "BadRequestError", "param": param, "code": status}}
 
 
+def _limit(body: dict[str, Any]) -> int:
+    return int(body.get("max_tokens", body.get("max_completion_tokens", 16)))
+
+
+def _opened(uri: str) -> Image.Image:
+    head, data = uri.split(",")
+    assert head in ("data:image/png;base64", "data:image/jpeg;base64")
+    picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))  # noqa: TID251 (its own decoder)
+    assert picture.mode == "RGB"
+    assert picture.info.keys() <= {
+        "jfif",
+        "jfif_version",
+        "jfif_unit",
+        "jfif_density",
+        "adobe",
+        "adobe_transform",
+    }
+    return picture
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: ToyServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     timeout = 5
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -230,21 +276,17 @@ class _Handler(BaseHTTPRequestHandler):
         parts = [part for message in before for part in self._parts(message)]
         texts = "".join(part["text"] for part in parts if part["type"] == "text") + said
         pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        assert len(pictures) == 1, "the picture is sent once"
-        head, data = pictures[0].split(",")
-        assert head == "data:image/png;base64"
-        picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))  # noqa: TID251 (its own decoder)
-        assert picture.mode == "RGB"
-        assert not picture.info
+        assert len(pictures) <= 1, "the picture is sent once"
+        picture = _opened(pictures[0]) if pictures else Image.new("RGB", (1, 1))
         length = len(tokenize(texts)) + picture.width * picture.height // 256
-        if length + body["max_tokens"] > server.context:
+        if length + _limit(body) > server.context:
             raise RefusalError(
                 400,
                 f"This model's maximum context length is {server.context} tokens; you asked for {length}.",
             )
         scene = server.scenes.get(pixel_hash(picture), server.default)
         server.closing.wait(server.delay(scene))
-        if body["max_tokens"] > 1:
+        if _limit(body) > 1:
             return self._text(scene.rest_of_answer(said), body)
         return self._token(scene.next_tokens(said), body)
 
@@ -272,8 +314,8 @@ class _Handler(BaseHTTPRequestHandler):
     @staticmethod
     def _text(text: str, body: dict[str, Any]) -> dict[str, Any]:
         tokens = tokenize(text)
-        finish = "stop" if len(tokens) <= body["max_tokens"] else "length"
-        text = text if finish == "stop" else text[: body["max_tokens"]]
+        finish = "stop" if len(tokens) <= _limit(body) else "length"
+        text = text if finish == "stop" else text[: _limit(body)]
         message = {"role": "assistant", "content": text, "refusal": None}
         return {"choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}]}
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from backends_vllm.server import ToyServer
 from policyguard.assessment import AssessmentRequest, Reading
-from policyguard.backends.vllm import VLLMBackend
+from policyguard.backends.vllm import Retries, VLLMBackend
 from policyguard.dialects import PicoDialect, SafeguardDialect
 from policyguard.policy import Policy
 
@@ -29,8 +29,12 @@ def picture(shade: int = 0, size: tuple[int, int] = (24, 24)) -> Image.Image:
 
 
 def backend(server: ToyServer, **options: Any) -> VLLMBackend:
-    settings: dict[str, Any] = {"model": server.model, "dialect": SafeguardDialect(), "timeout": 5.0}
-    return VLLMBackend(server.url, **settings | options)
+    return backend_on([server.url], **{"model": server.model} | options)
+
+
+def backend_on(urls: list[str], **options: Any) -> VLLMBackend:
+    settings: dict[str, Any] = {"model": "toy-guard", "dialect": SafeguardDialect(), "timeout": 5.0}
+    return VLLMBackend(urls, **settings | {"retries": Retries.without_waits()} | options)
 
 
 def pico(server: ToyServer, **options: Any) -> VLLMBackend:

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from backends_vllm.server import ToyServer
 from backends_vllm.support import ask, backend, picture
 from policyguard.assessment import Assessment, Failure
-from policyguard.backends.vllm.client import Client
+from policyguard.backends.vllm.loop import LoopThread
 from policyguard.errors import ConfigurationError
 
 SCORES = [0.01, 0.99, 0.3, 0.7, 0.55, 0.2, 0.9, 0.05]
@@ -159,6 +159,64 @@ def test_a_forgotten_backend_ends_its_thread(server: ToyServer) -> None:
     assert not own.is_alive()
 
 
+def test_the_garbage_collector_waits_for_no_thread(server: ToyServer) -> None:
+    before = set(threading.enumerate())
+    guard = backend(server)
+    (own,) = set(threading.enumerate()) - before
+    under_way, go_on = threading.Event(), threading.Event()
+
+    async def hold_the_loop() -> None:
+        under_way.set()
+        go_on.wait(10)  # as a thread does that waits for a lock which the collecting thread holds
+
+    held = guard._thread.submit(hold_the_loop)
+    assert under_way.wait(5)
+    del guard
+    gc.collect()
+    assert own.is_alive()
+    go_on.set()
+    own.join(timeout=5)
+    assert not own.is_alive()
+    assert held.done()
+
+
+def test_no_caller_waits_for_an_answer_of_a_loop_that_has_ended() -> None:
+    async def nothing() -> None: ...
+
+    async def stubborn() -> None:
+        while True:  # swallows its cancellation
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                continue
+
+    thread = LoopThread(nothing)
+    waiting = thread.submit(stubborn)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), thread._loop).result(5)
+    thread.stop()
+    with pytest.raises(CancelledError):
+        waiting.result(timeout=0)
+    with pytest.raises(RuntimeError):
+        thread.submit(nothing)
+
+
+def test_a_program_that_leaves_everything_open_ends(server: ToyServer) -> None:
+    server.delay = lambda scene: 30.0
+    code = f"""
+        import sys, threading, time
+        sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+        from backends_vllm.support import VLLMBackend, SafeguardDialect, ask, picture
+        guard = VLLMBackend({server.url!r}, model="toy-guard", dialect=SafeguardDialect())
+        threading.Thread(target=guard.assess, args=([ask(picture())],), daemon=True).start()
+        time.sleep(0.3)
+        assert False, "the program fails with its backend open and a call in flight"
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("a call in flight\n")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_has_connections_of_its_own(server: ToyServer) -> None:
     code = f"""
@@ -182,23 +240,24 @@ def test_a_forked_process_has_connections_of_its_own(server: ToyServer) -> None:
 def test_every_exception_of_the_http_client_becomes_a_failure(server: ToyServer) -> None:
     import httpx
 
+    from policyguard.backends.vllm.connection import Connection
     from policyguard.backends.vllm.endpoint import Endpoint
     from policyguard.backends.vllm.faults import CallError
 
     kinds = [kind for kind in vars(httpx).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert len(kinds) > 20
-    client = Client(Endpoint.parse(server.url), timeout=1.0, connections=1)
+    connection = Connection(Endpoint.parse(server.url), timeout=1.0, connections=1)
 
     async def raised(kind: type[Exception]) -> None:
         error = kind.__new__(kind)
         Exception.__init__(error, "boom")
         with pytest.raises(CallError):
-            async with client._edge():
+            async with connection._edge(1.0):
                 raise error
 
     async def each() -> None:
         for kind in kinds:
             await raised(kind)
-        await client.close()
+        await connection.close()
 
     asyncio.run(each())

@@ -104,9 +104,7 @@ def test_no_fault_lets_a_picture_through(server: ToyServer, place: str, fault: s
     guard.backend.close()
 
 
-@pytest.mark.parametrize(
-    "fault", ["401", "403", "404 path", "404 model", "405", "301", "no log-probabilities"]
-)
+@pytest.mark.parametrize("fault", ["401", "403", "404 path", "404 model", "405", "301"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_wrong_set_up_raises_at_once(server: ToyServer, way: str, fault: str) -> None:
     server.fault = (TRANSPORT | SCORES)[fault]

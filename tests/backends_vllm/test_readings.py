@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -33,7 +35,7 @@ def assess(server: ToyServer, frame: Image.Image, *, explain: bool = False, **ch
 def test_it_is_a_backend(server: ToyServer) -> None:
     with backend(server, concurrency=3) as guard:
         assert isinstance(guard, Backend)
-        assert guard.preferred_batch == 3
+        assert (guard.preferred_batch, guard.preferred_workers) == (1, 3)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -204,10 +206,13 @@ def test_rules_that_the_server_does_not_list_have_no_mass(server: ToyServer) -> 
     assert (found.category_mass, found.rule_scores) == (0.0, None)
 
 
-def test_a_server_without_log_probabilities_is_a_configuration_error(server: ToyServer) -> None:
+def test_a_server_without_log_probabilities_needs_a_dialect_whose_answers_have_a_form(
+    server: ToyServer,
+) -> None:
     server.features -= {"logprobs"}
-    with backend(server) as guard, pytest.raises(ConfigurationError, match="no log-probabilities"):
-        guard.assess([ask(picture())])
+    under = policy(world="pictosafe", rules=[{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}])
+    with pico(server) as guard, pytest.raises(ConfigurationError, match="no log-probabilities"):
+        guard.assess([ask(picture(), under)])
 
 
 def test_explain_goes_on_from_the_rating_and_the_rule_that_the_scores_gave(server: ToyServer) -> None:
@@ -219,6 +224,24 @@ def test_explain_goes_on_from_the_rating_and_the_rule_that_the_scores_gave(serve
     last = server.bodies()[-1]
     assert last["messages"][-1]["content"] == '{"rating": "unsafe", "category": "B'
     assert last["max_tokens"] > 1
+    pattern = last["structured_outputs"]["regex"]
+    assert re.fullmatch(pattern, '", "rationale": "A dagger."}')
+    assert not re.fullmatch(pattern, '", "rationale": "", "rating": "safe"}')
+
+
+def test_a_server_that_refuses_the_form_is_asked_without_it_from_then_on(server: ToyServer) -> None:
+    server.features -= {"structured"}
+    server.strict = True
+    with backend(server) as guard:
+        for shade in (1, 2):
+            (found,) = guard.assess([ask(picture(shade), explain=True)])
+            assert isinstance(found, Assessment)
+            assert found.rationale
+    assert ["structured_outputs" in body for body in server.bodies() if body["max_tokens"] > 1] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_explain_of_a_safe_picture_takes_two_calls(server: ToyServer) -> None:
@@ -258,7 +281,7 @@ def test_a_broken_explanation_takes_no_violation_back(server: ToyServer) -> None
 
 def test_an_empty_prefill_asks_for_a_fresh_turn(server: ToyServer) -> None:
     under = policy(world="pictosafe", rules=[{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}])
-    frame = server.show(picture(), unsafe=0.8, rules={"A": 1.0})
+    frame = server.show(picture(size=(96, 96)), unsafe=0.8, rules={"A": 1.0})
     with pico(server) as guard:
         (found,) = guard.assess([ask(frame, under, explain=True)])
     assert isinstance(found, Assessment), found
@@ -275,7 +298,7 @@ def test_an_empty_prefill_asks_for_a_fresh_turn(server: ToyServer) -> None:
 
 def test_a_third_label_is_read(server: ToyServer) -> None:
     under = policy(world="pictosafe", rules=[{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}])
-    frame = server.show(picture(), unsafe=0.1, undecided=0.7)
+    frame = server.show(picture(size=(96, 96)), unsafe=0.1, undecided=0.7)
     with pico(server) as guard:
         (found,) = guard.assess([ask(frame, under, explain=True)])
     assert isinstance(found, Assessment)

@@ -93,7 +93,7 @@ def test_the_identity_names_model_host_and_dialect_and_no_key(server: ToyServer)
         identity = guard.model.to_dict()
         shown = f"{guard!r} {vars(guard)!r} {identity!r}"
     assert identity["id"] == f"toy-guard@{server.url.split('/')[2]}"
-    assert (identity["backend"], identity["dialect"], identity["world"]) == ("remote", "safeguard", None)
+    assert (identity["backend"], identity["dialect"], identity["world"]) == ("vllm", "safeguard", None)
     assert KEY not in shown
 
 

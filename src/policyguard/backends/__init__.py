@@ -17,12 +17,16 @@ __all__ = ["Backend", "build_backend"]
 def build_backend(
     model: str | None,
     *,
-    base_url: str | None = None,
+    base_url: str | Sequence[str] | None = None,
     api_key: str | None = None,
     dialect: str | None = None,
+    timeout: float | None = None,
     policies: Sequence[ResolvedPolicy] = (),
 ) -> Backend:
     """The backend for ``model``, on ``base_url`` if given; loads no weights.
+
+    Several servers are a sequence, or one text with commas between them (as in an environment variable).
+    ``timeout`` is how many seconds one check may take: a call to a server gets no more than that either.
 
     Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
     and a ConfigurationError says how to name one.
@@ -30,10 +34,11 @@ def build_backend(
     from policyguard.backends.registry import require_dialect, resolve_served
     from policyguard.dialects import get_dialect
 
-    if base_url is not None:
+    if base_url:
+        urls = base_url.split(",") if isinstance(base_url, str) else list(base_url)
         if model is None:
             raise ConfigurationError(
-                f"which model on {base_url}?",
+                f"which model on {', '.join(urls)}?",
                 hint="give model=... or set POLICYGUARD_MODEL to its served name",
             )
         from policyguard.backends.vllm import VLLMBackend
@@ -41,7 +46,10 @@ def build_backend(
         declared = resolve_served(model).dialect
         spoken = get_dialect(dialect or declared)
         require_dialect(model, declared, spoken)
-        return VLLMBackend(base_url, model=model, api_key=api_key, dialect=spoken)
+        limit = 60.0 if timeout is None or timeout > 60.0 else timeout
+        return VLLMBackend(
+            [url.strip() for url in urls], model=model, api_key=api_key, dialect=spoken, timeout=limit
+        )
     if model is None:
         other = [policy.id for policy in policies if policy.world != "pictosafe"]
         if other:

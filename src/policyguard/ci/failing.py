@@ -64,7 +64,7 @@ def _lines(
             yield from _finding(finding, by_id[finding.policy], verdict)
     if verdict.rationale:
         yield f"  the model's reasons: {one_line(verdict.rationale)}"
-    for why in evidence.unexplained:
+    for why in (why for why in evidence.unexplained if why != verdict.reason):
         yield f"  not explained by a rule: {one_line(why)}"
     for problem in problems:
         yield f"  baseline: {one_line(problem)}"

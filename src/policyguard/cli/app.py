@@ -11,8 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from policyguard import __version__
-from policyguard.cli import baseline, bench, models, policy
+from policyguard.cli import baseline, bench, cache, models, policy
 from policyguard.cli.check import check
+from policyguard.cli.doctor import doctor
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.exits import ExitCode
 
@@ -38,6 +39,8 @@ app.command("check")(check)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)
+app.command("doctor")(doctor)
+app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from policyguard.assessment import Rating
 
@@ -52,6 +52,8 @@ class Prompt:
         category_prefill: what stands between the label unsafe and the category.
         categories: label text -> rule id; labels differ in their first token. Empty: none to read.
         max_new_tokens: bound on what an explain reading decodes.
+        schema: JSON schema of a whole answer, where it is one object of texts, its keys in order, written
+            as ``json.dumps`` does; keys that hold a rating or a category have an ``enum``.
     """
 
     messages: tuple[Message, ...]
@@ -60,6 +62,7 @@ class Prompt:
     category_prefill: str
     categories: Mapping[str, str]
     max_new_tokens: int = 256
+    schema: Mapping[str, Any] | None = None
 
     def label(self, rating: Rating) -> str:
         """The label text of ``rating``."""

@@ -67,6 +67,7 @@ class SafeguardDialect:
             ratings={"safe": Rating.SAFE, "unsafe": Rating.UNSAFE},
             category_prefill='", "category": "',
             categories=policy.keys,
+            schema=_schema(policy),
         )
 
     def precheck(self, frame: PILImage) -> str | None:
@@ -95,6 +96,20 @@ class SafeguardDialect:
         return Answer(
             Rating(rating), None if category == "none" else policy.keys[category], rationale.strip()
         )
+
+
+def _schema(policy: ResolvedPolicy) -> dict[str, Any]:
+    """What ``parse`` reads, as a JSON schema."""
+    return {
+        "type": "object",
+        "properties": {
+            "rating": {"type": "string", "enum": ["safe", "unsafe"]},
+            "category": {"type": "string", "enum": [*policy.keys, "none"]},
+            "rationale": {"type": "string"},
+        },
+        "required": ["rating", "category", "rationale"],
+        "additionalProperties": False,
+    }
 
 
 def _read_object(text: str) -> dict[str, Any]:

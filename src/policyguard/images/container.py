@@ -20,7 +20,8 @@ class Container:
     ``size`` is (width, height) in pixels as stored. Each call of ``frames`` decodes them anew, in order,
     composited as a viewer shows them, in any mode of Pillow; several frames are RGBA, and each of them is
     drawn over when the next one is asked for. ``frame_count`` is how many there will be.
-    ``exif`` and ``icc`` are raw blocks, ``gamma`` is what a PNG's gAMA chunk declares.
+    ``exif`` and ``icc`` are raw blocks, ``gamma`` is what a PNG's gAMA chunk declares. ``plain`` is the file
+    with nothing in it but what its only frame's pixels need, where that is worth sending on.
     """
 
     format: str | None
@@ -31,6 +32,7 @@ class Container:
     icc: bytes | None = None
     gamma: float | None = None
     notes: tuple[str, ...] = ()
+    plain: bytes | None = None
 
 
 def check_size(size: tuple[int, int], frame_count: int, limits: Limits) -> None:

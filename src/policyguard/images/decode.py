@@ -88,6 +88,7 @@ def decode(
             partial=selection.partial,
             frame_count=selection.distinct,
             notes=(*container.notes, *render.notes),
+            plain=container.plain if len(pictures) == 1 and render.faithful else None,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import PIL
 from PIL.Image import Image as PILImage
@@ -44,6 +44,7 @@ class Image:
     frames of the file; ``partial`` says that only some of them are here. ``sha256`` is of the original bytes,
     or, for pixels that came without bytes, of the pictures themselves. ``size`` is (width, height) as
     displayed. ``format`` is PNG, JPEG, WEBP, GIF or ``None``. ``notes`` are remarks for the evidence.
+    ``plain`` is a JPEG or PNG file that decodes to the only picture, without metadata, for sending on.
     """
 
     frames: tuple[PILImage, ...]
@@ -54,3 +55,4 @@ class Image:
     partial: bool = False
     frame_count: int = 1
     notes: tuple[str, ...] = ()
+    plain: bytes | None = field(default=None, repr=False)

@@ -34,7 +34,7 @@ _MAX_SCANS = 100
 
 def parse(data: bytes) -> Container:
     """Read the segments of a JPEG file; no pixel is decoded."""
-    kept, size = [b"\xff\xd8"], (0, 0)
+    kept, size, components = [b"\xff\xd8"], (0, 0), 0
     exif: bytes | None = None
     profile: dict[int, bytes] = {}
     pieces = 0
@@ -45,7 +45,7 @@ def parse(data: bytes) -> Container:
             if size != (0, 0):
                 raise Refusal("is a damaged JPEG: it declares its size twice")
             height, width = struct.unpack_from(">HH", body, 1)
-            size = (width, height)
+            size, components = (width, height), body[5]
             kept.append(data[start:end])
         elif code in _TABLES or code == _APP14 or (code == _APP0 and body.startswith(b"JFIF")):
             kept.append(data[start:end])
@@ -74,7 +74,8 @@ def parse(data: bytes) -> Container:
         yield picture
 
     icc = b"".join(profile[piece] for piece in sorted(profile)) if complete else None
-    return Container("JPEG", size, frames, exif=exif, icc=icc, notes=notes)
+    plain = encoded if components == 3 else None
+    return Container("JPEG", size, frames, exif=exif, icc=icc, notes=notes, plain=plain)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

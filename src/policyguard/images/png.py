@@ -81,7 +81,10 @@ def parse(data: bytes) -> Container:
         )
 
     count = len(still) + len(chunks.frames)
-    return Container("PNG", size, frames, count, chunks.once.get(b"eXIf"), icc, gamma, notes)
+    exif = chunks.once.get(b"eXIf")
+    true_colour = header[8:10] == bytes([8, _RGB]) and b"tRNS" not in chunks.once
+    plain = _file(chunks.once, still[0]) if true_colour and count == len(still) == 1 else None
+    return Container("PNG", size, frames, count, exif, icc, gamma, notes, plain)
 
 
 def _read(data: bytes) -> _Chunks:
@@ -154,19 +157,22 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 def _open(once: dict[bytes, bytes], frame: _Frame) -> PILImage:
     """Decode one frame from a PNG file made of nothing but what its pixels need."""
-    header = struct.pack(">II", *frame.size) + once[b"IHDR"][8:]
-    depth, colour_type = header[8], header[9]
-    parts: list[bytes | memoryview] = [SIGNATURE, _chunk(b"IHDR", header)]
-    if colour_type == _PALETTE:
-        parts += [_chunk(kind, once[kind]) for kind in (b"PLTE", b"tRNS") if kind in once]
-    parts += [*frame.data, _chunk(b"IEND", b"")]
-    picture: PILImage = PngImageFile(io.BytesIO(b"".join(parts)))
+    depth, colour_type = once[b"IHDR"][8], once[b"IHDR"][9]
+    picture: PILImage = PngImageFile(io.BytesIO(_file(once, frame)))
     picture.load()
     if picture.mode.startswith("I;16"):
         picture = eight_bit(picture)
     if b"tRNS" in once and colour_type in (_GREY, _RGB):
         picture.info["transparency"] = _key(once[b"tRNS"], depth, grey=colour_type == _GREY)
     return picture
+
+
+def _file(once: dict[bytes, bytes], frame: _Frame) -> bytes:
+    header = struct.pack(">II", *frame.size) + once[b"IHDR"][8:]
+    parts: list[bytes | memoryview] = [SIGNATURE, _chunk(b"IHDR", header)]
+    if header[9] == _PALETTE:
+        parts += [_chunk(kind, once[kind]) for kind in (b"PLTE", b"tRNS") if kind in once]
+    return b"".join([*parts, *frame.data, _chunk(b"IEND", b"")])
 
 
 def _key(body: bytes, depth: int, *, grey: bool) -> Any:

@@ -27,6 +27,11 @@ class Renderer:
     notes: list[str] = field(default_factory=list)
     _profile: Profile | None = None
 
+    @property
+    def faithful(self) -> bool:
+        """Whether pictures without transparency are the decoded pixels as they stand."""
+        return not self.icc and not self.gamma and orientation(self.exif) == 1
+
     def __call__(self, frame: PILImage) -> tuple[PILImage, ...]:
         """One to four RGB pictures, upright: each reading of the colours on each background that shows."""
         colours, alpha = split(frame)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +27,18 @@ PLANS = 64
 """Tokenised prompts kept, one per policy; a plan is a few kilobytes."""
 
 Result = Assessment | Failure
+
+
+def _plan_key(policy: ResolvedPolicy) -> tuple[str, float]:
+    """What the model reads, and the threshold, which says whether a broken explanation is a failure."""
+    return policy.fingerprint, policy.threshold
+
+
+def _installed_version() -> str:
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return ""
 
 
 class TransformersBackend:
@@ -88,7 +101,7 @@ class TransformersBackend:
         self._placement: tuple[Any, Any] | None = None
         self._identity: ModelIdentity | None = None
         self._runner: Runner | None = None
-        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, float], Plan] = OrderedDict()
         if model_files.is_local(self._location):
             self._find()
 
@@ -98,6 +111,11 @@ class TransformersBackend:
         if self._max_batch is not None:
             return self._max_batch
         return 4 if self._place()[0].type == "cpu" else 16
+
+    @property
+    def preferred_workers(self) -> int:
+        """1: the model runs one batch at a time."""
+        return 1
 
     @property
     def model(self) -> ModelIdentity:
@@ -123,9 +141,9 @@ class TransformersBackend:
         """One result per request, in order. Raises UsageError for a wrong set-up, and after ``close``."""
         self._require_open()
         results: dict[int, Result] = {}
-        groups: dict[str, list[int]] = {}
+        groups: dict[tuple[str, float], list[int]] = {}
         for index, request in enumerate(requests):
-            groups.setdefault(request.policy.fingerprint, []).append(index)
+            groups.setdefault(_plan_key(request.policy), []).append(index)
         for key, indices in groups.items():
             if key not in self._plans:  # a policy with a plan has been accepted
                 self.accept(requests[indices[0]].policy)
@@ -200,6 +218,8 @@ class TransformersBackend:
             dtype=str(dtype).removeprefix("torch."),
             backend="transformers",
             world=self.dialect.world,
+            backend_version=_installed_version(),
+            settings="" if self._max_pixels is None else f"max_pixels={self._max_pixels}",
         )
 
     def _place(self) -> tuple[Any, Any]:
@@ -243,12 +263,13 @@ class TransformersBackend:
         from policyguard.backends.transformers.plan import make_plan
 
         with self._set_up:
-            plan = self._plans.get(policy.fingerprint)
+            key = _plan_key(policy)
+            plan = self._plans.get(key)
             if plan is None:
                 prompt = self.dialect.render(policy)
                 plan = make_plan(runner.loaded, prompt, policy, share_prefix=runner.shares_prefixes)
-                self._plans[policy.fingerprint] = plan
-            self._plans.move_to_end(policy.fingerprint)
+                self._plans[key] = plan
+            self._plans.move_to_end(key)
             while len(self._plans) > PLANS:
                 self._plans.popitem(last=False)
             return plan

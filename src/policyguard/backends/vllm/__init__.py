@@ -9,5 +9,6 @@ picture either. Not covered: a server that lies. It sees the policy and the pict
 from __future__ import annotations
 
 from policyguard.backends.vllm.backend import VLLMBackend
+from policyguard.backends.vllm.retry import Retries
 
-__all__ = ["VLLMBackend"]
+__all__ = ["Retries", "VLLMBackend"]

@@ -14,6 +14,7 @@ from policyguard.backends.vllm.faults import CallError
 __all__ = ["Listing", "NoLogprobsError", "read_listing", "read_text", "read_tokens"]
 
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
+_DECLINED = "the guard model declined to answer"
 _TOLERANCE = 1e-3
 """By how much rounded log-probabilities may exceed what probabilities can be."""
 
@@ -52,6 +53,8 @@ class Listing:
 def read_listing(data: Mapping[str, Any]) -> Listing:
     """The log-probabilities at the first generated position. Raises NoLogprobsError where there are none."""
     choice = _choice(data)
+    if choice.get("finish_reason") == "content_filter":
+        raise CallError(_DECLINED, kind=FailureKind.REFUSED)
     if choice.get("finish_reason") not in ("length", "stop"):
         raise CallError(f"the server ended the answer with {choice.get('finish_reason')!r}")
     if choice.get("logprobs") is None:
@@ -85,7 +88,7 @@ def read_text(data: Mapping[str, Any]) -> str:
     choice = _choice(data)
     finish, message = choice.get("finish_reason"), _field(choice, "message", dict)
     if finish == "content_filter" or message.get("refusal"):
-        raise CallError("the guard model declined to answer", kind=FailureKind.REFUSED)
+        raise CallError(_DECLINED, kind=FailureKind.REFUSED)
     if finish == "length":
         raise CallError("the model's explanation was cut off")
     if finish != "stop":

@@ -6,7 +6,7 @@ import asyncio
 import math
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -17,7 +17,8 @@ from policyguard.backends.vllm.faults import CallError
 from policyguard.backends.vllm.loop import LoopThread
 from policyguard.backends.vllm.messages import render
 from policyguard.backends.vllm.reader import Reader
-from policyguard.errors import BackendError, ConfigurationError
+from policyguard.backends.vllm.retry import Retries
+from policyguard.errors import BackendError, ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
     from policyguard.dialects import Dialect
@@ -33,56 +34,91 @@ class VLLMBackend:
     """Asks a model on an OpenAI-compatible server that gives log-probabilities, such as vLLM.
 
     Args:
-        base_url: where the API is, as in ``http://gpu:8000/v1``.
+        base_url: where the API is, as in ``http://gpu:8000/v1``; several for servers that run the same
+            model, which share the work and stand in for each other. All of them get the API key.
         model: the name under which the server runs the model.
         api_key: sent as a bearer token, and shown nowhere.
         dialect: how that model is spoken to.
-        timeout: seconds for one HTTP call from first to last byte; one picture takes up to three calls.
+        timeout: seconds for one HTTP call from first to last byte.
+        deadline: seconds for all that is done about one picture from its turn on: up to three calls, their
+            retries and the waits between them. Default: three times ``timeout``. A request's own
+            ``deadline`` holds as well.
         concurrency: how many pictures are asked about at the same time, over all threads and event loops.
+        retries: how failing servers are met; see docs/reliability.md.
+        cache_salt: keeps what the server caches of policies and pictures apart from other clients'.
+        max_pixels: larger pictures are scaled down to it before they are sent; default: the model family's
+            own limit, above which the server would do the same.
 
     Connects on first use. Thread-safe, and usable from any number of event loops. Raises
-    ConfigurationError for settings that cannot work and MissingExtraError without httpx.
+    ConfigurationError for settings that cannot work and MissingExtraError without httpx and tenacity.
     """
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         *,
         model: str,
         api_key: str | None = None,
         dialect: Dialect,
         timeout: float = 60.0,
+        deadline: float | None = None,
         concurrency: int = 8,
+        retries: Retries | None = None,
+        cache_salt: str | None = None,
+        max_pixels: int | None = None,
     ) -> None:
         if not model:
             raise ConfigurationError("the name of the model on the server is empty")
-        if not (math.isfinite(timeout) and timeout > 0.0):
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        total = 3.0 * timeout if deadline is None else deadline
+        for name, seconds in (("timeout", timeout), ("deadline", total)):
+            if not (math.isfinite(seconds) and seconds > 0.0):
+                raise ConfigurationError(f"{name} must be a number of seconds above 0, not {seconds!r}")
         if concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency!r}")
-        self.preferred_batch = concurrency
-        self._endpoint = Endpoint.parse(base_url, api_key)
+        if max_pixels is not None and max_pixels < 1:
+            raise ConfigurationError(
+                f"max_pixels={max_pixels} leaves nothing to see", hint="such as 1024 * 1024"
+            )
+        if cache_salt == "":
+            raise ConfigurationError("cache_salt is empty: give None for none")
+        self.preferred_batch = 1
+        self.preferred_workers = concurrency
+        self._endpoints = _endpoints(base_url, api_key)
         self._name = model
         self._dialect = dialect
         self._timeout = timeout
+        self._total = total
+        self._retries = retries or Retries()
+        self._cache_salt = cache_salt
+        self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._closed = False
         self._open()
 
     def __repr__(self) -> str:
-        return f"VLLMBackend({self._endpoint.base!r}, model={self._name!r}, dialect={self._dialect.name!r})"
+        urls = [endpoint.base for endpoint in self._endpoints]
+        shown = urls[0] if len(urls) == 1 else urls
+        return f"VLLMBackend({shown!r}, model={self._name!r}, dialect={self._dialect.name!r})"
 
     @property
     def model(self) -> ModelIdentity:
-        """``id`` is MODEL@HOST: two servers may run different weights under one name."""
+        """``id`` is MODEL@HOST, or MODEL@HOST1,HOST2: others may run different weights under that name."""
+        hosts = sorted({endpoint.host for endpoint in self._endpoints})
         return ModelIdentity(
-            id=f"{self._name}@{self._endpoint.host}",
+            id=f"{self._name}@{','.join(hosts)}",
             dialect=self._dialect.name,
             dialect_version=self._dialect.version,
             layout=self._dialect.layout,
             backend="vllm",
             world=self._dialect.world,
+            settings=" ".join(self._told_apart_by()),
         )
+
+    def _told_apart_by(self) -> Iterator[str]:
+        """What else answers depend on: the whole addresses, as one host may serve several, and the scale."""
+        yield from sorted({endpoint.base for endpoint in self._endpoints})
+        if self._max_pixels is not None:
+            yield f"max_pixels={self._max_pixels}"
 
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raises ConfigurationError when ``policy`` cannot be put to the model. Asks no server."""
@@ -109,12 +145,14 @@ class VLLMBackend:
     def warm(self) -> None:
         """Connect, and look whether the server runs the model.
 
-        Raises ConfigurationError if it does not, and BackendError if the server cannot be asked.
+        With several servers, each of them. Raises ConfigurationError if one does not run it, and BackendError
+        if none can be asked (UnavailableError, where that may change by itself).
         """
         try:
             self._wait(self._reader.chat.find_model)
         except CallError as error:
-            raise BackendError(error.failure.reason, hint="is the server up?") from None
+            kind = UnavailableError if error.failure.retryable else BackendError
+            raise kind(error.failure.reason, hint="is the server up?") from None
         except CancelledError:
             raise BackendError(_CUT_OFF) from None
 
@@ -122,8 +160,8 @@ class VLLMBackend:
         """Cancel what is in flight and close all connections. The backend cannot be used afterwards."""
         with self._lock:
             self._closed = True
-            stop = self._finalizer
-        stop()
+            thread = self._thread
+        thread.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -147,13 +185,35 @@ class VLLMBackend:
             return self._thread.submit(work)
 
     def _open(self) -> None:
-        client = Client(self._endpoint, timeout=self._timeout, connections=self.preferred_batch)
+        client = Client(
+            self._endpoints,
+            timeout=self._timeout,
+            total=self._total,
+            concurrency=self.preferred_workers,
+            retries=self._retries,
+        )
         self._reader = Reader(
-            client, model=self._name, dialect=self._dialect, concurrency=self.preferred_batch
+            client,
+            model=self._name,
+            dialect=self._dialect,
+            cache_salt=self._cache_salt,
+            max_pixels=self._max_pixels,
         )
         self._thread = LoopThread(client.close)
-        # The thread ends with the backend, or with the interpreter, also where nobody calls close().
-        self._finalizer = weakref.finalize(self, self._thread.stop)
+        # The thread ends with the backend also where nobody calls close(). The garbage collector may come at
+        # any moment and under any lock, so it waits for nothing; the interpreter's end does (see LoopThread).
+        weakref.finalize(self, self._thread.let_go).atexit = False
+
+
+def _endpoints(base_url: str | Sequence[str], api_key: str | None) -> tuple[Endpoint, ...]:
+    urls = [base_url] if isinstance(base_url, str) else list(base_url)
+    if not urls:
+        raise ConfigurationError("base_url is an empty list")
+    found = tuple(Endpoint.parse(url, api_key) for url in urls)
+    for number, endpoint in enumerate(found):
+        if endpoint in found[:number]:
+            raise ConfigurationError(f"base_url names {endpoint.base} twice")
+    return found
 
 
 _CUT_OFF = "the backend was closed before the server answered"

@@ -1,7 +1,11 @@
-"""The calls that a guard makes of a server: chat completions, tokens, the list of models."""
+"""The calls that a guard makes of a server: chat completions, tokens, the list of models.
+
+No picture is ever given an id of ours (``uuid``): a server answers for the first picture it saw under one.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +20,13 @@ if TYPE_CHECKING:
     from policyguard.dialects import Prompt
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Chat", "Topic"]
+__all__ = ["Chat", "NoScoresError", "Topic"]
+
+_SCORING = re.compile(r"logprob|continue_final_message|add_generation_prompt", re.IGNORECASE)
+
+
+class NoScoresError(ConfigurationError):
+    """The server cannot give the log-probabilities of labels at a place in the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,62 +39,102 @@ class Topic:
 
 
 class Chat:
-    """One model on one server. Raises ConfigurationError and CallError, see ``faults``."""
+    """One model, on one or several servers. Raises ConfigurationError and CallError, see ``faults``.
 
-    def __init__(self, client: Client, model: str) -> None:
-        self.endpoint = client.endpoint
+    ``cache_salt`` keeps the server's prefix cache apart from that of clients with another one.
+    """
+
+    def __init__(self, client: Client, model: str, *, cache_salt: str | None = None) -> None:
         self.model = model
         self._client = client
+        self._always: dict[str, Any] = {"model": model, "temperature": 0}
+        if cache_salt is not None:
+            self._always["cache_salt"] = cache_salt
         self._has_tokenize = True
 
     async def go_on(
         self, topic: Topic, said: str, fields: dict[str, Any], *, optional: str | None = None
     ) -> Reply:
         """Let the model go on after ``said``. The reply is 200, or the refusal of the field ``optional``."""
-        payload = {"model": self.model, "temperature": 0, **continuing(topic.messages, said), **fields}
-        reply = await self._client.call("POST", f"{self.endpoint.base}/chat/completions", payload)
+        reply = await self.complete(continuing(topic.messages, said) | fields)
         if reply.status == 200:
             return reply
         if is_too_long(reply):
             raise await self._too_long(topic, said, reply)
-        if (
-            optional is not None
-            and reply.status in (400, 422)
-            and optional in f"{reply.parameter} {reply.message}"
-        ):
+        complaint = f"{reply.parameter} {reply.message}"
+        if optional is not None and reply.status in (400, 422) and optional in complaint:
             return reply
-        raise refusal(reply, self.endpoint, self.model)
+        error = refusal(reply, self.model)
+        if (
+            reply.status in (400, 422)
+            and isinstance(error, ConfigurationError)
+            and _SCORING.search(complaint)
+        ):
+            raise NoScoresError(error.message, hint=error.hint)
+        raise error
+
+    async def answer(self, topic: Topic, fields: dict[str, Any]) -> Reply:
+        """Let the model answer from the start, in the plain OpenAI API and no more. The reply is 200."""
+        reply = await self.complete({"messages": topic.messages, **fields})
+        if reply.status in (400, 422) and "max_completion_tokens" in reply.message and "max_tokens" in fields:
+            renamed = {
+                "max_completion_tokens" if name == "max_tokens" else name: fields[name] for name in fields
+            }
+            return await self.answer(topic, renamed)
+        if reply.status == 200:
+            return reply
+        if is_too_long(reply):
+            raise await self._too_long(topic, "", reply)
+        raise refusal(reply, self.model)
+
+    async def complete(self, fields: dict[str, Any]) -> Reply:
+        """One chat completion; the reply may be a refusal of any kind below 500."""
+        return await self._client.call("POST", "/chat/completions", self._always | fields)
 
     async def tokenize(self, text: str) -> tuple[list[int], int | None] | None:
         """Token ids of ``text`` and the model's context length; None from a server that does not tell."""
         if not self._has_tokenize:
             return None
         payload = {"model": self.model, "prompt": text, "add_special_tokens": False}
-        reply = await self._client.call("POST", f"{self.endpoint.root}/tokenize", payload)
+        reply = await self._client.call("POST", "/tokenize", payload)
         if reply.status != 200:
             self._has_tokenize = False
             return None
         return read_tokens(reply.data)
 
+    def quote(self, words: object) -> str:
+        """Words of a server or an exception, fit for a message."""
+        return self._client.quote(words)
+
     async def find_model(self) -> None:
-        """Raises ConfigurationError if the server lists its models and ours is not among them."""
-        reply = await self._client.call("GET", f"{self.endpoint.base}/models")
+        """Raises ConfigurationError if a server lists its models and ours is not among them.
+
+        A server that cannot be asked is passed by, as long as another one answers.
+        """
+        replies = await self._client.call_each("GET", "/models")
+        answers = [reply for reply in replies if not isinstance(reply, CallError)]
+        for reply in answers:
+            self._look_for_model(reply)
+        if not answers:
+            raise next(reply for reply in replies if isinstance(reply, CallError))
+
+    def _look_for_model(self, reply: Reply) -> None:
         if reply.status in (404, 405):  # optional in servers; a wrong model or URL shows at the first picture
             return
         if reply.status != 200:
-            raise refusal(reply, self.endpoint, self.model)
+            raise refusal(reply, self.model)
         models = reply.data.get("data")
         entries = models if isinstance(models, list) else []
         served = [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
         if self.model not in served:
             raise ConfigurationError(
-                f"{self.endpoint.host} does not serve the model '{self.model}'",
-                hint=f"it serves: {self.endpoint.quote(', '.join(served)) or 'nothing'}",
+                f"{reply.endpoint.host} does not serve the model '{self.model}'",
+                hint=f"it serves: {reply.endpoint.quote(', '.join(served)) or 'nothing'}",
             )
 
     async def _too_long(self, topic: Topic, said: str, reply: Reply) -> Exception:
         """The policy's fault, for all pictures, if its text alone leaves no room; else this picture's."""
-        policy, host = topic.policy.id, self.endpoint.host
+        policy, host = topic.policy.id, reply.endpoint.host
         texts = [part for message in topic.prompt.messages for part in message.parts if isinstance(part, str)]
         tokens, longest = await self.tokenize("".join([*texts, said])) or ([], None)
         if longest is not None and len(tokens) >= longest:
@@ -95,6 +145,6 @@ class Chat:
             )
         return CallError(
             f"policy '{policy}' and this picture are too long together for '{self.model}' on {host}: "
-            f"{self.endpoint.quote(reply.message)}",
+            f"{reply.endpoint.quote(reply.message)}",
             kind=FailureKind.UNSCANNABLE,
         )

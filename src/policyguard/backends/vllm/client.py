@@ -1,152 +1,128 @@
-"""One HTTP call: bounded in time and size, and read strictly."""
+"""The door to the servers: calls are spread over them, repeated where that helps, and bounded in time."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
 
+from policyguard.backends.vllm.breaker import Breaker
+from policyguard.backends.vllm.budget import Budget
+from policyguard.backends.vllm.connection import Connection, Method, Reply
+from policyguard.backends.vllm.deadline import remaining, until
+from policyguard.backends.vllm.endpoint import Endpoint
 from policyguard.backends.vllm.faults import CallError
+from policyguard.backends.vllm.pool import Pool, Server
+from policyguard.backends.vllm.retry import Retries, persist
 from policyguard.errors import MissingExtraError
 
-if TYPE_CHECKING:
-    import httpx
-
-    from policyguard.backends.vllm.endpoint import Endpoint
-
-__all__ = ["MAX_BODY", "Client", "Reply"]
-
-MAX_BODY = 8 * 2**20
-"""Bytes of an answer that are read at most. A real one has a few thousand."""
-
-_CONNECT_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer: ``data`` is the JSON object of a 200, ``message`` and ``parameter`` say what is wrong."""
-
-    status: int
-    data: dict[str, Any]
-    message: str = ""
-    parameter: str = ""
+__all__ = ["Client", "Reply"]
 
 
 class Client:
-    """The HTTP connections to one server; belongs to one event loop.
+    """Calls to the servers that run one model; belongs to one event loop.
 
     Args:
-        endpoint: the server.
-        timeout: seconds for one call from first to last byte, a hard bound.
-        connections: how many calls run at the same time at most.
+        endpoints: the servers.
+        timeout: seconds for one HTTP call from first to last byte, a hard bound.
+        total: seconds for all calls and waits about one picture.
+        concurrency: how many pictures are asked about at the same time at most.
+        retries: when and how calls are repeated.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float, connections: int) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        timeout: float,
+        total: float,
+        concurrency: int,
+        retries: Retries,
+    ) -> None:
         try:
-            import httpx
+            import tenacity  # noqa: F401 (said now, and not in the middle of a batch)
         except ImportError:
-            raise MissingExtraError("httpx", "remote") from None
-        self.endpoint = endpoint
-        self._timeout = timeout
-        # No compression: a bound on bytes received is then a bound on bytes held.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "policyguard"}
-        if endpoint.api_key is not None:
-            headers["Authorization"] = f"Bearer {endpoint.api_key}"
-        self._http = httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=False,
-            # Some networks reach a server through a proxy from the environment; no machine reaches itself so.
-            trust_env=not endpoint.loopback,
-            # Reading all certificates takes 40 ms, and plain HTTP within a machine meets none.
-            verify=endpoint.base.startswith("https:") or not endpoint.loopback,
+            raise MissingExtraError("tenacity", "remote") from None
+        self._pool = Pool(
+            [
+                Server(
+                    Connection(endpoint, timeout=timeout, connections=concurrency),
+                    Breaker(cool_down=retries.cool_down),
+                )
+                for endpoint in endpoints
+            ]
         )
+        self._timeout = timeout
+        self._total = total
+        self._retries = retries
+        self._budget = Budget()
+        self._slots = asyncio.Semaphore(concurrency)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        for server in self._pool.servers:
+            await server.connection.close()
 
-    async def call(self, method: Literal["GET", "POST"], url: str, payload: object = None) -> Reply:
-        """Send ``payload`` as JSON. Raises CallError unless there is a whole answer below 500 to look at."""
-        loop = asyncio.get_running_loop()
-        content = None if payload is None else await loop.run_in_executor(None, _dump, payload)
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        async with (
-            self._edge(),
-            self._http.stream(method, url, content=content, headers=headers) as response,
-        ):
-            body = await self._body(response)
-        status = response.status_code
-        if status == 200:
-            return Reply(status, self._object(body))
-        message, parameter = _complaint(body)
-        if status in (408, 425, 429) or status >= 500:
-            said = self.endpoint.quote(message)
-            reason = f"{self.endpoint.host} cannot answer now (HTTP {status})" + (f": {said}" if said else "")
-            raise CallError(reason, retryable=status != 501)
-        return Reply(status, {}, message, parameter)
+    def quote(self, words: object) -> str:
+        """A server's own words, fit for a message: see ``Endpoint.quote``. All servers share one API key."""
+        return self._pool.servers[0].connection.endpoint.quote(words)
 
     @asynccontextmanager
-    async def _edge(self) -> AsyncIterator[None]:
-        """Turns everything that httpx raises, and the deadline, into CallError."""
-        import httpx
+    async def turn(self, deadline: float | None) -> AsyncIterator[None]:
+        """Wait until it is one picture's turn, and bound what is done about it inside.
 
-        late = CallError(f"{self.endpoint.host} did not answer within {self._timeout:g} s", retryable=True)
-        try:
-            async with asyncio.timeout(self._timeout):
-                yield
-        except (TimeoutError, httpx.TimeoutException):
-            raise late from None
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, httpx.CookieConflict, OSError) as error:
-            words = self.endpoint.quote(error)
-            said = f"{type(error).__name__}: {words}" if words else type(error).__name__
-            reason = f"the connection to {self.endpoint.host} failed ({said})"
-            raise CallError(reason, retryable=isinstance(error, httpx.TransportError | OSError)) from None
+        ``deadline`` bounds the wait too; ``total`` seconds begin with the turn. Raises CallError.
+        """
+        async with until(deadline), self._slots, until(time.monotonic() + self._total):
+            yield
 
-    async def _body(self, response: httpx.Response) -> bytes:
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise CallError(f"{self.endpoint.host} sends a compressed answer, which was not asked for")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > MAX_BODY:
-                raise CallError(f"the answer of {self.endpoint.host} is longer than {MAX_BODY // 2**20} MiB")
-        return bytes(body)
+    async def call(self, method: Method, path: str, payload: object = None) -> Reply:
+        """Send ``payload`` as JSON to ``path`` (see ``Endpoint.url``) on one of the servers.
 
-    def _object(self, body: bytes) -> dict[str, Any]:
-        try:
-            data = _load(body)
-        except (ValueError, RecursionError):
-            raise CallError(f"the answer of {self.endpoint.host} is not JSON", retryable=True) from None
-        if not isinstance(data, dict):
-            raise CallError(f"the answer of {self.endpoint.host} is not a JSON object")
-        return data
+        Raises CallError unless there is a whole answer below 500 to look at, and ConfigurationError for a
+        certificate that is not to be trusted.
+        """
+        content = await _dumped(payload)
+        tried: list[Server] = []
+
+        async def attempt() -> Reply:
+            server, ticket = self._pool.pick(tried)
+            tried.append(server)
+            return await server.call(ticket, method, path, content, within=min(self._timeout, remaining()))
+
+        return await persist(
+            attempt,
+            retries=self._retries,
+            budget=self._budget,
+            elsewhere=lambda: self._pool.has_other(tried),
+        )
+
+    async def call_each(self, method: Method, path: str, payload: object = None) -> list[Reply | CallError]:
+        """Ask every server the same; what one of them fails at is in its place. Breakers are passed by."""
+        content = await _dumped(payload)
+
+        async def ask(server: Server) -> Reply | CallError:
+            try:
+                async with until(time.monotonic() + self._total):
+                    return await persist(
+                        lambda: server.connection.call(
+                            method, path, content, within=min(self._timeout, remaining())
+                        ),
+                        retries=self._retries,
+                        budget=self._budget,
+                    )
+            except CallError as error:
+                return error
+
+        return await asyncio.gather(*map(ask, self._pool.servers))
+
+
+async def _dumped(payload: object) -> bytes | None:
+    if payload is None:
+        return None
+    return await asyncio.get_running_loop().run_in_executor(None, _dump, payload)
 
 
 def _dump(payload: object) -> bytes:
     return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _load(body: bytes) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(body, parse_constant=refuse)
-
-
-def _complaint(body: bytes) -> tuple[str, str]:
-    """Message and parameter of an error body, in the shapes of OpenAI, vLLM and FastAPI; else its text."""
-    try:
-        data = _load(body)
-    except (ValueError, RecursionError):
-        return body[:2000].decode(errors="replace"), ""
-    if isinstance(data, dict):
-        error = data.get("error", data)
-        if isinstance(error, dict):
-            message = error.get("message") or error.get("detail") or ""
-            return str(message), str(error.get("param") or "")
-        return str(error), ""
-    return str(data)[:2000], ""

@@ -11,6 +11,8 @@ from policyguard.errors import ConfigurationError
 
 __all__ = ["Endpoint"]
 
+_API = ("/chat/completions", "/completions", "/models")
+
 _LONGEST_QUOTE = 300
 """Characters of a server's own words that a message repeats."""
 
@@ -56,6 +58,10 @@ class Endpoint:
         shown = shown if port is None else f"{shown}:{port}"
         base = f"{parts.scheme}://{shown}{parts.path.rstrip('/')}"
         return cls(base, base.removesuffix("/v1"), shown, _is_loopback(host), api_key)
+
+    def url(self, path: str) -> str:
+        """Where ``path`` is: what belongs to the OpenAI API at ``base``, all else (/tokenize) at ``root``."""
+        return f"{self.base if path in _API else self.root}{path}"
 
     def quote(self, words: object) -> str:
         """A server's own words, fit for a message: one short line, without pictures and the API key."""

@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policyguard.assessment import Failure, FailureKind
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from policyguard.backends.vllm.client import Reply
-    from policyguard.backends.vllm.endpoint import Endpoint
+    from policyguard.backends.vllm.connection import Reply
 
 __all__ = ["CallError", "is_too_long", "refusal"]
 
 
 class CallError(Exception):
-    """One call gave no usable answer: the ``Failure`` of one picture. Never leaves the package."""
+    """One call gave no usable answer: the ``Failure`` of one picture. Never leaves the package.
+
+    Args:
+        reason: in one sentence.
+        retryable: whether the caller may well ask again later.
+        kind: of the ``Failure``.
+        again: whether the call is worth repeating at once, or after ``retry_after`` seconds.
+        server_failed: whether the server seems unwell, and not only busy, or unhappy with a picture.
+        timed_out: whether there was no answer in the time that the call had.
+        retry_after: seconds that the server wants to be left alone.
+    """
 
     def __init__(
-        self, reason: str, *, retryable: bool = False, kind: FailureKind = FailureKind.ERROR
+        self,
+        reason: str,
+        *,
+        retryable: bool = False,
+        kind: FailureKind = FailureKind.ERROR,
+        again: bool = False,
+        server_failed: bool = False,
+        timed_out: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(reason)
         self.failure = Failure(kind, reason, retryable)
+        self.again = again
+        self.server_failed = server_failed
+        self.timed_out = timed_out
+        self.retry_after = retry_after
+
+    def noted(self, note: str) -> CallError:
+        """The same, with ``note`` in brackets at the end of its reason."""
+        if note:
+            self.failure = replace(self.failure, reason=f"{self.failure.reason} ({note})")
+            self.args = (self.failure.reason,)
+        return self
 
 
 # Servers say in prose what is wrong. A refusal that none of the patterns knows concerns this picture only.
@@ -50,8 +79,9 @@ def is_too_long(reply: Reply) -> bool:
     return reply.status in (400, 422) and _TOO_LONG.search(reply.message) is not None
 
 
-def refusal(reply: Reply, endpoint: Endpoint, model: str) -> Exception:
+def refusal(reply: Reply, model: str) -> Exception:
     """What to raise for a reply that is not 200: ConfigurationError for the set-up, else CallError."""
+    endpoint = reply.endpoint
     status, host, words = reply.status, endpoint.host, endpoint.quote(reply.message)
     said = f": {words}" if words else ""
     if status in (401, 403):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.backends.vllm.answers import Listing, NoLogprobsError, read_listing
+from policyguard.backends.vllm.chat import NoScoresError
 from policyguard.backends.vllm.faults import CallError
 from policyguard.backends.vllm.scores import LabelScores
 from policyguard.errors import ConfigurationError
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LabelReader"]
 
-TOP = 20
-"""As many likeliest tokens as the OpenAI API gives at most, and vLLM unless told otherwise."""
+TOP, FEW = 20, 5
+"""As many likeliest tokens as the OpenAI API gives at most, and as the tightest of servers do."""
 
 _MISSING = "gives no log-probabilities, and without them there is no score to judge by"
 
@@ -27,6 +28,8 @@ class LabelReader:
     1. the probabilities of exactly the labels' tokens, by id (``logprob_token_ids``);
     2. those among the likeliest tokens, by id (``return_tokens_as_token_ids``);
     3. those among the likeliest tokens, by text, where the server does not tell token ids.
+
+    Raises NoScoresError for a server that has never given a log-probability, and gives none now.
     """
 
     def __init__(self, chat: Chat) -> None:
@@ -34,7 +37,13 @@ class LabelReader:
         self._asking = asyncio.Lock()
         self._ids: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
         self._exact = True
+        self._top = TOP
         self._seen = False
+
+    @property
+    def mode(self) -> Literal["exact", "likeliest"] | None:
+        """How labels are read; None before the first one was."""
+        return ("exact" if self._exact else "likeliest") if self._seen else None
 
     async def read(self, topic: Topic, said: str, labels: tuple[str, ...]) -> LabelScores:
         """P(label) right after ``said``: that of the label's first token, out of the whole vocabulary."""
@@ -45,10 +54,15 @@ class LabelReader:
             scores = None if listing is None else listing.of_ids(ids)
             if scores is not None and len(scores) == len(labels):
                 return LabelScores(scores)
-        fields: dict[str, Any] = {"top_logprobs": TOP}
+        fields: dict[str, Any] = {"top_logprobs": self._top}
         if ids is not None:
             fields["return_tokens_as_token_ids"] = True
-        listing = await self._listing(topic, said, fields)
+        listing = await self._listing(
+            topic, said, fields, optional="top_logprobs" if self._top > FEW else None
+        )
+        if listing is None:
+            self._top = FEW
+            listing = await self._listing(topic, said, fields | {"top_logprobs": FEW})
         if listing is None:
             raise CallError("the answer holds no log-probabilities")
         # The server has refused or ignored the exact way, and has just shown that it knows this one.
@@ -69,9 +83,9 @@ class LabelReader:
         except NoLogprobsError:
             if self._seen:  # it can, so this is one bad answer
                 raise CallError("the answer holds no log-probabilities", retryable=True) from None
-            raise ConfigurationError(
-                f"{self._chat.endpoint.host} {_MISSING}",
-                hint="serve the model with vLLM; docs/remote.md lists what a server must offer",
+            raise NoScoresError(
+                f"{reply.endpoint.host} {_MISSING}",
+                hint="serve the model with vLLM; docs/remote.md says what is read from other servers",
             ) from None
         self._seen = True
         return listing

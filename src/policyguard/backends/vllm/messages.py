@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from typing import TYPE_CHECKING, Any
 
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
     from policyguard.dialects import Dialect, Prompt
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["chat_messages", "continuing", "data_uri", "render"]
+__all__ = ["chat_messages", "continuing", "render"]
 
 _CONTROL_TOKEN = re.compile(
     r"<[|｜][\w▁ -]{1,40}[|｜]>|</?s>|<[be]os>|<(start|end)_of_(turn|image)>|<end_of_utterance>"
@@ -40,16 +36,6 @@ def render(dialect: Dialect, policy: ResolvedPolicy) -> Prompt:
                 hint="take it out of the policy's texts",
             )
     return prompt
-
-
-def data_uri(frame: PILImage) -> str:
-    """The pixels of an RGB frame, exactly, as a PNG data URI and nothing else of it."""
-    clean = frame.convert("RGB").copy()
-    # Pillow would write what it finds here; a transparent colour among it would hide pixels from the model.
-    clean.info = {}
-    buffer = io.BytesIO()
-    clean.save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def chat_messages(prompt: Prompt, picture: str) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
         said = "answers that it cannot decide" if total > 0.0 else "gives its labels no probability"
         return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(f"the model {said}",))
     notes: tuple[str, ...] = ()
+    most = 0.0
     if scores.ceiling > 0.0 and prompt.label(Rating.UNSAFE) not in scores.probabilities:
         most = scores.ceiling / (judged + scores.ceiling)
         if most >= policy.decisive_score:
@@ -55,6 +56,7 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
         mass,
         undecided,
         notes=notes,
+        blind_below=most,
     )
 
 
@@ -98,4 +100,5 @@ def with_rules(found: Assessment, prompt: Prompt, policy: ResolvedPolicy, scores
     shares = {rule: p / (whole if rule in exempt else total) for rule, p in by_rule.items()}
     left = max(0.0, 1.0 - sum(shares.values()))
     others = {rule.id: min(most, left / len(unlisted)) for rule in unlisted}
-    return replace(found, rule_scores=dict.fromkeys(exempt, 0.0) | others | shares)
+    blind = max(found.blind_below, p_unsafe * most if unlisted else 0.0)
+    return replace(found, rule_scores=dict.fromkeys(exempt, 0.0) | others | shares, blind_below=blind)

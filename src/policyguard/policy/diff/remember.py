@@ -50,6 +50,10 @@ class RememberingBackend:
         return self.backend.preferred_batch
 
     @property
+    def preferred_workers(self) -> int:
+        return self.backend.preferred_workers
+
+    @property
     def model(self) -> ModelIdentity:
         return self.backend.model
 

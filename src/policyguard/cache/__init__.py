@@ -1,0 +1,24 @@
+"""The verdict cache: scores are remembered, decisions are made afresh (docs/cache.md).
+
+Covered: one model call per question however many ask at once; answers of other pixels, policies, models,
+dialects or readings are never served; damaged files and rows yield misses, and no fault of a store stops a
+check.
+Not covered: whoever can write a store can forge verdicts. Checksums find damage, they are no signatures.
+"""
+
+from policyguard.cache.backend import CachedBackend
+from policyguard.cache.memory import MemoryCache
+from policyguard.cache.opening import default_path, open_cache
+from policyguard.cache.sqlite import SqliteCache
+from policyguard.cache.store import TTL, CacheInfo, VerdictCache
+
+__all__ = [
+    "TTL",
+    "CacheInfo",
+    "CachedBackend",
+    "MemoryCache",
+    "SqliteCache",
+    "VerdictCache",
+    "default_path",
+    "open_cache",
+]

@@ -1,0 +1,91 @@
+"""Assessments as JSON, and back by one strict rule.
+
+Covered: whatever is not exactly what ``encode`` writes raises ValueError: missing and additional fields,
+other types, unknown ratings, NaN, infinities and numbers outside of [0, 1]. Whether scores suit a policy is
+not asked here, see ``enough``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from policyguard.assessment import Assessment, Rating, Reading
+
+__all__ = ["LARGEST", "decode", "encode"]
+
+LARGEST = 1 << 16
+"""Characters; a fast assessment takes some hundred."""
+_SLACK = 1e-3
+_SCORINGS = ("joint", "per_rule")
+_FIELDS = frozenset(name for name in Assessment.__slots__ if name != "cached")
+
+
+def encode(assessment: Assessment) -> str:
+    """One line of ASCII. Raises ValueError for what ``decode`` would not take."""
+    data = {name: value for name, value in assessment.to_dict().items() if name in _FIELDS}
+    try:
+        text = json.dumps(data, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"not an assessment that can be stored: {error}") from None
+    decode(text)
+    return text
+
+
+def decode(text: str) -> Assessment:
+    """The assessment, marked as cached. Raises ValueError."""
+    if len(text) > LARGEST:
+        raise ValueError("an assessment that long is not one")
+    try:
+        data = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(data, dict) or data.keys() != _FIELDS:
+        raise ValueError("not the fields of an assessment")
+    scores, notes = data["rule_scores"], data["notes"]
+    if scores is not None and not isinstance(scores, dict):
+        raise ValueError("rule_scores is no mapping")
+    if not isinstance(notes, list):
+        raise ValueError("notes is no list")
+    if data["scoring"] not in _SCORINGS:
+        raise ValueError("not a scoring")
+    return Assessment(
+        rating=Rating(data["rating"]),
+        p_unsafe=_share(data["p_unsafe"]),
+        label_mass=_share(data["label_mass"]),
+        p_undecided=_number(data["p_undecided"]),
+        rule_scores=None if scores is None else {rule: _number(score) for rule, score in scores.items()},
+        category_mass=_share(data["category_mass"]),
+        scoring=data["scoring"],
+        reading=Reading(data["reading"]),
+        category=_text(data["category"]),
+        rationale=_text(data["rationale"]),
+        notes=tuple(_note(note) for note in notes),
+        blind_below=_number(data["blind_below"]),
+        cached=True,
+    )
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _number(value: Any) -> float:
+    # `not 0 <= x`, so that a NaN does not slip through; 1e999 reads as infinity.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0 + _SLACK:
+        raise ValueError("not a probability")
+    return float(value)
+
+
+def _share(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _note(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else _note(value)

@@ -1,0 +1,128 @@
+"""The SQLite file itself: opened, checked, made, and set aside when it is damaged.
+
+The file is never opened but through SQLite: closing any other handle on it would drop the locks that this
+process holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+__all__ = ["DamagedError", "ForeignError", "connect", "is_damage", "read_only", "set_aside"]
+
+_APPLICATION = 0x50474331
+"""Marks the file as ours."""
+_VERSION = 1
+_SCHEMA = {
+    "verdicts": "CREATE TABLE verdicts (key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, "
+    "created REAL NOT NULL, used REAL NOT NULL)",
+    "verdicts_used": "CREATE INDEX verdicts_used ON verdicts (used)",
+}
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT}
+_SHORT_READ = 522
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+
+
+class DamagedError(Exception):
+    """A database that is ours and not as it must be."""
+
+
+class ForeignError(Exception):
+    """A sound database that is somebody else's."""
+
+
+def connect(path: Path, busy_timeout: float) -> tuple[sqlite3.Connection, int]:
+    """A connection to the cache in ``path``, made if it is not there, and the file's inode.
+
+    Raises ForeignError, DamagedError, sqlite3.Error and OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
+    inode = path.stat().st_ino
+    connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        if not _is_ours(connection):
+            _make(connection)
+        _prefer_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {4 << 20}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection, inode
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing. Raises ForeignError, DamagedError and sqlite3.Error."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        if not _is_ours(connection):
+            raise DamagedError("the file is empty")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether ``error`` says that the file is damaged, rather than locked, full or out of reach."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        return code is not None and (code & 0xFF in _DAMAGE or code == _SHORT_READ)
+    return isinstance(error, DamagedError)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename the file and what SQLite keeps beside it to the next free ``NAME.corrupt-N``. Raises OSError."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
+    # The log goes first: left behind, it would be applied to the new file.
+    for suffix in _SIDE_FILES:
+        side = path.with_name(path.name + suffix)
+        if side.exists():
+            side.rename(kept.with_name(kept.name + suffix))
+    return path.rename(kept)
+
+
+def _is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether the file holds a cache; False if it is empty. Raises ForeignError and DamagedError."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    schema = dict(
+        connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+    )
+    if not schema and not version and not application:
+        return False
+    if (application, version, schema) == (_APPLICATION, _VERSION, _SCHEMA):
+        return True
+    if application != _APPLICATION and "verdicts" not in schema:
+        raise ForeignError("is a database of another program")
+    raise DamagedError("its layout is not that of this version")
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if not _is_ours(connection):  # nor has another process made it meanwhile
+        for statement in _SCHEMA.values():
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _prefer_wal(connection: sqlite3.Connection) -> None:
+    """Readers and writers do not wait for each other then. Without it everything works, only slower."""
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if is_damage(error):
+                raise

@@ -1,0 +1,158 @@
+"""One check, from the source to the verdict, blocking or on an event loop.
+
+Covered: whatever a backend raises or hands back becomes the outcome of the images it was asked about, but
+for usage errors, which raise. An image that is past its deadline before a backend is asked is an ERROR.
+Not covered: a backend in this process cannot be interrupted; an answer that comes late is still an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Reading, Timings
+from policyguard.errors import ImageError
+from policyguard.judging import Opened, failures, judge
+from policyguard.verdict import Decision, Evidence, Verdict
+
+if TYPE_CHECKING:
+    from policyguard.backends.base import Backend
+    from policyguard.images import Image
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["Checker"]
+
+Results = Sequence[Assessment | Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """Policies, backend and deadline of one guard. ``timeout`` is seconds per image, or ``None``."""
+
+    policies: tuple[ResolvedPolicy, ...]
+    backend: Backend
+    timeout: float | None = None
+
+    def open(self, source: object) -> Opened:
+        """Decode an image; what is wrong with it is in the result. Raises UsageError only."""
+        from policyguard.images import decode, describe
+
+        began = monotonic()
+        sample = any(policy.frames == "sample" for policy in self.policies)
+        plan: Literal["all", "sample"] = "sample" if sample else "all"
+        # A cached backend does not decode images whose scores it knows.
+        recall = getattr(self.backend, "recall_image", None)
+        try:
+            image: Image | Failure = (
+                decode(source, frames=plan)
+                if recall is None
+                else recall(source, frames=plan, policies=self.policies)
+            )
+        except ImageError as error:
+            image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
+        return Opened(describe(source), image, monotonic() - began, began)
+
+    def judge(self, opened: Sequence[Opened], reading: Reading) -> list[Verdict]:
+        """One verdict per image, in order; the backend gets all of them in one call."""
+        from policyguard import telemetry
+
+        with telemetry.observed(opened, self.policies) as report:
+            rounds = self._rounds(opened, reading)
+            try:
+                requests = next(rounds)
+                while True:
+                    try:
+                        results: Results = self.backend.assess(requests)
+                    except Exception as error:
+                        results = failures(error, len(requests))
+                    requests = rounds.send(results)
+            except StopIteration as done:
+                report.extend(done.value)
+        return report
+
+    async def ajudge(self, opened: Sequence[Opened], reading: Reading) -> list[Verdict]:
+        """``judge`` without blocking the event loop."""
+        import asyncio
+
+        from policyguard import telemetry
+
+        with telemetry.observed(opened, self.policies) as report:
+            rounds = self._rounds(opened, reading)
+            try:
+                requests = next(rounds)
+                while True:
+                    try:
+                        results: Results = await self.backend.aassess(requests)
+                    except asyncio.CancelledError:
+                        task = asyncio.current_task()
+                        if task is None or task.cancelling():
+                            raise
+                        # Nobody cancelled this check: the backend lost its own work.
+                        results = failures(RuntimeError("the backend's call was cancelled"), len(requests))
+                    except Exception as error:
+                        results = failures(error, len(requests))
+                    requests = rounds.send(results)
+            except StopIteration as done:
+                report.extend(done.value)
+        return report
+
+    def _rounds(
+        self, opened: Sequence[Opened], reading: Reading
+    ) -> Generator[list[AssessmentRequest], Results, list[Verdict]]:
+        """``judging.judge`` with deadlines, and verdicts for its decisions."""
+        started = monotonic()
+        if self.timeout is not None:
+            # What an image waits for its turn among many does not count, what decoding it took does.
+            opened = [replace(item, deadline=started + self.timeout - item.seconds) for item in opened]
+        decisions = yield from judge(opened, self.policies, reading, timeout=self.timeout)
+        frames = sum(len(item.image.frames) for item in opened if not isinstance(item.image, Failure))
+        share = (monotonic() - started) / max(1, frames)
+        return [
+            self._verdict(item, decision, reading, share)
+            for item, decision in zip(opened, decisions, strict=True)
+        ]
+
+    def _verdict(self, item: Opened, decision: Decision, reading: Reading, share: float) -> Verdict:
+        image = None if isinstance(item.image, Failure) else item.image
+        frames = len(image.frames) if image else 0
+        model_seconds = share * frames
+        evidence = Evidence(
+            policies=tuple(_named(policy) for policy in self.policies),
+            model=self.backend.model,
+            reading=reading,
+            image_sha256=image.sha256 if image else None,
+            size=image.size if image else None,
+            frames=frames,
+            label_mass=decision.label_mass,
+            scoring=decision.scoring,
+            notes=(*(image.notes if image else ()), *decision.notes),
+            timings=Timings(item.seconds, model_seconds, item.seconds + model_seconds),
+            cached=decision.cached,
+            unexplained=decision.unexplained,
+        )
+        return Verdict(
+            source=item.source,
+            outcome=decision.outcome,
+            action=decision.action,
+            score=decision.score,
+            findings=decision.findings,
+            rationale=decision.rationale,
+            reason=decision.reason,
+            evidence=evidence,
+            degraded=decision.degraded,
+            partial=image.partial if image else False,
+        )
+
+
+def _named(policy: ResolvedPolicy) -> dict[str, Any]:
+    """A policy in the evidence: which one, and the reasons for what it weakens."""
+    named: dict[str, Any] = {
+        "id": policy.id,
+        "version": policy.version,
+        "fingerprint": policy.fingerprint,
+    }
+    if policy.weakenings:
+        named["weakenings"] = [weakening.to_dict() for weakening in policy.weakenings]
+    return named

@@ -1,0 +1,109 @@
+"""``policyguard cache``: look into the verdict cache, empty it, check it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policyguard.cli.errors import command
+from policyguard.cli.exits import ExitCode
+from policyguard.cli.options import TextOrJson
+from policyguard.cli.text import printable
+from policyguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from policyguard.cache.upkeep import Contents
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Look into the verdict cache, empty it, or check it.")
+
+PATH = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PATH",
+        help="The cache file. Default: POLICYGUARD_CACHE, else policyguard/verdicts.sqlite in XDG_CACHE_HOME "
+        "or ~/.cache.",
+        show_default=False,
+    ),
+]
+STYLE = Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")]
+
+
+@app.command("info")
+@command
+def info(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
+    """Show how much the cache holds, and since when."""
+    from policyguard.cache.upkeep import inspect
+
+    found = inspect(_path(path), thorough=False)
+    _print(found, style, ("path", "bytes", "entries", "oldest", "newest", "fault"))
+    return ExitCode.OK if found.fault is None else ExitCode.BLOCKED
+
+
+@app.command("clear")
+@command
+def clear(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
+    """Delete all entries. Processes that use the file go on using it.
+
+    A damaged file is set aside under another name, and an empty one begun.
+    """
+    from policyguard.cache import SqliteCache
+    from policyguard.cache.upkeep import inspect
+
+    where = _path(path)
+    before = inspect(where, thorough=False)
+    cache = SqliteCache(where, busy_timeout=10.0)
+    removed = cache.clear()
+    cache.close()
+    left = inspect(where, thorough=False)
+    if before.entries and not removed and left.entries:
+        raise ConfigurationError(
+            f"{where} could not be emptied", hint="is another process writing to it? try again"
+        )
+    if style is TextOrJson.JSON:
+        print(json.dumps({"path": str(where), "removed": removed, "entries": left.entries}))
+    else:
+        print(f"{printable(str(where))}: {removed} entries deleted")
+    return ExitCode.OK
+
+
+@app.command("verify")
+@command
+def verify(path: PATH = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
+    """Read the whole cache and check the file, every entry and its checksum. Changes nothing.
+
+    Exit code: 0 all is sound; 1 something is damaged (a guard that uses the cache passes over it); 2 there is
+    no cache. Checksums find damage. They cannot tell entries that somebody with access to the file made up.
+    """
+    from policyguard.cache.upkeep import inspect
+
+    found = inspect(_path(path), thorough=True)
+    _print(found, style, ("path", "bytes", "entries", "damaged", "fault"))
+    return ExitCode.BLOCKED if found.damaged or found.fault is not None else ExitCode.OK
+
+
+def _path(given: str | None) -> Path:
+    from policyguard.cache import default_path
+
+    return Path(given).expanduser() if given else default_path()
+
+
+def _print(found: Contents, style: TextOrJson, fields: tuple[str, ...]) -> None:
+    values = {name: getattr(found, name) for name in fields}
+    if style is TextOrJson.JSON:
+        print(json.dumps(values))
+        return
+    for name, value in values.items():
+        if value is not None:
+            shown = _time(value) if name in ("oldest", "newest") else str(value)
+            print(f"{name + ':':<9}{printable(shown)}", file=sys.stdout)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

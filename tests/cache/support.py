@@ -1,0 +1,46 @@
+"""Requests without pictures behind them, policies and stores for the tests of the verdict cache."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image as Pictures
+
+from policyguard import Policy
+from policyguard.assessment import Assessment, AssessmentRequest, Rating, Reading
+from policyguard.policy import ResolvedPolicy
+
+PIXEL = Pictures.new("RGB", (1, 1))
+
+
+RULES = [
+    {"id": "arms", "title": "Arms", "unsafe": ["weapons"]},
+    {"id": "gore", "title": "Gore", "unsafe": ["blood"]},
+]
+_DECIDING = ("threshold", "action", "undecided_band", "min_label_mass")
+
+
+def policy(**changes: Any) -> ResolvedPolicy:
+    deciding = {name: changes.pop(name) for name in _DECIDING if name in changes}
+    document = {"id": "p", "version": "1.0.0", "title": "P", "rules": RULES} | changes
+    return replace(Policy.from_dict(document).resolve(), **deciding)
+
+
+def request(name: str = "a", **changes: Any) -> AssessmentRequest:
+    given = {"policy": policy(), "reading": Reading.FAST} | changes
+    return AssessmentRequest(PIXEL, frame_key=name, **given)
+
+
+def assessment(score: float | None = 0.2, **changes: Any) -> Assessment:
+    rating = Rating.UNSAFE if score is not None and score >= 0.5 else Rating.SAFE
+    given: dict[str, Any] = {"rule_scores": {"arms": 0.9, "gore": 0.1}, "label_mass": 1.0} | changes
+    return Assessment(given.pop("rating", rating), score, **given)
+
+
+def picture(red: int = 0, *, side: int = 16, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    colour = (red, 0, 0) if mode == "RGB" else (red, 0, 0, 100)
+    Pictures.new(mode, (side, side), colour).save(buffer, "PNG")
+    return buffer.getvalue()

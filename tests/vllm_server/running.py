@@ -1,0 +1,94 @@
+"""A real vLLM server in a process group of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any, Self
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "integrations" / "vllm" / "serve_cpu.sh"
+VENV = ROOT / ".venv-vllm"
+START_SECONDS = 240
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class RealServer:
+    """Serves the model in ``folder`` as ``name``, on a port that stays the same over restarts."""
+
+    def __init__(self, folder: Path, name: str, log: Path, *flags: str) -> None:
+        self.name = name
+        self.folder = folder
+        self._flags = flags
+        self.log = log
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/v1"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> Self:
+        """Start, wait until the server answers, and send a first request, which takes it up to 20 seconds."""
+        command = [str(SCRIPT), str(self.folder), self.name, str(self.port), *self._flags]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        until = time.monotonic() + START_SECONDS
+        while not self._healthy():
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                raise RuntimeError(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.5)
+        messages = [{"role": "user", "content": "hello"}]
+        self.post("/v1/chat/completions", {"model": self.name, "messages": messages, "max_tokens": 2})
+        return self
+
+    def kill(self) -> None:
+        """End the server and its workers at once, as a crash would."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Status and answer of a request made without the package under test."""
+        request = urllib.request.Request(
+            f"{self.root}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def _healthy(self) -> bool:
+        try:
+            response: IO[bytes]
+            with urllib.request.urlopen(f"{self.root}/health", timeout=2) as response:
+                response.read()
+            return True
+        except OSError:
+            return False

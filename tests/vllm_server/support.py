@@ -1,0 +1,62 @@
+"""Policies, pictures and backends for the tests against a real server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from policyguard.assessment import AssessmentRequest, Reading
+from policyguard.backends.vllm import VLLMBackend
+from policyguard.bench.pictosafe.benchmark import Sizes, draw_benchmark
+from policyguard.bench.pictosafe.levels import load_level
+from policyguard.dialects import PicoDialect, SafeguardDialect
+from policyguard.policy import Policy
+from vllm_server.running import RealServer
+
+
+def scenes(count: int, seed: int = 4) -> list[Image.Image]:
+    """PictoSafe scenes, 96 x 96 pixels each."""
+    drawn = draw_benchmark(seed, sizes=Sizes(scenes=max(2, count), pairs=0, held_out=0))
+    found = [shot.source() for shot in drawn.shots[:count]]
+    return [picture for picture in found if isinstance(picture, Image.Image)]
+
+
+def level(number: int) -> Any:
+    return load_level(f"pictosafe/l{number}")
+
+
+def picto_policy(items: int) -> Policy:
+    """A policy that pico can read, of eight rules with ``items`` wordings each."""
+    words = [
+        "any weapons",
+        "weapons",
+        "any alcohol",
+        "alcohol",
+        "every skull",
+        "explosives",
+        "a syringe",
+        "every redflag",
+    ]
+    rules = [
+        {
+            "id": f"rule-{n}",
+            "title": f"Rule {n}",
+            "unsafe": [words[(n + i) % len(words)] for i in range(items)],
+        }
+        for n in range(8)
+    ]
+    fields = {"id": "long", "version": "1.0.0", "title": "Long", "world": "pictosafe", "rules": rules}
+    return Policy.from_dict(fields)
+
+
+def pico(server: RealServer, **options: Any) -> VLLMBackend:
+    return VLLMBackend(server.url, **{"model": server.name, "dialect": PicoDialect(), **options})
+
+
+def safeguard(server: RealServer, **options: Any) -> VLLMBackend:
+    return VLLMBackend(server.url, **{"model": server.name, "dialect": SafeguardDialect(), **options})
+
+
+def ask(frame: Image.Image, policy: Any, *, explain: bool = False) -> AssessmentRequest:
+    return AssessmentRequest(frame, policy, Reading.EXPLAIN if explain else Reading.FAST)

@@ -1,0 +1,50 @@
+"""A server that dies in the middle of a batch: nothing is lost, nothing passes, and it goes on afterwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from policyguard import Guard
+from policyguard.backends.vllm import VLLMBackend
+from policyguard.verdict import Outcome
+from vllm_server.running import RealServer
+from vllm_server.support import pico, scenes
+
+
+@pytest.mark.timeout(600)
+def test_a_server_killed_in_mid_batch_loses_no_picture_and_lets_none_through(pico_server: RealServer) -> None:
+    frames = scenes(300, seed=12)
+    with pico(pico_server, timeout=10.0, deadline=15.0) as backend:
+        guard = Guard("pictosafe/l3", backend=backend)
+        truth = [guard.check(frame).outcome for frame in frames[:5]]
+        killer = threading.Timer(2.0, pico_server.kill)
+        killer.start()
+        verdicts = list(guard.check_many(frames))
+        killer.join()
+        judged = [verdict.outcome is not Outcome.ERROR for verdict in verdicts]
+        assert len(verdicts) == len(frames)
+        assert [verdict.outcome for verdict in verdicts[:5]] == truth
+        assert any(judged)
+        assert not all(judged)
+        assert not any(verdict.allowed for verdict in verdicts if verdict.outcome is Outcome.ERROR)
+
+        pico_server.start()
+        assert _well_again(backend, guard, frames[0])
+        again = list(guard.check_many(frames[:20]))
+    assert all(verdict.outcome is not Outcome.ERROR for verdict in again)
+    for verdict, earlier in zip(again, verdicts, strict=False):
+        if earlier.outcome is not Outcome.ERROR:
+            assert verdict.score == pytest.approx(earlier.score, abs=0.15)
+
+
+def _well_again(backend: VLLMBackend, guard: Guard, frame: object) -> bool:
+    """Whether checks work again within a minute: a circuit breaker may keep away for a while."""
+    until = time.monotonic() + 60.0
+    while time.monotonic() < until:
+        if guard.check(frame).outcome is not Outcome.ERROR:
+            return True
+        time.sleep(1.0)
+    return False
