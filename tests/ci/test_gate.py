@@ -99,7 +99,9 @@ def test_the_hint_names_the_broken_rules_in_the_policy_s_words_and_the_first_cal
     generate = Made(BAD, GOOD)
     gate(
         generate,
-        guard(rules=[{"id": "arms", "title": "Arms", "description": "Nothing that shoots.", "unsafe": ["guns"]}]),
+        guard(
+            rules=[{"id": "arms", "title": "Arms", "description": "Nothing that shoots.", "unsafe": ["guns"]}]
+        ),
     )
     (first, _), (second, number) = generate.told
     assert (None, 2) == (first, number)
@@ -128,7 +130,7 @@ def test_without_hints_none_are_given() -> None:
 
 def test_a_hint_that_is_no_text_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="hint must give a text or None, not a int"):
-        gate(Made(BAD), guard(), hint=lambda attempts: len(attempts))  # type: ignore[arg-type,return-value]
+        gate(Made(BAD), guard(), hint=len)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("answer", [UNSURE, Failure(FailureKind.REFUSED, "I would rather not")])
@@ -308,7 +310,7 @@ def test_the_gate_judges_with_the_packaged_model() -> None:
 
 
 def test_the_pictures_of_pipelines_and_of_image_services_pass_through() -> None:
-    """Shapes as diffusers (``output.images``) and OpenAI's images endpoint (``data[].b64_json``) give them."""
+    """Shapes as of diffusers (``output.images``) and OpenAI's images endpoint (``data[].b64_json``)."""
 
     def red_only(request: AssessmentRequest) -> float:
         return red(request)

@@ -51,7 +51,7 @@ def _lines(
     judged = verdict.outcome.judged and not verdict.degraded
     yield f"{printable(path or verdict.source)} {'is not allowed' if judged else 'could not be judged'}"
     if verdict.reason:
-        yield f"  {one_line(verdict.reason)}"
+        yield f"  {one_line(verdict.reason.removeprefix(f'{verdict.source}: '))}"
     if evidence.size is not None:
         width, height = evidence.size
         frames = f", {evidence.frames} pictures" if evidence.frames > 1 else ""

@@ -1,8 +1,8 @@
 """A gate behind an image generator: generate, check, try again with a hint, give up.
 
-Covered: only images that the guard allows are handed out. What is discarded is described and not
-kept. An image that could not be judged is discarded too, and gives no hint, for nothing is known of it; where
-the guard model fails twice in a row, no more images are made for it. Not covered: what ``generate`` itself keeps.
+Covered: only images that the guard allows are handed out. What is discarded is described and not kept. An
+image that could not be judged is discarded too, and gives no hint, for nothing is known of it; where the
+guard model fails twice in a row, no more images are made for it. Not covered: what ``generate`` keeps itself.
 """
 
 from __future__ import annotations
@@ -164,7 +164,10 @@ def rules_hint(attempts: Sequence[Attempt], guard: Guard) -> str | None:
             if (policy.id, rule.id) in broken:
                 about = f": {rule.description.strip()}" if rule.description else ""
                 lines.append(f"{rule.title}{about}".rstrip("."))
-    return f"The picture must not show any of this. {'. '.join(dict.fromkeys(lines))}." if lines else None
+    if not lines:
+        return None
+    rules = ". ".join(dict.fromkeys(lines))
+    return f"The last picture broke these rules, and the next must keep to them. {rules}."
 
 
 class _State:

@@ -75,7 +75,8 @@ class CaseItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Any, int, str]:
-        return self.path, self.line - 1, self.name
+        # In front of a bare name pytest would show dots as ``::``.
+        return self.path, self.line - 1, f"case {self.name}"
 
 
 def _part(cases: Cases, policy: str, *, images: Any = (), pairs: Any = ()) -> Cases:

@@ -80,6 +80,10 @@ class RecordingBackend:
         return self.backend.preferred_batch
 
     @property
+    def preferred_workers(self) -> int:
+        return self.backend.preferred_workers
+
+    @property
     def model(self) -> ModelIdentity:
         return self.backend.model
 
@@ -114,7 +118,10 @@ class RecordingBackend:
             if isinstance(result, Failure) and (result.kind is not FailureKind.REFUSED or result.retryable):
                 continue
             picture, fingerprint, reading = _key(request)
-            answer = _answer(result)
+            try:  # plain texts and numbers, which xdist hands on; what is no number is no answer either
+                answer = json.loads(json.dumps(_answer(result), allow_nan=False))
+            except ValueError:
+                continue
             parts = (request.policy.id, picture, fingerprint, reading, answer)
             new.append(dict(zip(_KEYS, parts, strict=True)))
         with self._lock:
@@ -125,6 +132,7 @@ class ReplayBackend:
     """Answers from a recording, and raises ConfigurationError where there is no answer in it."""
 
     preferred_batch = 16
+    preferred_workers = 1
 
     def __init__(self, recording: Recording, file: Path) -> None:
         self.file = file
@@ -261,7 +269,9 @@ def _result(answer: Mapping[str, Any]) -> Assessment | Failure:
     numbers = [answer.get(name) for name in ("p_unsafe", "label_mass", "p_undecided", "category_mass")]
     shares = answer.get("rule_scores")
     numbers += [] if shares is None else list(shares.values())
-    if not all(n is None or (isinstance(n, int | float) and not isinstance(n, bool)) for n in numbers):
+    if None in numbers[4:] or not all(
+        n is None or (isinstance(n, int | float) and not isinstance(n, bool)) for n in numbers
+    ):
         raise ValueError("its scores must be numbers")
     texts = [answer.get("category"), answer.get("rationale"), *answer.get("notes", ())]
     if not all(text is None or isinstance(text, str) for text in texts):

@@ -146,7 +146,7 @@ class Suite:
         owner = Guard(
             list(policies),
             model=options.model or settings.model,
-            base_url=self._base_url(),  # type: ignore[arg-type]  # several servers are a list
+            base_url=self._base_url(),
             dialect=options.dialect or settings.dialect,
             explain=settings.explain,
             cache=None if options.record else self._cache(),
