@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -41,11 +42,11 @@ FILES = 8
 STEP = 100  # images in a folder
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the images")
     parser.add_argument("--memory", type=int, metavar="N", help="measure this process over N images")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.memory:
         memory(options.memory)
         return
@@ -117,4 +118,4 @@ def check(folder: Path, *, workers: int, delay: float, limit: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

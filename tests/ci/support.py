@@ -65,7 +65,7 @@ def check(
         stdout=stdout or out,  # type: ignore[arg-type]
         stderr=err,
     )
-    notes = "".join(f"note: {note}\n" for note in selected.notes)
+    notes = "".join(f"note: {note}\n" for note in (*selected.notes, *job.notes))
     return Checked(code, out.getvalue(), notes + err.getvalue())
 
 

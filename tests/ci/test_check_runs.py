@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ci.support import Checked, check, pictures
+from cli.support import red
 from policyguard.assessment import AssessmentRequest
 from policyguard.ci.engine import OutOfTime, until
 from policyguard.ci.reporting import Reports
@@ -31,13 +32,14 @@ posix = pytest.mark.skipif(os.name == "nt", reason="devices and signals as on PO
 
 
 class Recorded:
-    """A report that remembers what it was told; ``fails`` names the call in which its disk is full."""
+    """A report that remembers what it was told; ``fails`` names the call that ends in ``error``."""
 
-    def __init__(self, fails: str = "") -> None:
+    def __init__(self, fails: str = "", error: Exception | None = None) -> None:
         self.run: RunInfo | None = None
         self.images: list[CheckedImage] = []
         self.summary: RunSummary | None = None
         self._fails = fails
+        self._error = error or OSError(28, os.strerror(28))
 
     def begin(self, run: RunInfo) -> None:
         self.run = run
@@ -53,7 +55,7 @@ class Recorded:
 
     def _write(self, call: str) -> None:
         if call == self._fails:
-            raise OSError(28, os.strerror(28))
+            raise self._error
 
 
 def reported(*paths: str, report: Recorded, **options: object) -> Checked:
@@ -252,6 +254,56 @@ def test_a_report_on_a_full_disk_is_one_line_and_everything_else_is_done(
     )
     assert 3 == len(fine.images)
     assert fine.summary is not None
+
+
+@pytest.mark.parametrize("call", ["begin", "add", "finish"])
+@pytest.mark.parametrize("error", [KeyError("rule"), TypeError("None"), BrokenPipeError(32, "Broken pipe")])
+def test_a_bug_in_one_report_stops_neither_the_run_nor_the_others(
+    project: Path, call: str, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(project, "a.png")
+    pictures(project, "b.png", score=255)
+    fine = Recorded()
+    found = check(reports=Reports({"junit=x": Recorded(call, error), "sarif=y": fine}))
+    assert (ExitCode.USAGE, 2, 2) == (found.code, len(found.verdicts), len(fine.images))
+    assert fine.summary is not None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the report junit=x cannot be written: ")
+    assert isinstance(error, OSError) is ("this is a bug in policyguard" not in line)
+
+
+def test_the_second_run_asks_the_model_nothing_and_says_so(project: Path) -> None:
+    pictures(project, *(f"{number}.png" for number in range(8)))
+    pictures(project, "bad.png", score=255)
+    first, second = (FakeBackend(red, preferred_batch=1) for _ in range(2))
+    cold = check(cache="out/scores.sqlite", workers=4, backend=first)
+    warm = check(cache="out/scores.sqlite", workers=4, backend=second)
+    assert (2, 0) == (first.calls, second.calls), "equal images are asked about once"
+    assert cold.code == warm.code == ExitCode.BLOCKED
+    assert [verdict["action"] for verdict in cold.verdicts] == [
+        verdict["action"] for verdict in warm.verdicts
+    ]
+    assert all(verdict["evidence"]["cached"] for verdict in warm.verdicts)
+    assert "9 known from the cache" in warm.err
+
+
+def test_workers_judge_at_once(project: Path) -> None:
+    pictures(project, *(f"{number}.png" for number in range(4)))
+    met = threading.Barrier(4, timeout=60)  # passed by four together, or by none
+
+    class Together(FakeBackend):
+        def assess(self, requests):  # type: ignore[no-untyped-def]
+            met.wait()
+            return super().assess(requests)
+
+    assert ExitCode.OK == check(workers=4, backend=Together(0.1, preferred_batch=1)).code
+
+
+def test_reasons_do_not_repeat_the_name_of_their_image(project: Path) -> None:
+    (project / "broken.png").write_bytes(b"nonsense")
+    (verdict,) = check().verdicts
+    assert not verdict["reason"].startswith("broken.png")
+    assert [verdict["reason"]] == verdict["evidence"]["unexplained"]
 
 
 def test_output_that_cannot_be_written_does_not_stop_the_reports(project: Path) -> None:

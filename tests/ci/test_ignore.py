@@ -16,7 +16,7 @@ def test_patterns_mean_what_they_mean_in_gitignore(project: Path) -> None:
     (project / ".policyguardignore").write_text("# drafts\ndraft/\nart/*\n!art/keep.png\n/top.png\n")
     found = check()
     assert ["a.png", "art/keep.png"] == found.sources
-    assert "4 images ignored by" in found.err
+    assert "4 images (top.png, art/skip.png, art/draft/c.png, draft/b.png) ignored by" in found.err
 
 
 def test_exclude_in_the_project_file_adds_to_it(project: Path) -> None:

@@ -73,7 +73,9 @@ def test_an_image_that_no_entry_is_for_fails_the_run_and_the_others_are_checked(
     assert (ExitCode.USAGE, ["avatars/a.png"]) == (found.code, found.sources)
     assert "x.png: no policy is for this path" in found.err
     (several / "policyguard.toml").write_text('unmatched = "ignore"\n' + text)
-    assert (ExitCode.OK, ["avatars/a.png"]) == (check().code, check().sources)
+    pictures(several, "a-ad.png")
+    assert (ExitCode.OK, ["a-ad.png", "avatars/a.png"]) == (check().code, check().sources)
+    assert "note: no policy is for 1 image (x.png)" in check().err
 
 
 def test_a_renamed_policy_fails_the_run_and_images_under_others_are_checked(
@@ -90,13 +92,13 @@ def test_a_renamed_policy_fails_the_run_and_images_under_others_are_checked(
 def test_a_policy_for_no_image_of_this_run_need_not_be_there(several: Path) -> None:
     (several / "avatars.yaml").unlink()
     pictures(several, "x.png")
-    assert ExitCode.OK == check().code
+    assert ExitCode.OK == check("x.png").code
 
 
 def test_several_policies_share_one_backend(several: Path) -> None:
     pictures(several, "x.png", "avatars/a.png", score=255)
     backend = FakeBackend(0.1)
-    assert ExitCode.OK == check(backend=backend).code
+    assert ExitCode.OK == check("x.png", "avatars", backend=backend).code
     assert 3 == len(backend.requests)
     assert not backend.closed
 
@@ -245,7 +247,7 @@ def test_plain_check_does_the_right_thing(
     captured = capsys.readouterr()
     found = {verdict["source"]: verdict["action"] for verdict in json.loads(captured.out)}
     assert {"armoury.png": "block", "picnic.png": "allow"} == found
-    assert "1 image ignored by" in captured.err
+    assert "1 image (other/a.png) ignored by" in captured.err
 
 
 def test_without_a_policy_anywhere_nothing_is_checked(project: Path) -> None:

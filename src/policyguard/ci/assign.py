@@ -36,6 +36,7 @@ class Assignment:
             (Patterns(entry.paths, where=f"{where}: policies[{index}].paths"), tuple(entry.policy))
             for index, entry in enumerate([] if policies else settings.policies)
         ]
+        self._where = where
         self._known: dict[tuple[int, ...], tuple[str, ...]] = {}
 
     def names(self, path: str) -> tuple[str, ...]:
@@ -45,6 +46,15 @@ class Assignment:
             applying = (self._always, *(self._entries[n][1] for n in matching))
             self._known[matching] = tuple(dict.fromkeys(chain.from_iterable(applying)))
         return self._known[matching]
+
+    def idle(self) -> list[str]:
+        """The entries that have matched no path, as a mistake in a pattern makes them do."""
+        met = set(chain.from_iterable(self._known))
+        return [
+            f"{self._where}: policies[{n}].paths ({', '.join(patterns.lines)})"
+            for n, (patterns, _) in enumerate(self._entries)
+            if n not in met
+        ]
 
 
 def load_policies(

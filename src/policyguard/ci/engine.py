@@ -69,15 +69,25 @@ def check_groups(
     known = baseline.known()
     for group in groups:
         policies = tuple(policy.id for policy in group.guard.policies)
-        verdicts = group.guard.check_many((item.image for item in group.items), workers=workers)
+        verdicts: Iterator[Verdict] = group.guard.check_many(
+            (item.image for item in group.items), workers=workers
+        )
         if deadline is not None:
             verdicts = until(deadline, verdicts)
         for item, found in zip(group.items, verdicts, strict=True):
-            # Under the name that was asked for; the reason need not repeat the one that the guard knows.
-            reason = found.reason and found.reason.removeprefix(f"{found.source}: ")
-            verdict = replace(found, source=item.name, reason=reason)
+            verdict = _named(found, item.name)
             entries = accepting(known, verdict, baseline.today)
             yield CheckedImage(shown(item.name), verdict, classify(verdict, entries), policies, entries)
+
+
+def _named(verdict: Verdict, name: str) -> Verdict:
+    """``verdict`` under the name that was asked for; its reasons need not repeat the guard's."""
+    known = f"{verdict.source}: "
+    reason = verdict.reason and verdict.reason.removeprefix(known)
+    unexplained = tuple(why.removeprefix(known) for why in verdict.evidence.unexplained)
+    return replace(
+        verdict, source=name, reason=reason, evidence=replace(verdict.evidence, unexplained=unexplained)
+    )
 
 
 def classify(verdict: Verdict, accepted_by: Sequence[BaselineEntry] = ()) -> ImageStatus:

@@ -1,7 +1,8 @@
 """What git says: which files changed, where the work tree begins, who works here.
 
 Covered: a ref from a build's variables cannot become an option or a path (it is resolved to a commit first,
-behind ``--end-of-options``), names of files arrive as bytes between NULs, no pager, no external diff.
+behind ``--end-of-options``), names of files arrive as bytes between NULs, no pager, no external diff,
+no other repository that the environment names.
 Not covered: git itself, which reads the configuration of the repository it is started in.
 """
 
@@ -13,19 +14,21 @@ from pathlib import Path
 
 from policyguard.errors import UsageError
 
-__all__ = ["changed_since", "top_level", "user_name"]
+__all__ = ["changed_since", "is_tracked", "top_level", "user_name"]
 
 _FETCH = (
     "the clone holds too little history; fetch all of it: `fetch-depth: 0` for actions/checkout, "
     "`GIT_DEPTH: 0` in GitLab, `git fetch --unshallow` elsewhere"
 )
+_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks, and relative to another folder
 
 
 def changed_since(ref: str, folder: Path) -> set[str]:
-    """Real paths of the files that differ from where HEAD and ``ref`` parted, as they are in the work tree.
+    """Real paths of what differs from where HEAD and ``ref`` parted, as it is in the work tree.
 
     Added, modified, renamed and unmerged files, committed or not, and untracked files that git does not
-    ignore. Deleted files and submodules are left out. Raises UsageError.
+    ignore. A submodule or a repository in the work tree that differs is its folder. Deleted files are left
+    out. Raises UsageError.
     """
     top = top_level(folder)
     if top is None:
@@ -35,7 +38,7 @@ def changed_since(ref: str, folder: Path) -> set[str]:
         )
     base = _merge_base(ref, top)
     diff = ("diff", "--name-only", "-z", "--no-relative", "--no-renames", "--no-ext-diff", "--no-textconv")
-    changed = _lines(top, *diff, "--ignore-submodules=all", "--diff-filter=AMTU", base, "--")
+    changed = _lines(top, *diff, "--ignore-submodules=none", "--diff-filter=AMTU", base, "--")
     untracked = _lines(top, "ls-files", "--others", "--exclude-standard", "-z", "--")
     return {os.path.realpath(top / name) for name in (*changed, *untracked)}
 
@@ -52,6 +55,14 @@ def top_level(folder: Path) -> Path | None:
             )
         return None
     return Path(os.fsdecode(done.stdout.rstrip(b"\n")))
+
+
+def is_tracked(file: Path) -> bool:
+    """Whether git has ``file`` under version control. False where git is not installed."""
+    try:
+        return not _git(file.parent, "ls-files", "--error-unmatch", "--", file.name).returncode
+    except UsageError:
+        return False
 
 
 def user_name(folder: Path) -> str | None:
@@ -100,7 +111,8 @@ def _said(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         return subprocess.run(  # noqa: S603 (a fixed program; see the top for what reaches its arguments)
             ["git", "--no-pager", "-C", str(folder), *arguments],  # noqa: S607 (the git that the user has)

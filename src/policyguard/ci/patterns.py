@@ -24,27 +24,32 @@ class Patterns:
         problems = []
         for number, line in enumerate(lines, 1):
             try:
-                GitIgnoreSpec.from_lines([line])
+                GitIgnoreSpec.from_lines([_whole(line)])
             except ValueError:
                 problems.append(Problem(f"{line.strip()!r} is not a pattern as in .gitignore", where, number))
         if problems:
             raise UsageError("\n".join(map(str, problems)))
         self.lines = tuple(lines)
-        self._spec = GitIgnoreSpec.from_lines(lines)
+        self._spec = GitIgnoreSpec.from_lines(map(_whole, lines))
 
     def match(self, path: str) -> bool:
         """Whether ``path``, relative to the project's root and with forward slashes, is meant."""
-        return self._spec.match_file(path)
+        return self._spec.match_file(_whole(path))
 
     def __bool__(self) -> bool:
         return any(line.strip() and not line.startswith("#") for line in self.lines)
+
+
+def _whole(text: str) -> str:
+    """``text`` with line ends as another character: to pathspec's ``**``, a name would end there."""
+    return text.replace("\n", "\0")
 
 
 def read_ignore_file(root: Path) -> Patterns:
     """The patterns in the ``.policyguardignore`` of ``root``; none without one. Raises UsageError."""
     path = root / IGNORE_FILE
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # as git does
     except FileNotFoundError:
         lines = []
     except (OSError, UnicodeDecodeError) as error:

@@ -107,6 +107,8 @@ def update(
         warn(note)
     job = build_job(settings, selected)
     job.baseline = known
+    for note in job.notes:
+        warn(note)
     for problem in job.problems:
         print_error(problem)
     with job.guard:
@@ -236,9 +238,11 @@ def _accept(job: Job, *, by: str, reason: str, until: date) -> Accepted:
 def _hashes(sources: Iterable[Source]) -> set[str]:
     """SHA-256 of the bytes of each image that can be read."""
     found = set()
-    for source in sources:
-        with contextlib.suppress(OSError), Path(source.name).open("rb") as file:
-            found.add(hashlib.file_digest(file, "sha256").hexdigest())
+    for path in (Path(source.name) for source in sources):
+        with contextlib.suppress(OSError):
+            if path.is_file():  # a pipe would never end
+                with path.open("rb") as file:
+                    found.add(hashlib.file_digest(file, "sha256").hexdigest())
     return found
 
 

@@ -27,6 +27,7 @@ from policyguard.cli.options import (
     FailOn,
     Format,
 )
+from policyguard.cli.text import printable
 
 if TYPE_CHECKING:
     from policyguard.ci.reports import ReportSpec
@@ -53,7 +54,7 @@ def check(
             "-r",
             metavar="FORMAT=FILE",
             help="Write a report too: junit, sarif, gitlab, html, markdown or json to a file, github to the "
-            "log. May be repeated.",
+            "log; html:thumbnails=FILE has small, blurred pictures. May be repeated.",
         ),
     ] = None,
     fail_on: Annotated[
@@ -109,12 +110,12 @@ def check(
     settings = effective(flags, find_project(config))
     specs = _specs(settings.reports)
     if show_config:
-        print("\n".join(shown_settings(settings)))
+        print("\n".join(map(printable, shown_settings(settings))))
         problems = policy_problems(settings)
         for problem in problems:
             print_error(problem)
         return ExitCode.USAGE if problems else ExitCode.OK
-    reports = Reports.open(specs, stdout=sys.stdout)
+    reports = Reports.open(specs, log=sys.stderr)
     selected = select_images(
         paths or [],
         settings,
@@ -125,6 +126,8 @@ def check(
     for note in selected.notes:
         warn(note)
     job = build_job(settings, selected, whole=not paths and changed_since is None)
+    for note in job.notes:
+        warn(note)
     with job.guard:
         return run_check(
             job, style=style, fail_on=settings.fail_on, reports=reports, stdout=sys.stdout, stderr=sys.stderr

@@ -1,7 +1,7 @@
 """How verdicts are printed. Each writer takes them one by one, in order, and is closed at the end.
 
 ``json`` and ``jsonl`` are plain ASCII: every other character is a JSON escape, so that the output survives
-any terminal, locale and file name, undecodable ones included.
+any terminal, locale and file name, undecodable ones included. ``##`` is one too, as builds take commands.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _score(verdict: Verdict) -> str:
 
 def _dump(verdict: Verdict, *, accepted: bool) -> str:
     data = verdict.to_dict() | ({"accepted": True} if accepted else {})
-    return json.dumps(data, ensure_ascii=True, allow_nan=False)
+    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("##", r"#\u0023")
 
 
 class _JsonList:

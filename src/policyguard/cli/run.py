@@ -197,6 +197,8 @@ class _Run:
             code = ExitCode.USAGE
         if self._began:
             _summarise(summary, self.tally, job.images, self.stderr)
+            if self.fail_on is FailOn.NEVER and self.tally.actions[Action.BLOCK]:
+                print("note: what is blocked does not fail this run: --fail-on never", file=self.stderr)
         self.seen.tell(stale, stderr=self.stderr)
         if self.broken and stop is None and (self.style is not Format.TEXT or self.tally.total > _LISTED):
             _list_unjudged(self.broken, self.tally.unjudged.total(), self.stderr)

@@ -76,7 +76,7 @@ def effective(flags: Flags, project: Project) -> Effective:
         else:
             values[name], origins[name] = defaults.get(name), "default"
             variable = f"POLICYGUARD_{name.upper()}"
-            if name in ("model", "base_url") and os.environ.get(variable):
+            if name in ("model", "base_url", "cache") and os.environ.get(variable):
                 origins[name] = variable  # the guard reads it, by rules of its own
     if flags.model and not flags.base_url and _packaged(flags.model):
         # A packaged model that is named outright runs here: its pictures go to no server by surprise.

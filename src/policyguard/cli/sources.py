@@ -19,10 +19,11 @@ from policyguard.errors import UsageError
 
 __all__ = ["IMAGE_SUFFIXES", "Skipped", "Source", "collect", "search"]
 
-READABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif")
+READABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjp", ".pjpeg", ".webp", ".gif")
 UNREADABLE_SUFFIXES = (
-    *(".apng", ".avif", ".bmp", ".dib", ".dng", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl"),
-    *(".pbm", ".pgm", ".ppm", ".psd", ".svg", ".svgz", ".tga", ".tif", ".tiff"),
+    *(".apng", ".avif", ".bmp", ".cur", ".dib", ".dng", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2"),
+    *(".jpx", ".jxl", ".jxr", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg", ".svgz", ".tga", ".tif"),
+    ".tiff",
 )
 _MAGIC = re.compile(r"[*?\[]")
 IMAGE_SUFFIXES = frozenset(READABLE_SUFFIXES + UNREADABLE_SUFFIXES)
@@ -72,13 +73,18 @@ def collect(paths: Iterable[str], stdin: BinaryIO | None = None) -> tuple[list[S
     return list(search(list(paths), skipped, stdin)), skipped
 
 
-def search(paths: Sequence[str], skipped: Skipped, stdin: BinaryIO | None = None) -> Iterator[Source]:
-    """``collect``, one by one; what is passed over is counted in ``skipped``."""
+def search(
+    paths: Sequence[str], skipped: Skipped, stdin: BinaryIO | None = None, *, allow_empty: bool = False
+) -> Iterator[Source]:
+    """``collect``, one by one; what is passed over is counted in ``skipped``.
+
+    ``allow_empty``: a folder or a pattern without images is none, and the other paths are searched.
+    """
     if paths.count("-") > 1:
         raise UsageError("'-' stands for one image on standard input, and is given twice")
     seen: set[str] | None = set() if len(paths) > 1 else None
     for path in paths:
-        for source in _named(path, skipped, stdin):
+        for source in _named(path, skipped, stdin, allow_empty=allow_empty):
             if seen is not None:  # such as a file that is named, and then its folder
                 key = os.path.abspath(source.name) if source.data is None else source.name  # noqa: PTH100
                 if key in seen:
@@ -87,22 +93,28 @@ def search(paths: Sequence[str], skipped: Skipped, stdin: BinaryIO | None = None
             yield source
 
 
-def _named(path: str, skipped: Skipped, stdin: BinaryIO | None) -> Iterator[Source]:
+def _named(path: str, skipped: Skipped, stdin: BinaryIO | None, *, allow_empty: bool) -> Iterator[Source]:
     """The images that one path means."""
     if path == "-":
         yield _from_stdin(stdin)
-    elif Path(path).is_dir():
-        yield from _some(
-            _walk(path, skipped),
-            f"no image found in folder '{path}'",
-            f"looked for names ending in {', '.join(READABLE_SUFFIXES)}, in sub-folders too; "
-            "files named one by one are checked whatever they are called",
+    elif os.path.isdir(path):  # noqa: PTH112 (no name makes it raise)
+        found = _walk(path, skipped)
+        yield from (
+            found
+            if allow_empty
+            else _some(
+                found,
+                f"no image found in folder '{path}'",
+                f"looked for names ending in {', '.join(READABLE_SUFFIXES)}, in sub-folders too; "
+                "files named one by one are checked whatever they are called",
+            )
         )
-    elif path.startswith(("http://", "https://")) and not Path(path).exists():
+    elif path.startswith(("http://", "https://")) and not os.path.lexists(path):
         yield Source(path, path)  # as text, so that the guard can say what it thinks of URLs
     elif _MAGIC.search(path) and not os.path.lexists(path):
         hint = "`*` stays within a folder and `**` does not; hidden folders are not searched"
-        yield from _some(_expand(path, skipped), f"no image matches '{path}'", hint)
+        found = _expand(path, skipped)
+        yield from found if allow_empty else _some(found, f"no image matches '{path}'", hint)
     else:
         yield Source(path)
 
@@ -129,7 +141,8 @@ def _expand(pattern: str, skipped: Skipped) -> Iterator[Source]:
     found = _walk(base, skipped, ending=ending if not _MAGIC.search(ending) else "")
     for source in found:
         below = Path(os.path.relpath(source.name, base)).as_posix()
-        if wanted.match(below) or Path(source.name).is_dir():  # a folder that cannot be listed
+        unlisted = os.path.isdir(source.name)  # noqa: PTH112 (no name makes it raise)
+        if wanted.match(below) or unlisted:
             yield source
 
 

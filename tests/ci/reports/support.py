@@ -168,7 +168,7 @@ def written(
     """The text of a report."""
     path = folder / f"report-{kind}"
     kept = list(images)
-    report = open_report(parse_report(f"{kind}{option}={path}"), stdout=StringIO())
+    report = open_report(parse_report(f"{kind}{option}={path}"), log=StringIO())
     report.begin(info or run_info())
     for item in kept:
         report.add(item)
@@ -180,7 +180,7 @@ def logged(images: Iterable[CheckedImage], *, log: StringIO | None = None, **sum
     """The lines of the github report."""
     log = log or StringIO()
     kept = list(images)
-    report = open_report(parse_report("github"), stdout=log)
+    report = open_report(parse_report("github"), log=log)
     report.begin(run_info())
     for item in kept:
         report.add(item)

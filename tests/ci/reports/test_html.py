@@ -20,9 +20,9 @@ from PIL import Image as Pictures
 
 from ci.reports.support import ADS, HOUSE, SECRET, every_kind, finding, image, run_info, stopped, written
 from policyguard.ci.reports.html.page import embedded
-from policyguard.ci.reports.html.thumbnail import thumbnail
 from policyguard.ci.run import CheckedImage, ImageStatus, PolicyInfo, RunInfo
 from policyguard.images import decode
+from policyguard.images.thumbnail import thumbnail
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.ci.reporting import Reports
 from policyguard.ci.reports import FORMATS, ReportSpec, open_report, parse_report
 from policyguard.errors import UsageError
 
@@ -47,5 +48,14 @@ def test_anything_else_is_a_mistake_that_is_named(text: str, said: str) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_can_be_opened(kind: str, tmp_path: Path) -> None:
     spec = parse_report(kind if kind == "github" else f"{kind}={tmp_path / 'new' / 'x'}")
-    assert open_report(spec, stdout=StringIO())
+    assert open_report(spec, log=StringIO())
     assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_two_reports_in_one_place_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    same = [parse_report(f"junit={tmp_path}/x"), parse_report(f"sarif={tmp_path}/link/x")]
+    with pytest.raises(UsageError, match=r"the reports 'junit' and 'sarif' go to one file, '.*/link/x'"):
+        Reports.open(same, log=StringIO())
+    with pytest.raises(UsageError, match="the report 'github' is asked for twice"):
+        Reports.open([parse_report("github")] * 2, log=StringIO())

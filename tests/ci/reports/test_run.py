@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ci.reports.test_sarif import schemas, uri
 from ci.support import check, pictures, write
 from policyguard.ci.reporting import Reports
 from policyguard.ci.reports import parse_report
+from policyguard.cli import main
 from policyguard.cli.exits import ExitCode
 
 
@@ -25,7 +27,7 @@ def images(project: Path) -> Path:
 
 def run(folder: Path, *kinds: str, log: StringIO | None = None, **options: object) -> ExitCode:
     specs = [parse_report(kind if kind == "github" else f"{kind}={folder / kind}") for kind in kinds]
-    return check(reports=Reports.open(specs, stdout=log or StringIO()), **options).code  # type: ignore[arg-type]
+    return check(reports=Reports.open(specs, log=log or StringIO()), **options).code  # type: ignore[arg-type]
 
 
 def test_every_report_of_one_run_names_what_fails_and_what_could_not_be_judged(
@@ -74,3 +76,15 @@ def test_the_sarif_of_a_real_run_is_valid(images: Path, tmp_path: Path) -> None:
     for schema in schemas():
         schema.validate(document)
     assert ["art/bad%20name.png"] == [uri(result) for result in document["runs"][0]["results"]]
+
+
+def test_the_log_is_stderr_so_that_json_on_stdout_stays_whole(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    write(project, broken_dot_png="no picture")
+    command = ["check", "broken.png", "--policy", "pictosafe/l3", "--format", "json", "--report", "github"]
+    assert ExitCode.UNJUDGED == main(command)
+    printed = capsys.readouterr()
+    assert 1 == len(json.loads(printed.out))
+    assert "\n::error file=broken.png," in printed.err

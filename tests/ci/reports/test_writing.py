@@ -62,7 +62,7 @@ def test_a_run_at_another_time_differs_in_its_times_alone(kind: str, tmp_path: P
 def test_one_full_disk_is_one_line_and_the_others_are_written(tmp_path: Path) -> None:
     for full in FILES:
         specs = [parse_report(text) for text in all_of(tmp_path, replaced={full: "/dev/full"})]
-        reports = Reports.open(specs, stdout=StringIO())
+        reports = Reports.open(specs, log=StringIO())
         report_on(reports)
         assert [f"the report {full}=/dev/full cannot be written: No space left on device"] == reports.problems
         assert set(FILES) - {full} == {path.name for path in tmp_path.iterdir()}
@@ -75,7 +75,7 @@ def test_a_path_that_cannot_be_a_file_is_said_before_anything_is_checked(tmp_pat
     (tmp_path / "file").write_text("")
     wrong = {"junit": str(tmp_path / "folder"), "sarif": str(tmp_path / "file" / "x")}
     reports = Reports.open(
-        [parse_report(text) for text in all_of(tmp_path / "out", replaced=wrong)], stdout=StringIO()
+        [parse_report(text) for text in all_of(tmp_path / "out", replaced=wrong)], log=StringIO()
     )
     assert [
         f"the report junit={wrong['junit']} cannot be written: Is a directory",
@@ -86,7 +86,7 @@ def test_a_path_that_cannot_be_a_file_is_said_before_anything_is_checked(tmp_pat
 
 
 def test_a_folder_that_may_not_be_written_is_said_before_anything_is_checked() -> None:
-    reports = Reports.open([parse_report("junit=/proc/report")], stdout=StringIO())  # root may not either
+    reports = Reports.open([parse_report("junit=/proc/report")], log=StringIO())  # root may not either
     (problem,) = reports.problems
     assert problem.startswith("the report junit=/proc/report cannot be written: ")
 
@@ -108,7 +108,7 @@ def test_a_write_that_fails_midway_leaves_the_old_report_and_nothing_else(tmp_pa
 def test_nothing_is_at_the_path_until_the_run_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("old")
-    report = open_report(parse_report(f"json={path}"), stdout=StringIO())
+    report = open_report(parse_report(f"json={path}"), log=StringIO())
     report.begin(run_info())
     report.add(image())
     assert "old" == path.read_text()
@@ -130,7 +130,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
         "from io import StringIO\n"
         "from policyguard.ci.reports import open_report, parse_report\n"
         "from ci.reports.support import run_info, summary_of\n"
-        "report = open_report(parse_report('gitlab=/dev/stdout'), stdout=StringIO())\n"
+        "report = open_report(parse_report('gitlab=/dev/stdout'), log=StringIO())\n"
         "report.begin(run_info())\nreport.finish(summary_of([]))\n"
     )
     found = subprocess.run(
@@ -158,7 +158,7 @@ def test_a_report_for_stdout_follows_what_is_printed_there(tmp_path: Path) -> No
 
 def test_a_report_that_is_dropped_leaves_nothing_behind(tmp_path: Path) -> None:
     specs = [parse_report(text) for text in all_of(tmp_path)]
-    reports = Reports.open(specs, stdout=StringIO())
+    reports = Reports.open(specs, log=StringIO())
     reports.begin(run_info())
     for item in many(3000):
         reports.add(item)
@@ -174,7 +174,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
     spec = parse_report(kind if kind == "github" else f"{kind}={tmp_path / kind}")
 
     def peak(number: int) -> int:
-        report = open_report(spec, stdout=StringIO())
+        report = open_report(spec, log=StringIO())
         report.begin(run_info())
         tracemalloc.start()
         try:
@@ -200,7 +200,7 @@ def test_a_hundred_thousand_images_take_the_memory_of_five_thousand(tmp_path: Pa
         "from policyguard.ci.reporting import Reports\n"
         "from policyguard.ci.reports import parse_report\n"
         "specs = [parse_report(f'{kind}={Path(sys.argv[2]) / kind}') for kind in FILES]\n"
-        "reports = Reports.open([*specs, parse_report('github')], stdout=StringIO())\n"
+        "reports = Reports.open([*specs, parse_report('github')], log=StringIO())\n"
         "reports.begin(run_info())\n"
         "for item in many(int(sys.argv[1])):\n"
         "    reports.add(item)\n"

@@ -16,10 +16,11 @@ from errno import EISDIR, ENOTDIR
 from pathlib import Path
 from typing import IO
 
+from policyguard.ci.atomic import write_atomically
+
 __all__ = ["Spool", "prepare", "write_report"]
 
 _IN_MEMORY = 256 * 1024
-_CHUNK = 64 * 1024
 
 
 class Spool:
@@ -79,38 +80,12 @@ def prepare(path: Path) -> None:
 def write_report(path: Path, chunks: Iterable[str]) -> None:
     """Put ``chunks`` in place of the file at ``path``, whose permissions stay. Raises OSError."""
     descriptor = _descriptor(path)
-    if descriptor is not None or _is_device(path):
-        opened = path if descriptor is None else os.dup(descriptor)  # what is printed stays before it
-        with open(opened, "ab") as device:  # noqa: PTH123 (a descriptor)
-            _write(device, chunks)
+    if descriptor is None and not _is_device(path):
+        write_atomically(path, chunks)
         return
-    target = Path(os.path.realpath(path))  # a link stays a link
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", dir=target.parent)
-    try:
-        with open(handle, "wb") as file:  # noqa: PTH123 (a descriptor)
-            _write(file, chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        Path(name).chmod(mode)
-        Path(name).replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
-
-
-def _write(file: IO[bytes], chunks: Iterable[str]) -> None:
-    held: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        data = chunk.encode("utf-8", "backslashreplace")
-        held.append(data)
-        size += len(data)
-        if size >= _CHUNK:
-            file.write(b"".join(held))
-            held, size = [], 0
-    file.write(b"".join(held))
+    opened = path if descriptor is None else os.dup(descriptor)  # what is printed stays before it
+    with open(opened, "a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:  # noqa: PTH123
+        file.writelines(chunks)
 
 
 def _is_device(path: Path) -> bool:
@@ -123,9 +98,3 @@ def _descriptor(path: Path) -> int | None:
     known = {"/dev/stdout": 1, "/dev/stderr": 2}
     number = re.fullmatch(r"/(?:dev|proc/self)/fd/([0-9]{1,6})", str(path))
     return known.get(str(path)) if number is None else int(number[1])
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -51,12 +51,12 @@ def parse_report(text: str) -> ReportSpec:
     return ReportSpec(name, Path(path), frozenset(options))
 
 
-def open_report(spec: ReportSpec, *, stdout: TextIO) -> Report:
-    """The report that ``spec`` asks for; ``stdout`` is the log. Raises OSError if it could not be written."""
+def open_report(spec: ReportSpec, *, log: TextIO) -> Report:
+    """The report that ``spec`` asks for; Without a file, it goes to ``log``. Raises OSError."""
     if spec.path is None:
         from policyguard.ci.reports.github import GitHubReport
 
-        return GitHubReport(stdout)
+        return GitHubReport(log)
     prepare(spec.path)
     module, _, name = _FILES[spec.format].partition(":")
     made = getattr(import_module(f"policyguard.ci.reports.{module}"), name)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from policyguard.ci.run import ImageStatus
+from policyguard.cli.text import visible
 from policyguard.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -40,15 +40,7 @@ _LONGEST = 2000
 
 def shown(text: str, limit: int = _LONGEST) -> str:
     """``text`` on one line, every character that is not plainly visible written as its escape."""
-    text = clip(" ".join(text.split()), limit)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        char
-        if char.isprintable() or unicodedata.category(char) == "Zs"
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    return visible(clip(" ".join(text.split()), limit))
 
 
 def clip(text: str, limit: int) -> str:
@@ -93,8 +85,7 @@ def reasons(image: CheckedImage) -> list[str]:
     """What there is against the image besides its findings."""
     verdict = image.verdict
     said = [verdict.reason] if verdict.reason else []
-    # The same reason may stand in both, once with the image's name in front of it.
-    said += [more for more in verdict.evidence.unexplained if not more.endswith(verdict.reason or "\0")]
+    said += [more for more in verdict.evidence.unexplained if more != verdict.reason]
     if not said and verdict.outcome is Outcome.VIOLATES and not violations(image):
         return ["a violation that the model puts down to no rule"]
     return said

@@ -1,7 +1,7 @@
 """The HTML report: what goes into the page, as it comes in. ``page`` is what is around it.
 
 Rows are JSON in the page, and a script shows a hundred of them at a time, so 100,000 stay usable. Pictures
-are in it only if ``thumbnails`` is set: see ``thumbnail``.
+are in it only if ``thumbnails`` is set: see ``policyguard.images.thumbnail``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class HtmlReport:
             "sha256": verdict.evidence.image_sha256 or "",
         }
         if self._thumbnails and image.status is not ImageStatus.PASSED:
-            from policyguard.ci.reports.html.thumbnail import thumbnail
+            from policyguard.images.thumbnail import thumbnail
 
             row["picture"] = thumbnail(self._run.root / image.path, verdict.evidence.image_sha256)
         self._rows.append(page.embedded({key: value for key, value in row.items() if value or value == 0}))

@@ -1,17 +1,18 @@
-"""Small pictures for a report, where they were asked for.
+"""Small pictures for pages, where they were asked for.
 
 Covered: at most 96 pixels a side, made anew from the pixels, so that no metadata comes along; only of an
-image whose bytes are the ones that were judged. Not covered: the page blurs them until they are clicked, but
-they are in the file, so a report with pictures is as sensitive as what it shows.
+image whose bytes are the ones that were judged. Not covered: a page blurs them until they are clicked, but
+they are in the file, so a page with pictures is as sensitive as what it shows.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 from policyguard.errors import ImageError
+
+from .decode import decode
 
 __all__ = ["THUMBNAIL", "thumbnail"]
 
@@ -19,13 +20,11 @@ THUMBNAIL = 96
 """Pixels a side."""
 
 
-def thumbnail(path: Path, sha256: str | None) -> str:
-    """A JPEG as a data URI; empty if the image cannot be shown or is not the one of this hash any more."""
-    from policyguard.images import decode
-
+def thumbnail(source: object, sha256: str | None) -> str:
+    """A JPEG as a data URI; empty if the image cannot be shown or is not the one of this hash (any more)."""
     try:
-        image = decode(path, frames="sample")
-    except (ImageError, OSError, ValueError):
+        image = decode(source, frames="sample")
+    except ImageError:
         return ""
     if sha256 is None or image.sha256 != sha256:
         return ""
