@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu
+.PHONY: help demo test test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,8 @@ test-sdk: $(VENV)/.ready  ## Run the real SDKs over the HTTP middleware, in envi
 
 test-sdk-smoke: $(VENV)/.ready  ## The same with the newest SDKs alone, in at most four minutes
 	$(BIN)/python tests/sdk/run.py --smoke --timeout 60
+test-browser: $(VENV)/.ready  ## Look at HTML reports in Chromium (Debian: apt install chromium chromium-driver)
+	$(BIN)/python -m pytest -m browser --timeout 300
 
 .venv-vllm/.ready: integrations/vllm/setup_cpu.sh
 	@echo "Setting up .venv-vllm: a few minutes, about 3 GB"

@@ -1,6 +1,6 @@
 """What `make bench` runs: each comparison side by side in one process, printed as ratios.
 
-    PYTHONPATH=tests python benchmarks/run.py [import] [overhead] [memory] [prefix] [workers]
+    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [import] [overhead] [memory] [prefix] [workers]
 
 Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
 """
@@ -16,9 +16,11 @@ import prefix
 import workers
 
 import cache
+import ci
 
 BENCHMARKS = {
     "cache": cache.main,
+    "ci": ci.main,
     "import": import_time.main,
     "memory": memory.main,
     "overhead": overhead.main,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,7 @@ class Decision:
     """What ``decide`` found for one picture under one policy.
 
     ``degraded``: it could not be judged, and the policy's ``outcomes`` do not block it all the same.
+    ``unexplained``: why it blocks, besides its findings: see ``Evidence``.
     ``cached``: its scores came from the verdict cache.
     """
 
@@ -95,6 +96,7 @@ class Decision:
     scoring: str | None = None
     notes: tuple[str, ...] = ()
     degraded: bool = False
+    unexplained: tuple[str, ...] = ()
     cached: bool = False
 
 
@@ -163,8 +165,9 @@ def combine(decisions: Sequence[Decision]) -> Decision:
     sequence: nothing judged is never fine.
     """
     worst = max(decisions, key=lambda d: (d.action.severity, list(Outcome).index(d.outcome), d.score or 0.0))
+    unexplained = tuple(dict.fromkeys(why for d in decisions if (why := _unexplained(d)) is not None))
     if len(decisions) == 1:
-        return worst
+        return replace(worst, unexplained=unexplained)
     by_rule: dict[tuple[str, str], Finding] = {}
     for finding in (finding for decision in decisions for finding in decision.findings if finding.violates):
         known = by_rule.get((finding.policy, finding.rule))
@@ -182,8 +185,20 @@ def combine(decisions: Sequence[Decision]) -> Decision:
         scoring=worst.scoring,
         notes=tuple(dict.fromkeys(note for decision in decisions for note in decision.notes)),
         degraded=any(decision.degraded for decision in decisions),
+        unexplained=unexplained,
         cached=all(decision.cached for decision in decisions),
     )
+
+
+def _unexplained(decision: Decision) -> str | None:
+    """Why this decision blocks, where no finding says it."""
+    if decision.action is not Action.BLOCK:
+        return None
+    if decision.outcome is not Outcome.VIOLATES:
+        return decision.reason or str(decision.outcome)
+    if any(finding.violates for finding in decision.findings):
+        return None
+    return "a violation that the model puts down to no rule"
 
 
 def _unjudged(policy: ResolvedPolicy, outcome: Outcome, reason: str, **common: Any) -> Decision:
@@ -302,6 +317,9 @@ class Evidence:
     """What the verdict rests on. Holds no picture: hashes, names, numbers.
 
     Each of ``policies`` has id, version, fingerprint and, where it weakens a base, ``weakenings``.
+    ``unexplained`` says what blocks the image besides its findings: why one of its frames, or one of several
+    policies, could not be judged. It is empty exactly when accepting the findings would leave nothing that
+    blocks; a verdict that VIOLATES can hold such reasons too.
     ``cached``: all scores came from the verdict cache.
     """
 
@@ -315,6 +333,7 @@ class Evidence:
     scoring: str | None = None
     notes: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    unexplained: tuple[str, ...] = ()
     cached: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -329,6 +348,7 @@ class Evidence:
             "scoring": self.scoring,
             "notes": list(self.notes),
             "timings": self.timings.to_dict(),
+            "unexplained": list(self.unexplained),
             "cached": self.cached,
         }
 

@@ -10,6 +10,7 @@ from PIL import Image as Pictures
 from policyguard import Guard, Policy
 from policyguard.assessment import AssessmentRequest
 from policyguard.cli.exits import ExitCode
+from policyguard.cli.job import Job
 from policyguard.cli.run import run_check
 from policyguard.cli.sources import Source
 
@@ -30,7 +31,7 @@ class Run:
         self.raised: BaseException | None = None
         self.code: ExitCode | None = None
         try:
-            self.code = run_check(guard, sources, stdout=self.stdout, stderr=self.stderr, **options)
+            self.code = run_check(Job.of(guard, sources), stdout=self.stdout, stderr=self.stderr, **options)
         except BaseException as error:
             self.raised = error
 

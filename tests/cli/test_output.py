@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from rich.cells import cell_len
 from cli.support import Run, house_rules, picture
 from policyguard import Guard
 from policyguard.assessment import Assessment, Rating
+from policyguard.cli.errors import print_error, warn
 from policyguard.cli.options import Format
 from policyguard.cli.sources import Source
 from policyguard.cli.text import one_line, printable
@@ -35,6 +37,10 @@ NAMES = {
     "combining": "e\u0301\u0301\u0301.png",
     "long": "x" * 300 + ".png",
     "blank": " .png",
+    "command to GitHub": "::stop-commands::x",
+    "command behind blanks": "  ::error::x",
+    "command of the older form": "a ##[add-mask]x.png",
+    "command to Azure": "x##vso[task.setvariable variable=a]b.png",
 }
 
 
@@ -47,15 +53,19 @@ def strangers(guard: Guard) -> Callable[..., Run]:
 
 
 def harmless(text: str) -> bool:
-    return all(char.isprintable() or char == "\n" for char in text)
+    """Nothing steers a terminal, or is a command to GitHub's or Azure's runner, which read each line."""
+    commands = any(line.strip().startswith("::") or re.search(r"##\w*\[", line) for line in text.splitlines())
+    return not commands and all(char.isprintable() or char == "\n" for char in text)
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_one_line_per_image_and_no_control_characters_in_a_pipe(
     strangers: Callable[..., Run], name: str
 ) -> None:
-    out = strangers(name, "plain.png", terminal=False).out
+    run = strangers(name, "plain.png", terminal=False)
+    out = run.out
     assert harmless(out)
+    assert harmless(run.err)
     first, second = out.splitlines()
     assert first.startswith(printable(name))
     assert second.startswith("plain.png")
@@ -83,6 +93,18 @@ def test_json_gives_every_name_back_as_it_is(strangers: Callable[..., Run], styl
     assert list(NAMES.values()) == [verdict["source"] for verdict in read]
 
 
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_an_image_that_cannot_be_judged_is_named_harmlessly_on_stderr(
+    guard: Guard, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(guard, [Source(name, b"nonsense")], terminal=False, style=Format.JSON)
+    assert printable(name) in run.err
+    assert harmless(run.err)
+    warn(name)
+    print_error(f"first\n{name}", hint=name)
+    assert harmless(capsys.readouterr().err)
+
+
 def test_columns_stay_aligned_beside_wide_names(strangers: Callable[..., Run]) -> None:
     names = ["写真.png", "a.png", "日本語の長い名前.png"]
     lines = strangers(*names, terminal=False).out.splitlines()
@@ -102,4 +124,6 @@ def test_printable_leaves_what_can_be_seen_alone() -> None:
     for text in ("plain", "Größe", "写真", "🙂", "a b", "narrow\u202fblank"):
         assert text == printable(text)
     assert r"\x1b\u202e\n\udce9" == printable("\x1b\u202e\n\udce9")
+    assert "\u3000:\\x3aerror::" == printable("\u3000::error::")
+    assert "## a [b] a::b http://[::1]" == printable("## a [b] a::b http://[::1]")
     assert "a b" == one_line(" a\n\t b ")

@@ -20,6 +20,7 @@ from policyguard import Guard, __version__
 from policyguard.cli import main
 from policyguard.cli.errors import command
 from policyguard.cli.exits import ExitCode
+from policyguard.cli.job import Job
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
 from policyguard.cli.sources import Source
@@ -36,6 +37,7 @@ sys.path.insert(0, {tests!r})
 from cli.support import house_rules, picture
 from policyguard import Guard
 from policyguard.cli.errors import command
+from policyguard.cli.job import Job
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
 from policyguard.cli.sources import Source
@@ -47,7 +49,7 @@ data = picture()
 def body():
     guard = Guard(house_rules(), backend=FakeBackend(0.1, delay={delay}, preferred_batch=1))
     sources = [Source(f"{{number}}.png", data) for number in range({images})]
-    return run_check(guard, sources, style=Format({style!r}), stdout=sys.stdout, stderr=sys.stderr)
+    return run_check(Job.of(guard, sources), style=Format({style!r}), stdout=sys.stdout, stderr=sys.stderr)
 
 try:
     body()
@@ -140,7 +142,7 @@ def test_a_server_out_of_reach_at_the_start_ends_the_run_before_it_prints(capsys
     def body() -> ExitCode:
         guard = Guard(house_rules(), backend=OutOfReach())
         sources = [Source("a.png", picture())]
-        return run_check(guard, sources, style=Format.JSON, stdout=sys.stdout, stderr=sys.stderr)
+        return run_check(Job.of(guard, sources), style=Format.JSON, stdout=sys.stdout, stderr=sys.stderr)
 
     with pytest.raises(typer.Exit) as caught:
         body()

@@ -130,6 +130,7 @@ class Checker:
             notes=(*(image.notes if image else ()), *decision.notes),
             timings=Timings(item.seconds, model_seconds, item.seconds + model_seconds),
             cached=decision.cached,
+            unexplained=decision.unexplained,
         )
         return Verdict(
             source=item.source,

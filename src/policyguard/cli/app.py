@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from policyguard import __version__
-from policyguard.cli import bench, cache, models, policy, train
+from policyguard.cli import baseline, bench, cache, models, policy, train
 from policyguard.cli.check import check
 from policyguard.cli.doctor import doctor
 from policyguard.cli.errors import debug as debug_setting
@@ -36,6 +37,7 @@ app = typer.Typer(
     name="policyguard", cls=Program, no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 app.command("check")(check)
+app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)
 app.command("doctor")(doctor)
@@ -67,6 +69,9 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program on ``arguments`` (default: the process's) and return its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this: what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the locale cannot spell must not end the run
             stream.reconfigure(errors="backslashreplace")

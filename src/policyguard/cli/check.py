@@ -1,74 +1,143 @@
-"""``policyguard check``: judge images under policies."""
+"""``policyguard check``: judge images under policies, from one file to a whole project."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policyguard.cli.errors import command, warn
+from policyguard.cli.errors import command, print_error, warn
 from policyguard.cli.exits import ExitCode
-from policyguard.cli.options import BASE_URL, DIALECT, MODEL, FailOn, Format
+from policyguard.cli.options import (
+    ALLOW_EMPTY,
+    BASE_URL,
+    BASELINE,
+    CACHE,
+    CHANGED_SINCE,
+    CONFIG,
+    DIALECT,
+    EXPLAIN,
+    MODEL,
+    PATHS,
+    POLICIES,
+    TIMEOUT,
+    WORKERS,
+    FailOn,
+    Format,
+)
+from policyguard.cli.text import printable
+
+if TYPE_CHECKING:
+    from policyguard.ci.reports import ReportSpec
 
 __all__ = ["check"]
 
 
 @command
 def check(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH", help="Images, folders (searched for images), or - for one image on stdin."
-        ),
-    ],
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            "--policy",
-            "-p",
-            metavar="POLICY",
-            help="A packaged policy such as pictosafe/l3, or a YAML file. Several: all must allow.",
-        ),
-    ],
+    paths: PATHS = None,
+    policy: POLICIES = None,
     model: MODEL = None,
     base_url: BASE_URL = None,
     dialect: DIALECT = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Ask for the category and the reasons too; slower.")
-    ] = False,
-    cache: Annotated[
-        str | None,
-        typer.Option(
-            "--cache",
-            metavar="FILE",
-            help="Remember scores in this file, and ask the model nothing twice. Default: POLICYGUARD_CACHE.",
-        ),
-    ] = None,
+    explain: EXPLAIN = None,
     style: Annotated[
         Format,
         typer.Option("--format", "-f", help="text, one JSON list, or one JSON object per line as they come."),
     ] = Format.TEXT,
-    fail_on: Annotated[
-        FailOn,
+    report: Annotated[
+        list[str] | None,
         typer.Option(
-            "--fail-on", help="What ends in a non-zero exit code: blocked images, flagged ones too, or none."
+            "--report",
+            "-r",
+            metavar="FORMAT=FILE",
+            help="Write a report too: junit, sarif, gitlab, html, markdown or json to a file, github to the "
+            "log; html:thumbnails=FILE has small, blurred pictures. May be repeated.",
         ),
-    ] = FailOn.BLOCK,
+    ] = None,
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(
+            "--fail-on",
+            help="What ends in a non-zero exit code: blocked images (default), flagged ones too, or none.",
+            show_default=False,
+        ),
+    ] = None,
+    changed_since: CHANGED_SINCE = None,
+    workers: WORKERS = None,
+    max_failures: Annotated[
+        int | None,
+        typer.Option("--max-failures", metavar="N", min=1, help="Stop after so many images that fail."),
+    ] = None,
+    timeout: TIMEOUT = None,
+    cache: CACHE = None,
+    baseline: BASELINE = None,
+    config: CONFIG = None,
+    allow_empty: ALLOW_EMPTY = False,
+    show_config: Annotated[
+        bool,
+        typer.Option("--show-config", help="Print the settings in effect and where each is from, and exit."),
+    ] = False,
 ) -> ExitCode:
     """Judge images under one or more policies.
 
     Exit code: 0 nothing is blocked; 1 a violation is blocked; 3 an image is blocked because it could not be
-    judged; 2 the command or the set-up is wrong. The verdicts go to stdout, everything else to stderr.
+    judged, or was not reached; 2 the command or the set-up is wrong, or something could not be written. The
+    verdicts go to stdout, everything else to stderr.
     """
+    from policyguard.ci.project import find_project
+    from policyguard.ci.reporting import Reports
+    from policyguard.cli.job import build_job, policy_problems, select_images
     from policyguard.cli.run import run_check
-    from policyguard.cli.sources import collect
-    from policyguard.guard import Guard
+    from policyguard.cli.settings import Flags, effective, shown_settings
 
-    sources, skipped = collect(paths, getattr(sys.stdin, "buffer", None))
-    if note := str(skipped):
-        warn(f"passed over {note}")
-    with Guard(
-        policy, model=model, base_url=base_url, dialect=dialect, explain=explain, cache=cache
-    ) as guard:
-        return run_check(guard, sources, style=style, fail_on=fail_on, stdout=sys.stdout, stderr=sys.stderr)
+    flags = Flags(
+        policy=tuple(policy or ()),
+        model=model,
+        base_url=base_url,
+        dialect=dialect,
+        explain=explain,
+        cache=cache,
+        workers=workers,
+        timeout=timeout,
+        max_failures=max_failures,
+        fail_on=fail_on,
+        reports=tuple(report or ()),
+        baseline=baseline,
+    )
+    settings = effective(flags, find_project(config))
+    specs = _specs(settings.reports)
+    if show_config:
+        print("\n".join(map(printable, shown_settings(settings))))
+        problems = policy_problems(settings)
+        for problem in problems:
+            print_error(problem)
+        return ExitCode.USAGE if problems else ExitCode.OK
+    reports = Reports.open(specs, log=sys.stderr)
+    selected = select_images(
+        paths or [],
+        settings,
+        changed_since=changed_since,
+        allow_empty=allow_empty,
+        stdin=getattr(sys.stdin, "buffer", None),
+    )
+    for note in selected.notes:
+        warn(note)
+    job = build_job(settings, selected, whole=not paths and changed_since is None)
+    for note in job.notes:
+        warn(note)
+    with job.guard:
+        return run_check(
+            job, style=style, fail_on=settings.fail_on, reports=reports, stdout=sys.stdout, stderr=sys.stderr
+        )
+
+
+def _specs(reports: Sequence[str]) -> list[ReportSpec]:
+    """Raises UsageError for a report that nobody knows."""
+    if not reports:
+        return []
+    from policyguard.ci.reports import parse_report
+
+    return [parse_report(text) for text in reports]

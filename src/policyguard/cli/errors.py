@@ -17,7 +17,7 @@ from policyguard.cli.exits import ExitCode
 from policyguard.cli.text import is_terminal, printable
 from policyguard.errors import PolicyGuardError
 
-__all__ = ["command", "debug", "print_error", "warn"]
+__all__ = ["command", "debug", "forget_stdout", "print_error", "warn"]
 
 P = ParamSpec("P")
 
@@ -39,7 +39,7 @@ def command(body: Callable[P, ExitCode]) -> Callable[P, None]:
             code = body(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
-            _forget_stdout()
+            forget_stdout()
             code = ExitCode.BROKEN_PIPE
         except KeyboardInterrupt:
             print_error("interrupted")
@@ -52,7 +52,7 @@ def command(body: Callable[P, ExitCode]) -> Callable[P, None]:
         ) as error:  # such as a full disk under stdout; what is wrong with an image is its outcome
             _print_traceback(error)
             print_error(f"the output cannot be written, or a file not read: {error}")
-            _forget_stdout()
+            forget_stdout()
             code = ExitCode.USAGE
         except Exception as error:
             _print_traceback(error)
@@ -88,7 +88,7 @@ def _print_traceback(error: Exception) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
-def _forget_stdout() -> None:
+def forget_stdout() -> None:
     """Drop what is still buffered, so that the interpreter does not complain about it on its way out."""
     with contextlib.suppress(OSError, ValueError):  # not a real file: nothing will be flushed to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

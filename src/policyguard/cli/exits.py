@@ -25,19 +25,32 @@ class ExitCode(IntEnum):
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run: per action, and of images that could not be judged, by action too."""
+    """Counts of a run: per action, and of images that could not be judged, by action too.
+
+    What a baseline accepts is counted apart from them.
+    """
 
     actions: Counter[Action] = field(default_factory=Counter)
     unjudged: Counter[Action] = field(default_factory=Counter)
+    accepted: int = 0
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
+        if accepted:
+            self.accepted += 1
+            return
         self.actions[verdict.action] += 1
         if not verdict.outcome.judged:
             self.unjudged[verdict.action] += 1
 
     @property
     def total(self) -> int:
-        return self.actions.total()
+        return self.actions.total() + self.accepted
+
+    def failures(self, fail_on: FailOn) -> int:
+        """How many images make the run fail."""
+        if fail_on is FailOn.NEVER:
+            return 0
+        return self.actions[Action.BLOCK] + (self.actions[Action.FLAG] if fail_on is FailOn.FLAG else 0)
 
     def exit_code(self, fail_on: FailOn) -> ExitCode:
         """The code of a run that came to its end: see docs/cli.md for the truth table."""

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["BASE_URL", "DIALECT", "MODEL", "PARAMETERS", "ROOT", "FailOn", "Format", "TextOrJson"]
+__all__ = [
+    "ALLOW_EMPTY",
+    "BASELINE",
+    "BASE_URL",
+    "CACHE",
+    "CHANGED_SINCE",
+    "CONFIG",
+    "DIALECT",
+    "EXPLAIN",
+    "MODEL",
+    "PARAMETERS",
+    "PATHS",
+    "POLICIES",
+    "ROOT",
+    "TIMEOUT",
+    "WORKERS",
+    "FailOn",
+    "Format",
+    "TextOrJson",
+]
 
 MODEL = Annotated[
     str | None,
@@ -16,7 +36,7 @@ MODEL = Annotated[
         "-m",
         metavar="MODEL",
         help="The guard model: an alias (see `policyguard models`), a hub id or a folder. "
-        "Default: POLICYGUARD_MODEL; pico for PictoSafe policies.",
+        "Default: POLICYGUARD_MODEL; without --base-url, pico for PictoSafe policies.",
     ),
 ]
 BASE_URL = Annotated[
@@ -34,6 +54,82 @@ DIALECT = Annotated[
         "--dialect", metavar="NAME", help="How to speak to the model. Default: the model's own way."
     ),
 ]
+PATHS = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PATH",
+        help="Images, folders (searched for images), patterns such as 'art/**/*.png', or - for one image on "
+        "stdin. Default: the folder of the project file, or of the git work tree.",
+        show_default=False,
+    ),
+]
+POLICIES = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        "-p",
+        metavar="POLICY",
+        help="A packaged policy such as pictosafe/l3, or a YAML file. Several: all must allow. "
+        "Default: those of the project file.",
+    ),
+]
+CONFIG = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The project file. Default: the nearest policyguard.toml, or pyproject.toml with "
+        "[tool.policyguard], up to the root of the git work tree.",
+    ),
+]
+BASELINE = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="FILE",
+        help="The accepted violations. Default: .policyguard-baseline.jsonl beside the project file.",
+    ),
+]
+EXPLAIN = Annotated[
+    bool | None,
+    typer.Option("--explain", help="Ask for the category and the reasons too; slower.", show_default=False),
+]
+CACHE = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", metavar="PATH", help="Keep the model's scores in this file, and ask only once for each."
+    ),
+]
+WORKERS = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-w",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="How many images are judged at once. Default: what the model likes.",
+    ),
+]
+TIMEOUT = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=0.001,
+        help="Stop after so long; what is left counts as not judged.",
+    ),
+]
+CHANGED_SINCE = Annotated[
+    str | None,
+    typer.Option(
+        "--changed-since",
+        metavar="REF",
+        help="Only images that differ from where HEAD and this commit or branch parted, or that git does not "
+        "know yet.",
+    ),
+]
+ALLOW_EMPTY = Annotated[bool, typer.Option("--allow-empty", help="Let a run without any image succeed.")]
 ROOT = Annotated[
     str | None,
     typer.Option(

@@ -1,13 +1,13 @@
 """How verdicts are printed. Each writer takes them one by one, in order, and is closed at the end.
 
 ``json`` and ``jsonl`` are plain ASCII: every other character is a JSON escape, so that the output survives
-any terminal, locale and file name, undecodable ones included.
+any terminal, locale and file name, undecodable ones included. ``##`` is one too, as builds take commands.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol, TextIO
 
 from rich import box
@@ -24,29 +24,33 @@ __all__ = ["ACTION_STYLES", "Writer", "open_writer", "why"]
 
 ACTION_STYLES = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
 _MAX_NAME = 60
+_MAX_ROWS = 1000
+"""A table is printed at the end, so that its columns fit: longer runs get lines as they come."""
 
 
 class Writer(Protocol):
     """Prints verdicts. What has been printed stays valid when ``close`` follows, wherever the run stopped."""
 
-    def add(self, verdict: Verdict) -> None: ...
+    def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
+        """``accepted``: a baseline accepts what blocks it."""
+        ...
 
     def close(self) -> None: ...
 
 
-def open_writer(style: Format, stream: TextIO, names: Sequence[str]) -> Writer:
-    """The writer for ``style`` on ``stream``. ``names``: all images to come, for their column's width."""
+def open_writer(style: Format, stream: TextIO, names: Iterable[str], *, count: int) -> Writer:
+    """The writer for ``style`` on ``stream``. ``names``: of all ``count`` images, for a column's width."""
     if style is Format.JSON:
         return _JsonList(stream)
     if style is Format.JSONL:
         return _JsonLines(stream)
-    return _Table(stream) if is_terminal(stream) else _Lines(stream, names)
+    return _Table(stream) if is_terminal(stream) and count <= _MAX_ROWS else _Lines(stream, names)
 
 
-def why(verdict: Verdict) -> str:
+def why(verdict: Verdict, *, accepted: bool = False) -> str:
     """In one line: what was found, or why nothing could be; then the rationale, where it was asked for."""
     several = len(verdict.evidence.policies) > 1
-    parts = [verdict.reason or ""]
+    parts = ["accepted by the baseline" if accepted else "", verdict.reason or ""]
     parts.append("; ".join(_describe(finding, several) for finding in verdict.findings if finding.violates))
     parts.append(verdict.rationale or "")
     parts.append("(not judged, and not blocked)" if verdict.degraded else "")
@@ -64,8 +68,9 @@ def _score(verdict: Verdict) -> str:
     return "-" if verdict.score is None else f"{verdict.score:.3f}"
 
 
-def _dump(verdict: Verdict) -> str:
-    return json.dumps(verdict.to_dict(), ensure_ascii=True, allow_nan=False)
+def _dump(verdict: Verdict, *, accepted: bool) -> str:
+    data = verdict.to_dict() | ({"accepted": True} if accepted else {})
+    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("##", r"#\u0023")
 
 
 class _JsonList:
@@ -75,9 +80,9 @@ class _JsonList:
         self._stream = stream
         self._lead = "[\n"
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
         # In one piece, so that an interrupt falls between elements.
-        self._stream.write(self._lead + _dump(verdict))
+        self._stream.write(self._lead + _dump(verdict, accepted=accepted))
         self._lead = ",\n"
 
     def close(self) -> None:
@@ -88,8 +93,8 @@ class _JsonLines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def add(self, verdict: Verdict) -> None:
-        self._stream.write(_dump(verdict) + "\n")
+    def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
+        self._stream.write(_dump(verdict, accepted=accepted) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -99,16 +104,15 @@ class _JsonLines:
 class _Lines:
     """One aligned line per image, for pipes and logs."""
 
-    def __init__(self, stream: TextIO, names: Sequence[str]) -> None:
+    def __init__(self, stream: TextIO, names: Iterable[str]) -> None:
         self._stream = stream
         self._width = min(_MAX_NAME, max((cell_len(printable(name)) for name in names), default=0))
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
         name = printable(verdict.source)
         pad = " " * (self._width - cell_len(name))
-        line = (
-            f"{name}{pad}  {verdict.action:<5}  {verdict.outcome:<11}  {_score(verdict):>5}  {why(verdict)}"
-        )
+        said = why(verdict, accepted=accepted)
+        line = f"{name}{pad}  {verdict.action:<5}  {verdict.outcome:<11}  {_score(verdict):>5}  {said}"
         self._stream.write(line.rstrip() + "\n")
         self._stream.flush()
 
@@ -128,13 +132,13 @@ class _Table:
         self._table.add_column("score", no_wrap=True, justify="right")
         self._table.add_column("why", overflow="fold", ratio=3 if self._console.width < 100 else None)
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
         self._table.add_row(
             Text(printable(verdict.source)),
             Text(verdict.action.upper(), style=ACTION_STYLES[verdict.action]),
             Text(verdict.outcome),
             Text(_score(verdict)),
-            Text(why(verdict)),
+            Text(why(verdict, accepted=accepted)),
         )
 
     def close(self) -> None:

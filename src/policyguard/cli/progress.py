@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TextIO
 
 from policyguard.cli.text import is_terminal
 
-__all__ = ["Move", "progress_bar", "waiting"]
+__all__ = ["Move", "log_lines", "progress_bar", "waiting"]
 
 Move = Callable[[int, int | None, str], None]
 """Called with what is done, how much there is in all (where it is known), and a few words beside the bar."""
@@ -56,3 +57,18 @@ def progress_bar(stream: TextIO | None) -> Iterator[Move]:
         yield move
     finally:
         bar.stop()
+
+
+def log_lines(stream: TextIO, total: int, *, every: float = 30.0) -> Callable[[int, str], None]:
+    """For a log, where no bar can move: a plain line every ``every`` seconds. A terminal gets none."""
+    if is_terminal(stream):
+        return lambda done, words: None
+    last = monotonic()
+
+    def tell(done: int, words: str) -> None:
+        nonlocal last
+        if done < total and monotonic() - last >= every:
+            last = monotonic()
+            print(f"{done:,} of {total:,} images: {words}", file=stream, flush=True)
+
+    return tell

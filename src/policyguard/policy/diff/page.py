@@ -7,21 +7,15 @@ clicked. Not covered: a blurred thumbnail is still in the file, so the page is a
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Callable, Iterator
 
-from policyguard.errors import ImageError
 from policyguard.policy.characters import find_forbidden, one_line
 from policyguard.policy.diff.behaviour import BehaviourDiff, ImageChange
 from policyguard.policy.diff.change import PolicyDiff
 from policyguard.verdict import Verdict
 
 __all__ = ["diff_page"]
-
-THUMBNAIL = 96
-"""Pixels a side."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
@@ -95,7 +89,7 @@ def _row(image: ImageChange, place: int, pictures: Callable[[int], object] | Non
     severity = image.after.action.severity - image.before.action.severity
     mark = "weaker" if severity < 0 else "stronger" if severity > 0 else "other"
     mark = mark if image.changed else "same"
-    picture = "" if pictures is None else _thumbnail(pictures(place))
+    picture = "" if pictures is None else _picture(pictures(place), image.after.evidence.image_sha256)
     shift = "" if image.shift is None else f"{image.shift:+.3f}"
     cells = (
         f"{picture}<div>{_text(image.source)}</div>",
@@ -116,21 +110,15 @@ def _side(verdict: Verdict) -> str:
     )
 
 
-def _thumbnail(source: object) -> str:
-    from policyguard.images import decode
+def _picture(source: object, sha256: str | None) -> str:
+    from policyguard.images.thumbnail import thumbnail
 
-    try:
-        frame = decode(source, frames="sample").frames[0].copy()
-    except ImageError:
+    data = thumbnail(source, sha256)
+    if not data:
         return ""
-    frame.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    frame.save(buffer, "JPEG", quality=70)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    size = f'width="{frame.width}" height="{frame.height}"'
     return (
         '<label title="click to see"><input type="checkbox">'
-        f'<img alt="blurred until clicked" {size} src="data:image/jpeg;base64,{data}"></label>'
+        f'<img alt="blurred until clicked" src="{data}"></label>'
     )
 
 

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs policyguard from the commit that the action was taken from, with what it needs to judge:
+# a client where a server runs the model, else the libraries that run it here.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+extra=transformers
+if [[ -n "${INPUT_BASE_URL:-${POLICYGUARD_BASE_URL:-}}" ]]; then
+  extra=remote
+fi
+python3 -m pip install --quiet --disable-pip-version-check "$root[$extra]"
+policyguard --version

@@ -1,0 +1,290 @@
+"""Answers of a guard model, recorded in one run and replayed in others, so that suites run without a model.
+
+A recording is JSON with one answer per line, sorted, so that a change is a line in a diff. It holds scores
+and text, and no picture. An answer is found by the pixels (SHA-256), what the model sees of the policy (its
+fingerprint) and the reading, so another picture, another wording or a picture never asked about has none.
+
+Covered: a request without a recorded answer raises, whatever a policy's ``outcomes`` say, and what cannot be
+read is refused as a whole; failures of the model are not recorded. Not covered: who may edit the file, which
+decides what passes; leave that to review.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from policyguard.assessment import (
+    Assessment,
+    AssessmentRequest,
+    Failure,
+    FailureKind,
+    ModelIdentity,
+    Rating,
+    Reading,
+)
+from policyguard.ci.atomic import write_atomically
+from policyguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from policyguard.backends.base import Backend
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = ["Recording", "RecordingBackend", "ReplayBackend", "read_recording", "write_recording"]
+
+_FORMAT = 1
+_MAX_BYTES = 64 * 1024 * 1024
+_KEYS = ("policy", "picture", "fingerprint", "reading", "answer")
+_Key = tuple[str, str, str]
+Entry = dict[str, Any]
+"""One recorded answer, JSON-ready."""
+
+
+class Recording:
+    """Recorded answers of one model, by picture, policy and reading."""
+
+    def __init__(self, model: ModelIdentity, entries: Iterable[Entry] = ()) -> None:
+        self.model = model
+        self.entries: dict[_Key, Entry] = {}
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: Entry) -> None:
+        self.entries[entry["picture"], entry["fingerprint"], entry["reading"]] = entry
+
+    def sorted(self) -> list[Entry]:
+        return sorted(self.entries.values(), key=lambda entry: [entry[name] for name in _KEYS[:4]])
+
+
+class RecordingBackend:
+    """Wraps a backend, and keeps what it answers in ``recording``. Thread-safe."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._entries: list[Entry] = []
+        self._lock = threading.Lock()
+
+    @property
+    def entries(self) -> list[Entry]:
+        with self._lock:
+            return list(self._entries)
+
+    @property
+    def preferred_batch(self) -> int:
+        return self.backend.preferred_batch
+
+    @property
+    def preferred_workers(self) -> int:
+        return self.backend.preferred_workers
+
+    @property
+    def model(self) -> ModelIdentity:
+        return self.backend.model
+
+    def accept(self, policy: ResolvedPolicy) -> None:
+        self.backend.accept(policy)
+
+    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
+        results = self.backend.assess(requests)
+        self._keep(requests, results)
+        return results
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
+        results = await self.backend.aassess(requests)
+        await asyncio.to_thread(self._keep, requests, results)
+        return results
+
+    def warm(self) -> None:
+        self.backend.warm()
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _keep(self, requests: Sequence[AssessmentRequest], results: Sequence[Assessment | Failure]) -> None:
+        new = []
+        for request, result in zip(requests, results, strict=False):  # the guard complains about a mismatch
+            if isinstance(result, Failure) and (result.kind is not FailureKind.REFUSED or result.retryable):
+                continue
+            picture, fingerprint, reading = _key(request)
+            try:  # plain texts and numbers, which xdist hands on; what is no number is no answer either
+                answer = json.loads(json.dumps(_answer(result), allow_nan=False))
+            except ValueError:
+                continue
+            parts = (request.policy.id, picture, fingerprint, reading, answer)
+            new.append(dict(zip(_KEYS, parts, strict=True)))
+        with self._lock:
+            self._entries += new
+
+
+class ReplayBackend:
+    """Answers from a recording, and raises ConfigurationError where there is no answer in it."""
+
+    preferred_batch = 16
+    preferred_workers = 1
+
+    def __init__(self, recording: Recording, file: Path) -> None:
+        self.file = file
+        self._model = recording.model
+        self._answers = {key: _result(entry["answer"]) for key, entry in recording.entries.items()}
+
+    @property
+    def model(self) -> ModelIdentity:
+        return self._model
+
+    def accept(self, policy: ResolvedPolicy) -> None:
+        """The model accepted every policy that it was recorded with; of others there is no answer."""
+
+    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
+        return [self._find(request) for request in requests]
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
+        return await asyncio.to_thread(self.assess, requests)
+
+    def warm(self) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _find(self, request: AssessmentRequest) -> Assessment | Failure:
+        key = _key(request)
+        found = self._answers.get(key)
+        if found is not None:
+            return found
+        picture, fingerprint, reading = key
+        known = {policy for other, policy, _ in self._answers if other == picture}
+        if not known:
+            why = "this picture is not in it"
+        elif fingerprint in known:
+            why = f"this picture is in it, and not in the reading '{reading}'"
+        else:
+            why = f"this picture is in it, and not under policy '{request.policy.id}' as it is worded now"
+        raise ConfigurationError(
+            f"{self.file} holds no recorded answer: {why}",
+            hint=f"run the suite with the model once more: pytest --policyguard-record {self.file}",
+        )
+
+
+def read_recording(file: Path) -> Recording:
+    """The recording in ``file``. Raises ConfigurationError, in one line, for anything else."""
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no recording {file}", hint=f"make it with: pytest --policyguard-record {file}"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise ConfigurationError(f"{file} is larger than 64 MiB")
+    try:
+        content = json.loads(data.decode("utf-8"), parse_constant=_constant)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{file} is not a recording: it is not JSON ({error})") from None
+    try:
+        return _recording(content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ConfigurationError(f"{file} is not a recording: {said}") from None
+
+
+def write_recording(file: Path, recording: Recording) -> None:
+    """Put ``recording`` in place of ``file``. Raises ConfigurationError if that cannot be written."""
+    answers = ",\n".join(json.dumps(entry, allow_nan=False) for entry in recording.sorted())
+    model = json.dumps(recording.model.to_dict())
+    text = f'{{"policyguard_recording": {_FORMAT},\n"model": {model},\n"answers": [\n{answers}\n]}}\n'
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text)
+    except OSError as error:
+        raise ConfigurationError(f"the recording {file} cannot be written: {error.strerror}") from None
+
+
+def _recording(content: Any) -> Recording:
+    if not isinstance(content, dict) or content.get("policyguard_recording") != _FORMAT:
+        raise ValueError(f'it must be an object with "policyguard_recording": {_FORMAT}')
+    model = content["model"]
+    if not isinstance(model, dict) or not all(
+        value is None or isinstance(value, str) for value in model.values()
+    ):
+        raise ValueError("'model' must hold texts")
+    recording = Recording(ModelIdentity(**model))
+    for number, entry in enumerate(content["answers"], 1):
+        if not isinstance(entry, dict) or set(entry) != set(_KEYS):
+            raise ValueError(f"answer {number} must have {', '.join(_KEYS)}")
+        if not all(isinstance(entry[name], str) for name in _KEYS[:4]):
+            raise ValueError(f"answer {number}: {', '.join(_KEYS[:4])} must be texts")
+        if (entry["picture"], entry["fingerprint"], entry["reading"]) in recording.entries:
+            raise ValueError(f"answer {number} is there twice")
+        try:
+            Reading(entry["reading"])
+            _result(entry["answer"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"answer {number} is no assessment: {error}") from None
+        recording.add(entry)
+    return recording
+
+
+def _key(request: AssessmentRequest) -> _Key:
+    frame = request.frame
+    pixels = hashlib.sha256(f"{frame.mode} {frame.size}\n".encode() + frame.tobytes()).hexdigest()
+    return pixels, request.policy.fingerprint, request.reading.value
+
+
+def _answer(result: Assessment | Failure) -> dict[str, Any]:
+    if isinstance(result, Failure):
+        return {"refused": result.reason}
+    answer = result.to_dict()
+    del answer["cached"]
+    return answer
+
+
+_FIELDS = {field.name for field in fields(Assessment)}
+
+
+def _result(answer: Mapping[str, Any]) -> Assessment | Failure:
+    if set(answer) == {"refused"}:
+        return Failure(FailureKind.REFUSED, str(answer["refused"]))
+    if unknown := set(answer) - _FIELDS:
+        raise ValueError(f"{min(unknown)!r} is not known")
+    numbers = [answer.get(name) for name in ("p_unsafe", "label_mass", "p_undecided", "category_mass")]
+    shares = answer.get("rule_scores")
+    numbers += [] if shares is None else list(shares.values())
+    if None in numbers[4:] or not all(
+        n is None or (isinstance(n, int | float) and not isinstance(n, bool)) for n in numbers
+    ):
+        raise ValueError("its scores must be numbers")
+    texts = [answer.get("category"), answer.get("rationale"), *answer.get("notes", ())]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise ValueError("its category, rationale and notes must be texts")
+    if answer.get("scoring", "joint") not in ("joint", "per_rule"):
+        raise ValueError("its scoring must be joint or per_rule")
+    given = dict(answer) | {
+        "rating": Rating(answer["rating"]),
+        "reading": Reading(answer["reading"]),
+        "notes": tuple(answer.get("notes", ())),
+    }
+    return Assessment(**given)
+
+
+def _constant(name: str) -> object:
+    raise ValueError(f"{name} is not a value of JSON")

@@ -1,0 +1,75 @@
+"""Chromium without a window, and pages to look at in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.chrome.webdriver import WebDriver
+
+from ci.reports.support import every_kind, run_info, written
+from policyguard.ci.run import CheckedImage
+
+_INSTALL = (
+    "install Chromium and its driver (Debian: apt install chromium chromium-driver), or name them in {}"
+)
+
+
+def _program(variable: str, *names: str) -> str:
+    found = os.environ.get(variable) or next(filter(None, map(shutil.which, names)), None)
+    return found or pytest.fail(_INSTALL.format(variable))
+
+
+@pytest.fixture(scope="session")
+def _driver() -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = _program("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
+    arguments = ["--headless=new", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # Chromium does not start as root with it
+    for argument in arguments:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = Service(_program("CHROMEDRIVER", "chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(_driver: WebDriver) -> WebDriver:
+    """At 1200 x 900 pixels, in light colours."""
+    look(_driver)
+    return _driver
+
+
+def look(driver: WebDriver, width: int = 1200, theme: str = "light") -> None:
+    """Change the size and the colours that the reader prefers."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+@pytest.fixture
+def visit(browser: WebDriver, tmp_path: Path) -> Iterator[Callable[..., WebDriver]]:
+    """Write a report and open it. Afterwards, nothing may have gone wrong and nothing have been asked for."""
+
+    def open_page(images: list[CheckedImage] | None = None, **options: Any) -> WebDriver:
+        options.setdefault("info", run_info(tmp_path))
+        text = written(tmp_path, "html", every_kind() if images is None else images, **options)
+        path = tmp_path / "report.html"
+        path.write_text(text, encoding="utf-8")
+        browser.get(path.as_uri())
+        return browser
+
+    yield open_page
+    assert [] == browser.get_log("browser")
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map((r) => r.name)")
+    assert [] == [name for name in asked if not name.startswith("data:")]
