@@ -18,8 +18,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: $(VENV)/.ready  ## Judge examples/images under five policies with the packaged model
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.ready  ## Run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.ready  ## Run the tests, as many at a time as there are cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/.ready  ## Run the long suites
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -224,7 +224,9 @@ def test_a_policy_that_samples_frames_does_not_speak_for_one_that_wants_all(tmp_
     assert (Outcome.UNSCANNABLE, False) == (verdict.outcome, verdict.allowed)
 
 
-@pytest.mark.parametrize("answer", [None, 0.1, "safe", {}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "answer", [None, 0.1, "safe", {}, object()], ids=lambda answer: type(answer).__name__
+)
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_what_is_no_answer_is_an_error(answer: Any, way: str) -> None:
     class Odd(FakeBackend):

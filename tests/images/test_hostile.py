@@ -265,7 +265,7 @@ def exceptions_of(module: object) -> list[type[Exception]]:
 
 
 FOREIGN = [
-    *{error for module in (PIL, pil, ImageFile, ImageCms) for error in exceptions_of(module)},
+    *dict.fromkeys(error for module in (PIL, pil, ImageFile, ImageCms) for error in exceptions_of(module)),
     *(MemoryError, RecursionError, OSError, SyntaxError, IndexError, EOFError, StopIteration, UserWarning),
 ]
 
