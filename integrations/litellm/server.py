@@ -13,6 +13,7 @@ send (README.md).
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hmac
 import json
 import os
@@ -49,7 +50,10 @@ def build_app(guard: Guard, *, api_key: str | None = None) -> Starlette:
             asked = None
         if not isinstance(asked, dict) or asked.get("input_type") not in ("request", "response"):
             return JSONResponse({"error": "this is no request of LiteLLM's generic guardrail"}, 400)
-        return JSONResponse(answer(await screen.ascreen(find_images(as_images(asked)))))
+        if not isinstance(asked.get("images"), list | None):
+            return JSONResponse({"error": "images is no list"}, 400)
+        sites = await asyncio.to_thread(find_images, as_images(asked))
+        return JSONResponse(answer(await screen.ascreen(sites)))
 
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"policies": [policy.id for policy in guard.policies]})

@@ -323,3 +323,16 @@ def test_the_pictures_of_pipelines_and_of_image_services_pass_through() -> None:
         guard(FakeBackend(red_only)),
     )
     assert GOOD == result.image
+
+
+@pytest.mark.parametrize("run", [run_sync, run_async])
+def test_of_an_open_file_only_what_was_judged_is_handed_out(run: Callable[..., GateResult]) -> None:
+    stream = io.BytesIO(BAD + GOOD)
+    stream.seek(len(BAD))
+    handed = run(Made(stream), guard()).image
+    handed.seek(0)
+    assert GOOD == handed.read()
+    whole = run(Made(io.BytesIO(GOOD)), guard()).image
+    assert GOOD == whole.read()  # and it stands at the beginning
+    assert not run(Made(io.BytesIO(BAD)), guard(), attempts=1).accepted
+    assert not run(Made(io.StringIO("text")), guard(), attempts=1).accepted

@@ -309,6 +309,9 @@ def test_a_recording_that_cannot_be_understood_answers_nothing(suite: Suite, con
         {"rationale": 3},
         {"extra": 1},
         {"reading": "none"},
+        {"reading": "explain"},
+        {"blind_below": "0"},
+        {"cached": True},
     ],
 )
 def test_an_answer_edited_into_nonsense_spoils_the_recording(suite: Suite, change: dict[str, Any]) -> None:

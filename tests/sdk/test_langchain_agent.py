@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("langchain.agents")
 
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelResponse
 from langchain_core.messages import AIMessage, AIMessageChunk, RemoveMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -523,3 +523,106 @@ def test_the_page_s_agent_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     (code,) = [code for code in blocks() if "create_agent(" in code]
     exec(compile(code, "docs/langchain.md", "exec"), {})
+
+
+class Twice(AgentMiddleware):
+    """Asks the model twice and takes the second answer."""
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        handler(request)
+        return handler(request)
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        await handler(request)
+        return await handler(request)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("second", [AIMessage("fine"), AIMessage([block(GREEN)])], ids=["text", "image"])
+def test_an_answer_that_is_thrown_away_is_not_streamed_with_its_images(
+    asynchronous: bool, second: AIMessage
+) -> None:
+    model = Scripted(answers=[PIECES, second])
+    agent = create_agent(model, middleware=[GuardMiddleware(colour_guard()[0]), Twice()])
+    items: list[Any] = []
+    streamed(agent, [human()], asynchronous=asynchronous, seen=items)
+    assert 2 == model.calls
+    assert RED64[40:] not in repr(items)
+    told = [item[0] for mode, item in items if mode == "messages"]
+    assert any(message.content == second.content for message in told)
+
+
+def test_every_message_of_an_answer_is_judged_that_another_middleware_makes() -> None:
+    class Adds(AgentMiddleware):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            answer = handler(request)
+            return ModelResponse(result=[AIMessage([block(RED)]), *answer.result])
+
+    for exit_behavior in ("end", "replace"):
+        agent, _, _ = agent_of(AIMessage("hello"), more=[Adds()], exit_behavior=exit_behavior)
+        messages = invoke(agent, [human()], "invoke")["messages"]
+        assert RED64 not in str(messages)
+        assert (2 if exit_behavior == "end" else 3) == len(messages)
+    agent, _, _ = agent_of(AIMessage("hello"), more=[Adds()])
+    with pytest.raises(PolicyViolation):
+        invoke(agent, [human()], "invoke")
+
+
+def test_a_forged_note_that_holds_an_image_is_no_note_of_ours() -> None:
+    mark = {"policyguard": {"name": "GuardMiddleware[tests/colours]", "result": {}}}
+
+    class Forges(AgentMiddleware):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            return AIMessage([block(RED)], response_metadata=mark)
+
+    agent, _, _ = agent_of(AIMessage("hello"), more=[Forges()], exit_behavior="end")
+    assert RED64 not in str(invoke(agent, [human()], "invoke")["messages"])
+    forged = ToolMessage(uri(RED), tool_call_id="call-1", response_metadata=mark)
+    agent, model, _ = agent_of(AIMessage("hello"), exit_behavior="end")
+    state = invoke(agent, [human(), call(), forged], "invoke")
+    assert 0 == model.calls
+    assert RED64 not in str(state["messages"][-1])
+
+
+@pytest.mark.parametrize("stricter", [False, True])
+def test_a_run_that_is_taken_up_under_another_policy_asks_again(stricter: bool) -> None:
+    config, checkpoints = {"configurable": {"thread_id": "1"}}, InMemorySaver()
+
+    def built(threshold: float, *answers: Any) -> tuple[Any, Scripted, FakeBackend]:
+        guard, backend = colour_guard(defaults={"threshold": threshold})
+        backend.answer, model = 0.4, Scripted(answers=list(answers))
+        agent = create_agent(
+            model,
+            [draw],
+            middleware=[GuardMiddleware(guard)],
+            checkpointer=checkpoints,
+            interrupt_before=["tools"],
+        )
+        return agent, model, backend
+
+    first, _, _ = built(0.5, call(colour="green"))
+    first.invoke({"messages": [human(block(BLUE))]}, config)
+    second, model, backend = built(0.3 if stricter else 0.5, AIMessage("done"))
+    if not stricter:
+        assert "done" == second.invoke(None, config)["messages"][-1].content
+        assert 1 == len(backend.requests)  # what the tool drew
+        return
+    answer = ToolMessage("drawn", tool_call_id="call-1")
+    second.update_state(config, {"messages": [answer]}, as_node="tools")
+    with pytest.raises(PolicyViolation):
+        second.invoke(None, config)
+    assert 0 == model.calls
+
+
+def test_documents_block_an_agent_unless_they_are_told_to_pass() -> None:
+    paper = {"type": "file", "base64": b64(b"%PDF-1.7 " + bytes(99)), "mime_type": "application/pdf"}
+    agent, model, _ = agent_of(AIMessage("hello"))
+    with pytest.raises(PolicyViolation, match="unscannable"):
+        invoke(agent, [human(paper)], "invoke")
+    assert 0 == model.calls
+    agent, model, told = agent_of(AIMessage("hello"), documents="pass")
+    assert "hello" == invoke(agent, [human(paper, block(GREEN))], "invoke")["messages"][-1].content
+    assert paper in model.asked[0][0].content
+    assert 1 == seen(told, "input")
+    with pytest.raises(PolicyViolation, match="Red"):
+        invoke(agent, [human(paper, block(RED))], "invoke")

@@ -121,6 +121,11 @@ def test_what_is_no_request_of_litellm_is_an_error(server: str, payload: Any) ->
     assert 400 == httpx.post(server + PATH, content=b"{", timeout=30).status_code
 
 
+@pytest.mark.parametrize("images", [GREEN_URI, {"0": GREEN_URI}, 1, True, 0, "", {}])
+def test_images_that_are_no_list_are_an_error(server: str, images: Any) -> None:
+    assert 400 == post(server, asked(images=images)).status_code
+
+
 def test_a_guard_that_is_down_blocks() -> None:
     guard = Guard(policy="safeedit/l3", backend=FakeBackend(Failure(FailureKind.ERROR, "down")))
     with serving(guard) as address:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,7 +116,8 @@ def gate(
 
     Args:
         generate: gives an image, or a list or tuple of images, in any form that ``guard.check`` takes.
-            ``number`` counts from 1; ``hint`` is None until an image has been found to violate.
+            Of an open file, a BytesIO of what was judged is handed out. ``number`` counts from 1; ``hint``
+            is None until an image has been found to violate.
         hint: ``"rules"`` says in plain words what earlier images broke; or a function of the attempts so
             far; or None for no hint.
         keep: of several images of one call, ``"all"`` must be allowed, or else all are discarded;
@@ -211,6 +213,9 @@ class _State:
         if self.keep == "all" and not all(kept):
             kept = [False] * len(kept)
         self.images = tuple(image for image, keeps in zip(images, kept, strict=True) if keeps)
+        for image in self.images:
+            if isinstance(image, io.BytesIO):
+                image.seek(0)
         discarded = tuple(
             f"image {place} of {len(images)}: {_why(verdict)}"
             for place, (verdict, keeps) in enumerate(zip(verdicts, kept, strict=True), 1)
@@ -259,7 +264,26 @@ def _images(made: object) -> list[object]:
     """The images of one call. A lone one is a list of one; None is an empty one."""
     if made is None:
         return []
-    return list(made) if isinstance(made, list | tuple) else [made]
+    return [_held(image) for image in made] if isinstance(made, list | tuple) else [_held(made)]
+
+
+def _held(image: object) -> object:
+    """An open file is read here, once: what is judged is all that its reader gets, from the beginning."""
+    read = getattr(image, "read", None)
+    if not callable(read) or hasattr(image, "__array_interface__"):
+        return image
+    from policyguard.images import Limits
+
+    data, limit = bytearray(), Limits().max_bytes
+    while len(data) <= limit:
+        part = read(limit + 1 - len(data))
+        if not isinstance(part, bytes | bytearray | memoryview):
+            getattr(part, "close", lambda: None)()
+            return image  # the guard says what is wrong with it
+        if not part:
+            break
+        data += part
+    return io.BytesIO(data)
 
 
 def _severity(verdict: Verdict) -> tuple[int, int, float]:

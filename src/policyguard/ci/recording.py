@@ -236,8 +236,9 @@ def _recording(content: Any) -> Recording:
         if (entry["picture"], entry["fingerprint"], entry["reading"]) in recording.entries:
             raise ValueError(f"answer {number} is there twice")
         try:
-            Reading(entry["reading"])
-            _result(entry["answer"])
+            answer = _result(entry["answer"])
+            if isinstance(answer, Assessment) and answer.reading is not Reading(entry["reading"]):
+                raise ValueError(f"it is of the reading '{answer.reading}'")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"answer {number} is no assessment: {error}") from None
         recording.add(entry)
@@ -258,7 +259,7 @@ def _answer(result: Assessment | Failure) -> dict[str, Any]:
     return answer
 
 
-_FIELDS = {field.name for field in fields(Assessment)}
+_FIELDS = {field.name for field in fields(Assessment)} - {"cached"}
 
 
 def _result(answer: Mapping[str, Any]) -> Assessment | Failure:
@@ -267,6 +268,7 @@ def _result(answer: Mapping[str, Any]) -> Assessment | Failure:
     if unknown := set(answer) - _FIELDS:
         raise ValueError(f"{min(unknown)!r} is not known")
     numbers = [answer.get(name) for name in ("p_unsafe", "label_mass", "p_undecided", "category_mass")]
+    numbers.append(answer.get("blind_below", 0.0))
     shares = answer.get("rule_scores")
     numbers += [] if shares is None else list(shares.values())
     if None in numbers[4:] or not all(

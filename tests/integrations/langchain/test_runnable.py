@@ -589,3 +589,66 @@ def test_pico_guards_a_chain() -> None:
     assert "seen" == chain.invoke([human(camera)]).content
     with pytest.raises(PolicyViolation):
         asyncio.run(chain.ainvoke([human(dagger)]))
+
+
+LINKED = "https://pictures.example/cat.png"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"![a [nested] name]({LINKED}) and",
+        f"![{'a ' * 900}]({LINKED}) and",
+        f"![a]\n\nmore\n\n[a]: {LINKED} \n and",
+        f"![a]\n\n{'more ' * 500}\n\n[a]: {LINKED} \n and",
+        f"<img alt='{'a ' * 900}' src={LINKED}> and",
+    ],
+)
+def test_a_picture_that_is_linked_in_a_long_way_is_held(text: str) -> None:
+    got: list[str] = []
+    with pytest.raises(PolicyViolation):
+        got.extend(step().transform(iter([text[at : at + 3] for at in range(0, len(text), 3)])))
+    assert "pictures.example" not in "".join(got)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [{"a": RED_PNG[:5]}, {"a": RED_PNG[5:30]}, {"a": RED_PNG[30:]}],
+        [{"a": list(RED_PNG[:5])}, {"a": list(RED_PNG[5:])}],
+        [
+            AIMessageChunk("", response_metadata={"x": "data:ima"}),
+            AIMessageChunk("", response_metadata={"x": f"ge/png;base64,{b64(RED_PNG)}"}),
+        ],
+    ],
+)
+def test_bytes_and_metadata_that_grow_into_a_blocked_image_are_held(pieces: list[Any]) -> None:
+    got: list[Any] = []
+    with pytest.raises(PolicyViolation):
+        got.extend(step().transform(iter(pieces)))
+    assert b64(RED_PNG) not in repr(got)
+    assert not any(isinstance(piece, dict) for piece in got)
+
+
+PDF = {"type": "file", "base64": b64(b"%PDF-1.7 " + bytes(99)), "mime_type": "application/pdf"}
+
+
+def test_documents_block_unless_they_are_told_to_pass() -> None:
+    message = HumanMessage([PDF])
+    with pytest.raises(PolicyViolation, match="unscannable"):
+        step().invoke([message])
+    passing = step(documents="pass")
+    assert passing.invoke([message]) == [message]
+    assert [message] == asyncio.run(passing.ainvoke([message]))
+    with pytest.raises(PolicyViolation, match="Red"):
+        passing.invoke([message, human(RED_PNG)])
+    with pytest.raises(ConfigurationError):
+        step(documents="read")
+
+
+def test_a_document_that_passes_does_not_keep_another_picture_from_its_place() -> None:
+    pieces = [AIMessageChunk("text "), AIMessageChunk([PDF, block(RED_PNG)])]
+    got = list(step(documents="pass", on_block="replace").transform(iter(pieces)))
+    assert "text " == got[0].content
+    assert PDF in got[-1].content
+    assert b64(RED_PNG) not in repr(got)

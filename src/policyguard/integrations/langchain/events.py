@@ -1,17 +1,18 @@
 """Holds back what a model call tells the readers of an agent's stream until its answer is judged.
 
 Covered: ``stream_mode="messages"``, ``astream_events`` and ``stream_events``: text passes at once; from
-the first piece of an image on all is held, then told or dropped. Not covered: an app's own callback handlers
-and tracers, which hear what the model says when it says it.
+the first piece of an image on all is held, then told or dropped; dropped too are calls whose images are not
+in the answer. Not covered: an app's own callback handlers and tracers, which hear what the model says when it
+says it.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
@@ -20,6 +21,9 @@ from policyguard.integrations.extract import find_images
 
 from .hold import Hold
 
+if TYPE_CHECKING:
+    from policyguard.integrations.extract import ImageSite
+
 __all__ = ["HeldEvents"]
 
 
@@ -27,7 +31,7 @@ class HeldEvents:
     """The events of one model call that are held: call ``release`` or ``arelease``, or drop this."""
 
     def __init__(self) -> None:
-        self._calls: list[Callable[[], Any]] = []
+        self._calls: list[tuple[_Gate, Callable[[], Any]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -46,16 +50,25 @@ class HeldEvents:
         finally:
             var_child_runnable_config.reset(token)
 
-    def release(self) -> None:
-        """Tell what was held."""
-        for call in self._calls:
+    def release(self, judged: Collection[ImageSite]) -> None:
+        """Tell what was held of runs that ended with no other images than those ``judged``."""
+        for call in self._ready(judged):
             call()
 
-    async def arelease(self) -> None:
-        """Tell what was held."""
-        for call in self._calls:
+    async def arelease(self, judged: Collection[ImageSite]) -> None:
+        """``release`` for event loops."""
+        for call in self._ready(judged):
             if inspect.isawaitable(done := call()):
                 await done
+
+    def _ready(self, judged: Collection[ImageSite]) -> list[Callable[[], Any]]:
+        """A model may be called more than once for one answer: what is not in the answer is not told."""
+        known = {_picture(site) for site in judged}
+        return [
+            call
+            for gate, call in self._calls
+            if gate.end is not None and all(_picture(site) in known for site in find_images(gate.end))
+        ]
 
     def _changed(self, config: RunnableConfig) -> RunnableConfig | None:
         manager: Any = config.get("callbacks")
@@ -94,11 +107,11 @@ class HeldEvents:
 
             gate.waiting.append(call)
             if holds(gate, args, kwargs):
-                self._calls.append(call)
+                self._calls.append((gate, call))
                 return []
             ready, gate.waiting = gate.waiting, []
             for earlier in ready[:-1]:
-                self._calls.remove(earlier)
+                self._calls.remove((gate, earlier))
             return ready
 
         if inspect.iscoroutinefunction(told):
@@ -122,6 +135,7 @@ class _Gate(Hold):
     def __init__(self) -> None:
         super().__init__()
         self.waiting: list[Callable[[], Any]] = []
+        self.end: Any = None
 
 
 def _token(gate: _Gate, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -140,7 +154,12 @@ def _event(gate: _Gate, args: tuple[Any, ...], _: Mapping[str, Any]) -> bool:
 
 
 def _end(gate: _Gate, args: tuple[Any, ...], _: Mapping[str, Any]) -> bool:
-    return bool(gate.held) or bool(find_images(getattr(args[0], "generations", args[0])))
+    gate.end = getattr(args[0], "generations", args[0])
+    return bool(gate.held) or bool(find_images(gate.end))
+
+
+def _picture(site: ImageSite) -> tuple[Any, ...]:
+    return site.kind, site.data, site.url, site.file_id, site.problem
 
 
 _TEXT_EVENTS = ("text", "reasoning", "tool_call", "tool-call", "invalid_tool_call", "server_tool_call")

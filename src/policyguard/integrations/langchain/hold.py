@@ -27,15 +27,21 @@ _TEXT_BLOCKS = (
     *("tool_call", "tool_call_chunk", "invalid_tool_call", "server_tool_call", "server_tool_call_chunk"),
     *("tool_use", "input_json_delta", "function_call"),
 )
-_KEPT = 512
+_KEPT = 1024
 """Characters of a text that are looked at again with the next piece: more than an image's beginning."""
 
+_ALT = r"(?:\\.|[^\[\]\\]|\[[^\[\]]*(?:\]|$))*+"
+_TAG = r"<(?:img|image|source|object|embed|video|input)\b"
 _BEGINNING = re.compile(
-    r"data:[^,\"'<>()\[\]{}\r\n]{0,200}(?:$|,[^\s\"'<>)]{0,15}$|,[^\s\"'<>)]{16})"
-    r"|!\[[^\]]{0,200}(?:$|\](?:$|[(\[]))|<(?:img|image|source|object|embed|video|input)\b"
+    r"data:\s*(?:image/[^,\s]{0,400}(?:$|,)|$)"
+    r"|data:[^,\"'<>()\[\]{}\r\n]{0,200}(?:$|,[^\s\"'<>)]{0,15}$|,[^\s\"'<>)]{16})"
+    rf"|!\[{_ALT}(?:\\?$|\](?:$|[(\[]))|{_TAG}"
     r"|[A-Za-z0-9+/_-]{64}",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
+_OPEN = re.compile(rf"!\[{_ALT}\\?$|{_TAG}[^<>]*$", re.IGNORECASE | re.DOTALL)
+"""What may go on for longer than ``_KEPT`` before the address of a picture comes."""
+_DEFINITION = re.compile(r"^ {0,3}\[[^\[\]]+\]:", re.MULTILINE)
 
 
 class Hold:
@@ -46,6 +52,8 @@ class Hold:
         self.held: list[Any] = []
         self._for_good = False
         self._tails: dict[str, str] = {}
+        self._pictured: set[str] = set()
+        self._defined: set[str] = set()
 
     def feed(self, piece: Any, *, block: bool = False) -> list[Any]:
         """The pieces that may pass now, in order; ``piece`` is held if it is not among them.
@@ -70,11 +78,24 @@ class Hold:
         opened, touched = False, set()
         for place, text in _texts(piece):
             text = self._tails.get(place, "") + text
+            self._for_good = self._for_good or self._shows(place, text)
             self._tails[place] = text[-_KEPT:]
             touched.add(place)
             opened = opened or _BEGINNING.search(text) is not None
         others = (tail for place, tail in self._tails.items() if place not in touched)
         return opened or any(_BEGINNING.search(tail) for tail in others)
+
+    def _shows(self, place: str, text: str) -> bool:
+        """Whether what comes next may be the address of a picture that began long ago."""
+        pictured, now = place in self._pictured, "![" in text
+        if now:
+            self._pictured.add(place)
+        if "]:" in text and _DEFINITION.search(text):
+            self._defined.add(place)
+        if (pictured or now) and (place in self._defined or "](" in text):
+            return True
+        open_one = _OPEN.search(text)
+        return open_one is not None and len(text) - open_one.start() > _KEPT // 2
 
 
 def joined(pieces: list[Any]) -> Any:
@@ -95,6 +116,12 @@ def joined(pieces: list[Any]) -> Any:
 
 
 def _is_block(piece: Any) -> bool:
+    if isinstance(piece, Mapping):  # bytes, and bytes as numbers, grow from piece to piece like texts
+        return any(
+            isinstance(value, bytes | bytearray | memoryview)
+            or (isinstance(value, list) and bool(value) and type(value[0]) is int)
+            for value in piece.values()
+        )
     content = getattr(piece, "content", None)
     return isinstance(content, list) and not all(
         isinstance(block, str) or (isinstance(block, Mapping) and block.get("type", "text") in _TEXT_BLOCKS)
@@ -123,4 +150,7 @@ def _texts(piece: Any) -> Iterator[tuple[str, str]]:
             stack.append((place, kept, depth + 1))
 
 
-_GROWING = ("content", "additional_kwargs", "tool_call_chunks", "message", "text")
+_GROWING = (
+    *("content", "additional_kwargs", "response_metadata", "artifact"),
+    *("tool_call_chunks", "message", "text"),
+)

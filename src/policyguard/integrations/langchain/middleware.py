@@ -23,7 +23,7 @@ from langchain.agents.middleware.types import (
     hook_config,
     omit_payload,
 )
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 from langgraph.types import Command
 
 from policyguard.errors import ConfigurationError, PolicyViolation
@@ -67,7 +67,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         violation_message: the text of that AIMessage; default: how many images were blocked, and why.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
-        fetcher, files, max_images: see ``Screen``.
+        fetcher, files, max_images, documents: see ``Screen``.
         on_result: called with a stage (``input``, ``output``, ``tool_result``) and its ScreenResult, images
             or not, also when it is then blocked. The result holds the images: keep ``to_dict()`` of it.
         name: unique in an agent; default: ``GuardMiddleware`` with the ids of the guard's policies.
@@ -95,6 +95,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         fetcher: Fetcher | None = None,
         files: FileLedger | None = None,
         max_images: int = 100,
+        documents: Literal["block", "pass"] = "block",
         on_result: OnResult | None = None,
         name: str | None = None,
     ) -> None:
@@ -105,7 +106,9 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             raise ConfigurationError("the middleware is told to judge nothing")
         check_replace_with(replace_with)
         self._name = name or f"GuardMiddleware[{','.join(policy.id for policy in guard.policies)}]"
-        self._screen = Screen(guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images)
+        self._screen = Screen(
+            guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images, documents=documents
+        )
         self._input, self._output, self._tools = apply_to_input, apply_to_output, apply_to_tool_results
         self._exit = exit_behavior
         self._replace_with = replace_with if exit_behavior == "replace" else None
@@ -166,10 +169,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         held = HeldEvents()
         with held.listening():
             given = _response(handler(judged))
-        found = self._screen.screen(_sites_in(given), memo=memo)
-        response = self._answer(given, found, held)
+        sites = _sites_in(given)
+        response = self._answer(given, self._screen.screen(sites, memo=memo), held)
         if response is given:
-            held.release()
+            held.release(sites)
         return response
 
     async def awrap_model_call(
@@ -189,10 +192,11 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         held = HeldEvents()
         with held.listening():
             given = _response(await handler(judged))
-        found = await self._screen.ascreen(await asyncio.to_thread(_sites_in, given), memo=memo)
+        sites = await asyncio.to_thread(_sites_in, given)
+        found = await self._screen.ascreen(sites, memo=memo)
         response = await asyncio.to_thread(self._answer, given, found, held)
         if response is given:
-            await held.arelease()
+            await held.arelease(sites)
         return response
 
     # What the other middleware made of the answer.
@@ -283,8 +287,9 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         if any(self._marked(message) for message in last):
             return {**update, "jump_to": "end"}
         if result.blocked and self._exit == "end":
-            said, removed = self._said(result), last[0].id
-            return {**update, "jump_to": "end", "messages": [said.model_copy(update={"id": removed})]}
+            gone = [RemoveMessage(id=message.id) for message in last[1:] if message.id is not None]
+            said = self._said(result).model_copy(update={"id": last[0].id})
+            return {**update, "jump_to": "end", "messages": [said, *gone]}
         changed = settled_messages(last, result, self._replace_with)
         if messages := [new for old, new in zip(last, changed, strict=True) if new is not old]:
             update["messages"] = messages
@@ -319,9 +324,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         return None
 
     def _marked(self, message: BaseMessage) -> bool:
-        """Whether this middleware put the message there to end the run."""
+        """Whether this middleware put the message there to end the run. Its own messages hold no image."""
         mark = message.response_metadata.get(_MARK)
-        return self._exit == "end" and isinstance(mark, Mapping) and mark.get("name") == self._name
+        ours = self._exit == "end" and isinstance(mark, Mapping) and mark.get("name") == self._name
+        return ours and not sites_of([message])
 
     def _said(self, result: ScreenResult) -> AIMessage:
         return AIMessage(self._message or blocked_note(result), response_metadata=self._mark(result))
@@ -374,8 +380,13 @@ def _sites_in(response: ModelResponse[Any]) -> list[Any]:
 
 
 def _last(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """The model's answer, alone in a list, or an empty list."""
-    return next(([message] for message in reversed(messages) if isinstance(message, AIMessage)), [])
+    """The model's answer: one message, or more where other middleware makes it so."""
+    start = end = max(
+        (place for place, message in enumerate(messages, 1) if isinstance(message, AIMessage)), default=0
+    )
+    while start and isinstance(messages[start - 1], AIMessage):
+        start -= 1
+    return messages[start:end]
 
 
 def _sites_of_tool(given: Any) -> list[Any]:

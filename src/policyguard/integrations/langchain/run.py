@@ -81,13 +81,15 @@ class Runs:
 
     def __init__(self, name: str, guard: Guard) -> None:
         self._name, self._guard = name, guard
+        self._policies = [f"{policy.fingerprint} {policy.decision_fingerprint}" for policy in guard.policies]
         self._memos: OrderedDict[str, RunMemo] = OrderedDict()
         self._lock = threading.Lock()
 
     def begin(self) -> dict[str, Any]:
         """The update of the state with which a run begins."""
         run = uuid.uuid4().hex
-        return {key: {self._name: {"run": run}} for key in ("policyguard", "policyguard_memo")}
+        kept = {"run": run, "policies": self._policies}
+        return {"policyguard": {self._name: {"run": run}}, "policyguard_memo": {self._name: kept}}
 
     def memo(self, state: Any) -> RunMemo:
         """The memo of the run that ``state`` belongs to; one for this call alone where it belongs to none."""
@@ -99,7 +101,8 @@ class Runs:
             memo = self._memos.get(entry["run"])
             if memo is None:
                 memo = self._memos[entry["run"]] = RunMemo(entry["run"])
-                memo.load(self._guard, entry.get("verdicts", {}))
+                if entry.get("policies") == self._policies:  # a run may be taken up under other ones
+                    memo.load(self._guard, entry.get("verdicts", {}))
             self._memos.move_to_end(entry["run"])
             while len(self._memos) > _RUNS:
                 self._memos.popitem(last=False)

@@ -22,6 +22,7 @@ from langchain_core.runnables.config import (
 )
 
 from policyguard.errors import ConfigurationError, ImageError
+from policyguard.integrations.extract import SiteKind
 from policyguard.integrations.screen import Memo, Screen, ScreenResult
 
 from .hold import Hold, joined
@@ -54,7 +55,7 @@ class GuardRunnable(Runnable[Any, Any]):
             where its shape has none, a message loses its content, and any other value raises).
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
-        fetcher, files, max_images: see ``Screen``.
+        fetcher, files, max_images, documents: see ``Screen``.
         on_result: called with the ScreenResult of each value, also when it is then blocked. The result holds
             the images of the value: keep ``to_dict()`` of it.
         name: the name of its runs; default: ``GuardRunnable``.
@@ -73,6 +74,7 @@ class GuardRunnable(Runnable[Any, Any]):
         fetcher: Fetcher | None = None,
         files: FileLedger | None = None,
         max_images: int = 100,
+        documents: Literal["block", "pass"] = "block",
         on_result: OnResult | None = None,
         name: str | None = None,
     ) -> None:
@@ -80,7 +82,10 @@ class GuardRunnable(Runnable[Any, Any]):
             raise ConfigurationError(f"on_block is {on_block!r}; it must be 'raise' or 'replace'")
         check_replace_with(replace_with)
         self.name = name
-        self._screen = Screen(guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images)
+        self._screen = Screen(
+            guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images, documents=documents
+        )
+        self._documents = documents == "block"
         self._replace_with = replace_with if on_block == "replace" else None
         self._on_result = on_result
 
@@ -213,7 +218,7 @@ class GuardRunnable(Runnable[Any, Any]):
             return hold.held
         # Some of the pieces have passed, so another image can only stand in those that are held.
         held = joined(hold.held) if hold.held else None
-        sites = sites_of(held)
+        sites = [s for s in sites_of(held) if self._documents or s.kind is not SiteKind.DOCUMENT]
         if len(sites) != len(result.items):
             problem = "an image by URL stands in pieces of a stream that have passed"
             raise violation(result) if result.blocked else ImageError(problem)
