@@ -179,7 +179,7 @@ def test_leaving_early_leaves_no_task_and_no_call(way: str, ordered: bool) -> No
     hanging = asyncio.Event()
 
     async def during(requests: Any) -> None:
-        if shade(requests[0]) > 3:
+        if shade(requests[0]) in (4, 5):  # fewer than there are workers, so that the others go on
             hanging.set()
             await asyncio.sleep(PATIENCE)
 
