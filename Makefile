@@ -65,6 +65,9 @@ bench: $(VENV)/.ready  ## Compare side by side, as ratios
 
 pico: $(VENV)/.ready  ## Train the packaged model again (about an hour on two cores)
 	$(BIN)/python train/pico/train.py --out runs/pico
+	$(BIN)/python train/pico/evaluate.py runs/pico/model --json runs/pico/report.json
+	$(BIN)/python train/pico/card.py runs/pico/report.json --run runs/pico --out runs/pico/model/README.md
+	@echo "runs/pico/model is the new pico; copy it over src/policyguard/models/pico to ship it"
 
 clean:  ## Remove the environment and what was built
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache

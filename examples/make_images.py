@@ -31,7 +31,7 @@ SCENES = {
 def scene(background: int, words: str) -> Scene:
     """The pictograms of ``words`` in the four quarters, each a little turned."""
     placements = tuple(
-        Placement(word.rstrip("*"), x, y, 32, place * 3 % 8, word.endswith("*"), 1)
+        Placement(word.rstrip("*"), x, y, 32, place * 3 % 8, "framed" if word.endswith("*") else None, 1)
         for place, (word, (x, y)) in enumerate(zip(words.split(), SLOTS, strict=False))
     )
     return Scene(placements, background, shift=0, gain=1.0)

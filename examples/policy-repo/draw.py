@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from policyguard.bench.pictosafe.render import Renderer
-from policyguard.bench.pictosafe.scene import FRAME_MARGIN, SIZES, SLOT, Placement, Scene
+from policyguard.bench.pictosafe.scene import MARGIN, SIZES, SLOT, Placement, Scene
 
 FOLDER = Path(__file__).parent / "images"
 
@@ -37,12 +37,11 @@ def scene(words: str, seed: object) -> Scene:
     placements = []
     for word, slot in zip(words.split(), rng.sample(range(4), 4), strict=False):
         size = rng.choice(SIZES)
-        x, y = (
-            quarter * SLOT + rng.randint(FRAME_MARGIN, SLOT - size - FRAME_MARGIN)
-            for quarter in divmod(slot, 2)
+        x, y = (quarter * SLOT + rng.randint(MARGIN, SLOT - size - MARGIN) for quarter in divmod(slot, 2))
+        context = "framed" if word.endswith("*") else None
+        placements.append(
+            Placement(word.rstrip("*"), x, y, size, rng.randrange(8), context, rng.randrange(4))
         )
-        framed = word.endswith("*")
-        placements.append(Placement(word.rstrip("*"), x, y, size, rng.randrange(8), framed, rng.randrange(4)))
     return Scene(tuple(placements), background=rng.randrange(1024), shift=rng.randrange(16), gain=1.0)
 
 

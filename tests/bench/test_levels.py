@@ -12,17 +12,20 @@ from policyguard.bench.pictosafe.levels import LEVELS, group_table, load_level, 
 from policyguard.bench.pictosafe.pairs import edit_pair
 from policyguard.bench.pictosafe.rules import is_unsafe
 from policyguard.bench.pictosafe.scene import draw_scene
-from policyguard.bench.pictosafe.world import GROUP_OF, MEMBERS, NAMES
+from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_OF, MEMBERS, NAMES, Context
 
 DOCS = Path(__file__).parents[2] / "docs" / "pictosafe.md"
-BANDS = {"l1": (0.0, 0.0), "l2": (0.10, 0.15), "l3": (0.24, 0.32), "l4": (0.39, 0.48), "l5": (0.56, 0.65)}
+BANDS = {"l1": (0.0, 0.0), "l2": (0.12, 0.18), "l3": (0.31, 0.39), "l4": (0.52, 0.60), "l5": (0.66, 0.74)}
 
 
-def forbidden(level: str) -> set[tuple[str, bool]]:
-    """Every (pictogram, framed) that the level forbids."""
+def forbidden(level: str) -> set[tuple[str, Context | None]]:
+    """Every (pictogram, context) that the level forbids."""
     rules = symbolic_level(level).rules
     return {
-        (n, f) for n in NAMES for f in (False, True) if any(rule.is_broken_by(n, framed=f) for rule in rules)
+        (name, context)
+        for name in NAMES
+        for context in (None, *CONTEXTS)
+        if any(rule.is_broken_by(name, context=context) for rule in rules)
     }
 
 
@@ -51,7 +54,8 @@ def test_levels_use_the_whole_language_and_fit_what_random_policies_look_like() 
         == {item.concept in MEMBERS for item in safe}
         == {True, False}
     )
-    assert {item.framed for item in safe} == {True, False}
+    assert {item.context for item in safe} == {None, *CONTEXTS}
+    assert {item.context for item in unsafe} >= {None, "prohibited"}
     for name in LEVELS:
         level = symbolic_level(name)
         assert 5 <= len(level.rules) <= 8
@@ -84,8 +88,8 @@ def test_every_edit_pair_differs_in_one_place_and_flips_the_levels_it_names() ->
         pair = edit_pair(rng, levels)
         assert pair.before.replace(pair.place) != pair.after
         one, other = pair.before.placements[pair.place], pair.after.placements[pair.place]
-        assert (one.name != other.name) != (one.framed != other.framed)
-        assert pair.before.replace(pair.place, name=other.name, framed=other.framed) == pair.after
+        assert (one.name != other.name) != (one.context != other.context)
+        assert pair.before.replace(pair.place, name=other.name, context=other.context) == pair.after
         flipped = {p.id for p in levels if is_unsafe(p, pair.before) != is_unsafe(p, pair.after)}
         assert set(pair.policies) == flipped
         assert is_unsafe(symbolic_level(pair.policies[0]), pair.before)

@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 
-from policyguard.bench.pictosafe.language import CONTEXTS, parse_item
+from policyguard.bench.pictosafe.language import MANNERS, parse_item
 from policyguard.bench.pictosafe.policyforms import Difficulty
 from policyguard.bench.pictosafe.randompolicies import (
     FULL,
@@ -73,7 +73,7 @@ def test_a_curriculum_can_begin_with_one_rule_and_no_exceptions() -> None:
         (rule,) = policy.rules
         assert not rule.safe
         assert rule.status == "active"
-        assert not any(item.framed for item in rule.unsafe)
+        assert not any(item.context for item in rule.unsafe)
         assert len(scene.placements) <= 2
 
 
@@ -83,8 +83,10 @@ def test_all_numbers_of_rules_and_all_statuses_are_common_enough(trained: list[S
     statuses = Counter(rule.status for _, policy in trained for rule in policy.rules)
     assert 0.07 < statuses["exempt"] / statuses.total() < 0.13
     assert 0.02 < statuses["sensitive"] / statuses.total() < 0.06
-    unsafe = [item.framed for _, policy in trained for rule in policy.rules for item in rule.unsafe]
-    assert 0.03 < mean(unsafe) < 0.07
+    unsafe = [
+        item.context is not None for _, policy in trained for rule in policy.rules for item in rule.unsafe
+    ]
+    assert 0.04 < mean(unsafe) < 0.08
 
 
 def test_words_say_what_symbols_mean(trained: list[Sample]) -> None:
@@ -106,7 +108,7 @@ def test_labels_are_half_and_half_whatever_the_form_of_the_policy(trained: list[
             sum(item.concept in MEMBERS for rule in policy.rules for item in rule.unsafe) > 4
         ),
         lambda scene, policy: len(scene.placements) > 2,
-        lambda scene, policy: any(placement.framed for placement in scene.placements),
+        lambda scene, policy: any(placement.context for placement in scene.placements),
     ):
         chosen = [label for label, sample in zip(labels, trained, strict=True) if part(*sample)]
         assert mean(chosen) == pytest.approx(0.5, abs=0.08)
@@ -120,7 +122,7 @@ def test_labels_of_shuffled_scenes_agree_by_chance_only(family: str, request: py
     assert mean(a == b for a, b in zip(labels, shuffled, strict=True)) == pytest.approx(0.5, abs=0.05)
 
 
-def test_exceptions_statuses_and_frames_decide_some_labels(trained: list[Sample]) -> None:
+def test_exceptions_and_statuses_decide_some_labels(trained: list[Sample]) -> None:
     def without(change: object) -> float:
         return mean(is_unsafe(change(policy), scene) != is_unsafe(policy, scene) for scene, policy in trained)  # type: ignore[operator]
 
@@ -140,10 +142,10 @@ def test_training_policies_keep_off_the_held_out_names_pairs_and_wordings(traine
             assert not set(listed(rule)) & HELD_NAMES
             assert not any(is_held_pair(a, b) for a, b in pairs_of_groups(rule))
             unsafe, safe = rule.wordings[: len(rule.unsafe)], rule.wordings[len(rule.unsafe) :]
-            if len(set(unsafe)) == len(set(safe)) == 1 and len(rule.wordings) > 2:
-                context = unsafe[0] % len(CONTEXTS)
-                if context == safe[0] % len(CONTEXTS):
-                    assert not is_held_wording(unsafe[0] // len(CONTEXTS), safe[0] // len(CONTEXTS), context)
+            if len(set(unsafe)) == len(set(safe)) == 1 and len(rule.wordings) > 3:
+                context = unsafe[0] % MANNERS
+                if context == safe[0] % MANNERS:
+                    assert not is_held_wording(unsafe[0] // MANNERS, safe[0] // MANNERS, context)
 
 
 def test_held_out_policies_all_have_something_never_trained_on(held: list[Sample]) -> None:

@@ -7,12 +7,14 @@ import pytest
 from policyguard.bench.pictosafe.language import Item
 from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe, violating
 from policyguard.bench.pictosafe.scene import Placement, Scene
+from policyguard.bench.pictosafe.world import Context
 from policyguard.policy import Policy
 
 
 def scene(*names: str) -> Scene:
-    """``"knife*"`` is a framed knife."""
-    placements = [Placement(n.rstrip("*"), 5, 5, 28, 0, n.endswith("*"), 0) for n in names]
+    """``"knife*"`` is a framed knife, ``"knife!"`` one under a prohibition sign."""
+    contexts: dict[str, Context] = {"*": "framed", "!": "prohibited"}
+    placements = [Placement(n.rstrip("*!"), 5, 5, 28, 0, contexts.get(n[-1]), 0) for n in names]
     return Scene(tuple(placements), 0, 0, 1.0)
 
 
@@ -25,6 +27,7 @@ def policy(*rules: dict[str, object]) -> Policy:
 
 WEAPONS = {"unsafe": ["weapons"]}
 EXHIBITS = WEAPONS | {"safe": ["museum exhibits of weapons"]}
+SIGNS = WEAPONS | {"safe": ["prohibition signs of weapons"]}
 BUT_AXES = WEAPONS | {"safe": ["an axe"]}
 BUT_FRAMED_AXES = WEAPONS | {"safe": ["a framed axe"]}
 SENSITIVE = EXHIBITS | {"status": "sensitive"}
@@ -54,6 +57,12 @@ EXEMPT = WEAPONS | {"status": "exempt"}
         pytest.param([BUT_FRAMED_AXES], ["axe*"], [], id="one member is excused in a frame"),
         pytest.param([BUT_FRAMED_AXES], ["axe"], [("r1", 0)], id="and not outside one"),
         pytest.param([BUT_FRAMED_AXES], ["knife*"], [("r1", 0)], id="nor is its framed sibling"),
+        pytest.param([SIGNS], ["knife!"], [], id="a sign against it is excused"),
+        pytest.param([SIGNS], ["knife*", "axe"], [("r1", 0), ("r1", 1)], id="one context is not the other"),
+        pytest.param([EXHIBITS], ["knife!"], [("r1", 0)], id="nor the other the one"),
+        pytest.param(
+            [{"unsafe": ["barred knife"]}], ["knife", "knife!"], [("r1", 1)], id="forbidden under a sign only"
+        ),
         pytest.param([EXEMPT], ["knife"], [], id="an exempt rule forbids nothing"),
         pytest.param([EXEMPT, WEAPONS], ["knife"], [("r2", 0)], id="and does not excuse from another rule"),
         pytest.param(
@@ -78,7 +87,7 @@ def test_labels(rules: list[dict[str, object]], shown: list[str], expected: list
 
 
 def test_a_symbolic_policy_says_in_words_what_it_means() -> None:
-    rule = PictoRule((Item("weapons"),), (Item("axe", framed=True),), wordings=(4, 17))
+    rule = PictoRule((Item("weapons"),), (Item("axe", "framed"),), wordings=(4, 17))
     written = PictoPolicy((rule, PictoRule((Item("wine"),), status="exempt"))).to_policy()
     assert written.world == "pictosafe"
     assert [(r.unsafe, r.safe, r.status) for r in written.rules] == [

@@ -1,4 +1,4 @@
-"""Scenes and their drawing: seeded, the same everywhere, and without a size that gives the frame away."""
+"""Scenes and their drawing: seeded, the same everywhere, and without a size that gives a context away."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ import numpy as np
 import pytest
 
 from policyguard.bench.pictosafe.render import Renderer, background, styles
-from policyguard.bench.pictosafe.scene import FRAME_MARGIN, SIDE, SLOT, Scene, draw_scene
-from policyguard.bench.pictosafe.world import RESERVED_NAMES
+from policyguard.bench.pictosafe.scene import (
+    CONTEXT_SHARES,
+    HIDDEN,
+    MARGIN,
+    SIDE,
+    SLOT,
+    Scene,
+    draw_scene,
+)
+from policyguard.bench.pictosafe.world import CONTEXTS, RESERVED_NAMES
 from policyguard.errors import ConfigurationError
 
-DESCRIBED = "be8eff1442d53383899712f706f1af5cf5ae8dc0e8cfdf7bc9bc939930f4d570"
-DRAWN = "3e2792206a9e682b3716648b7f3f50bed2b6b35efe2b802b1e3657ff7eaa59c0"
+DESCRIBED = "4c1b064cec42de2feaa84e3707efa926ad074a696ea6a471bf593844d6d8b2c4"
+DRAWN = "3bb649e254a322b224abd0a1a58f47b8d8a659ad5ab0761f8df27cb6e33af163"
 """Change only together with the benchmark's numbers. DRAWN also rests on Pillow's integer resampling."""
 
 IN_A_FRESH_PROCESS = """
@@ -66,9 +74,37 @@ def test_a_scene_survives_json(scenes: list[Scene]) -> None:
         assert Scene.from_dict(json.loads(json.dumps(scene.to_dict()))) == scene
 
 
-def test_pictograms_are_different_and_stay_in_their_own_quarter(scenes: list[Scene]) -> None:
+def test_pictograms_are_different_and_stay_in_the_picture(scenes: list[Scene]) -> None:
+    assert Counter(len(scene.placements) for scene in scenes).keys() == {1, 2, 3, 4, 5, 6}
     for scene in scenes:
-        assert 1 <= len(scene.placements) == len(set(scene.names)) <= 4
+        assert len(set(scene.names)) == len(scene.placements)
+        for placement in scene.placements:
+            left, top, right, bottom = placement.box
+            assert 0 <= left < right <= SIDE
+            assert 0 <= top < bottom <= SIDE
+
+
+def test_no_pictogram_is_mostly_covered_and_some_are_in_part(scenes: list[Scene]) -> None:
+    overlapping = 0
+    for scene in scenes:
+        owner = np.full((SIDE, SIDE), -1)
+        for index, placement in enumerate(scene.placements):
+            left, top, right, bottom = placement.box
+            owner[top:bottom, left:right] = -1
+            owner[placement.y : placement.y + placement.size, placement.x : placement.x + placement.size] = (
+                index
+            )
+        shares = [(owner == index).sum() / p.size**2 for index, p in enumerate(scene.placements)]
+        assert min(shares) >= 1 - HIDDEN
+        overlapping += min(shares) < 0.95
+    assert 0.25 < overlapping / len(scenes) < 0.75
+
+
+def test_without_overlap_each_pictogram_has_a_quarter_to_itself() -> None:
+    rng = Random(7)
+    for _ in range(500):
+        scene = draw_scene(rng, overlap=False)
+        assert len(scene.placements) <= 4
         quarters = [(p.x // SLOT, p.y // SLOT) for p in scene.placements]
         assert len(set(quarters)) == len(quarters)
         for placement, (column, row) in zip(scene.placements, quarters, strict=True):
@@ -77,18 +113,38 @@ def test_pictograms_are_different_and_stay_in_their_own_quarter(scenes: list[Sce
             assert row * SLOT <= top < bottom <= (row + 1) * SLOT
 
 
-def test_framed_and_unframed_pictograms_have_the_same_sizes_and_margins(scenes: list[Scene]) -> None:
+def test_pictograms_have_the_same_sizes_and_margins_in_every_context(scenes: list[Scene]) -> None:
     placements = [placement for scene in scenes for placement in scene.placements]
     shares = {}
-    for framed in (False, True):
-        chosen = [p for p in placements if p.framed == framed]
-        assert min(p.x % SLOT for p in chosen) == min(p.y % SLOT for p in chosen) == FRAME_MARGIN
-        assert max(p.x % SLOT + p.size for p in chosen) == SLOT - FRAME_MARGIN
+    for context in (None, *CONTEXTS):
+        chosen = [p for p in placements if p.context == context]
+        assert min(p.x for p in chosen) == min(p.y for p in chosen) == MARGIN
+        assert max(p.x + p.size for p in chosen) == SIDE - MARGIN
         sizes = Counter(p.size for p in chosen)
-        shares[framed] = {size: count / len(chosen) for size, count in sorted(sizes.items())}
-        assert len(chosen) > 0.25 * len(placements)
-    for size, share in shares[True].items():
-        assert share == pytest.approx(shares[False][size], abs=0.03)
+        shares[context] = {size: count / len(chosen) for size, count in sorted(sizes.items())}
+        expected = CONTEXT_SHARES[context] if context else 1 - sum(CONTEXT_SHARES.values())
+        assert len(chosen) / len(placements) == pytest.approx(expected, abs=0.02)
+    for context in CONTEXTS:
+        for size, share in shares[context].items():
+            assert share == pytest.approx(shares[None][size], abs=0.03)
+
+
+def test_only_the_contexts_asked_for_are_drawn() -> None:
+    rng = Random(8)
+    drawn = {p.context for _ in range(200) for p in draw_scene(rng, contexts=("framed",)).placements}
+    assert drawn == {None, "framed"}
+
+
+def test_a_context_is_painted_within_its_box(scenes: list[Scene]) -> None:
+    renderer = Renderer("noto")
+    for context in CONTEXTS:
+        scene = draw_scene(Random(1), count=(1, 1)).replace(0, context=None)
+        other = scene.replace(0, context=context)
+        changed = (renderer.render(scene) != renderer.render(other)).any(axis=2)
+        left, top, right, bottom = other.placements[0].box
+        assert changed[top:bottom, left:right].mean() > 0.2
+        changed[top:bottom, left:right] = False
+        assert not changed.any()
 
 
 def test_reserved_pictograms_come_only_when_asked_for(scenes: list[Scene]) -> None:
@@ -106,18 +162,19 @@ def test_a_picture_of_four_times_the_size_shows_the_same_scene(style: str, scene
         assert large.size == (4 * SIDE, 4 * SIDE)
         small = np.asarray(renderer.picture(scene), np.float32)
         shrunk = np.asarray(large.resize((SIDE, SIDE), reducing_gap=None), np.float32)
-        assert np.abs(small - shrunk).mean() < 4
+        assert np.abs(small - shrunk).mean() < 6
 
 
-def test_an_edit_changes_nothing_outside_the_edited_quarter(scenes: list[Scene]) -> None:
+def test_an_edit_changes_nothing_outside_the_edited_box(scenes: list[Scene]) -> None:
     renderer = Renderer("fluent")
     for scene in scenes[:40]:
         name = "axe" if "axe" not in scene.names else "bow"
-        edited = scene.replace(0, name=name, framed=not scene.placements[0].framed)
+        context = None if scene.placements[0].context else "framed"
+        edited = scene.replace(0, name=name, context=context)
         changed = (renderer.render(scene) != renderer.render(edited)).any(axis=2)
-        column, row = (value // SLOT * SLOT for value in (scene.placements[0].x, scene.placements[0].y))
         assert changed.any()
-        changed[row : row + SLOT, column : column + SLOT] = False
+        for left, top, right, bottom in (scene.placements[0].box, edited.placements[0].box):
+            changed[top:bottom, left:right] = False
         assert not changed.any()
 
 

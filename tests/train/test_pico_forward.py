@@ -57,20 +57,20 @@ def test_training_reads_a_policy_exactly_as_the_dialect_renders_it() -> None:
 def test_listed_concepts_know_their_section_context_and_rule(vocabulary: Vocabulary) -> None:
     policy = PictoPolicy(
         (
-            PictoRule((Item("weapons"), Item("cat", framed=True)), (Item("knife", framed=True),)),
+            PictoRule((Item("weapons"), Item("cat", "framed")), (Item("knife", "prohibited"),)),
             PictoRule((Item("dog"),), (), "exempt"),
             PictoRule((Item("dog"),)),
         )
     )
     batch = Collator(vocabulary)([Row(policy, (None,))])
     listed = batch.section[0] >= 0
-    assert batch.section[0][listed].tolist() == [0, 1, 3, 0]
+    assert batch.section[0][listed].tolist() == [0, 1, 5, 0]
     assert batch.key[0][listed].tolist() == [0, 0, 0, 2]
 
 
 def test_the_answer_is_verdict_first_broken_rule_and_its_pictograms(vocabulary: Vocabulary) -> None:
     policy = PictoPolicy((PictoRule((Item("food"),)), PictoRule((Item("animals"),))))
-    places = (Placement("dog", 53, 5, 30, 0, False, 0), Placement("cat", 5, 5, 30, 0, True, 1))
+    places = (Placement("dog", 53, 5, 30, 0, None, 0), Placement("cat", 5, 5, 30, 0, "framed", 1))
     rows = [Row(policy, (Scene(places, 0, 0, 1.0), Scene((), 0, 0, 1.0), None))]
     answers = Collator(vocabulary)(rows).answer[0]
     spoken = [vocabulary.tokenizer.decode([t for t in answer.tolist() if t >= 0]) for answer in answers]
@@ -79,11 +79,38 @@ def test_the_answer_is_verdict_first_broken_rule_and_its_pictograms(vocabulary: 
 
 
 def test_tokens_show_the_pictogram_that_covers_them() -> None:
-    shows, framed, who = token_targets(Scene((Placement("dog", 8, 8, 36, 0, True, 0),), 0, 0, 1.0))
+    shows, context, who = token_targets(Scene((Placement("dog", 8, 8, 36, 0, "prohibited", 0),), 0, 0, 1.0))
     grid = shows.reshape(6, 6)
     assert (grid[1, 1], grid[5, 5]) == (NAMES.index("dog"), BACKGROUND)
-    assert framed.sum() == (who == 0).sum() == (shows >= 0).sum() > 4
+    assert (context == 2).sum() == (who == 0).sum() == (shows >= 0).sum() > 4
     assert (token_targets(None)[0] == OUTSIDE).all()
+
+
+def test_tokens_show_the_uppermost_of_pictograms_that_overlap() -> None:
+    below, above = Placement("dog", 5, 5, 36, 0, None, 0), Placement("cat", 37, 5, 30, 0, "framed", 0)
+    shows, context, _ = token_targets(Scene((below, above), 0, 0, 1.0))
+    row, contexts = shows.reshape(6, 6)[1].tolist(), context.reshape(6, 6)[1].tolist()
+    dog, cat = NAMES.index("dog"), NAMES.index("cat")
+    assert row == [dog, dog, cat, cat, BACKGROUND, BACKGROUND]
+    assert contexts == [0, 0, 1, 1, 0, 0]
+
+
+def test_scrambling_renames_in_the_policy_and_in_the_pictures_alike(teacher: Teacher) -> None:
+    batch = teacher.collator(draw_rows(Random(6), 8, 2))
+    scrambled = teacher.scramble(batch, 1.0)
+    images = teacher.image_targets(batch.shows, batch.context, scrambled)
+    plain = teacher.image_targets(batch.shows, batch.context)
+    on = batch.shows >= 0
+    assert (images[on] != plain[on]).any(-1).all()
+    assert torch.equal(images[~on], plain[~on])
+    row, picture, token = (int(index[0]) for index in on.nonzero(as_tuple=True))
+    name = int(batch.shows[row, picture, token])
+    group = len(NAMES) + int(teacher.group_of[name])
+    free = (
+        images[row, picture, token]
+        - (plain - teacher.image_targets(batch.shows, 0 * batch.context))[row, picture, token]
+    )
+    torch.testing.assert_close(free, scrambled.vectors[row, name] + scrambled.vectors[row, group])
 
 
 def test_pictures_that_share_a_policy_get_the_logits_they_would_get_alone(

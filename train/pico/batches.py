@@ -13,19 +13,21 @@ from torch import Tensor
 from model import GRID, TOKENS
 from policyguard.bench.pictosafe.rules import PictoPolicy
 from policyguard.bench.pictosafe.scene import SIDE, Scene
-from policyguard.bench.pictosafe.world import NAMES
+from policyguard.bench.pictosafe.world import CONTEXTS, NAMES
 from policyguard.dialects.pico import render_rules
-from tokens import END, IMAGE, Vocabulary
+from tokens import CONTEXT_WORDS, END, IMAGE, Vocabulary
 
 IGNORE = -100
-MAX_NAMES = 4  # violating pictograms spelled out after the verdict
+MAX_NAMES = 6  # violating pictograms spelled out after the verdict
 ANSWER = 3 + MAX_NAMES  # verdict, rule key, names, end
 MAX_KEYS = 8
 POLICY_LENGTHS = (40, 64, 96, 160)  # few shapes: each costs a compilation
 BACKGROUND, OUTSIDE = -1, -2  # what an image token shows when it is no pictogram
-COVER = 0.35  # least share of a token that a pictogram must cover to be named by it
+COVER = 0.3  # least share of a token that a pictogram must fill to be named by it
+FREE = 0  # context of an image token; the others count on in the order of CONTEXTS
 INDEX = {name: i for i, name in enumerate(NAMES)}
-_EDGES = np.arange(GRID) * (SIDE // GRID)
+_CONTEXT = {context: i for i, context in enumerate((None, *CONTEXTS))}
+_CELL = SIDE // GRID
 
 
 def text_of(policy: PictoPolicy) -> str:
@@ -47,34 +49,43 @@ class Batch:
 
     policy_ids: Tensor  # [B, P]
     policy_pad: Tensor  # [B, P] bool
-    section: Tensor  # [B, P] of a listed concept: 2 * (fine?) + (framed only?), else IGNORE
+    section: Tensor  # [B, P] of a listed concept: 3 * (fine?) + its context, else IGNORE
     key: Tensor  # [B, P] of a listed concept: its rule, else IGNORE
-    groups_listed: Tensor  # [B, number of groups] bool
     picture_ids: Tensor  # [S] the same for all, but for the answer
     answer: Tensor  # [B, K, ANSWER] token ids, IGNORE after the end
     rules: Tensor  # [B] number of rules
     verdict: Tensor  # [B, K] 0 safe, 1 unsafe, 2 undecided
     shows: Tensor  # [B, K, T] pictogram index, BACKGROUND or OUTSIDE
-    framed: Tensor  # [B, K, T] bool
+    context: Tensor  # [B, K, T] FREE, or 1 + the place in CONTEXTS
     breaks: Tensor  # [B, K, T, MAX_KEYS] bool: this token's pictogram breaks that rule
     positions: Tensor  # [3, B, P + K*S]
 
 
-def token_targets(scene: Scene | None) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Per image token: what it shows, whether framed, and the index of the placement (or -1)."""
+def token_targets(scene: Scene | None) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Per image token: what it shows, in which context, and the index of the placement (or -1).
+
+    It is the pictogram that most of the token's pixels belong to; what later ones cover does not count.
+    """
+    context, who = np.full(TOKENS, FREE), np.full(TOKENS, -1)
     if scene is None:
-        return np.full(TOKENS, OUTSIDE), np.zeros(TOKENS, bool), np.full(TOKENS, -1)
-    shows, framed, who = np.full(TOKENS, BACKGROUND), np.zeros(TOKENS, bool), np.full(TOKENS, -1)
-    best = np.full(TOKENS, COVER, np.float32)
-    cell = SIDE // GRID
+        return np.full(TOKENS, OUTSIDE), context, who
+    shows = np.full(TOKENS, BACKGROUND)
+    if not scene.placements:
+        return shows, context, who
+    owner = np.full((SIDE, SIDE), -1, np.int8)
     for i, p in enumerate(scene.placements):
-        wide = np.clip(np.minimum(p.x + p.size, _EDGES + cell) - np.maximum(p.x, _EDGES), 0, None)
-        high = np.clip(np.minimum(p.y + p.size, _EDGES + cell) - np.maximum(p.y, _EDGES), 0, None)
-        cover = (high[:, None] * wide[None] / cell**2).ravel()
-        mine = cover >= best
-        shows[mine], framed[mine], who[mine] = INDEX[p.name], p.framed, i
-        best = np.maximum(best, cover)
-    return shows, framed, who
+        left, top, right, bottom = p.box
+        if p.context == "framed":
+            owner[top:bottom, left:right] = -1
+        owner[p.y : p.y + p.size, p.x : p.x + p.size] = i
+    parts = owner.reshape(GRID, _CELL, GRID, _CELL).swapaxes(1, 2).reshape(TOKENS, -1)
+    shares = (parts == np.arange(len(scene.placements), dtype=np.int8)[:, None, None]).mean(-1)
+    best = shares.argmax(0)
+    for token in np.flatnonzero(shares.max(0) >= COVER):
+        i = int(best[token])
+        placement = scene.placements[i]
+        shows[token], context[token], who[token] = INDEX[placement.name], _CONTEXT[placement.context], i
+    return shows, context, who
 
 
 class Collator:
@@ -94,12 +105,12 @@ class Collator:
         self.first_image = len(vocabulary.before)
         self.ask = len(self.picture) - 1  # the position whose logits are the verdict
         self.span = len(self.picture) + answer - 1
-        self._concept = {t: i for i, t in enumerate((*vocabulary.names, *vocabulary.groups))}
+        self._concept = {*vocabulary.names, *vocabulary.groups}
         self._sections = {
             vocabulary.id(vocabulary.language.listed): 0,
-            vocabulary.id(vocabulary.language.excused): 2,
+            vocabulary.id(vocabulary.language.excused): len(_CONTEXT),
         }
-        self._contexts = {vocabulary.id(w) for w in (" framed", " exhibited", " museum", " exhibits")}
+        self._contexts = {vocabulary.id(w): _CONTEXT[c] for c, words in CONTEXT_WORDS.items() for w in words}
         self._stop, self._comma = vocabulary.id("."), vocabulary.id(",")
         self._keys = {t: i for i, t in enumerate(vocabulary.keys)}
 
@@ -113,20 +124,19 @@ class Collator:
         batch, many = len(rows), len(rows[0].pictures)
         ids = np.full((batch, size), self.pad)
         section, key = np.full((batch, size), IGNORE), np.full((batch, size), IGNORE)
-        groups = np.zeros((batch, len(self.vocabulary.groups)), bool)
         answer = np.full((batch, many, self.longest), IGNORE)
         verdict = np.zeros((batch, many), np.int64)
-        shows, framed = np.zeros((batch, many, TOKENS), np.int64), np.zeros((batch, many, TOKENS), bool)
+        shows, context = (np.zeros((batch, many, TOKENS), np.int64) for _ in range(2))
         breaks = np.zeros((batch, many, TOKENS, MAX_KEYS), bool)
         for b, (row, tokens) in enumerate(zip(rows, policies, strict=True)):
             ids[b, : len(tokens)] = tokens
-            self._mark_policy(tokens, section[b], key[b], groups[b])
+            self._mark_policy(tokens, section[b], key[b])
             for k, scene in enumerate(row.pictures):
-                shows[b, k], framed[b, k], who = token_targets(scene)
+                shows[b, k], context[b, k], who = token_targets(scene)
                 broken = _broken(row.policy, scene)
                 if scene is not None and len(scene.placements):
                     breaks[b, k] = broken[who] & (who >= 0)[:, None]
-                words = self._answer(scene, broken)
+                words = self._answer(scene, broken, who)
                 answer[b, k, : len(words)] = words
                 verdict[b, k] = self.vocabulary.labels.index(words[0])
         lengths = torch.tensor([len(p) for p in policies])
@@ -135,13 +145,12 @@ class Collator:
             policy_pad=torch.arange(size)[None] >= lengths[:, None],
             section=torch.from_numpy(section),
             key=torch.from_numpy(key),
-            groups_listed=torch.from_numpy(groups),
             picture_ids=torch.tensor([*self.picture, *[self.pad] * (self.longest - 1)]),
             answer=torch.from_numpy(answer),
             rules=torch.tensor([len(r.policy.rules) for r in rows]),
             verdict=torch.from_numpy(verdict),
             shows=torch.from_numpy(shows),
-            framed=torch.from_numpy(framed),
+            context=torch.from_numpy(context),
             breaks=torch.from_numpy(breaks),
             positions=self.positions(lengths, size, many),
         )
@@ -151,38 +160,35 @@ class Collator:
         tokens: Sequence[int],
         section: NDArray[np.int64],
         key: NDArray[np.int64],
-        groups: NDArray[np.bool_],
     ) -> None:
         """Note for every listed concept its section, its context and its rule, reading left to right."""
-        rule, part, framed, fresh = -1, 0, 0, True
+        rule, part, context, fresh = -1, 0, FREE, True
         for i, token in enumerate(tokens):
             if i < len(self.vocabulary.prefix):
                 continue
             if token in self._keys and fresh:
                 rule = self._keys[token]
             elif token in self._sections:
-                part, framed = self._sections[token], 0
+                part, context = self._sections[token], FREE
             elif token == self._comma:
-                framed = 0
+                context = FREE
             elif token in self._contexts:
-                framed = 1
+                context = self._contexts[token]
             elif token in self._concept:
-                section[i], key[i] = part + framed, rule
-                group = self._concept[token] - len(NAMES)
-                if group >= 0:
-                    groups[group] = True
+                section[i], key[i] = part + context, rule
             fresh = token == self._stop
 
-    def _answer(self, scene: Scene | None, broken: NDArray[np.bool_]) -> list[int]:
+    def _answer(self, scene: Scene | None, broken: NDArray[np.bool_], who: NDArray[np.int64]) -> list[int]:
+        """The verdict; if unsafe, the first rule broken and what breaks it, in the order of the tokens."""
         safe, unsafe, undecided = self.vocabulary.labels
         if scene is None or not scene.placements:
             return [undecided, self.end]
         if not broken.any():
             return [safe, self.end]
         rule = int(broken.any(0).argmax())
-        guilty = [p for p, bad in zip(scene.placements, broken[:, rule], strict=True) if bad]
-        guilty.sort(key=lambda p: (p.y // 48, p.x // 48))
-        names = [self.vocabulary.names[INDEX[p.name]] for p in guilty[:MAX_NAMES]]
+        seen = dict.fromkeys(int(i) for i in who if i >= 0)
+        guilty = [i for i in seen if broken[i, rule]]
+        names = [self.vocabulary.names[INDEX[scene.placements[i].name]] for i in guilty[:MAX_NAMES]]
         return [unsafe, self.vocabulary.keys[rule], *names, self.end]
 
     def positions(self, lengths: Tensor, size: int, many: int) -> Tensor:
@@ -204,5 +210,5 @@ def _broken(policy: PictoPolicy, scene: Scene | None) -> NDArray[np.bool_]:
     for k, rule in enumerate(policy.rules):
         if rule.status != "exempt":
             for i, p in enumerate(placements):
-                broken[i, k] = rule.is_broken_by(p.name, framed=p.framed)
+                broken[i, k] = rule.is_broken_by(p.name, context=p.context)
     return broken

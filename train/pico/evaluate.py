@@ -27,11 +27,15 @@ from forward import Forward
 from losses import Teacher
 from model import PATCH, TOKENS
 from outside import evaluation_sets
+from pixels import HELD_OUT_STYLE
+from policyguard import Guard as PublicGuard
+from policyguard.bench.pictosafe.levels import LEVELS, load_level, symbolic_level
 from policyguard.bench.pictosafe.randompolicies import draw_sample
 from policyguard.bench.pictosafe.render import Renderer, styles
-from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
-from policyguard.bench.pictosafe.scene import draw_scene
+from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe, violating
+from policyguard.bench.pictosafe.scene import Scene, draw_scene
 from policyguard.policy import Policy
+from restyle import drawings
 from suites import SUITES, Sample
 
 SAFE, UNSAFE, UNDECIDED = 0, 1, 2
@@ -92,6 +96,7 @@ class Examiner:
     def __init__(self, guard: Guard, *, count: int, seed: int) -> None:
         self.guard, self.count, self.seed = guard, count, seed
         self.renderers = {style: Renderer(style) for style in styles()}
+        self.unseen = {HELD_OUT_STYLE: Renderer(drawings(HELD_OUT_STYLE))}
 
     def judge(
         self, samples: Sequence[Sample], *, style: str | None = None, scale: int = 1, shuffled: bool = False
@@ -100,7 +105,7 @@ class Examiner:
         names = list(self.renderers)
         pictures: list[Any] = []
         for i, (_, scene) in enumerate(samples):
-            renderer = self.renderers[style or names[i // 2 % len(names)]]
+            renderer = (self.renderers | self.unseen)[style or names[i // 2 % len(names)]]
             pictures.append(renderer.picture(scene, scale=scale))
         if shuffled:
             pictures = pictures[1:] + pictures[:1]
@@ -118,7 +123,7 @@ class Examiner:
                 out[name]["both right"] = float(both.mean())
             if name == "fresh":
                 out["fresh, pictures shuffled"] = score(*self.judge(samples, shuffled=True))
-                for number in (1, 2, 3, 4):
+                for number in range(1, 7):
                     chosen = np.array([len(scene.placements) == number for _, scene in samples])
                     out[f"fresh, {number} pictograms"] = score(truth[chosen], answers[chosen])
         return out
@@ -127,7 +132,7 @@ class Examiner:
         samples = SUITES["fresh"](Random(f"{self.seed} styles"), self.count)
         return {
             f"{style}, {96 * scale} px": score(*self.judge(samples, style=style, scale=scale))
-            for style in self.renderers
+            for style in (*self.renderers, *self.unseen)
             for scale in (1, 4)
         }
 
@@ -145,6 +150,53 @@ class Examiner:
                 "macro f1": float(f1_score(truth, answers, labels=[0, 1], average="macro", zero_division=0)),
             }
         return out
+
+    def explanations(self) -> dict[str, float]:
+        """What ``Guard(explain=True)`` says of unsafe scenes under the levels that forbid something.
+
+        Of the scenes called unsafe: the share whose first category is a rule that is broken, or the first
+        such rule; and whether the rationale names just the pictograms that break the rule it gives.
+        """
+        rng = Random(f"{self.seed} explanations")
+        guard = PublicGuard("pictosafe/l2", model=str(self.guard.folder), explain=True)
+        counts = dict.fromkeys(
+            ("scenes", "called", "broken", "first", "exact", "named", "right", "guilty"), 0
+        )
+        renderers = list(self.renderers.values())
+        for name in LEVELS[1:]:
+            policy, level = symbolic_level(name), load_level(name)
+            samples: list[Scene] = []
+            while len(samples) < self.count // 4:
+                scene = draw_scene(rng)
+                if is_unsafe(policy, scene):
+                    samples.append(scene)
+            pictures = [renderers[i % len(renderers)].picture(scene) for i, scene in enumerate(samples)]
+            for scene, verdict in zip(samples, guard.with_policy(level).check_many(pictures), strict=True):
+                counts["scenes"] += 1
+                if verdict.outcome != "violates":
+                    continue
+                category = verdict.findings[0].rule
+                broken = violating(policy, scene)
+                rules = [rule for rule, _ in broken]
+                guilty = {scene.placements[place].name for rule, place in broken if rule == category}
+                said = set((verdict.rationale or "").removeprefix("The scene shows ").rstrip(".").split(", "))
+                counts["called"] += 1
+                counts["broken"] += category in rules
+                counts["first"] += category == rules[0]
+                counts["exact"] += said == guilty
+                counts["named"] += len(said)
+                counts["right"] += len(said & guilty)
+                counts["guilty"] += len(guilty)
+        called = counts["called"]
+        return {
+            "scenes": counts["scenes"],
+            "called unsafe": called / counts["scenes"],
+            "category broken": counts["broken"] / called,
+            "category the first broken": counts["first"] / called,
+            "names exact": counts["exact"] / called,
+            "names precision": counts["right"] / counts["named"],
+            "names recall": counts["right"] / counts["guilty"],
+        }
 
     def outside(self) -> dict[str, float]:
         """Share answered undecided, per source, under random policies."""
@@ -168,9 +220,13 @@ def main() -> None:
     arguments = parser.parse_args()
     examiner = Examiner(Guard(arguments.model), count=arguments.count, seed=arguments.seed)
     report = {
+        "count": arguments.count,
+        "seed": arguments.seed,
+        "torch": torch.__version__.partition("+")[0],
         "levels": examiner.levels(arguments.policies),
         "suites": examiner.suites(),
         "styles": examiner.styles(),
+        "explanations": examiner.explanations(),
         "outside": examiner.outside(),
     }
     text = json.dumps(report, indent=2, default=float)

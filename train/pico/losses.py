@@ -13,7 +13,7 @@ from batches import BACKGROUND, MAX_KEYS, OUTSIDE, Batch, Collator
 from forward import Forward, Hidden
 from model import TOKENS, WORD_SCALE
 from policyguard.bench.pictosafe.world import GROUP_NAMES, GROUP_OF, NAMES
-from tokens import Vocabulary
+from tokens import CONTEXT_WORDS, Vocabulary
 
 ALIGN_SHARPNESS = 4.0
 CELL_WEIGHT = 0.15  # of tokens without a pictogram, which are the many
@@ -21,10 +21,10 @@ CELL_WEIGHT = 0.15  # of tokens without a pictogram, which are the many
 
 @dataclass(frozen=True)
 class Scrambled:
-    """Pictogram names replaced by fresh random vectors, in a row's policy and pictures alike."""
+    """Names and groups replaced by fresh random vectors, in a row's policy and pictures alike."""
 
-    which: Tensor  # [B, names] bool
-    vectors: Tensor  # [B, names, hidden]
+    rows: Tensor  # [B] bool
+    vectors: Tensor  # [B, names + groups, hidden]
 
 
 class Teacher:
@@ -38,7 +38,7 @@ class Teacher:
         *,
         grouped: Collection[str] = NAMES,
     ) -> None:
-        """``grouped`` are the pictograms whose group is taught."""
+        """``grouped`` are the pictograms whose image tokens say their group too."""
         self.forward, self.collator = forward, collator
         self.grouped = torch.tensor([name in grouped for name in NAMES])
         self.words = forward.words
@@ -46,46 +46,55 @@ class Teacher:
         self.groups = torch.tensor(vocabulary.groups)
         self.labels = torch.tensor(vocabulary.labels)
         self.keys = torch.tensor(vocabulary.keys[:MAX_KEYS])
-        self.background, self.outside, self.framed = (
-            vocabulary.id(w) for w in (" background", " outside", " framed")
-        )
-        # what a listed concept says of itself half-way up: forbidden (if framed), fine (if framed)
+        self.background, self.outside = (vocabulary.id(w) for w in (" background", " outside"))
+        self.contexts = torch.tensor([vocabulary.id(words[0]) for words in CONTEXT_WORDS.values()])
+        # what a listed concept says of itself half-way up: forbidden or fine, anywhere or in one context
         words = vocabulary.language
-        marks = (words.listed, " framed", words.excused, " exhibited")
+        marks = [words.listed, *(w[0] for w in CONTEXT_WORDS.values())]
+        marks += [words.excused, *(w[1] for w in CONTEXT_WORDS.values())]
         self.sections = torch.tensor([vocabulary.id(word) for word in marks])
         self.group_of = torch.tensor([GROUP_NAMES.index(GROUP_OF[name]) for name in NAMES])
-        self.name_at = torch.full((len(self.words),), -1)
-        self.name_at[self.names] = torch.arange(len(NAMES))
+        self.concepts = torch.cat((self.names, self.groups))
+        self.concept_at = torch.full((len(self.words),), -1)
+        self.concept_at[self.concepts] = torch.arange(len(self.concepts))
 
     # ---- image tokens
 
-    def image_targets(self, shows: Tensor, framed: Tensor, scrambled: Scrambled | None = None) -> Tensor:
-        """[..., T] -> [..., T, D]: the word vector of what each token shows, plus that of " framed"."""
-        table = torch.cat((self.words[self.names], self.words[[self.outside, self.background]])).detach()
-        vectors = table[shows]  # -2 and -1 are the last two
+    def image_targets(self, shows: Tensor, context: Tensor, scrambled: Scrambled | None = None) -> Tensor:
+        """[..., T] -> [..., T, D]: the word vectors of the pictogram, its group and its context, summed."""
+        words = self.words.detach()
+        on, name = shows >= 0, shows.clamp(min=0)
+        group = len(NAMES) + self.group_of[name]
+        table = words[self.concepts]
+        named, grouped = table[name], table[group]
         if scrambled is not None:
-            index = shows.clamp(min=0)
-            row = torch.arange(len(shows))[:, None, None].expand_as(index)
-            replace = (shows >= 0) & scrambled.which[row, index]
-            vectors = torch.where(replace[..., None], scrambled.vectors[row, index], vectors)
-        return vectors + framed[..., None] * self.words[self.framed].detach()
+            row = torch.arange(len(shows))[:, None, None].expand_as(name)
+            replace = scrambled.rows[row][..., None]
+            named = torch.where(replace, scrambled.vectors[row, name], named)
+            grouped = torch.where(replace, scrambled.vectors[row, group], grouped)
+        vectors = named + grouped * self.grouped[name][..., None]
+        rest = words[[self.outside, self.background]][shows.clamp(max=-1) + 2]  # OUTSIDE, BACKGROUND
+        placed = torch.cat((torch.zeros_like(words[:1]), words[self.contexts]))
+        return torch.where(on[..., None], vectors, rest) + placed[context]
 
     def scramble(self, batch: Batch, share: float) -> Scrambled:
-        """In a ``share`` of rows, names become random vectors unless the policy lists their group.
+        """In a ``share`` of rows, all names and groups become random vectors.
 
         It forces a general "is this the same vector?" instead of a memorised list of trained names.
         """
-        chosen = torch.rand(len(batch.rules), 1) < share
-        which = chosen & ~batch.groups_listed[:, self.group_of]
-        vectors = WORD_SCALE * torch.randn(len(batch.rules), len(NAMES), self.words.shape[1])
-        return Scrambled(which, vectors)
+        rows = torch.rand(len(batch.rules)) < share
+        vectors = WORD_SCALE * torch.randn(len(batch.rules), len(self.concepts), self.words.shape[1])
+        return Scrambled(rows, vectors)
 
     def symbolic_images(self, batch: Batch, scrambled: Scrambled) -> Tensor:
         """[B, K, T, D]: the tower's targets with the tower's kinds of error, and no pixels."""
-        clean = self.image_targets(batch.shows, batch.framed, scrambled)
+        clean = self.image_targets(batch.shows, batch.context, scrambled)
         background, outside = self.words[self.background].detach(), self.words[self.outside].detach()
         shape = batch.shows.shape
         on = (batch.shows >= 0)[..., None]
+        # where pictograms touch, a token has something of its neighbour
+        touched = (torch.rand(*shape, 1) < 0.15) & on
+        clean = torch.where(touched, self._blend(clean, clean.roll(1, 2), shape, 0.4), clean)
         # pictogram tokens fade into the background, and some are missed
         fade = torch.where(on, torch.rand(*shape, 1) * 0.5 + 0.5, torch.ones(*shape, 1))
         x = fade * clean + (1 - fade) * background
@@ -106,8 +115,8 @@ class Teacher:
         return x + torch.randn_like(x) * torch.rand(*shape[:2], 1, 1) * 0.08
 
     @staticmethod
-    def _blend(start: Tensor, end: Tensor, shape: torch.Size) -> Tensor:
-        return start + torch.rand(*shape, 1) * (end - start)
+    def _blend(start: Tensor, end: Tensor, shape: torch.Size, most: float = 1.0) -> Tensor:
+        return start + most * torch.rand(*shape, 1) * (end - start)
 
     # ---- the language model
 
@@ -116,10 +125,10 @@ class Teacher:
         words = self.words.detach()
         policy = words[batch.policy_ids]
         if scrambled is not None:
-            name = self.name_at[batch.policy_ids]
-            row = torch.arange(len(name))[:, None].expand_as(name)
-            replace = (name >= 0) & scrambled.which[row, name.clamp(min=0)]
-            policy = torch.where(replace[..., None], scrambled.vectors[row, name.clamp(min=0)], policy)
+            concept = self.concept_at[batch.policy_ids]
+            row = torch.arange(len(concept))[:, None].expand_as(concept)
+            replace = (concept >= 0) & scrambled.rows[:, None]
+            policy = torch.where(replace[..., None], scrambled.vectors[row, concept.clamp(min=0)], policy)
         rows, many = batch.verdict.shape
         fixed, first = words[batch.picture_ids], self.collator.first_image
         head = fixed[:first].expand(rows, many, -1, -1)
@@ -151,17 +160,14 @@ class Teacher:
         """One scalar per thing taught; ``objective`` weighs them."""
         policy, pictures = self.read(batch, images, scrambled)
         ask, first = self.collator.ask, self.collator.first_image
-        last, late, middle = (
-            t[:, :, first : first + TOKENS] for t in (pictures.last, pictures.late, pictures.middle)
-        )
+        last, late = (t[:, :, first : first + TOKENS] for t in (pictures.last, pictures.late))
         verdict = self.score(pictures.last[:, :, ask], self.labels)
         out = {"verdict": F.cross_entropy(verdict.flatten(0, 1), batch.verdict.flatten())}
         # the answer's words: a random vector cannot be spelled out
         wanted = batch.answer
         if scrambled is not None:
-            name = self.name_at[wanted.clamp(min=0)]
-            row = torch.arange(len(name))[:, None, None].expand_as(name)
-            wanted = torch.where((name >= 0) & scrambled.which[row, name.clamp(min=0)], -100, wanted)
+            named = self.concept_at[wanted.clamp(min=0)] >= 0
+            wanted = torch.where(named & scrambled.rows[:, None, None], -100, wanted)
         spoken = self.score(pictures.last[:, :, ask:])
         each = F.cross_entropy(spoken.flatten(0, 2), wanted.flatten(), ignore_index=-100, reduction="none")
         size = wanted.shape[-1]
@@ -175,18 +181,12 @@ class Teacher:
         out["token"] = F.cross_entropy(self.score(last[asked], self.labels), told[asked])
         out["token_late"] = F.cross_entropy(self.score(late[asked], self.labels), told[asked])
         out["rule_late"] = self._rules(late[on], batch, on)
-        # half-way up: a listed concept knows its section and its rule, an image token its group
+        # half-way up: a listed concept knows its section and its rule
         listed = batch.section >= 0
         out["section"] = F.cross_entropy(
             self.score(policy.middle[listed], self.sections), batch.section[listed]
         )
         out["key"] = F.cross_entropy(self.score(policy.middle[listed], self.keys), batch.key[listed])
-        known = on & self.grouped[batch.shows.clamp(min=0)]
-        if scrambled is not None:
-            row = torch.arange(len(on))[:, None, None].expand_as(on)
-            known &= ~scrambled.which[row, batch.shows.clamp(min=0)]
-        group = self.group_of[batch.shows[known]]
-        out["group"] = F.cross_entropy(self.score(middle[known], self.groups), group)
         with torch.no_grad():
             out["accuracy"] = (verdict.argmax(-1) == batch.verdict).float().mean()
             said = self.score(last[on], self.labels).argmax(-1)
@@ -203,24 +203,30 @@ class Teacher:
 
     # ---- the tower
 
-    def alignment(self, tokens: Tensor, shows: Tensor, framed: Tensor) -> dict[str, Tensor]:
-        """tokens [N, T, D] against the word vectors of what they show ([N, T])."""
-        tokens = tokens.float()
-        table = torch.cat((self.words[[self.outside, self.background]], self.words[self.names])).detach()
+    def alignment(self, tokens: Tensor, shows: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """tokens [N, T, D] against the word vectors of what they show ([N, T]) in which context ([N, T])."""
+        tokens, words = tokens.float(), self.words.detach()
+        table = torch.cat((words[[self.outside, self.background]], words[self.names]))
         logits, target = ALIGN_SHARPNESS * (tokens @ table.T), shows + 2
         on = shows >= 0
         weight = torch.where(on, 1.0, CELL_WEIGHT)
         entropy = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-        lean = ALIGN_SHARPNESS * (tokens @ self.words[self.framed].detach() - 1.0)
-        error = ((tokens - self.image_targets(shows, framed)) ** 2).mean(-1) / WORD_SCALE**2
+        grouped = on & self.grouped[shows.clamp(min=0)]
+        group = F.cross_entropy(
+            ALIGN_SHARPNESS * (tokens[grouped] @ words[self.groups].T), self.group_of[shows[grouped]]
+        )
+        lean = ALIGN_SHARPNESS * (tokens[on] @ words[self.contexts].T - 1.0)
+        placed = context[on][:, None] == torch.arange(1, 1 + len(self.contexts))
+        error = ((tokens - self.image_targets(shows, context)) ** 2).mean(-1) / WORD_SCALE**2
         right = logits.argmax(-1) == target
         return {
             "name": (entropy * weight.flatten()).sum() / weight.sum(),
-            "framed": F.binary_cross_entropy_with_logits(lean[on], framed[on].float()),
+            "group": group,
+            "context": F.binary_cross_entropy_with_logits(lean, placed.float()),
             "distance": (error * weight).sum() / weight.sum(),
             "name_accuracy": right[on].float().mean().detach(),
             "rest_accuracy": right[~on].float().mean().detach(),
-            "framed_accuracy": ((lean > 0) == framed)[on].float().mean().detach(),
+            "context_accuracy": ((lean > 0) == placed).all(-1).float().mean().detach(),
         }
 
 
@@ -232,9 +238,8 @@ WEIGHTS = {
     "rule_late": 2.0,
     "section": 0.5,
     "key": 0.5,
-    "group": 0.5,
 }
-ALIGN_WEIGHTS = {"name": 1.0, "framed": 0.5, "distance": 0.3}
+ALIGN_WEIGHTS = {"name": 1.0, "group": 0.3, "context": 0.7, "distance": 0.3}
 
 
 def objective(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:

@@ -1,7 +1,7 @@
 """Drawing training rows: a random policy, and pictures half of which break it.
 
 A policy comes with counterfactuals, such that the label changes: the same picture with one pictogram
-exchanged, framed or unframed; the same pictures under the policy with one item exchanged, one rule exempted,
+or its context exchanged; the same pictures under the policy with one item exchanged, one rule exempted,
 or one exception moved to another rule or to another context.
 """
 
@@ -18,13 +18,13 @@ from policyguard.bench.pictosafe.policyforms import Difficulty, is_held_pair
 from policyguard.bench.pictosafe.randompolicies import draw_sample, flip_exempt, flip_policy, flip_scene
 from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
 from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.bench.pictosafe.world import GROUP_NAMES
+from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_NAMES
 
 POOL = 8  # batches drawn together and sorted by length, so that little is padded
 OUTSIDE_SHARE, EMPTY_SHARE = 0.08, 0.04
 EDITED_POLICY, EXEMPTED_POLICY, MOVED_EXCEPTION = 0.25, 0.08, 0.3
-REFRAMED = 0.6
-FRAME_DECIDES, EXCEPTION_DECIDES = 0.15, 0.15
+MOVED = 0.6
+CONTEXT_DECIDES, EXCEPTION_DECIDES = 0.15, 0.15
 TRIES = 30
 LONG_SHARE = 0.2
 LONG = Difficulty(rules=8, items=22)
@@ -83,10 +83,12 @@ def _draw(rng: Random, hard: Difficulty) -> tuple[Scene, PictoPolicy]:
     chance = rng.random()
     for _ in range(TRIES):
         scene, policy = draw_sample(rng, difficulty=hard, include_reserved=True)
-        if not hard.exceptions or chance > FRAME_DECIDES + EXCEPTION_DECIDES:
+        if not hard.exceptions or chance > CONTEXT_DECIDES + EXCEPTION_DECIDES:
             break
         decided = (
-            _reframe(rng, scene, policy) if chance < FRAME_DECIDES else _move_exception(rng, [scene], policy)
+            _other_context(rng, scene, policy)
+            if chance < CONTEXT_DECIDES
+            else _move_exception(rng, [scene], policy)
         )
         if decided is not None:
             break
@@ -112,7 +114,7 @@ def _pictures(rng: Random, scene: Scene, policy: PictoPolicy, count: int, pictog
     scenes = [scene]
     if rng.random() < 0.7 and (edited := flip_scene(rng, scene, policy, include_reserved=True)) is not None:
         scenes.append(edited)
-    if rng.random() < REFRAMED and (edited := _reframe(rng, scene, policy)) is not None:
+    if rng.random() < MOVED and (edited := _other_context(rng, scene, policy)) is not None:
         scenes.append(edited)
     while len(scenes) < count:
         fresh = draw_scene(rng, count=(1, pictograms), include_reserved=True)
@@ -122,13 +124,14 @@ def _pictures(rng: Random, scene: Scene, policy: PictoPolicy, count: int, pictog
     return scenes[:count]
 
 
-def _reframe(rng: Random, scene: Scene, policy: PictoPolicy) -> Scene | None:
-    """``scene`` with one pictogram put into a frame or taken out of it such that the label changes."""
+def _other_context(rng: Random, scene: Scene, policy: PictoPolicy) -> Scene | None:
+    """``scene`` with one pictogram put into another context such that the label changes."""
     label = is_unsafe(policy, scene)
     for place in rng.sample(range(len(scene.placements)), len(scene.placements)):
-        edited = scene.replace(place, framed=not scene.placements[place].framed)
-        if is_unsafe(policy, edited) != label:
-            return edited
+        for context in rng.sample((None, *CONTEXTS), 1 + len(CONTEXTS)):
+            edited = scene.replace(place, context=context)
+            if is_unsafe(policy, edited) != label:
+                return edited
     return None
 
 
@@ -139,7 +142,7 @@ def _move_exception(rng: Random, scenes: list[Scene], policy: PictoPolicy) -> Pi
     for r, i in rng.sample(places, len(places)):
         item = policy.rules[r].safe[i]
         rest = _without(policy.rules[r], i)
-        edits = [(r, Item(item.concept, not item.framed))]
+        edits = [(r, Item(item.concept, c)) for c in (None, *CONTEXTS) if c != item.context]
         edits += [(other, item) for other in range(len(policy.rules)) if other != r]
         for other, moved in rng.sample(edits, len(edits)):
             rules = list(policy.rules)

@@ -1,10 +1,11 @@
 """The three stages. Vision and text learn apart, one core each, against one frozen table of word vectors.
 
-* ``vision``: the tower alone. Every image token must equal the word vector of what it shows: a pictogram's
-  name (plus " framed"), " background", or " outside" where the whole picture is none of this world.
+* ``vision``: the tower alone, at first on scenes without overlap in the benchmark's own styles. Every image
+  token must equal the sum of the word vectors of what it shows: a pictogram's name, its group and its
+  context if any; or " background", or " outside" where the whole picture is none of this world.
 * ``text``: the language model alone, on *symbolic* pictures: those same vectors with noise, and no pixels.
-  It starts on short policies. In a share of the rows names are random vectors (``Teacher.scramble``). When
-  the vision stage is done, it takes both cores.
+  It starts on short policies. In a share of the rows names and groups are random vectors
+  (``Teacher.scramble``). When the vision stage is done, it takes both cores.
 * ``joint``: real pixels end to end with all losses, and a symbolic batch at every other step.
 """
 
@@ -30,6 +31,7 @@ from rows import FULL, Curriculum, Rows
 from tokens import Vocabulary, build_tokenizer
 
 OUTSIDE_SHARE, EMPTY_SHARE = 0.11, 0.02  # of the pictures of the vision stage
+APART = 0.22  # of the vision stage: its scenes do not overlap, and only then does it see other styles
 SCRAMBLED = 0.5  # of the rows of the text stage
 SCRAMBLED_JOINT = 0.6
 
@@ -42,6 +44,7 @@ class Settings:
     seed: int = 0
     shape: Shape = field(default_factory=Shape)
     compile: bool = True
+    cores: int = 2
     vision_batch: int = 48
     rows: int = 16
     pictures: int = 4
@@ -81,12 +84,12 @@ def _half() -> Any:
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
-def _scenes(rng: Random, count: int) -> list[Scene | None]:
+def _scenes(rng: Random, count: int, *, overlap: bool) -> list[Scene | None]:
     """Scenes, some of them empty, and some pictures from outside (``None``)."""
     out: list[Scene | None] = []
     for _ in range(count):
         chance = rng.random()
-        scene = draw_scene(rng, include_reserved=True)
+        scene = draw_scene(rng, overlap=overlap, include_reserved=True)
         if chance < EMPTY_SHARE:
             scene = Scene((), scene.background, scene.shift, scene.gain)
         out.append(None if chance > 1 - OUTSIDE_SHARE else scene)
@@ -99,8 +102,8 @@ def vision(settings: Settings, budget: Budget) -> None:
 
     def step(number: int, progress: float) -> tuple[Tensor, Losses]:
         rng = Random(f"{settings.seed} vision {number}")
-        scenes = _scenes(rng, settings.vision_batch)
-        pixels, plain = studio.pictures(scenes, rng)
+        scenes = _scenes(rng, settings.vision_batch, overlap=progress > APART)
+        pixels, plain = studio.pictures(scenes, rng, variety=min(1.0, max(0.0, (progress - APART) / APART)))
         with _half():
             tokens = work.forward.tower(pixels)
         losses = teacher.alignment(tokens, *targets(scenes, plain))
@@ -116,7 +119,7 @@ def text(settings: Settings, budget: Budget) -> None:
 
     def step(number: int, progress: float) -> tuple[Tensor, Losses]:
         if (settings.out / "vision.pt").exists():
-            torch.set_num_threads(2)
+            torch.set_num_threads(settings.cores)
         batch = work.collate(rows.batch(number, Curriculum.at(progress)))
         scrambled = teacher.scramble(batch, SCRAMBLED)
         images = teacher.symbolic_images(batch, scrambled)
@@ -144,12 +147,12 @@ def joint(settings: Settings, budget: Budget) -> Any:
         scenes = [scene for row in drawn for scene in row.pictures]
         pixels, plain = studio.pictures(scenes, rng)
         batch = work.collate(drawn)
-        shows, framed = targets(scenes, plain)
+        shows, context = targets(scenes, plain)
         batch.shows = shows.view(batch.shows.shape)
         with _half():
             tokens = work.forward.tower(pixels)
             losses = teacher.losses(batch, tokens.view(*batch.verdict.shape, TOKENS, -1))
-        aligned = teacher.alignment(tokens, shows, framed)
+        aligned = teacher.alignment(tokens, shows, context)
         total = objective(losses, WEIGHTS) + 0.4 * objective(aligned, ALIGN_WEIGHTS)
         if number % 2 == 0:
             other = work.collate(symbols.batch(number, FULL))

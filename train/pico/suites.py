@@ -15,10 +15,12 @@ from policyguard.bench.pictosafe.randompolicies import (
 )
 from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
 from policyguard.bench.pictosafe.scene import Scene
-from policyguard.bench.pictosafe.world import GROUP_OF, MEMBERS
+from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_OF, MEMBERS, Context
 
 Sample = tuple[PictoPolicy, Scene]
 Suite = Callable[[Random, int], list[Sample]]
+_ORDER: tuple[Context | None, ...] = (None, *CONTEXTS)
+_NEXT = dict(zip(_ORDER, (*_ORDER[1:], _ORDER[0]), strict=True))
 
 
 def _fresh(rng: Random, count: int) -> list[Sample]:
@@ -58,14 +60,14 @@ def _held_names(rng: Random, count: int) -> list[Sample]:
     return out
 
 
-def _frames(rng: Random, count: int) -> list[Sample]:
-    """The frame decides: with all frames put on or off the label would be another."""
+def _contexts(rng: Random, count: int) -> list[Sample]:
+    """Contexts decide: were each pictogram in the next of the three, the label would be another."""
     out: list[Sample] = []
     while len(out) < count:
         scene, policy = draw_sample(rng)
         turned = scene
         for i, placement in enumerate(scene.placements):
-            turned = turned.replace(i, framed=not placement.framed)
+            turned = turned.replace(i, context=_NEXT[placement.context])
         if is_unsafe(policy, turned) != is_unsafe(policy, scene):
             out += [(policy, scene), (policy, turned)]
     return out[:count]
@@ -119,7 +121,7 @@ SUITES: dict[str, Suite] = {
     "fresh": _fresh,
     "held-out policies": _held_policies,
     "held-out names": _held_names,
-    "frames decide": _frames,
+    "contexts decide": _contexts,
     "scopes decide": _scopes,
     "edit pairs": _pairs(_edit),
     "policy pairs": _pairs(_reword),

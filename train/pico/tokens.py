@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES
+from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES, Context
 
 KEYS = tuple(" " + letter for letter in "ABCDEFGHI")
 LABELS = (" safe", " unsafe", " undecided")
-CONTEXTS = (" framed", " exhibited", " museum", " exhibits")
+CONTEXT_WORDS: dict[Context, tuple[str, ...]] = {
+    "framed": (" framed", " exhibited", " museum", " exhibits"),
+    "prohibited": (" prohibited", " banned", " prohibition", " signs", " barred"),
+}
 WORDS = (
-    *LABELS, *KEYS, " no", " fine", *CONTEXTS, " exempt", " outside", " background",
+    *LABELS, *KEYS, " no", " fine", *CONTEXT_WORDS["framed"], *CONTEXT_WORDS["prohibited"],
+    " exempt", " outside", " background",
     " any", " all", " every", " a", " an", " the", " pictures", " images", " of",
     "system", "user", "assistant",
 )  # fmt: skip

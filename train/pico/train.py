@@ -29,6 +29,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--cores", type=int, choices=(1, 2), default=2, help="default 2")
     parser.add_argument("--stage", choices=STAGES, help="one stage only (used by the run itself)")
     for stage in STAGES:
         parser.add_argument(
@@ -40,7 +41,7 @@ def _arguments() -> argparse.Namespace:
 def _run_stage(stage: str, budget: str, arguments: argparse.Namespace) -> None:
     import torch
 
-    torch.set_num_threads(2 if stage == "joint" else 1)
+    torch.set_num_threads(arguments.cores if stage == "joint" else 1)
     import stages
     from export import export, verify
     from loop import Budget
@@ -48,7 +49,9 @@ def _run_stage(stage: str, budget: str, arguments: argparse.Namespace) -> None:
 
     minutes = budget.endswith("m")
     spent = Budget(minutes=float(budget[:-1])) if minutes else Budget(steps=int(budget))
-    settings = stages.Settings(out=arguments.out, seed=arguments.seed, compile=not arguments.quick)
+    settings = stages.Settings(
+        out=arguments.out, seed=arguments.seed, compile=not arguments.quick, cores=arguments.cores
+    )
     if stage != "joint":
         getattr(stages, stage)(settings, spent)
         return
@@ -68,13 +71,19 @@ def main() -> None:
     schedule = {"seed": arguments.seed, "quick": arguments.quick, "budgets": budgets}
     (arguments.out / "schedule.json").write_text(json.dumps(schedule, indent=2) + "\n")
     command = [sys.executable, __file__, "--out", str(arguments.out), "--seed", str(arguments.seed)]
-    command += ["--quick"] * arguments.quick + [w for s in STAGES for w in (f"--{s}", budgets[s])]
+    command += (
+        ["--cores", str(arguments.cores)]
+        + ["--quick"] * arguments.quick
+        + [w for s in STAGES for w in (f"--{s}", budgets[s])]
+    )
     start = time.monotonic()
     alone = dict(os.environ, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
     both = [subprocess.Popen([*command, "--stage", stage], env=alone) for stage in ("vision", "text")]
     if sum(process.wait() != 0 for process in both):
         sys.exit("a stage failed; start the same command again to go on")
-    subprocess.run([*command, "--stage", "joint"], env=dict(alone, OMP_NUM_THREADS="2"), check=True)
+    subprocess.run(
+        [*command, "--stage", "joint"], env=dict(alone, OMP_NUM_THREADS=str(arguments.cores)), check=True
+    )
     schedule["minutes"] = round((time.monotonic() - start) / 60, 1)
     (arguments.out / "schedule.json").write_text(json.dumps(schedule, indent=2) + "\n")
     print(f"done in {schedule['minutes']} minutes: {arguments.out / 'model'}")

@@ -2,25 +2,35 @@
 
 An item of a rule's ``unsafe`` or ``safe`` list reads ``[determiner] [context] concept``: ``knife``,
 ``any weapons``, ``pictures of museum exhibits of weapons``. The concept is a pictogram or a group of the
-world; a context means that only pictograms framed as a museum exhibit are meant. All qualifying words stand
-before the concept, so that a reader going left to right knows what is said of it when it arrives there.
+world; a context means that only pictograms framed as a museum exhibit, or only those under a prohibition
+sign, are meant. All qualifying words stand before the concept, so that a reader going left to right knows
+what is said of it when it arrives there.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Final
 
-from policyguard.bench.pictosafe.world import GROUP_NAMES, GROUP_OF, MEMBERS, NAMES
+from policyguard.bench.pictosafe.world import GROUP_NAMES, GROUP_OF, MEMBERS, NAMES, Context
 
-__all__ = ["CONTEXTS", "DETERMINERS", "WORDINGS", "Item", "normalise", "parse_item", "phrase"]
+__all__ = ["CONTEXT_WORDS", "DETERMINERS", "MANNERS", "WORDINGS", "Item", "normalise", "parse_item", "phrase"]
 
 DETERMINERS: Final = ("", "any", "all", "every", "a", "the", "pictures of", "images of")
-CONTEXTS: Final = ("framed", "exhibited", "museum exhibits of", "museum")
-"""Words for the frame; no word comes before one that it begins."""
-WORDINGS: Final = len(DETERMINERS) * len(CONTEXTS)
+CONTEXT_WORDS: Final[Mapping[Context, tuple[str, ...]]] = MappingProxyType(
+    {
+        "framed": ("framed", "exhibited", "museum exhibits of", "museum"),
+        "prohibited": ("prohibited", "banned", "prohibition signs of", "barred"),
+    }
+)
+"""Words for each context, as many for the one as for the other; no word comes before one that it begins."""
+MANNERS: Final = 4
+"""How many words there are for each context."""
+WORDINGS: Final = len(DETERMINERS) * MANNERS
 """How many ways ``phrase`` has of saying an item; without a context several coincide."""
 
 _PARSED_DETERMINERS: Final = (*DETERMINERS[1:], "an")
@@ -30,14 +40,10 @@ _NUMBER: Final = {"all": "every", "every": "all", "a": "any"}
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A concept (pictogram or group), in any context or only where it hangs in a museum frame."""
+    """A concept (pictogram or group), anywhere or only in one context."""
 
     concept: str
-    framed: bool = False
-
-    def matches(self, name: str, *, framed: bool) -> bool:
-        """Whether the pictogram ``name``, framed or not, is what this item speaks of."""
-        return (framed or not self.framed) and self.concept in (name, GROUP_OF[name])
+    context: Context | None = None
 
 
 def normalise(text: str) -> str:
@@ -51,11 +57,13 @@ def parse_item(text: str) -> Item:
     if not rest:
         raise ValueError("an item is empty; name a pictogram or a group, such as 'knife' or 'weapons'")
     rest = _without_prefix(rest, _PARSED_DETERMINERS) or rest
-    bare = _without_prefix(rest, CONTEXTS)
-    concept = rest if bare is None else bare
+    concept, context = rest, None
+    for possible, words in CONTEXT_WORDS.items():
+        if (bare := _without_prefix(rest, words)) is not None:
+            concept, context = bare, possible
     if concept not in GROUP_OF and concept not in MEMBERS:
         raise ValueError(_complaint(text, concept))
-    return Item(concept, framed=bare is not None)
+    return Item(concept, context)
 
 
 def _without_prefix(text: str, prefixes: tuple[str, ...]) -> str | None:
@@ -78,9 +86,9 @@ def _complaint(text: str, concept: str) -> str:
 @cache
 def phrase(item: Item, wording: int) -> str:
     """Say ``item`` in one of ``WORDINGS`` ways, such that ``parse_item(phrase(item, w)) == item``."""
-    determiner = DETERMINERS[wording // len(CONTEXTS) % len(DETERMINERS)]
-    context = CONTEXTS[wording % len(CONTEXTS)] if item.framed else ""
-    singular = item.concept in GROUP_OF and context != "museum exhibits of"
+    determiner = DETERMINERS[wording // MANNERS % len(DETERMINERS)]
+    context = "" if item.context is None else CONTEXT_WORDS[item.context][wording % MANNERS]
+    singular = item.concept in GROUP_OF and not context.endswith(" of")
     if determiner in (("all",) if singular else ("every", "a")):
         determiner = _NUMBER[determiner]
     following = context or item.concept

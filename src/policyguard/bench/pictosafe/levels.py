@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from policyguard.bench.pictosafe.rules import PictoPolicy
-from policyguard.bench.pictosafe.world import GROUP_NAMES, MEMBERS
+from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_NAMES, MEMBERS
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -32,8 +32,8 @@ def symbolic_level(name: str) -> PictoPolicy:
 
 
 def group_table() -> str:
-    """A Markdown table: how many pictograms of each group each level forbids, free and in a museum frame."""
-    head = ["group", "pictograms", *(f"{name.rpartition('/')[2].upper()} free / framed" for name in LEVELS)]
+    """A Markdown table: how many pictograms of each group each level forbids, free, framed and prohibited."""
+    head = ["group", "pictograms", *(name.rpartition("/")[2].upper() for name in LEVELS)]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     policies = [symbolic_level(name) for name in LEVELS]
     rows += [
@@ -44,8 +44,8 @@ def group_table() -> str:
 
 
 def _cell(policy: PictoPolicy, group: str) -> str:
-    free, framed = (
-        sum(any(rule.is_broken_by(name, framed=context) for rule in policy.rules) for name in MEMBERS[group])
-        for context in (False, True)
-    )
-    return f"{free} / {framed}" if free or framed else "–"
+    counts = [
+        sum(any(rule.is_broken_by(name, context=context) for rule in policy.rules) for name in MEMBERS[group])
+        for context in (None, *CONTEXTS)
+    ]
+    return " / ".join(map(str, counts)) if any(counts) else "–"

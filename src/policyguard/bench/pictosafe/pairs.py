@@ -8,17 +8,17 @@ from random import Random
 
 from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
 from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.bench.pictosafe.world import BENCHMARK_NAMES, GROUP_OF, MEMBERS
+from policyguard.bench.pictosafe.world import BENCHMARK_NAMES, CONTEXTS, GROUP_OF, MEMBERS
 
 __all__ = ["EditPair", "edit_pair"]
 
-_FRAME_EDITS = 0.2
+_CONTEXT_EDITS = 0.2
 _SIBLING_EDITS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class EditPair:
-    """Two scenes that differ in the placement at ``place``: in its pictogram, or in whether it is framed.
+    """Two scenes that differ in the placement at ``place``: in its pictogram, or in its context.
 
     ``policies`` holds the ids of the policies under which exactly one of the two is unsafe; under the
     first of them it is ``before``.
@@ -57,8 +57,9 @@ def _edited(rng: Random, scene: Scene, place: int) -> Scene | None:
     """``scene`` with one thing changed at ``place``; ``None`` if it shows the new pictogram already."""
     placement = scene.placements[place]
     chance = rng.random()
-    if chance < _FRAME_EDITS:
-        return scene.replace(place, framed=not placement.framed)
-    siblings = chance < _FRAME_EDITS + _SIBLING_EDITS
+    if chance < _CONTEXT_EDITS:
+        others = [context for context in (None, *CONTEXTS) if context != placement.context]
+        return scene.replace(place, context=rng.choice(others))
+    siblings = chance < _CONTEXT_EDITS + _SIBLING_EDITS
     name = rng.choice(MEMBERS[GROUP_OF[placement.name]] if siblings else BENCHMARK_NAMES)
     return None if name in scene.names else scene.replace(place, name=name)

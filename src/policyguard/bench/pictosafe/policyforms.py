@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from policyguard.bench.pictosafe.language import CONTEXTS, DETERMINERS
+from policyguard.bench.pictosafe.language import DETERMINERS, MANNERS
 from policyguard.bench.pictosafe.rules import RuleStatus
-from policyguard.bench.pictosafe.world import GROUP_NAMES, MEMBERS
+from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_NAMES, MEMBERS, Context
 
 __all__ = [
     "HELD_NAMES",
@@ -34,9 +34,9 @@ def is_held_pair(one: str, other: str) -> bool:
     return a != b and (a * b + a + b) % 5 == 0
 
 
-def is_held_wording(unsafe: int, safe: int, context: int) -> bool:
-    """Whether a training rule never has these determiners in its two lists with this word for the frame."""
-    return (unsafe + 2 * safe + 3 * context) % 5 == 0
+def is_held_wording(unsafe: int, safe: int, manner: int) -> bool:
+    """Whether a training rule never has these determiners in its two lists with this word for a context."""
+    return (unsafe + 2 * safe + 3 * manner) % 5 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,14 @@ class Difficulty:
     items: int = 18
     """The most items of a policy in all."""
     exceptions: bool = True
-    """Whether there are safe lists and framed items."""
+    """Whether there are safe lists, and items that speak of a context."""
     statuses: bool = True
     """Whether rules may be exempt or sensitive."""
-    pictograms: int = 4
+    pictograms: int = 6
+    contexts: tuple[Context, ...] = CONTEXTS
+    """The contexts that pictograms stand in and items speak of."""
+    overlap: bool = True
+    """Whether pictograms may cover each other in part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class Slot:
     """The form of one item. ``about`` is the (rule, place) of an unsafe item that it speaks of, if any."""
 
     group: bool
-    framed: bool
+    context: Context | None
     about: tuple[int, int] | None = None
 
 
@@ -89,10 +93,11 @@ def draw_forms(rng: Random, difficulty: Difficulty, *, held: bool) -> tuple[Rule
                 safe_count = min(1 + int(random() * difficulty.safe), left - following)
                 left -= safe_count
             unsafe = tuple(
-                Slot(random() < 0.5, difficulty.exceptions and random() < 0.05) for _ in range(unsafe_count)
+                Slot(random() < 0.5, _context(rng, difficulty, 0.06 if difficulty.exceptions else 0))
+                for _ in range(unsafe_count)
             )
             lists = [form.unsafe for form in forms] + [unsafe]
-            safe = tuple(_safe_slot(rng, lists) for _ in range(safe_count))
+            safe = tuple(_safe_slot(rng, difficulty, lists) for _ in range(safe_count))
             chance = random() if difficulty.statuses else 1.0
             status: RuleStatus = "exempt" if chance < 0.10 else "sensitive" if chance < 0.14 else "active"
             forms.append(RuleForm(unsafe, safe, status, _wordings(rng, unsafe_count, safe_count, held=held)))
@@ -100,33 +105,41 @@ def draw_forms(rng: Random, difficulty: Difficulty, *, held: bool) -> tuple[Rule
             return tuple(forms)
 
 
-def _safe_slot(rng: Random, lists: list[tuple[Slot, ...]]) -> Slot:
+def _context(rng: Random, difficulty: Difficulty, share: float) -> Context | None:
+    """Mostly None; each of the difficulty's contexts alike in a ``share`` of the draws."""
+    random = rng.random
+    if random() >= share:
+        return None
+    return difficulty.contexts[int(random() * len(difficulty.contexts))]
+
+
+def _safe_slot(rng: Random, difficulty: Difficulty, lists: list[tuple[Slot, ...]]) -> Slot:
     """Mostly about something the same rule forbids, sometimes about what an earlier rule forbids."""
     random = rng.random
     chance = random()
     if chance > 0.75:
-        return Slot(random() < 0.5, random() < 0.3)
+        return Slot(random() < 0.5, _context(rng, difficulty, 0.3))
     if chance > 0.65 and len(lists) > 1:  # excused here, and still forbidden there
         rule = int(random() * (len(lists) - 1))
         place = int(random() * len(lists[rule]))
-        return Slot(lists[rule][place].group, random() < 0.3, (rule, place))
+        return Slot(lists[rule][place].group, _context(rng, difficulty, 0.3), (rule, place))
     rule = len(lists) - 1
     place = int(random() * len(lists[rule]))
     if not lists[rule][place].group:
-        return Slot(random() < 0.25, True, (rule, place))
+        return Slot(random() < 0.25, _context(rng, difficulty, 1), (rule, place))
     if random() < 0.6:
-        return Slot(random() < 0.7, True, (rule, place))
-    return Slot(False, False, (rule, place))
+        return Slot(random() < 0.7, _context(rng, difficulty, 1), (rule, place))
+    return Slot(False, None, (rule, place))
 
 
 def _wordings(rng: Random, unsafe: int, safe: int, *, held: bool) -> tuple[int, ...]:
     """One manner of speaking for each list; in a quarter of the training rules every item has its own."""
     random = rng.random
-    determiners, contexts = len(DETERMINERS), len(CONTEXTS)
+    determiners, manners = len(DETERMINERS), MANNERS
     if not held and random() < 0.25:
-        return tuple([int(random() * determiners * contexts) for _ in range(unsafe + safe)])
+        return tuple([int(random() * determiners * manners) for _ in range(unsafe + safe)])
     while True:
         first, second = int(random() * determiners), int(random() * determiners)
-        context = int(random() * contexts)
-        if is_held_wording(first, second, context) == held:
-            return (first * contexts + context,) * unsafe + (second * contexts + context,) * safe
+        manner = int(random() * manners)
+        if is_held_wording(first, second, manner) == held:
+            return (first * manners + manner,) * unsafe + (second * manners + manner,) * safe

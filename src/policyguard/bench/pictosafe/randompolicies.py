@@ -28,7 +28,16 @@ from policyguard.bench.pictosafe.policyforms import (
 )
 from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
 from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.bench.pictosafe.world import GROUP_NAMES, GROUP_OF, MEMBERS, NAMES, RESERVED_NAMES, names_of
+from policyguard.bench.pictosafe.world import (
+    CONTEXTS,
+    GROUP_NAMES,
+    GROUP_OF,
+    MEMBERS,
+    NAMES,
+    RESERVED_NAMES,
+    Context,
+    names_of,
+)
 
 __all__ = [
     "FULL",
@@ -44,7 +53,9 @@ __all__ = [
 ]
 
 _ITEMS: Final = {
-    (concept, framed): Item(concept, framed) for concept in (*NAMES, *GROUP_NAMES) for framed in (False, True)
+    (concept, context): Item(concept, context)
+    for concept in (*NAMES, *GROUP_NAMES)
+    for context in (None, *CONTEXTS)
 }
 _FREE_MEMBERS: Final = {
     group: [n for n in members if n not in HELD_NAMES] for group, members in MEMBERS.items()
@@ -83,7 +94,7 @@ class _Concepts:
             else:
                 rule, place = slot.about
                 concept = self.within(earlier[rule][place].concept, group=slot.group)
-            item = _ITEMS[concept, slot.framed]
+            item = _ITEMS[concept, slot.context]
             if item in beside:
                 continue
             if slot.group:
@@ -180,16 +191,27 @@ def draw_sample(
     """A scene and a random policy; the label is ``unsafe``, or a fair coin's."""
     wanted = rng.random() < 0.5 if unsafe is None else unsafe
     while True:
-        scene = draw_scene(rng, count=(1, difficulty.pictograms), include_reserved=include_reserved)
+        scene = draw_scene(
+            rng,
+            count=(1, difficulty.pictograms),
+            contexts=difficulty.contexts,
+            overlap=difficulty.overlap,
+            include_reserved=include_reserved,
+        )
         policy = draw_policy(rng, scene, unsafe=wanted, difficulty=difficulty, held=held)
         if policy is not None:
             return scene, policy
 
 
 def flip_scene(
-    rng: Random, scene: Scene, policy: PictoPolicy, *, include_reserved: bool = False
+    rng: Random,
+    scene: Scene,
+    policy: PictoPolicy,
+    *,
+    contexts: tuple[Context, ...] = CONTEXTS,
+    include_reserved: bool = False,
 ) -> Scene | None:
-    """``scene`` with one pictogram exchanged, framed or unframed such that its label changes; or ``None``."""
+    """``scene`` with one pictogram or its context exchanged such that its label changes; or ``None``."""
     random = rng.random
     label = is_unsafe(policy, scene)
     for _ in range(_TRIES):
@@ -197,7 +219,8 @@ def flip_scene(
         placement = scene.placements[place]
         chance = random()
         if chance < 0.15:
-            flipped = scene.replace(place, framed=not placement.framed)
+            others = [context for context in (None, *contexts) if context != placement.context]
+            flipped = scene.replace(place, context=others[int(random() * len(others))])
         else:
             if chance < 0.45:
                 pool = MEMBERS[GROUP_OF[placement.name]]
@@ -227,7 +250,7 @@ def flip_policy(rng: Random, scene: Scene, policy: PictoPolicy, *, held: bool = 
         items = list(rule.safe if of_safe else rule.unsafe)
         place = int(random() * len(items))
         old = items[place]
-        new = _ITEMS[concepts.free(group=old.concept in MEMBERS), old.framed]
+        new = _ITEMS[concepts.free(group=old.concept in MEMBERS), old.context]
         if new in items:
             continue
         items[place] = new

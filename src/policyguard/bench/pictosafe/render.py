@@ -7,13 +7,23 @@ Everything is worked out in whole numbers or in single additions and products, a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from random import Random
 from typing import Final
 
 from PIL import Image
 
-from policyguard.bench.pictosafe.scene import FRAME_MARGIN, ROTATIONS, SIDE, SIZES, Placement, Scene
+from policyguard.bench.pictosafe.scene import (
+    CONTEXT_LOOKS,
+    MARGIN,
+    ROTATIONS,
+    SIDE,
+    SIZES,
+    SMALL_SIZES,
+    Placement,
+    Scene,
+)
 from policyguard.bench.pictosafe.sprites import STYLES, Style, sprites
 from policyguard.errors import ConfigurationError, MissingExtraError
 
@@ -36,6 +46,13 @@ _MOULDINGS: Final = np.array([(140, 89, 31), (217, 173, 51), (20, 20, 20), (191,
 _MAT: Final = 237
 _MAT_MARGIN: Final = 2
 """Of a frame's margin, the innermost pixels are mat and the rest moulding."""
+_REDS: Final = ((200, 16, 46), (228, 30, 32), (160, 8, 24), (240, 62, 50))
+assert len(_MOULDINGS) == len(_REDS) == CONTEXT_LOOKS
+_WHITE: Final = (255, 255, 255)
+_STROKE: Final = 3
+"""Pixels of a prohibition sign's ring and bar; a pixel of white lies around them."""
+_FINE: Final = 4
+"""Steps per pixel in which a sign is measured out."""
 _TEXTURES: Final = 4
 _VISIBLE: Final = [0] * 8 + [255] * 248
 """Alpha to 255 where the eye sees something."""
@@ -78,14 +95,14 @@ def _noise(rng: Random, *shape: int) -> npt.NDArray[np.int64]:
 class Renderer:
     """Draws scenes in one style. Sprites for 96-pixel scenes are made when first needed, and kept.
 
-    Raises ConfigurationError for a style that is not in the archive. Share no instance between threads.
+    ``style`` is one of the archive's, or square RGBA pictures by pictogram. Raises ConfigurationError for a
+    style that is not in the archive. Share no instance between threads.
     """
 
-    def __init__(self, style: Style) -> None:
-        if style not in STYLES:
+    def __init__(self, style: Style | Mapping[str, Image.Image]) -> None:
+        if isinstance(style, str) and style not in STYLES:
             raise ConfigurationError(f"no drawing style {style!r}; there are {', '.join(STYLES)}")
-        self.style = style
-        self._sprites = sprites(style)
+        self._sprites = sprites(style) if isinstance(style, str) else style
         self._table: dict[tuple[str, int, int], _Sprite] = {}
 
     def render(self, scene: Scene) -> Pixels:
@@ -109,9 +126,9 @@ class Renderer:
 
     def _place(self, canvas: Pixels, placement: Placement, scale: int) -> None:
         left, top, size = placement.x * scale, placement.y * scale, placement.size * scale
-        if placement.framed:
+        if placement.context == "framed":
             for margin, fill in (
-                (FRAME_MARGIN * scale, _MOULDINGS[placement.frame_style]),
+                (MARGIN * scale, _MOULDINGS[placement.look]),
                 (_MAT_MARGIN * scale, _MAT),
             ):
                 canvas[top - margin : top + size + margin, left - margin : left + size + margin] = fill
@@ -121,13 +138,20 @@ class Renderer:
             colour, transparency = _premultiplied(self._turned(placement.name, placement.rotation), size)
         patch = canvas[top : top + size, left : left + size]
         patch[...] = (patch * transparency + colour) // 255
+        if placement.context == "prohibited":
+            margin = MARGIN * scale
+            patch = canvas[top - margin : top + size + margin, left - margin : left + size + margin]
+            for alpha, fill in zip(
+                _sign(size + 2 * margin, scale), (_WHITE, _REDS[placement.look]), strict=True
+            ):
+                patch[...] = (patch * (255 - alpha) + np.array(fill, np.uint16) * alpha + 127) // 255
 
     def _kept(self, placement: Placement) -> _Sprite:
         """A sprite at scale 1 from the table; what is missing is put there, in all sizes at once."""
         key = (placement.name, placement.rotation, placement.size)
         if key not in self._table:
             turned = self._turned(placement.name, placement.rotation)
-            for size in {*SIZES, placement.size}:
+            for size in {*SIZES, *SMALL_SIZES, placement.size}:
                 self._table[placement.name, placement.rotation, size] = _premultiplied(turned, size)
         return self._table[key]
 
@@ -139,6 +163,26 @@ class Renderer:
         square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
         square.paste(turned, ((side - turned.width) // 2, (side - turned.height) // 2))
         return square
+
+
+@cache
+def _sign(side: int, scale: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+    """Alpha of a prohibition sign ``side`` pixels wide, [side, side, 1]: of its white rim and of its red."""
+    fine = side * _FINE
+    along = 2 * np.arange(fine, dtype=np.int64) + 1 - fine  # in half steps, from the centre
+    across, down = np.meshgrid(along, along)
+    distance = across**2 + down**2
+    step = 2 * _FINE * scale  # a pixel of the 96-pixel scene
+
+    def alpha(stroke: int, rim: int) -> npt.NDArray[np.uint16]:
+        outer, inner = fine - (1 - rim) * step, fine - (1 + stroke + rim) * step
+        ring = (distance <= outer**2) & (distance >= inner**2)
+        bar = (across - down) ** 2 * 2 <= ((stroke + 2 * rim) * step) ** 2
+        drawn = (ring | bar & (distance <= outer**2)).reshape(side, _FINE, side, _FINE).sum((1, 3))
+        covered: npt.NDArray[np.uint16] = (drawn * 255 // _FINE**2).astype(np.uint16)[..., None]
+        return covered
+
+    return alpha(_STROKE, 1), alpha(_STROKE, 0)
 
 
 def _premultiplied(sprite: Image.Image, size: int) -> _Sprite:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from policyguard.bench.pictosafe.language import Item, parse_item, phrase
 from policyguard.bench.pictosafe.scene import Scene
-from policyguard.bench.pictosafe.world import GROUP_OF
+from policyguard.bench.pictosafe.world import GROUP_OF, Context
 
 if TYPE_CHECKING:
     from policyguard.policy import Policy
@@ -49,11 +49,11 @@ class PictoRule:
     def excused(self) -> tuple[Item, ...]:
         return self.safe if self.status == "active" else ()
 
-    def is_broken_by(self, name: str, *, framed: bool) -> bool:
-        """Whether the pictogram ``name`` breaks this rule."""
+    def is_broken_by(self, name: str, *, context: Context | None) -> bool:
+        """Whether the pictogram ``name`` in this context (None: free) breaks this rule."""
         group = GROUP_OF[name]
-        return _speaks_of(self.forbidden, name, group, framed) and not _speaks_of(
-            self.excused, name, group, framed
+        return _speaks_of(self.forbidden, name, group, context) and not _speaks_of(
+            self.excused, name, group, context
         )
 
     def texts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -63,9 +63,9 @@ class PictoRule:
         return words[: len(self.unsafe)], words[len(self.unsafe) :]
 
 
-def _speaks_of(items: Sequence[Item], name: str, group: str, framed: bool) -> bool:
+def _speaks_of(items: Sequence[Item], name: str, group: str, context: Context | None) -> bool:
     for item in items:
-        if (item.concept == name or item.concept == group) and (framed or not item.framed):
+        if (item.concept == name or item.concept == group) and item.context in (None, context):
             return True
     return False
 
@@ -140,7 +140,7 @@ def violating(policy: PictoPolicy | PolicyLike, scene: Scene) -> tuple[Violation
         for index, rule in enumerate(symbols.rules)
         if rule.status != "exempt"
         for place, placement in enumerate(scene.placements)
-        if rule.is_broken_by(placement.name, framed=placement.framed)
+        if rule.is_broken_by(placement.name, context=placement.context)
     )
 
 
@@ -152,8 +152,8 @@ def is_unsafe(policy: PictoPolicy | PolicyLike, scene: Scene) -> bool:
         if not forbidden:
             continue
         for placement in scene.placements:
-            name, framed = placement.name, placement.framed
+            name, context = placement.name, placement.context
             group = GROUP_OF[name]
-            if _speaks_of(forbidden, name, group, framed) and not _speaks_of(excused, name, group, framed):
+            if _speaks_of(forbidden, name, group, context) and not _speaks_of(excused, name, group, context):
                 return True
     return False

@@ -1,8 +1,9 @@
 """Scenes: what a picture shows, as data. Drawing them is ``render``'s work, labelling them ``rules``'s.
 
-A scene is a 96-pixel square with one to four different pictograms, each in its own 48-pixel quarter. A
-pictogram may hang in a museum frame. Framed or not, it has the same sizes and keeps the same margins, so
-that neither size nor place gives the frame away.
+A scene is a 96-pixel square with one to six different pictograms. Either each has a 48-pixel quarter to
+itself, or they lie about, and later ones may cover a part of earlier ones. A pictogram may hang in a museum
+frame or stand under a prohibition sign. In every context it has the same sizes and keeps the same margins,
+so that neither size nor place gives the context away.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Self
 
-from policyguard.bench.pictosafe.world import BENCHMARK_NAMES, NAMES
+from policyguard.bench.pictosafe.world import BENCHMARK_NAMES, CONTEXTS, NAMES, Context
 
 __all__ = [
     "BACKGROUNDS",
-    "FRAMED_SHARE",
-    "FRAME_MARGIN",
-    "FRAME_STYLES",
+    "CONTEXT_LOOKS",
+    "CONTEXT_SHARES",
+    "HIDDEN",
+    "MARGIN",
     "ROTATIONS",
     "SIDE",
     "SIZES",
@@ -32,22 +34,34 @@ SIDE: Final = 96
 SLOT: Final = 48
 SIZES: Final = (28, 30, 32, 34, 36)
 """Side of a pictogram's square, in pixels of the 96-pixel scene."""
-FRAME_MARGIN: Final = 5
-"""Pixels a frame takes on each side; kept free around unframed pictograms too."""
-FRAME_STYLES: Final = 4
-FRAMED_SHARE: Final = 1 / 3
+MANY: Final = 4
+"""Scenes with more pictograms than this have no quarters, and draw from ``SMALL_SIZES``."""
+SMALL_SIZES: Final = (24, 26, 28, 30)
+MARGIN: Final = 5
+"""Pixels that a frame or a sign takes on each side; kept in mind around free pictograms too."""
+HIDDEN: Final = 0.3
+"""The largest share of a pictogram's square that later ones, with their margins, may cover."""
+CONTEXT_LOOKS: Final = 4
+CONTEXT_SHARES: Final[dict[Context, float]] = {"framed": 0.3, "prohibited": 0.2}
+QUARTERED: Final = 0.5
+"""Share of the scenes with few pictograms that give each a quarter to itself."""
 ROTATIONS: Final = 8
 BACKGROUNDS: Final = 1024
 SHIFTS: Final = 16
+_TRIES: Final = 12
+_STRAY: Final = 8
 GAINS: Final = tuple(0.80 + 0.01 * step for step in range(36))
+
+_Square = tuple[int, int, int]
+"""x, y and side of a pictogram, without margins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """One pictogram in a scene. ``x``, ``y`` (top left) and ``size`` are pixels of the 96-pixel scene.
 
-    ``rotation`` is one of ``ROTATIONS`` fixed angles, ``frame_style`` one of ``FRAME_STYLES`` mouldings
-    (it is drawn for unframed pictograms as well, and not shown).
+    ``rotation`` is one of ``ROTATIONS`` fixed angles, ``look`` one of ``CONTEXT_LOOKS`` mouldings or reds (it
+    is drawn for free pictograms as well, and not shown).
     """
 
     name: str
@@ -55,19 +69,22 @@ class Placement:
     y: int
     size: int
     rotation: int
-    framed: bool
-    frame_style: int
+    context: Context | None
+    look: int
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of what is painted, frame included."""
-        margin = FRAME_MARGIN if self.framed else 0
+        """Left, top, right, bottom of what is painted, frame or sign included."""
+        margin = 0 if self.context is None else MARGIN
         return self.x - margin, self.y - margin, self.x + self.size + margin, self.y + self.size + margin
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a picture shows. ``background`` is in 0..1023; ``shift`` rolls it sideways; ``gain`` brightens."""
+    """What a picture shows; a later placement lies above an earlier one.
+
+    ``background`` is in 0..1023; ``shift`` rolls it sideways; ``gain`` brightens the whole.
+    """
 
     placements: tuple[Placement, ...]
     background: int
@@ -94,25 +111,111 @@ class Scene:
         return cls(placements, int(data["background"]), int(data["shift"]), float(data["gain"]))
 
 
-def draw_scene(rng: Random, *, count: tuple[int, int] = (1, 4), include_reserved: bool = False) -> Scene:
-    """A random scene with ``count`` (least, most) different pictograms, all drawn with equal chance."""
+def draw_scene(
+    rng: Random,
+    *,
+    count: tuple[int, int] = (1, 6),
+    contexts: tuple[Context, ...] = CONTEXTS,
+    overlap: bool = True,
+    include_reserved: bool = False,
+) -> Scene:
+    """A random scene with ``count`` (least, most) different pictograms, all drawn with equal chance.
+
+    Without ``overlap`` each pictogram has a quarter to itself, and there are four at most.
+    """
     names = NAMES if include_reserved else BENCHMARK_NAMES
-    number = rng.randint(*count)
+    number = rng.randint(*count) if overlap else rng.randint(count[0], min(count[1], MANY))
     random = rng.random
-    placements = []
-    for slot, name in zip(rng.sample(range(4), number), rng.sample(names, number), strict=True):
-        size = SIZES[int(random() * len(SIZES))]
-        room = SLOT - size - 2 * FRAME_MARGIN + 1
-        placements.append(
-            Placement(
-                name,
-                slot % 2 * SLOT + FRAME_MARGIN + int(random() * room),
-                slot // 2 * SLOT + FRAME_MARGIN + int(random() * room),
-                size,
-                int(random() * ROTATIONS),
-                random() < FRAMED_SHARE,
-                int(random() * FRAME_STYLES),
-            )
+    sizes = SIZES if number <= MANY else SMALL_SIZES
+    quartered = not overlap or (number <= MANY and random() < QUARTERED)
+    squares = (_quartered if quartered else _scattered)(
+        rng, [sizes[int(random() * len(sizes))] for _ in range(number)]
+    )
+    placements = [
+        Placement(
+            name,
+            x,
+            y,
+            size,
+            int(random() * ROTATIONS),
+            _context(random(), contexts),
+            int(random() * CONTEXT_LOOKS),
         )
+        for name, (x, y, size) in zip(rng.sample(names, number), squares, strict=True)
+    ]
     gain = GAINS[int(random() * len(GAINS))]
     return Scene(tuple(placements), int(random() * BACKGROUNDS), int(random() * SHIFTS), gain)
+
+
+def _context(chance: float, contexts: tuple[Context, ...]) -> Context | None:
+    for context in contexts:
+        chance -= CONTEXT_SHARES[context]
+        if chance < 0:
+            return context
+    return None
+
+
+def _quartered(rng: Random, sizes: list[int]) -> list[_Square]:
+    """Each square somewhere in a quarter of its own."""
+    squares = []
+    for slot, size in zip(rng.sample(range(4), len(sizes)), sizes, strict=True):
+        left, top = slot % 2 * SLOT, slot // 2 * SLOT
+        squares.append((_within(rng, left, left + SLOT, size), _within(rng, top, top + SLOT, size), size))
+    return squares
+
+
+def _scattered(rng: Random, sizes: list[int]) -> list[_Square]:
+    """Squares anywhere, such that no more than ``HIDDEN`` of one is covered by those after it.
+
+    Many squares start in a raster of two by three or three by two and stray from it, or they would not fit.
+    """
+    many = len(sizes) > MANY
+    while True:
+        cells = _raster(rng) if many else [(0, 0, SIDE, SIDE)] * len(sizes)
+        squares: list[_Square] = []
+        covered: list[float] = []
+        for size, (left, top, right, bottom) in zip(sizes, cells, strict=False):
+            for _ in range(_TRIES):
+                x, y = _within(rng, left, right, size), _within(rng, top, bottom, size)
+                more = [
+                    sum_ + _cover((x, y, size), below) for sum_, below in zip(covered, squares, strict=True)
+                ]
+                if all(share <= HIDDEN for share in more):
+                    squares.append((x, y, size))
+                    covered = [*more, 0.0]
+                    break
+            else:
+                break
+        else:
+            return squares
+
+
+def _raster(rng: Random) -> list[tuple[int, int, int, int]]:
+    """Six cells in random order, each with room to stray into its neighbours."""
+    wide, high = rng.choice(((3, 2), (2, 3)))
+    step_x, step_y = SIDE // wide, SIDE // high
+    cells = [
+        (
+            max(0, x - _STRAY),
+            max(0, y - _STRAY),
+            min(SIDE, x + step_x + _STRAY),
+            min(SIDE, y + step_y + _STRAY),
+        )
+        for x in range(0, SIDE, step_x)
+        for y in range(0, SIDE, step_y)
+    ]
+    return rng.sample(cells, len(cells))
+
+
+def _within(rng: Random, low: int, high: int, size: int) -> int:
+    """Where a square of this size and its margins may begin between ``low`` and ``high``."""
+    return low + MARGIN + int(rng.random() * (high - low - size - 2 * MARGIN + 1))
+
+
+def _cover(above: _Square, below: _Square) -> float:
+    """The share of the square ``below`` that ``above`` with its margin covers."""
+    x, y, size = above
+    left, top, side = below
+    wide = min(x + size + MARGIN, left + side) - max(x - MARGIN, left)
+    high = min(y + size + MARGIN, top + side) - max(y - MARGIN, top)
+    return wide * high / side**2 if wide > 0 and high > 0 else 0.0

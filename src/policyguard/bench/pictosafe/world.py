@@ -1,19 +1,21 @@
 """The pictograms of PictoSafe and their groups.
 
 Every pictogram and every group is named by one lower-case word, all of them distinct, so that a policy
-names a concept by a single word. A pictogram is identified across drawing styles by its Unicode code
-point. ``RESERVED_GROUP`` may be seen in training scenes but is never drawn in a benchmark scene: a policy
-that forbids only it has nothing to find there.
+names a concept by a single word. A pictogram stands free or in a context that a policy may speak of: hung in
+a museum frame, or under a prohibition sign. It is identified across drawing styles by its Unicode code point.
+``RESERVED_GROUP`` may be seen in training scenes but is never drawn in a benchmark scene: a policy that
+forbids only it has nothing to find there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, get_args
 
 __all__ = [
     "BENCHMARK_NAMES",
+    "CONTEXTS",
     "GROUPS",
     "GROUP_NAMES",
     "GROUP_OF",
@@ -21,6 +23,7 @@ __all__ = [
     "NAMES",
     "RESERVED_GROUP",
     "RESERVED_NAMES",
+    "Context",
     "names_of",
 ]
 
@@ -89,6 +92,10 @@ GROUP_OF: Final[Mapping[str, str]] = MappingProxyType(
 RESERVED_GROUP: Final = "hazards"
 RESERVED_NAMES: Final[tuple[str, ...]] = MEMBERS[RESERVED_GROUP]
 BENCHMARK_NAMES: Final[tuple[str, ...]] = tuple(n for n in NAMES if GROUP_OF[n] != RESERVED_GROUP)
+
+
+Context = Literal["framed", "prohibited"]
+CONTEXTS: Final[tuple[Context, ...]] = get_args(Context)
 
 
 def names_of(concept: str) -> tuple[str, ...]:
