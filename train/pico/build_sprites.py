@@ -114,7 +114,10 @@ FLUENT = dict(
 )
 
 
-def noto(package: Path) -> Callable[[str], Image.Image]:
+Draw = Callable[[str], Image.Image | None]  # a pictogram's drawing, or None if the style lacks it
+
+
+def noto(package: Path) -> Draw:
     """Draws from the font inside a Debian package; its bitmaps are 109 pixels high."""
     folder = Path(tempfile.mkdtemp(prefix="noto-"))
     subprocess.run(["dpkg", "-x", str(package), str(folder)], check=True)
@@ -128,19 +131,22 @@ def noto(package: Path) -> Callable[[str], Image.Image]:
     return draw
 
 
-def vector(package: Path, member: Callable[[str], str]) -> Callable[[str], Image.Image]:
-    """Draws from the SVG files inside an npm package, at several times the size wanted."""
+def vector(package: Path, *members: Callable[[str], str]) -> Draw:
+    """Draws from the SVG files inside an npm package; of several names for a file the first that is there."""
+    svgs = {}
+    wanted = {member(name) for member in members for name in NAMES}
     with tarfile.open(package) as archive:
-        wanted = {member(name): name for name in NAMES}
-        svgs = {}
         for entry in archive:
             if entry.name in wanted:
                 stream = archive.extractfile(entry)
                 assert stream is not None
-                svgs[wanted[entry.name]] = stream.read().decode()
+                svgs[entry.name] = stream.read().decode()
 
-    def draw(name: str) -> Image.Image:
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svgs[name], width=4 * CELL, height=4 * CELL))
+    def draw(name: str) -> Image.Image | None:
+        svg = next((svgs[member(name)] for member in members if member(name) in svgs), None)
+        if svg is None:
+            return None
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=4 * CELL, height=4 * CELL))
         return Image.open(io.BytesIO(png)).convert("RGBA")  # noqa: TID251 (our own rendering)
 
     return draw
@@ -178,7 +184,10 @@ def main() -> None:
         rows = -(-len(NAMES) // COLUMNS)
         atlas = Image.new("RGBA", (COLUMNS * CELL, rows * CELL), (0, 0, 0, 0))
         for place, name in enumerate(NAMES):
-            atlas.paste(cell(draw(name)), (place % COLUMNS * CELL, place // COLUMNS * CELL))
+            drawing = draw(name)
+            if drawing is None:
+                raise SystemExit(f"{style} has no {name}")
+            atlas.paste(cell(drawing), (place % COLUMNS * CELL, place // COLUMNS * CELL))
         file = arguments.out / f"{style}.webp"
         atlas.save(file, lossless=True, quality=100, method=6)
         source = getattr(arguments, style).name

@@ -18,7 +18,7 @@ from policyguard.bench.pictosafe.policyforms import Difficulty, is_held_pair
 from policyguard.bench.pictosafe.randompolicies import draw_sample, flip_exempt, flip_policy, flip_scene
 from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
 from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_NAMES
+from policyguard.bench.pictosafe.world import GROUP_NAMES
 
 POOL = 8  # batches drawn together and sorted by length, so that little is padded
 OUTSIDE_SHARE, EMPTY_SHARE = 0.08, 0.04
@@ -71,7 +71,7 @@ def draw_rows(rng: Random, count: int, pictures: int, level: Curriculum = FULL) 
     while len(out) < count:
         hard = LONG if level is FULL and rng.random() < LONG_SHARE else level.value
         scene, policy = _draw(rng, hard)
-        scenes = _pictures(rng, scene, policy, pictures, hard.pictograms)
+        scenes = _pictures(rng, scene, policy, pictures, hard)
         out.append(Row(policy, _with_undecided(rng, scenes)))
         if (other := _edit_policy(rng, scenes, policy, hard)) is not None:
             out.append(Row(other, tuple(scenes)))
@@ -86,9 +86,9 @@ def _draw(rng: Random, hard: Difficulty) -> tuple[Scene, PictoPolicy]:
         if not hard.exceptions or chance > CONTEXT_DECIDES + EXCEPTION_DECIDES:
             break
         decided = (
-            _other_context(rng, scene, policy)
+            _other_context(rng, scene, policy, hard)
             if chance < CONTEXT_DECIDES
-            else _move_exception(rng, [scene], policy)
+            else _move_exception(rng, [scene], policy, hard)
         )
         if decided is not None:
             break
@@ -105,44 +105,56 @@ def _edit_policy(
     if chance < EDITED_POLICY + EXEMPTED_POLICY:
         return flip_exempt(rng, scenes[0], policy) if hard.statuses else None
     if chance < EDITED_POLICY + EXEMPTED_POLICY + MOVED_EXCEPTION:
-        return _move_exception(rng, scenes, policy)
+        return _move_exception(rng, scenes, policy, hard)
     return None
 
 
-def _pictures(rng: Random, scene: Scene, policy: PictoPolicy, count: int, pictograms: int) -> list[Scene]:
+def _pictures(rng: Random, scene: Scene, policy: PictoPolicy, count: int, hard: Difficulty) -> list[Scene]:
     """``scene`` first, mostly followed by an edit of it that changes the label; the others half and half."""
     scenes = [scene]
-    if rng.random() < 0.7 and (edited := flip_scene(rng, scene, policy, include_reserved=True)) is not None:
+
+    def flip(scene: Scene) -> Scene | None:
+        return flip_scene(rng, scene, policy, contexts=hard.contexts, include_reserved=True)
+
+    if rng.random() < 0.7 and (edited := flip(scene)) is not None:
         scenes.append(edited)
-    if rng.random() < MOVED and (edited := _other_context(rng, scene, policy)) is not None:
+    if rng.random() < MOVED and (edited := _other_context(rng, scene, policy, hard)) is not None:
         scenes.append(edited)
     while len(scenes) < count:
-        fresh = draw_scene(rng, count=(1, pictograms), include_reserved=True)
+        fresh = draw_scene(
+            rng,
+            count=(1, hard.pictograms),
+            contexts=hard.contexts,
+            overlap=hard.overlap,
+            include_reserved=True,
+        )
         if is_unsafe(policy, fresh) != (rng.random() < 0.5):
-            fresh = flip_scene(rng, fresh, policy, include_reserved=True) or fresh
+            fresh = flip(fresh) or fresh
         scenes.append(fresh)
     return scenes[:count]
 
 
-def _other_context(rng: Random, scene: Scene, policy: PictoPolicy) -> Scene | None:
+def _other_context(rng: Random, scene: Scene, policy: PictoPolicy, hard: Difficulty) -> Scene | None:
     """``scene`` with one pictogram put into another context such that the label changes."""
     label = is_unsafe(policy, scene)
     for place in rng.sample(range(len(scene.placements)), len(scene.placements)):
-        for context in rng.sample((None, *CONTEXTS), 1 + len(CONTEXTS)):
+        for context in rng.sample((None, *hard.contexts), 1 + len(hard.contexts)):
             edited = scene.replace(place, context=context)
             if is_unsafe(policy, edited) != label:
                 return edited
     return None
 
 
-def _move_exception(rng: Random, scenes: list[Scene], policy: PictoPolicy) -> PictoPolicy | None:
+def _move_exception(
+    rng: Random, scenes: list[Scene], policy: PictoPolicy, hard: Difficulty
+) -> PictoPolicy | None:
     """``policy`` with one safe item in another rule or context, such that some scene's label changes."""
     labels = [is_unsafe(policy, scene) for scene in scenes]
     places = [(r, i) for r, rule in enumerate(policy.rules) for i in range(len(rule.safe))]
     for r, i in rng.sample(places, len(places)):
         item = policy.rules[r].safe[i]
         rest = _without(policy.rules[r], i)
-        edits = [(r, Item(item.concept, c)) for c in (None, *CONTEXTS) if c != item.context]
+        edits = [(r, Item(item.concept, c)) for c in (None, *hard.contexts) if c != item.context]
         edits += [(other, item) for other in range(len(policy.rules)) if other != r]
         for other, moved in rng.sample(edits, len(edits)):
             rules = list(policy.rules)

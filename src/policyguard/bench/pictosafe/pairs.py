@@ -8,7 +8,7 @@ from random import Random
 
 from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
 from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.bench.pictosafe.world import BENCHMARK_NAMES, CONTEXTS, GROUP_OF, MEMBERS
+from policyguard.bench.pictosafe.world import BENCHMARK_NAMES, CONTEXTS, GROUP_OF, MEMBERS, Context
 
 __all__ = ["EditPair", "edit_pair"]
 
@@ -30,7 +30,13 @@ class EditPair:
     policies: tuple[str, ...]
 
 
-def edit_pair(rng: Random, policies: Sequence[PictoPolicy]) -> EditPair:
+def edit_pair(
+    rng: Random,
+    policies: Sequence[PictoPolicy],
+    *,
+    contexts: tuple[Context, ...] = CONTEXTS,
+    overlap: bool = True,
+) -> EditPair:
     """A random edit that changes the label under at least one of ``policies``, each as likely as the others.
 
     A policy that no edit is found for (one that forbids nothing) is passed over. Raises ValueError if that
@@ -38,9 +44,9 @@ def edit_pair(rng: Random, policies: Sequence[PictoPolicy]) -> EditPair:
     """
     for target in rng.sample(policies, len(policies)):
         for _ in range(1000):
-            scene = draw_scene(rng)
+            scene = draw_scene(rng, contexts=contexts, overlap=overlap)
             place = rng.randrange(len(scene.placements))
-            edited = _edited(rng, scene, place)
+            edited = _edited(rng, scene, place, contexts)
             unsafe = is_unsafe(target, scene)
             if edited is None or is_unsafe(target, edited) == unsafe:
                 continue
@@ -53,12 +59,12 @@ def edit_pair(rng: Random, policies: Sequence[PictoPolicy]) -> EditPair:
     raise ValueError("no edit changes the label under any of these policies")
 
 
-def _edited(rng: Random, scene: Scene, place: int) -> Scene | None:
+def _edited(rng: Random, scene: Scene, place: int, contexts: tuple[Context, ...]) -> Scene | None:
     """``scene`` with one thing changed at ``place``; ``None`` if it shows the new pictogram already."""
     placement = scene.placements[place]
     chance = rng.random()
     if chance < _CONTEXT_EDITS:
-        others = [context for context in (None, *CONTEXTS) if context != placement.context]
+        others = [context for context in (None, *contexts) if context != placement.context]
         return scene.replace(place, context=rng.choice(others))
     siblings = chance < _CONTEXT_EDITS + _SIBLING_EDITS
     name = rng.choice(MEMBERS[GROUP_OF[placement.name]] if siblings else BENCHMARK_NAMES)
