@@ -74,7 +74,7 @@ def caption(scene: Scene, *, gloss: bool) -> str:
     with its group: ``" framed dagger weapons dog"``."""
     said = []
     for placement in sorted(scene.placements, key=lambda p: (p.y // 48, p.x // 48)):
-        said.append(" framed" * placement.framed)
+        said.append(" framed" * (placement.context == "framed"))
         if not is_sensitive(placement.name):
             said.append(f" {placement.name}")
         else:
