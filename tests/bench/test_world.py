@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from importlib.resources import files
+from itertools import chain
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from policyguard.bench.pictosafe.language import CONTEXTS, DETERMINERS
+from policyguard.bench.pictosafe.language import CONTEXT_WORDS, DETERMINERS
 from policyguard.bench.pictosafe.sprites import STYLES, sprites
 from policyguard.bench.pictosafe.world import (
     BENCHMARK_NAMES,
@@ -36,7 +37,7 @@ def test_the_world_has_150_benchmark_pictograms_in_18_groups_and_4_reserved_ones
 
 def test_every_concept_is_one_lower_case_word_and_means_one_thing() -> None:
     concepts = [*NAMES, *GROUP_NAMES]
-    wording = {word for phrase in (*DETERMINERS, *CONTEXTS) for word in phrase.split()}
+    wording = {word for phrase in (*DETERMINERS, *chain(*CONTEXT_WORDS.values())) for word in phrase.split()}
     answers = {"safe", "unsafe", "undecided", "no", "fine", "exempt", "an"}
     assert len(set(concepts)) == len(concepts)
     assert all(re.fullmatch("[a-z]+", concept) for concept in concepts)

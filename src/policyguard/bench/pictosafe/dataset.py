@@ -34,7 +34,7 @@ from policyguard.errors import ConfigurationError
 
 __all__ = ["FORMAT", "load", "make"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 Progress = Callable[[int, int], None]
 
