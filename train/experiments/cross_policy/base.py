@@ -4,6 +4,9 @@
 The base model can describe a scene, glossing over sensitive groups; say which of several lists has
 something in it; and answer such a question in another format. Its stages are pico's (``train/pico``): vision
 and text apart, one core each, then both. No question names a sensitive concept. An interrupted run goes on.
+
+``base-model/`` was made when an image token said its pictogram's name and not yet its group, in three drawing
+styles; a run of today gives a base model of the same abilities, but not the same weights.
 """
 
 from __future__ import annotations
@@ -31,10 +34,10 @@ from batches import IGNORE, MAX_KEYS, TOKENS, Batch, Collator, Row, token_target
 from loop import Budget, Losses, load, train
 from losses import ALIGN_WEIGHTS, WEIGHTS, Teacher, objective
 from pixels import Studio, targets
+from plain import difficulty, draw_scene
 from policyguard.bench.pictosafe.language import Item
-from policyguard.bench.pictosafe.policyforms import Difficulty
 from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.bench.pictosafe.scene import Scene
 from policyguard.bench.pictosafe.world import GROUP_OF, MEMBERS, NAMES
 from rows import Rows
 from stages import Settings, Workshop, vision
@@ -50,9 +53,9 @@ PROMPT_LENGTHS = (12, 40, 64, 96)
 class Level(Enum):
     """How hard the questions are."""
 
-    SHORT = Difficulty(rules=1, unsafe=2, safe=1, items=2, exceptions=False, statuses=False, pictograms=2)
-    MIDDLE = Difficulty(rules=2, unsafe=3, safe=2, items=5, statuses=False, pictograms=3)
-    FULL = Difficulty(rules=4, unsafe=3, safe=2, items=9, statuses=False)
+    SHORT = difficulty(rules=1, unsafe=2, safe=1, items=2, exceptions=False, statuses=False, pictograms=2)
+    MIDDLE = difficulty(rules=2, unsafe=3, safe=2, items=5, statuses=False, pictograms=3)
+    FULL = difficulty(rules=4, unsafe=3, safe=2, items=9, statuses=False)
 
     @classmethod
     def at(cls, progress: float) -> Level:
@@ -87,7 +90,7 @@ def neutral_row(rng: Random, row: Row) -> Row | None:
         concepts.update(zip(MEMBERS[group], rng.sample(MEMBERS[other], len(MEMBERS[group])), strict=True))
 
     def exchange(items: Sequence[Item]) -> tuple[Item, ...]:
-        return tuple(Item(concepts.get(item.concept, item.concept), item.framed) for item in items)
+        return tuple(Item(concepts.get(item.concept, item.concept), item.context) for item in items)
 
     rules = [
         replace(rule, unsafe=exchange(rule.unsafe), safe=exchange(rule.safe)) for rule in row.policy.rules
@@ -168,11 +171,11 @@ class TalkCollator(Collator):
         count, many = len(talks), len(talks[0].pictures)
         ids = np.full((count, size), self.pad)
         answer = np.full((count, many, self.longest), IGNORE)
-        shows, framed = np.zeros((count, many, TOKENS), np.int64), np.zeros((count, many, TOKENS), bool)
+        shows, context = (np.zeros((count, many, TOKENS), np.int64) for _ in range(2))
         for i, (talk, tokens) in enumerate(zip(talks, prompts, strict=True)):
             ids[i, : len(tokens)] = tokens
             for k, (scene, said) in enumerate(zip(talk.pictures, talk.answers, strict=True)):
-                shows[i, k], framed[i, k], _ = token_targets(scene)
+                shows[i, k], context[i, k], _ = token_targets(scene)
                 words_said = [*self.vocabulary.ids(said), self.end]
                 answer[i, k, : len(words_said)] = words_said
         lengths = torch.tensor([len(tokens) for tokens in prompts])
@@ -182,13 +185,12 @@ class TalkCollator(Collator):
             policy_pad=torch.arange(size)[None] >= lengths[:, None],
             section=none,
             key=none,
-            groups_listed=torch.zeros(count, len(self.vocabulary.groups), dtype=torch.bool),
             picture_ids=torch.tensor([*self.picture, *[self.pad] * (self.longest - 1)]),
             answer=torch.from_numpy(answer),
             rules=torch.zeros(count, dtype=torch.long),
             verdict=torch.zeros(count, many, dtype=torch.long),
             shows=torch.from_numpy(shows),
-            framed=torch.from_numpy(framed),
+            context=torch.from_numpy(context),
             breaks=torch.zeros(count, many, TOKENS, MAX_KEYS, dtype=torch.bool),
             positions=self.positions(lengths, size, many),
         )
@@ -275,7 +277,7 @@ def joint(settings: Settings, budget: Budget) -> Base:
         batch, talks = work.collate(rows), work.talks(rng, rows)
         scenes = [scene for row in rows for scene in row.pictures]
         pixels, plain = studio.pictures(scenes, rng)
-        shows, framed = targets(scenes, plain)
+        shows, context = targets(scenes, plain)
         batch.shows = shows.view(batch.shows.shape)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             tokens = work.forward.tower(pixels)
@@ -283,7 +285,7 @@ def joint(settings: Settings, budget: Budget) -> Base:
             for name, other, talk in talks:
                 images = other.symbolic_images(talk, other.scramble(talk, 0.0))
                 losses |= talk_loss(name, other, talk, images)
-        aligned = teacher.alignment(tokens, shows, framed)
+        aligned = teacher.alignment(tokens, shows, context)
         total = objective(losses, WEIGHTS | TALK_WEIGHTS) + 0.4 * objective(aligned, ALIGN_WEIGHTS)
         return total, losses | aligned
 

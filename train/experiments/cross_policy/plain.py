@@ -1,5 +1,6 @@
-"""The world of the experiment: PictoSafe with frames only, and with at most four pictograms, each in a quarter
-of its own. The base model was made before there were prohibition signs and overlap, and knows no word for them.
+"""The world of the experiment: PictoSafe with frames only and at most four pictograms, each in its quarter.
+
+The base model was made before there were prohibition signs and overlap, and knows no word for them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,56 @@
+"""pico's card is written from figures, and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import card
+
+SCORE = {"balanced": 0.5, "recall": 0.25, "specificity": 0.75, "undecided": 0.0}
+LEVEL = {"unsafe share": 0.5, "accuracy": 0.9, "f1 unsafe": 0.8, "macro f1": 0.85}
+REPORT = {
+    "count": 123,
+    "seed": 1,
+    "torch": "2.13.0",
+    "levels": {f"l{n}": LEVEL for n in range(1, 6)},
+    "suites": {"fresh": SCORE, "edit pairs": SCORE | {"both right": 0.125}},
+    "styles": {"noto, 96 px": SCORE},
+    "explanations": {"names exact": 0.5},
+    "outside": {"synthetic/blank": 1.0, "sklearn/china.jpg": 0.5},
+}
+
+
+def write(folder: Path, *, done: bool = True) -> list[str]:
+    (folder / "report.json").write_text(json.dumps(REPORT))
+    (folder / "schedule.json").write_text(json.dumps({"seed": 7}))
+    for stage in ("vision", "text", "joint"):
+        last = {"done": done, "steps": 42, "minutes": 3.4}
+        (folder / f"{stage}.jsonl").write_text(json.dumps({"step": 1}) + "\n" + json.dumps(last) + "\n")
+    return [str(folder / "report.json"), "--run", str(folder), "--out", str(folder / "README.md")]
+
+
+def test_every_figure_finds_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["card.py", *write(tmp_path)])
+    card.main()
+    text = (tmp_path / "README.md").read_text()
+    assert "{" not in text.partition("## Training")[2]
+    for line in (
+        "seed 7",
+        "123 samples",
+        "| vision | 42 | 3 |",
+        "| pictosafe/l2 | 0.500 | 0.900 | 0.800 | 0.850 |",
+        "macro F1: **0.850**",
+        "| edit pairs | 0.500 | 0.250 | 0.750 | 0.000 | 0.125 |",
+        "| **all synthetic** | **1.000** |",
+    ):
+        assert line in text
+
+
+def test_an_unfinished_run_has_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["card.py", *write(tmp_path, done=False)])
+    with pytest.raises(SystemExit, match="ends before the stage was done"):
+        card.main()
+    assert not (tmp_path / "README.md").exists()
