@@ -62,6 +62,14 @@ def test_levels_use_the_whole_language_and_fit_what_random_policies_look_like() 
         assert sum(len(rule.unsafe) + len(rule.safe) for rule in level.rules) <= 18
 
 
+def test_no_level_speaks_of_prohibited_tobacco_which_looks_like_the_pictogram_nosmoking() -> None:
+    items = [
+        item for name in LEVELS for rule in symbolic_level(name).rules for item in rule.unsafe + rule.safe
+    ]
+    tobacco = {"tobacco", *MEMBERS["tobacco"]}
+    assert not [item for item in items if item.concept in tobacco and item.context == "prohibited"]
+
+
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_level_says_whose_it_is_and_how_to_use_it(name: str) -> None:
     source = (DOCS.parents[1] / "policies" / f"{name}.yaml").read_text()

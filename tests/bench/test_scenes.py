@@ -16,6 +16,7 @@ from policyguard.bench.pictosafe.render import Renderer, background, styles
 from policyguard.bench.pictosafe.scene import (
     CONTEXT_SHARES,
     HIDDEN,
+    HIDDEN_BAND,
     MARGIN,
     SIDE,
     SLOT,
@@ -25,8 +26,8 @@ from policyguard.bench.pictosafe.scene import (
 from policyguard.bench.pictosafe.world import CONTEXTS, RESERVED_NAMES
 from policyguard.errors import ConfigurationError
 
-DESCRIBED = "4c1b064cec42de2feaa84e3707efa926ad074a696ea6a471bf593844d6d8b2c4"
-DRAWN = "3bb649e254a322b224abd0a1a58f47b8d8a659ad5ab0761f8df27cb6e33af163"
+DESCRIBED = "8c082a99a79b309def024506d7e319b5a02a0890d3be9dc5744ba3c79dfa275b"
+DRAWN = "d5e7411898203d0afe8c3266155cc3bcc315ed06d941acbcbd2b755483946946"
 """Change only together with the benchmark's numbers. DRAWN also rests on Pillow's integer resampling."""
 
 IN_A_FRESH_PROCESS = """
@@ -100,6 +101,21 @@ def test_no_pictogram_is_mostly_covered_and_some_are_in_part(scenes: list[Scene]
     assert 0.25 < overlapping / len(scenes) < 0.75
 
 
+def test_half_of_the_band_that_a_context_is_painted_in_stays_in_sight(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        owner = np.full((SIDE, SIDE), -1)
+        for index, p in enumerate(scene.placements):
+            low, high = (
+                (max(0, p.y - MARGIN), max(0, p.x - MARGIN)),
+                (p.y + p.size + MARGIN, p.x + p.size + MARGIN),
+            )
+            owner[low[0] : high[0], low[1] : high[1]] = index
+        for index, p in enumerate(scene.placements):
+            square = owner[p.y : p.y + p.size, p.x : p.x + p.size]
+            seen = (owner == index).sum() - (square == index).sum()
+            assert seen + 1e-6 >= (1 - HIDDEN_BAND) * ((p.size + 2 * MARGIN) ** 2 - p.size**2)
+
+
 def test_without_overlap_each_pictogram_has_a_quarter_to_itself() -> None:
     rng = Random(7)
     for _ in range(500):
@@ -167,13 +183,14 @@ def test_a_picture_of_four_times_the_size_shows_the_same_scene(style: str, scene
 
 def test_an_edit_changes_nothing_outside_the_edited_box(scenes: list[Scene]) -> None:
     renderer = Renderer("fluent")
-    for scene in scenes[:40]:
+    rng = Random(6)
+    for scene in scenes[:60]:
+        place = rng.randrange(len(scene.placements))
         name = "axe" if "axe" not in scene.names else "bow"
-        context = None if scene.placements[0].context else "framed"
-        edited = scene.replace(0, name=name, context=context)
+        edited = scene.replace(place, name=name, context=rng.choice((None, *CONTEXTS)))
         changed = (renderer.render(scene) != renderer.render(edited)).any(axis=2)
         assert changed.any()
-        for left, top, right, bottom in (scene.placements[0].box, edited.placements[0].box):
+        for left, top, right, bottom in (scene.placements[place].box, edited.placements[place].box):
             changed[top:bottom, left:right] = False
         assert not changed.any()
 

@@ -19,7 +19,9 @@ from evaluate import UNDECIDED, Examiner, Guard
 from export import LIMIT, verify
 from outside import evaluation_sets
 from policyguard.bench.pictosafe.randompolicies import draw_sample
+from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES
 from suites import SUITES
+from tokens import WORDS
 
 PICO = Path(str(files("policyguard"))) / "models" / "pico"
 
@@ -34,6 +36,17 @@ def test_the_checkpoint_is_small_and_holds_standard_files_only() -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names
     assert not [name for name in names if name.endswith((".py", ".bin", ".pt", ".pkl"))]
     assert sum(path.stat().st_size for path in PICO.iterdir()) <= LIMIT
+
+
+def test_its_tokenizer_has_every_word_of_the_world_as_one_token(examiner: Examiner) -> None:
+    tokenizer = examiner.guard.vocabulary.tokenizer
+    said = [*WORDS, *(f" {concept}" for concept in (*NAMES, *GROUP_NAMES))]
+    assert not [word for word in said if len(tokenizer.encode(word, add_special_tokens=False)) != 1]
+
+
+def test_the_card_counts_its_parameters_right(examiner: Examiner) -> None:
+    count = sum(parameter.numel() for parameter in examiner.guard.model.parameters())
+    assert f"{count / 1e6:.1f} M parameters" in (PICO / "README.md").read_text()
 
 
 def test_the_stock_forward_pass_and_chat_template_agree_with_training() -> None:

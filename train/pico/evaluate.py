@@ -125,7 +125,8 @@ class Examiner:
                 out["fresh, pictures shuffled"] = score(*self.judge(samples, shuffled=True))
                 for number in range(1, 7):
                     chosen = np.array([len(scene.placements) == number for _, scene in samples])
-                    out[f"fresh, {number} pictograms"] = score(truth[chosen], answers[chosen])
+                    if set(truth[chosen]) == {SAFE, UNSAFE}:
+                        out[f"fresh, {number} pictograms"] = score(truth[chosen], answers[chosen])
         return out
 
     def styles(self) -> dict[str, Any]:
@@ -155,7 +156,8 @@ class Examiner:
         """What ``Guard(explain=True)`` says of unsafe scenes under the levels that forbid something.
 
         Of the scenes called unsafe: the share whose first category is a rule that is broken, or the first
-        such rule; and whether the rationale names just the pictograms that break the rule it gives.
+        such rule; and whether the rationale names just the pictograms that break the rule it gives (recall of
+        them: where that rule is broken at all).
         """
         rng = Random(f"{self.seed} explanations")
         guard = PublicGuard("pictosafe/l2", model=str(self.guard.folder), explain=True)
@@ -187,15 +189,15 @@ class Examiner:
                 counts["named"] += len(said)
                 counts["right"] += len(said & guilty)
                 counts["guilty"] += len(guilty)
-        called = counts["called"]
+        called, named, guilty = (max(1, counts[name]) for name in ("called", "named", "guilty"))
         return {
             "scenes": counts["scenes"],
-            "called unsafe": called / counts["scenes"],
+            "called unsafe": counts["called"] / max(1, counts["scenes"]),
             "category broken": counts["broken"] / called,
             "category the first broken": counts["first"] / called,
             "names exact": counts["exact"] / called,
-            "names precision": counts["right"] / counts["named"],
-            "names recall": counts["right"] / counts["guilty"],
+            "names precision": counts["right"] / named,
+            "names recall": counts["right"] / guilty,
         }
 
     def outside(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from batches import BACKGROUND, MAX_KEYS, OUTSIDE, Batch, Collator
 from forward import Forward, Hidden
-from model import TOKENS, WORD_SCALE
+from model import GRID, TOKENS, WORD_SCALE
 from policyguard.bench.pictosafe.world import GROUP_NAMES, GROUP_OF, NAMES
 from tokens import CONTEXT_WORDS, Vocabulary
 
@@ -94,7 +94,7 @@ class Teacher:
         on = (batch.shows >= 0)[..., None]
         # where pictograms touch, a token has something of its neighbour
         touched = (torch.rand(*shape, 1) < 0.15) & on
-        clean = torch.where(touched, self._blend(clean, clean.roll(1, 2), shape, 0.4), clean)
+        clean = torch.where(touched, self._blend(clean, _beside(clean), shape, 0.4), clean)
         # pictogram tokens fade into the background, and some are missed
         fade = torch.where(on, torch.rand(*shape, 1) * 0.5 + 0.5, torch.ones(*shape, 1))
         x = fade * clean + (1 - fade) * background
@@ -109,7 +109,8 @@ class Teacher:
         level = torch.rand(*shape[:2], 1, 1)
         weak = out & (torch.rand(*shape, 1) < 0.7 * level)
         x = torch.where(weak, self._blend(outside, background, shape), x)
-        wrong = self.words[self.names[torch.randint(len(NAMES), shape)]].detach()
+        context = torch.randint(1 + len(self.contexts), shape)
+        wrong = self.image_targets(torch.randint(len(NAMES), shape), context, scrambled)
         ghosts = out & (torch.rand(*shape, 1) < 0.12 * torch.rand(*shape[:2], 1, 1))
         x = torch.where(ghosts, outside + torch.rand(*shape, 1) * (wrong - outside), x)
         return x + torch.randn_like(x) * torch.rand(*shape[:2], 1, 1) * 0.08
@@ -163,11 +164,11 @@ class Teacher:
         last, late = (t[:, :, first : first + TOKENS] for t in (pictures.last, pictures.late))
         verdict = self.score(pictures.last[:, :, ask], self.labels)
         out = {"verdict": F.cross_entropy(verdict.flatten(0, 1), batch.verdict.flatten())}
-        # the answer's words: a random vector cannot be spelled out
+        # the answer's words: a random vector cannot be spelled out, so that an answer ends at the rule's key
         wanted = batch.answer
         if scrambled is not None:
-            named = self.concept_at[wanted.clamp(min=0)] >= 0
-            wanted = torch.where(named & scrambled.rows[:, None, None], -100, wanted)
+            spelled = torch.arange(wanted.shape[-1]) >= 2
+            wanted = torch.where(spelled & scrambled.rows[:, None, None], -100, wanted)
         spoken = self.score(pictures.last[:, :, ask:])
         each = F.cross_entropy(spoken.flatten(0, 2), wanted.flatten(), ignore_index=-100, reduction="none")
         size = wanted.shape[-1]
@@ -228,6 +229,13 @@ class Teacher:
             "rest_accuracy": right[~on].float().mean().detach(),
             "context_accuracy": ((lean > 0) == placed).all(-1).float().mean().detach(),
         }
+
+
+def _beside(tokens: Tensor) -> Tensor:
+    """[B, K, T, D]: what stands beside each image token, on one side or the other, above or below."""
+    grid = tokens.unflatten(2, (GRID, GRID))
+    step, axis = (1, -1)[int(torch.randint(2, ()))], (2, 3)[int(torch.randint(2, ()))]
+    return grid.roll(step, axis).flatten(2, 3)
 
 
 WEIGHTS = {

@@ -48,7 +48,7 @@ class Restyling(Renderer):
         return all(name in self._sprites for name in scene.names)
 
     def restyle(self, rng: Random | None) -> None:
-        """Draw the next pictures in a manner that ``rng`` decides, or as they are."""
+        """Draw the next pictures, but for enlarged ones, in a manner that ``rng`` decides; or as they are."""
         self._changes = () if rng is None else draw_changes(rng)
 
     def _kept(self, placement: Placement) -> Any:
@@ -66,7 +66,7 @@ class Restyling(Renderer):
 
 
 def draw_changes(rng: Random) -> tuple[Change, ...]:
-    """One to four changes, of colour and of shape."""
+    """Up to four changes, of colour and of shape."""
     changes: list[Change] = []
     if rng.random() < 0.35:
         changes.append(_mirrored)

@@ -7,18 +7,22 @@ or one exception moved to another rule or to another context.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from enum import Enum
 from random import Random
 
 from batches import Row, text_of
 from policyguard.bench.pictosafe.language import Item
-from policyguard.bench.pictosafe.policyforms import Difficulty, is_held_pair
-from policyguard.bench.pictosafe.randompolicies import draw_sample, flip_exempt, flip_policy, flip_scene
+from policyguard.bench.pictosafe.policyforms import Difficulty
+from policyguard.bench.pictosafe.randompolicies import (
+    draw_sample,
+    flip_exempt,
+    flip_policy,
+    flip_scene,
+    names_held_pair,
+)
 from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
 from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.bench.pictosafe.world import GROUP_NAMES
 
 POOL = 8  # batches drawn together and sorted by length, so that little is padded
 OUTSIDE_SHARE, EMPTY_SHARE = 0.08, 0.04
@@ -79,7 +83,7 @@ def draw_rows(rng: Random, count: int, pictures: int, level: Curriculum = FULL) 
 
 
 def _draw(rng: Random, hard: Difficulty) -> tuple[Scene, PictoPolicy]:
-    """A scene and a policy; more often than by chance such that a frame or an exception decides the label."""
+    """A scene and a policy; often such that a context or an exception decides the label."""
     chance = rng.random()
     for _ in range(TRIES):
         scene, policy = draw_sample(rng, difficulty=hard, include_reserved=True)
@@ -160,11 +164,10 @@ def _move_exception(
             rules = list(policy.rules)
             rules[r] = rest
             target = rules[other]
-            rules[other] = replace(
-                target, safe=(*target.safe, moved), wordings=(*target.wordings, policy.rules[r].wordings[-1])
-            )
+            wording = policy.rules[r].wordings[len(policy.rules[r].unsafe) + i]
+            rules[other] = replace(target, safe=(*target.safe, moved), wordings=(*target.wordings, wording))
             edited = PictoPolicy(tuple(rules))
-            fits = moved not in target.safe and not _names_held_pair(rules[other])
+            fits = moved not in target.safe and not names_held_pair(rules[other])
             if fits and [is_unsafe(edited, scene) for scene in scenes] != labels:
                 return edited
     return None
@@ -178,11 +181,6 @@ def _without(rule: PictoRule, index: int) -> PictoRule:
         safe=rule.safe[:index] + rule.safe[index + 1 :],
         wordings=rule.wordings[:at] + rule.wordings[at + 1 :],
     )
-
-
-def _names_held_pair(rule: PictoRule) -> bool:
-    groups = [item.concept for item in rule.unsafe + rule.safe if item.concept in GROUP_NAMES]
-    return any(is_held_pair(one, other) for one, other in itertools.combinations(groups, 2))
 
 
 def _with_undecided(rng: Random, scenes: list[Scene]) -> tuple[Scene | None, ...]:

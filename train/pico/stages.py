@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,25 +85,27 @@ def _half() -> Any:
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
-def _scenes(rng: Random, count: int, *, overlap: bool) -> list[Scene | None]:
+def _scenes(rng: Random, count: int, draw: Callable[..., Scene]) -> list[Scene | None]:
     """Scenes, some of them empty, and some pictures from outside (``None``)."""
     out: list[Scene | None] = []
     for _ in range(count):
         chance = rng.random()
-        scene = draw_scene(rng, overlap=overlap, include_reserved=True)
+        scene = draw(rng, include_reserved=True)
         if chance < EMPTY_SHARE:
             scene = Scene((), scene.background, scene.shift, scene.gain)
         out.append(None if chance > 1 - OUTSIDE_SHARE else scene)
     return out
 
 
-def vision(settings: Settings, budget: Budget) -> None:
-    work = Workshop(settings)
-    studio, teacher = Studio(), work.teacher
+def vision(work: Workshop, budget: Budget, *, draw: Callable[..., Scene] = draw_scene) -> None:
+    """``draw`` draws the scenes; it takes ``overlap`` and ``include_reserved``."""
+    settings, studio, teacher = work.settings, Studio(), work.teacher
 
     def step(number: int, progress: float) -> tuple[Tensor, Losses]:
         rng = Random(f"{settings.seed} vision {number}")
-        scenes = _scenes(rng, settings.vision_batch, overlap=progress > APART)
+        scenes = _scenes(
+            rng, settings.vision_batch, draw if progress > APART else partial(draw, overlap=False)
+        )
         pixels, plain = studio.pictures(scenes, rng, variety=min(1.0, max(0.0, (progress - APART) / APART)))
         with _half():
             tokens = work.forward.tower(pixels)
@@ -113,8 +116,8 @@ def vision(settings: Settings, budget: Budget) -> None:
     train("vision", work.model.model.visual, step, rate=settings.vision_rate, **common)
 
 
-def text(settings: Settings, budget: Budget) -> None:
-    work = Workshop(settings)
+def text(work: Workshop, budget: Budget) -> None:
+    settings = work.settings
     teacher, rows = work.teacher, Rows(f"{settings.seed} text", settings.rows, settings.pictures)
 
     def step(number: int, progress: float) -> tuple[Tensor, Losses]:
@@ -131,10 +134,10 @@ def text(settings: Settings, budget: Budget) -> None:
     train("text", work.model.model.language_model, step, rate=settings.text_rate, **common)
 
 
-def joint(settings: Settings, budget: Budget) -> Any:
+def joint(work: Workshop, budget: Budget) -> Any:
     """Returns the trained model."""
-    work = Workshop(settings)
-    teacher, studio, seed = work.teacher, Studio(), settings.seed
+    settings, teacher, studio = work.settings, work.teacher, Studio()
+    seed = settings.seed
     rows = Rows(f"{seed} joint", settings.rows, settings.pictures)
     symbols = Rows(f"{seed} joint symbols", settings.rows, settings.pictures)
     if not (settings.out / "joint.checkpoint").exists():

@@ -113,5 +113,8 @@ class Vocabulary:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def id(self, word: str) -> int:
-        (one,) = self.ids(word)
-        return one
+        """Raises ValueError for a word that the tokenizer does not have."""
+        ids = self.ids(word)
+        if len(ids) != 1:
+            raise ValueError(f"{word!r} is {len(ids)} tokens: this tokenizer was built without that word")
+        return ids[0]

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 STAGES = ("vision", "text", "joint")
-DEFAULT = {"vision": "1300", "text": "3900", "joint": "840"}
+DEFAULT = {"vision": "3000", "text": "4600", "joint": "800"}
 QUICK = {"vision": "3", "text": "3", "joint": "2"}
 
 
@@ -52,10 +52,11 @@ def _run_stage(stage: str, budget: str, arguments: argparse.Namespace) -> None:
     settings = stages.Settings(
         out=arguments.out, seed=arguments.seed, compile=not arguments.quick, cores=arguments.cores
     )
+    work = stages.Workshop(settings)
     if stage != "joint":
-        getattr(stages, stage)(settings, spent)
+        getattr(stages, stage)(work, spent)
         return
-    model = stages.joint(settings, spent)
+    model = stages.joint(work, spent)
     export(model, build_tokenizer(), arguments.out / "model")
     print("largest difference to the stock forward pass:", verify(arguments.out / "model"))
 

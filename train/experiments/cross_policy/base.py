@@ -311,8 +311,10 @@ def _run_stage(stage: str, budget: str, arguments: argparse.Namespace) -> None:
 
         work = joint(settings, spent)
         export(work.model, work.vocabulary.tokenizer, arguments.out / "model")
+    elif stage == "vision":
+        vision(Base(settings), spent, draw=draw_scene)
     else:
-        {"vision": vision, "text": text}[stage](settings, spent)
+        text(settings, spent)
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ __all__ = [
     "flip_scene",
     "is_held_pair",
     "is_held_wording",
+    "names_held_pair",
 ]
 
 _ITEMS: Final = {
@@ -170,12 +171,13 @@ def draw_policy(
 def _is_new(policy: PictoPolicy) -> bool:
     """Whether ``policy`` names a pictogram singly, or two groups in one rule, as no training policy does."""
     return any(
-        _names_held_pair(rule) or any(item.concept in HELD_NAMES for item in rule.unsafe + rule.safe)
+        names_held_pair(rule) or any(item.concept in HELD_NAMES for item in rule.unsafe + rule.safe)
         for rule in policy.rules
     )
 
 
-def _names_held_pair(rule: PictoRule) -> bool:
+def names_held_pair(rule: PictoRule) -> bool:
+    """Whether ``rule`` names two groups that never stand together in a rule of a training policy."""
     groups = [item.concept for item in rule.unsafe + rule.safe if item.concept in MEMBERS]
     return any(is_held_pair(a, b) for i, a in enumerate(groups) for b in groups[:i])
 
@@ -190,14 +192,14 @@ def draw_sample(
 ) -> tuple[Scene, PictoPolicy]:
     """A scene and a random policy; the label is ``unsafe``, or a fair coin's."""
     wanted = rng.random() < 0.5 if unsafe is None else unsafe
-    while True:
-        scene = draw_scene(
-            rng,
-            count=(1, difficulty.pictograms),
-            contexts=difficulty.contexts,
-            overlap=difficulty.overlap,
-            include_reserved=include_reserved,
-        )
+    scene = draw_scene(
+        rng,
+        count=(1, difficulty.pictograms),
+        contexts=difficulty.contexts,
+        overlap=difficulty.overlap,
+        include_reserved=include_reserved,
+    )
+    while True:  # other forms for the same scene: scenes that fit a label more easily must not be commoner
         policy = draw_policy(rng, scene, unsafe=wanted, difficulty=difficulty, held=held)
         if policy is not None:
             return scene, policy
@@ -255,7 +257,7 @@ def flip_policy(rng: Random, scene: Scene, policy: PictoPolicy, *, held: bool = 
             continue
         items[place] = new
         changed = replace(rule, safe=tuple(items)) if of_safe else replace(rule, unsafe=tuple(items))
-        if not held and _names_held_pair(changed):
+        if not held and names_held_pair(changed):
             continue
         flipped = policy.replace(index, changed)
         if is_unsafe(flipped, scene) != label:

@@ -1,7 +1,7 @@
 """Drawing scenes. The same scene gives the same bytes, in every process.
 
 Everything is worked out in whole numbers or in single additions and products, and randomness comes from
-``random.Random`` only, whose stream Python guarantees; so nothing depends on numpy's version or on the CPU.
+``random.Random`` only; so nothing depends on numpy's version or on the CPU.
 """
 
 from __future__ import annotations

@@ -20,11 +20,14 @@ __all__ = [
     "CONTEXT_LOOKS",
     "CONTEXT_SHARES",
     "HIDDEN",
+    "HIDDEN_BAND",
+    "MANY",
     "MARGIN",
     "ROTATIONS",
     "SIDE",
     "SIZES",
     "SLOT",
+    "SMALL_SIZES",
     "Placement",
     "Scene",
     "draw_scene",
@@ -41,16 +44,18 @@ MARGIN: Final = 5
 """Pixels that a frame or a sign takes on each side; kept in mind around free pictograms too."""
 HIDDEN: Final = 0.3
 """The largest share of a pictogram's square that later ones, with their margins, may cover."""
+HIDDEN_BAND: Final = 0.45
+"""The largest share of the band around it, where a frame or a sign would be, that they may cover."""
 CONTEXT_LOOKS: Final = 4
 CONTEXT_SHARES: Final[dict[Context, float]] = {"framed": 0.3, "prohibited": 0.2}
-QUARTERED: Final = 0.5
+_QUARTERED: Final = 0.5
 """Share of the scenes with few pictograms that give each a quarter to itself."""
 ROTATIONS: Final = 8
 BACKGROUNDS: Final = 1024
-SHIFTS: Final = 16
+_SHIFTS: Final = 16
 _TRIES: Final = 12
 _STRAY: Final = 8
-GAINS: Final = tuple(0.80 + 0.01 * step for step in range(36))
+_GAINS: Final = tuple(0.80 + 0.01 * step for step in range(36))
 
 _Square = tuple[int, int, int]
 """x, y and side of a pictogram, without margins."""
@@ -127,7 +132,7 @@ def draw_scene(
     number = rng.randint(*count) if overlap else rng.randint(count[0], min(count[1], MANY))
     random = rng.random
     sizes = SIZES if number <= MANY else SMALL_SIZES
-    quartered = not overlap or (number <= MANY and random() < QUARTERED)
+    quartered = not overlap or (number <= MANY and random() < _QUARTERED)
     squares = (_quartered if quartered else _scattered)(
         rng, [sizes[int(random() * len(sizes))] for _ in range(number)]
     )
@@ -143,8 +148,8 @@ def draw_scene(
         )
         for name, (x, y, size) in zip(rng.sample(names, number), squares, strict=True)
     ]
-    gain = GAINS[int(random() * len(GAINS))]
-    return Scene(tuple(placements), int(random() * BACKGROUNDS), int(random() * SHIFTS), gain)
+    gain = _GAINS[int(random() * len(_GAINS))]
+    return Scene(tuple(placements), int(random() * BACKGROUNDS), int(random() * _SHIFTS), gain)
 
 
 def _context(chance: float, contexts: tuple[Context, ...]) -> Context | None:
@@ -165,24 +170,23 @@ def _quartered(rng: Random, sizes: list[int]) -> list[_Square]:
 
 
 def _scattered(rng: Random, sizes: list[int]) -> list[_Square]:
-    """Squares anywhere, such that no more than ``HIDDEN`` of one is covered by those after it.
+    """Squares anywhere, such that those after it cover no more than ``HIDDEN`` of one.
 
+    Nor do they cover more than ``HIDDEN_BAND`` of the band around it, where a frame or a sign would be.
     Many squares start in a raster of two by three or three by two and stray from it, or they would not fit.
     """
     many = len(sizes) > MANY
     while True:
         cells = _raster(rng) if many else [(0, 0, SIDE, SIDE)] * len(sizes)
         squares: list[_Square] = []
-        covered: list[float] = []
+        covered: list[tuple[int, int]] = []  # of the square and of its band, in pixels
         for size, (left, top, right, bottom) in zip(sizes, cells, strict=False):
             for _ in range(_TRIES):
-                x, y = _within(rng, left, right, size), _within(rng, top, bottom, size)
-                more = [
-                    sum_ + _cover((x, y, size), below) for sum_, below in zip(covered, squares, strict=True)
-                ]
-                if all(share <= HIDDEN for share in more):
-                    squares.append((x, y, size))
-                    covered = [*more, 0.0]
+                square = _within(rng, left, right, size), _within(rng, top, bottom, size), size
+                more = [_added(sums, square, below) for sums, below in zip(covered, squares, strict=True)]
+                if all(map(_is_visible, more, squares)):
+                    squares.append(square)
+                    covered = [*more, (0, 0)]
                     break
             else:
                 break
@@ -212,10 +216,22 @@ def _within(rng: Random, low: int, high: int, size: int) -> int:
     return low + MARGIN + int(rng.random() * (high - low - size - 2 * MARGIN + 1))
 
 
-def _cover(above: _Square, below: _Square) -> float:
-    """The share of the square ``below`` that ``above`` with its margin covers."""
+def _added(sums: tuple[int, int], above: _Square, below: _Square) -> tuple[int, int]:
+    """``sums`` and what ``above``, its margin included, covers of ``below`` and of the band around it."""
+    inside, whole = _overlap(above, below, 0), _overlap(above, below, MARGIN)
+    return sums[0] + inside, sums[1] + whole - inside
+
+
+def _overlap(above: _Square, below: _Square, margin: int) -> int:
+    """Pixels of ``below``, grown by ``margin``, under ``above`` with its own margin."""
     x, y, size = above
     left, top, side = below
-    wide = min(x + size + MARGIN, left + side) - max(x - MARGIN, left)
-    high = min(y + size + MARGIN, top + side) - max(y - MARGIN, top)
-    return wide * high / side**2 if wide > 0 and high > 0 else 0.0
+    wide = min(x + size + MARGIN, left + side + margin) - max(x - MARGIN, left - margin)
+    high = min(y + size + MARGIN, top + side + margin) - max(y - MARGIN, top - margin)
+    return wide * high if wide > 0 and high > 0 else 0
+
+
+def _is_visible(sums: tuple[int, int], square: _Square) -> bool:
+    area = square[2] ** 2
+    band = (square[2] + 2 * MARGIN) ** 2 - area
+    return sums[0] <= HIDDEN * area and sums[1] <= HIDDEN_BAND * band
