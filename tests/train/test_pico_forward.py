@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -98,6 +99,7 @@ def test_tokens_show_the_uppermost_of_pictograms_that_overlap() -> None:
 def test_scrambling_renames_in_the_policy_and_in_the_pictures_alike(teacher: Teacher) -> None:
     batch = teacher.collator(draw_rows(Random(6), 8, 2))
     scrambled = teacher.scramble(batch, 1.0)
+    scrambled = replace(scrambled, which=torch.ones_like(scrambled.which))
     images = teacher.image_targets(batch.shows, batch.context, scrambled)
     plain = teacher.image_targets(batch.shows, batch.context)
     on = batch.shows >= 0
@@ -111,6 +113,14 @@ def test_scrambling_renames_in_the_policy_and_in_the_pictures_alike(teacher: Tea
         - (plain - teacher.image_targets(batch.shows, 0 * batch.context))[row, picture, token]
     )
     torch.testing.assert_close(free, scrambled.vectors[row, name] + scrambled.vectors[row, group])
+    torch.testing.assert_close(teacher.rename(plain, batch, scrambled), images)
+
+
+def test_some_rows_are_scrambled_whole_some_in_part_and_some_not(teacher: Teacher) -> None:
+    batch = teacher.collator(draw_rows(Random(6), 48, 2))
+    share = teacher.scramble(batch, 0.6).which.float().mean(1)
+    assert ((share == 0) | (share == 1) | ((share > 0.3) & (share < 0.7))).all()
+    assert {0.0, 1.0} < {round(float(one), 1) for one in share}
 
 
 def test_pictures_that_share_a_policy_get_the_logits_they_would_get_alone(

@@ -23,7 +23,7 @@ CELL_WEIGHT = 0.15  # of tokens without a pictogram, which are the many
 class Scrambled:
     """Names and groups replaced by fresh random vectors, in a row's policy and pictures alike."""
 
-    rows: Tensor  # [B] bool
+    which: Tensor  # [B, names + groups] bool
     vectors: Tensor  # [B, names + groups, hidden]
 
 
@@ -69,22 +69,30 @@ class Teacher:
         named, grouped = table[name], table[group]
         if scrambled is not None:
             row = torch.arange(len(shows))[:, None, None].expand_as(name)
-            replace = scrambled.rows[row][..., None]
-            named = torch.where(replace, scrambled.vectors[row, name], named)
-            grouped = torch.where(replace, scrambled.vectors[row, group], grouped)
+            renamed, regrouped = (scrambled.which[row, index][..., None] for index in (name, group))
+            named = torch.where(renamed, scrambled.vectors[row, name], named)
+            grouped = torch.where(regrouped, scrambled.vectors[row, group], grouped)
         vectors = named + grouped * self.grouped[name][..., None]
         rest = words[[self.outside, self.background]][shows.clamp(max=-1) + 2]  # OUTSIDE, BACKGROUND
         placed = torch.cat((torch.zeros_like(words[:1]), words[self.contexts]))
         return torch.where(on[..., None], vectors, rest) + placed[context]
 
     def scramble(self, batch: Batch, share: float) -> Scrambled:
-        """In a ``share`` of rows, all names and groups become random vectors.
+        """In a ``share`` of rows, all names and groups become random vectors, or each does by even chance.
 
-        It forces a general "is this the same vector?" instead of a memorised list of trained names.
+        It forces a general "is this the same vector?" instead of a memorised list of trained names; and where
+        only some are random, nothing tells which of the two would do.
         """
-        rows = torch.rand(len(batch.rules)) < share
-        vectors = WORD_SCALE * torch.randn(len(batch.rules), len(self.concepts), self.words.shape[1])
-        return Scrambled(rows, vectors)
+        count = len(batch.rules)
+        chance = torch.where(torch.rand(count, 1) < 0.5, 0.5, 1.0) * (torch.rand(count, 1) < share)
+        which = torch.rand(count, len(self.concepts)) < chance
+        vectors = WORD_SCALE * torch.randn(count, len(self.concepts), self.words.shape[1])
+        return Scrambled(which, vectors)
+
+    def rename(self, images: Tensor, batch: Batch, scrambled: Scrambled) -> Tensor:
+        """[B, K, T, D] the tower's image tokens, moved by as much as their targets move in ``scrambled``."""
+        new, old = (self.image_targets(batch.shows, batch.context, how) for how in (scrambled, None))
+        return images + (new - old).to(images.dtype)
 
     def symbolic_images(self, batch: Batch, scrambled: Scrambled) -> Tensor:
         """[B, K, T, D]: the tower's targets with the tower's kinds of error, and no pixels."""
@@ -128,7 +136,7 @@ class Teacher:
         if scrambled is not None:
             concept = self.concept_at[batch.policy_ids]
             row = torch.arange(len(concept))[:, None].expand_as(concept)
-            replace = (concept >= 0) & scrambled.rows[:, None]
+            replace = (concept >= 0) & scrambled.which[row, concept.clamp(min=0)]
             policy = torch.where(replace[..., None], scrambled.vectors[row, concept.clamp(min=0)], policy)
         rows, many = batch.verdict.shape
         fixed, first = words[batch.picture_ids], self.collator.first_image
@@ -168,7 +176,7 @@ class Teacher:
         wanted = batch.answer
         if scrambled is not None:
             spelled = torch.arange(wanted.shape[-1]) >= 2
-            wanted = torch.where(spelled & scrambled.rows[:, None, None], -100, wanted)
+            wanted = torch.where(spelled & scrambled.which.any(1)[:, None, None], -100, wanted)
         spoken = self.score(pictures.last[:, :, ask:])
         each = F.cross_entropy(spoken.flatten(0, 2), wanted.flatten(), ignore_index=-100, reduction="none")
         size = wanted.shape[-1]

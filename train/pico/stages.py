@@ -34,7 +34,7 @@ from tokens import Vocabulary, build_tokenizer
 OUTSIDE_SHARE, EMPTY_SHARE = 0.11, 0.02  # of the pictures of the vision stage
 APART = 0.22  # of the vision stage: its scenes do not overlap, and only then does it see other styles
 SCRAMBLED = 0.5  # of the rows of the text stage
-SCRAMBLED_JOINT = 0.6
+SCRAMBLED_JOINT, SCRAMBLED_PIXELS = 0.6, 0.4  # of the rows of the joint stage
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,9 @@ def joint(work: Workshop, budget: Budget) -> Any:
         batch.shows = shows.view(batch.shows.shape)
         with _half():
             tokens = work.forward.tower(pixels)
-            losses = teacher.losses(batch, tokens.view(*batch.verdict.shape, TOKENS, -1))
+            scrambled = teacher.scramble(batch, SCRAMBLED_PIXELS)
+            images = teacher.rename(tokens.view(*batch.verdict.shape, TOKENS, -1), batch, scrambled)
+            losses = teacher.losses(batch, images, scrambled)
         aligned = teacher.alignment(tokens, shows, context)
         total = objective(losses, WEIGHTS) + 0.4 * objective(aligned, ALIGN_WEIGHTS)
         if number % 2 == 0:
