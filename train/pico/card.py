@@ -75,6 +75,7 @@ def main() -> None:
     )
     parser.add_argument("report", type=Path)
     parser.add_argument("--run", type=Path, default=Path("runs/pico"))
+    parser.add_argument("--note", default="", help="what else to say of this run")
     parser.add_argument("--out", type=Path, default=CARD)
     arguments = parser.parse_args()
     report = json.loads(arguments.report.read_text())
@@ -83,7 +84,7 @@ def main() -> None:
         "count": str(report["count"]),
         "torch": report["torch"],
         "seed": str(json.loads((arguments.run / "schedule.json").read_text())["seed"]),
-        "training": training(arguments.run),
+        "training": "\n\n".join(part for part in (training(arguments.run), arguments.note) if part),
         "levels": levels(report),
         "suites": suites(report),
         "styles": styles(report),
