@@ -112,13 +112,14 @@ def level_rows(folder: Path, level: str, *, count: int, seed: int) -> Path:
     return folder / "rows.jsonl"
 
 
-def random_rows(folder: Path, *, count: int, seed: int, kind: Pairs) -> Path:
-    """``count`` rows under random policies, half of them unsafe; none of the five levels is among them.
+def random_rows(folder: Path, *, name: str, count: int, seed: int, kind: Pairs) -> Path:
+    """``count`` rows under random policies, half of them unsafe; none of the five levels is among them. Rows
+    of another ``name`` are others.
 
     ``plain``: every row a picture and a policy of its own. ``pairs``: rows come in twos that differ in one
     pictogram (an edit pair) or in one item of the policy, with different labels.
     """
-    rng = Random(f"cross-policy random {kind} {seed}")
+    rng = Random(f"cross-policy random {name} {seed}")
     album = Album(folder, rng)
     rows: list[LabelRow] = []
     shelf: dict[str, PictoPolicy] = {}
@@ -128,13 +129,19 @@ def random_rows(folder: Path, *, count: int, seed: int, kind: Pairs) -> Path:
         split = "validation" if number % 20 == 0 else "train"
         known: dict[Scene, dict[str, str]] = {}
         for scene, policy in drawn:
-            name = f"random-{len(shelf):05d}"
-            shelf[name] = PictoPolicy(policy.rules, id=f"pictosafe/{name}")
+            called = f"random-{len(shelf):05d}"
+            shelf[called] = PictoPolicy(policy.rules, id=f"pictosafe/{called}")
             if scene not in known:
                 known[scene] = album.put(scene)
             pair = {"pair_id": f"pair-{number:05d}"} if len(drawn) == 2 else {}
             rows.append(
-                LabelRow(**known[scene], policy=f"#{name}", split=split, **pair, **_label(shelf[name], scene))
+                LabelRow(
+                    **known[scene],
+                    policy=f"#{called}",
+                    split=split,
+                    **pair,
+                    **_label(shelf[called], scene),
+                )
             )
     write_policies(folder, {name: policy.to_policy() for name, policy in shelf.items()})
     write_rows(folder / "rows.jsonl", rows)

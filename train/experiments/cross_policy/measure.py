@@ -42,6 +42,7 @@ class Count:
         f1 = 2 * self.unsafe_right / (called + self.unsafe) if self.unsafe else None
         return {
             "n": self.safe + self.unsafe,
+            "unsafe": self.unsafe,
             "accuracy": (self.unsafe_right + self.safe_right) / max(1, self.safe + self.unsafe),
             "balanced_accuracy": sum(there) / len(there),
             "recall_unsafe": hit,
@@ -146,36 +147,38 @@ def judged(
     return count, right, math.fsum(mass for _, mass in found) / len(found)
 
 
-def safety(subject: Subject, *, seed: int, scenes: int, random: int, pairs: int) -> dict[str, Any]:
+def safety(
+    subject: Subject, *, seed: int, scenes: int, random: int, held_out: int, pairs: int
+) -> dict[str, Any]:
     """Figures under the five levels (the same scenes for all), random policies (in training's wordings and of
-    the held-out family) and edit pairs of the levels (both right)."""
+    the held-out family) and edit pairs of the levels (both right). The numbers say how many samples."""
     shown = [draw_scene(Random(f"cross-policy test {seed} {i}")) for i in range(scenes)]
     out: dict[str, Any] = {}
     for level in LEVELS:
         policy = symbolic_level(level)
         count, _, mass = judged(subject, [(policy, scene) for scene in shown], Random(seed))
         out[level] = count.to_dict() | {"label_mass": mass}
-    for name, held in (("random", False), ("held_out", True)):
+    for name, many in (("random", random), ("held_out", held_out)):
         rng = Random(f"cross-policy test {name} {seed}")
-        samples = [(policy, scene) for scene, policy in (draw_sample(rng, held=held) for _ in range(random))]
+        drawn = [draw_sample(rng, held=name == "held_out") for _ in range(many)]
+        samples = [(policy, scene) for scene, policy in drawn]
         count, _, mass = judged(subject, samples, Random(seed))
         out[name] = count.to_dict() | {"label_mass": mass}
     policies = [symbolic_level(level) for level in LEVELS]
-    drawn = []
+    twins: list[tuple[PictoPolicy, Scene]] = []
     for i in range(pairs):
         pair = edit_pair(Random(f"cross-policy test pair {seed} {i}"), policies)
         policy = symbolic_level(pair.policies[0])
-        drawn += [(policy, pair.before), (policy, pair.after)]
-    _, right, _ = judged(subject, drawn, Random(seed))
-    out["pairs_both_right"] = sum(a and b for a, b in zip(right[::2], right[1::2], strict=True)) / max(
-        1, pairs
-    )
-    return out
+        twins += [(policy, pair.before), (policy, pair.after)]
+    _, right, _ = judged(subject, twins, Random(seed))
+    both = sum(a and b for a, b in zip(right[::2], right[1::2], strict=True))
+    return out | {"pairs": pairs, "pairs_both_right": both / max(1, pairs)}
 
 
-def general(subject: Subject, *, seed: int, count: int) -> dict[str, float]:
+def general(subject: Subject, *, seed: int, count: int) -> dict[str, Any]:
     """What a base model can do, in [0, 1]: describe (F1 of neutral pictograms; share of sensitive ones
-    named), answer questions (which list, exactly), and answer them in the other format."""
+    named), answer questions (which list, exactly), and answer them in the other format; and how many
+    questions, neutral and sensitive pictograms there were."""
     from base import Level, Questions
 
     rng = Random(f"cross-policy general {seed}")
@@ -186,7 +189,10 @@ def general(subject: Subject, *, seed: int, count: int) -> dict[str, float]:
     sensitive = [set(scene.names) - there for scene, there in zip(scenes, neutral, strict=True)]
     told = [{n for n in names if GROUP_OF[n] not in words.SENSITIVE} for names in named]
     hits = sum(len(a & b) for a, b in zip(told, neutral, strict=True))
-    out = {
+    out: dict[str, Any] = {
+        "n": count,
+        "neutral": sum(map(len, neutral)),
+        "sensitive": sum(map(len, sensitive)),
         "describe_neutral_f1": 2 * hits / max(1, sum(map(len, told)) + sum(map(len, neutral))),
         "describe_sensitive_recall": sum(len(a & b) for a, b in zip(named, sensitive, strict=True))
         / max(1, sum(map(len, sensitive))),

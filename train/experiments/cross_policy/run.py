@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -28,56 +29,76 @@ CPU = {
     "precision": "fp32",
     "gradient_checkpointing": False,
     "loader_workers": 0,
-    "save_every": 50,
+    "save_every": 10,
     "eval_every": 1000,
     "log_every": 5,
 }
-BATCH = 32
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a chain. ``rows``: how many; ``on``: what they are (see ``material``)."""
+    """One stage of a chain. ``rows``: how many; ``on``: what they are (see ``material``). ``batch`` counts
+    examples, or for GRPO completions, ``group`` of them to a prompt."""
 
     stage: Literal["sft", "assess", "grpo"]
     on: str
     rows: int
     updates: int
     lr: float
+    schedule: Literal["linear", "constant"] = "constant"
+    batch: int = 32
+    group: int = 0
+    unreadable: float = 0.0
+    """What GRPO pays for an answer that cannot be read. Below zero it makes an unsure model say "safe", which
+    is never unreadable, while "unsafe" can lack its rule."""
 
     @property
     def key(self) -> str:
-        return f"{self.stage}-{self.on.replace('/', '-')}-{self.rows}-{self.updates}-{self.lr:g}"
+        name = f"{self.stage}-{self.on.replace('/', '-')}-{self.rows}-{self.updates}-{self.lr:g}"
+        return f"{name}-{self.batch}-{self.group}" if self.group else name
 
 
-WARM_UP = Step("assess", "random-plain", 4000, 120, 1e-3)
-"""Verdicts under random policies: without it GRPO starts from chance. Reported as a deviation."""
-PLAIN = Step("sft", "captions-plain", 3000, 100, 5e-4)
-RECAP = Step("sft", "captions-edited", 3000, 100, 5e-4)
-VERDICTS = Step("assess", "", 1500, 120, 5e-4)
-REINFORCE = Step("grpo", "", 1500, 100, 1e-4)
+WARM_UP = Step("assess", "random-plain", 2000, 60, 3e-4)
+"""Verdicts under random policies, each row once: without it GRPO starts from chance. Short and gentle, so
+that answers stay unsure, and those to one prompt differ. Reported as a deviation."""
+LONG_WARM_UP = Step("assess", "random-plain", 4000, 120, 1e-3, "linear")
+"""One that goes to where the verdicts stop to get better, and answers are sure."""
+PLAIN = Step("sft", "captions-plain", 3000, 100, 5e-4, "linear")
+RECAP = Step("sft", "captions-edited", 3000, 100, 5e-4, "linear")
+VERDICTS = Step("assess", "", 1500, 80, 3e-4)
+REINFORCE = Step("grpo", "", 1500, 80, 2e-4, batch=64, group=4)
+LONG_VERDICTS = Step("assess", "", 1500, 120, 5e-4, "linear")
+LONG_REINFORCE = Step("grpo", "", 1500, 100, 1e-4, batch=128, group=8, unreadable=-0.5)
 
 
 def _on(step: Step, rows: str) -> Step:
     return replace(step, on=rows)
 
 
+def _chains(warm: Step, verdicts: Step, reinforce: Step, rows: str) -> dict[str, tuple[Step, ...]]:
+    return {
+        "warm": (warm,),
+        # one policy only (the paper's Table 3)
+        **{f"assess-l{n}": (warm, _on(verdicts, f"pictosafe/l{n}")) for n in (1, 4, 5)},
+        **{f"grpo-l{n}": (warm, _on(reinforce, f"pictosafe/l{n}")) for n in (1, 4, 5)},
+        # what the first stage is worth (Table 5)
+        "plain-warm": (PLAIN, warm),
+        "recap-warm": (RECAP, warm),
+        "recap-warm-grpo": (RECAP, warm, _on(reinforce, rows)),
+        # edit pairs (Table 6)
+        "warm-grpo": (warm, _on(reinforce, rows)),
+        "warm-grpo-pairs": (warm, _on(reinforce, "random-pairs")),
+        # the supervised counterpart
+        "warm-assess": (warm, _on(verdicts, rows)),
+    }
+
+
+_LONG = _chains(LONG_WARM_UP, LONG_VERDICTS, LONG_REINFORCE, "random-plain")
 CHAINS: dict[str, tuple[Step, ...]] = {
     "base": (),
-    "warm": (WARM_UP,),
-    # one policy only (the paper's Table 3)
-    **{f"assess-l{n}": (WARM_UP, _on(VERDICTS, f"pictosafe/l{n}")) for n in (1, 4, 5)},
-    **{f"grpo-l{n}": (WARM_UP, _on(REINFORCE, f"pictosafe/l{n}")) for n in (1, 4, 5)},
-    # what the first stage is worth (Table 5)
-    "plain-warm": (PLAIN, WARM_UP),
     "recap": (RECAP,),
-    "recap-warm": (RECAP, WARM_UP),
-    "recap-warm-grpo": (RECAP, WARM_UP, _on(REINFORCE, "random-plain")),
-    # edit pairs (Table 6)
-    "warm-grpo": (WARM_UP, _on(REINFORCE, "random-plain")),
-    "warm-grpo-pairs": (WARM_UP, _on(REINFORCE, "random-pairs")),
-    # the supervised counterpart
-    "warm-assess": (WARM_UP, _on(VERDICTS, "random-plain")),
+    **_chains(WARM_UP, VERDICTS, REINFORCE, "random-new"),
+    **{f"long-{name}": steps for name, steps in _LONG.items()},
 }
 
 
@@ -93,8 +114,11 @@ def rows_of(step: Step, work: Path, seed: int) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     if step.on.startswith("captions-"):
         material.captions(part, count=step.rows, seed=seed, edited=step.on.endswith("edited"))
-    elif step.on == "random-pairs" or step.on == "random-plain":
-        material.random_rows(part, count=step.rows, seed=seed, kind=step.on.removeprefix("random-"))
+    elif step.on.startswith("random-"):
+        kind: material.Pairs = "pairs" if step.on == "random-pairs" else "plain"
+        material.random_rows(
+            part, name=step.on.removeprefix("random-"), count=step.rows, seed=seed, kind=kind
+        )
     else:
         material.level_rows(part, step.on, count=step.rows, seed=seed)
     part.rename(folder)
@@ -105,9 +129,9 @@ def recipe_of(step: Step, *, model: Path, out: Path, rows: Path, seed: int) -> d
     """The recipe that the stage is run with."""
     optim = {
         "lr": step.lr,
-        "schedule": "linear",
+        "schedule": step.schedule,
         "warmup": 0.05,
-        "batch": BATCH,
+        "batch": step.batch,
         "accumulate": 1,
         "max_steps": step.updates,
     }
@@ -130,14 +154,20 @@ def recipe_of(step: Step, *, model: Path, out: Path, rows: Path, seed: int) -> d
         )
     if step.stage == "grpo":
         single = step.on.startswith("pictosafe/")
-        recipe["rollout"] = {"group": 8, "max_tokens": 8}
-        recipe["optim"] = optim | {"batch": 128, "schedule": "constant"}
+        recipe["rollout"] = {"group": step.group, "max_tokens": 8}
         recipe["watch"] = {"stop": False}
+        recipe["reward"] = {"unreadable": step.unreadable}
         recipe["variants"] = dict.fromkeys(("exempt", "subset", "rename", "reorder", "reword"), 0.0) | {
             "swap": 0.0,
             "lone": "keep",
         }
     return recipe
+
+
+def _children() -> float:
+    """Seconds of processor time that finished child processes have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def chain(name: str, base: Path, work: Path, seed: int) -> tuple[Path, list[dict[str, Any]]]:
@@ -153,11 +183,12 @@ def chain(name: str, base: Path, work: Path, seed: int) -> tuple[Path, list[dict
             recipe = recipe_of(step, model=model, out=path / "model", rows=rows, seed=seed)
             file = path / "recipe.yaml"
             file.write_text(yaml.safe_dump(recipe, sort_keys=False))
-            start = time.monotonic()
+            start, before = time.monotonic(), _children()
             with (path / "log.txt").open("a") as log:
                 command = [sys.executable, "-m", f"policyguard.train.{step.stage}", str(file)]
                 subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-            took.write_text(json.dumps(asdict(step) | {"minutes": (time.monotonic() - start) / 60}))
+            spent = {"minutes": (time.monotonic() - start) / 60, "cpu_minutes": (_children() - before) / 60}
+            took.write_text(json.dumps(asdict(step) | spent))
         stages.append(json.loads(took.read_text()))
         model = path / "model"
     return model, stages
@@ -170,14 +201,15 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=HERE / "base-model", help="the model that base.py made")
     parser.add_argument("--work", type=Path, default=Path("runs/cross-policy"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=tuple(CHAINS), default=list(CHAINS))
-    parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--only", nargs="+", choices=tuple(CHAINS), default=list(CHAINS), metavar="RUN")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where a JSON file per run goes")
+    parser.add_argument("--scenes", type=int, default=150, help="how many to judge under each level")
     arguments = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
+    arguments.results.mkdir(parents=True, exist_ok=True)
     weights = hashlib.sha256((arguments.base / "model.safetensors").read_bytes()).hexdigest()
     for seed in arguments.seeds:
         for name in arguments.only:
-            out = RESULTS / f"{name}-seed{seed}.json"
+            out = arguments.results / f"{name}-seed{seed}.json"
             if out.exists():
                 continue
             model, stages = chain(name, arguments.base, arguments.work, seed)
@@ -190,7 +222,7 @@ def main() -> None:
                 "base_sha256": weights,
                 "stages": stages,
                 "safety": measure.safety(
-                    subject, seed=1000 + seed, scenes=arguments.scenes, random=400, pairs=100
+                    subject, seed=1000 + seed, scenes=arguments.scenes, random=1000, held_out=400, pairs=100
                 ),
                 "general": measure.general(subject, seed=1000 + seed, count=200),
             }

@@ -11,25 +11,30 @@ import json
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
 PAGE, PLOT = ROOT / "docs" / "experiments.md", ROOT / "docs" / "experiments.png"
 LEVELS = tuple(f"pictosafe/l{n}" for n in range(1, 6))
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
-"""Student's t for a 95% interval of the mean of so many runs."""
+Z = 1.96
+"""Of a 95% interval."""
 
 ONE_POLICY = ("warm", "assess-l1", "grpo-l1", "assess-l4", "grpo-l4", "assess-l5", "grpo-l5")
-STAGES = ("base", "plain-warm", "warm", "recap-warm", "recap-warm-grpo", "warm-grpo", "warm-assess")
+STAGES = ("plain-warm", "warm", "recap-warm", "recap-warm-grpo", "warm-grpo", "warm-assess")
 PAIRS = ("warm", "warm-grpo", "warm-grpo-pairs")
-GENERAL = ("base", "recap", "warm", "recap-warm", "warm-grpo", "warm-assess", "assess-l1", "grpo-l1")
-NAMES = {
-    "base": "base model",
+GENERAL = ("warm", "recap-warm", "warm-grpo", "recap-warm-grpo", "warm-assess", "assess-l1", "grpo-l1")
+
+
+def _long(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"long-{name}" for name in names)
+
+
+_SHORT = {
     "warm": "+ warm-up",
     "plain-warm": "+ SFT on plain captions + warm-up",
-    "recap": "+ SFT on recaptions",
     "recap-warm": "+ SFT on recaptions + warm-up",
     "recap-warm-grpo": "+ SFT on recaptions + warm-up + GRPO",
     "warm-grpo": "+ warm-up + GRPO",
@@ -41,8 +46,17 @@ NAMES = {
         for kind, label in (("assess", "assess"), ("grpo", "GRPO"))
     },
 }
+NAMES = {
+    "base": "base model",
+    "recap": "+ SFT on recaptions",
+    **_SHORT,
+    **{f"long-{name}": text.replace("warm-up", "long warm-up") for name, text in _SHORT.items()},
+}
 
-Runs = dict[str, list[dict[str, Any]]]
+Run = dict[str, Any]
+Runs = dict[str, list[Run]]
+Figure = tuple[float, float, float]
+"""A share, and the ends of its 95% interval over the samples it was measured on."""
 
 
 def read() -> Runs:
@@ -54,18 +68,58 @@ def read() -> Runs:
     return found
 
 
-def shown(values: list[float | None]) -> str:
-    """The mean in per cent, with half the width of its 95% interval over seeds where there are several."""
-    real = [value for value in values if value is not None]
-    if not real:
-        return "–"
-    text = f"{100 * mean(real):.1f}"
-    if len(real) in T_95:
-        text += f" ±{100 * T_95[len(real)] * stdev(real) / math.sqrt(len(real)):.1f}"
-    return text
+def share(part: float, of: int) -> Figure:
+    """``part`` of ``of`` independent samples, with Wilson's interval."""
+    centre = (part + Z * Z / (2 * of)) / (1 + Z * Z / of)
+    half = Z * math.sqrt(part * (1 - part) / of + Z * Z / (4 * of * of)) / (1 + Z * Z / of)
+    return part, centre - half, centre + half
 
 
-def table(runs: Runs, names: tuple[str, ...], columns: dict[str, Any]) -> str:
+def balanced(level: str) -> Callable[[Run], Figure]:
+    """Balanced accuracy: the mean of two recalls, whose margins add up in squares (Newcombe)."""
+
+    def pick(run: Run) -> Figure:
+        found = run["safety"][level]
+        counts = (
+            (found["recall_unsafe"], found["unsafe"]),
+            (found["recall_safe"], found["n"] - found["unsafe"]),
+        )
+        recalls = [share(recall, of) for recall, of in counts if recall is not None]
+        middle = found["balanced_accuracy"]
+        below = math.hypot(*((value - low) / len(recalls) for value, low, _ in recalls))
+        above = math.hypot(*((high - value) / len(recalls) for value, _, high in recalls))
+        return middle, middle - below, middle + above
+
+    return pick
+
+
+def called(level: str) -> Callable[[Run], Figure]:
+    return lambda run: share(run["safety"][level]["called_unsafe"], run["safety"][level]["n"])
+
+
+def recall(level: str, label: str) -> Callable[[Run], Figure]:
+    def pick(run: Run) -> Figure:
+        found = run["safety"][level]
+        of = found["unsafe"] if label == "unsafe" else found["n"] - found["unsafe"]
+        return share(found[f"recall_{label}"], of)
+
+    return pick
+
+
+def general(figure: str, of: str) -> Callable[[Run], Figure]:
+    return lambda run: share(run["general"][figure], run["general"][of])
+
+
+def shown(figures: list[Figure]) -> str:
+    """In per cent: of one run, with its interval over samples; of several, the mean and the extremes."""
+    values = [100 * value for value, _, _ in figures]
+    if len(figures) > 1:
+        return f"{mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    _, low, high = figures[0]
+    return f"{values[0]:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def table(runs: Runs, names: tuple[str, ...], columns: dict[str, Callable[[Run], Figure]]) -> str:
     rows = [["model", "seeds", *columns], ["---", "---:", *["---:"] * len(columns)]]
     for name in names:
         if name in runs:
@@ -74,42 +128,77 @@ def table(runs: Runs, names: tuple[str, ...], columns: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _level(level: str, figure: str) -> Any:
-    return lambda run: run["safety"][level][figure]
+def gains(runs: Runs) -> str:
+    """What GRPO added to the warm-up it started from, seed by seed, on the same samples."""
+    rows = [["model", "seed", "before", "after", "gain"], ["---", "---:", "---:", "---:", "---:"]]
+    pick = balanced("random")
+    for name, start in (
+        ("warm-grpo", "warm"),
+        ("warm-grpo-pairs", "warm"),
+        ("recap-warm-grpo", "recap-warm"),
+        ("warm-assess", "warm"),
+        ("long-warm-grpo", "long-warm"),
+        ("long-warm-assess", "long-warm"),
+    ):
+        before = {run["seed"]: pick(run) for run in runs.get(start, [])}
+        for run in runs.get(name, []):
+            if (old := before.get(run["seed"])) is not None:
+                new = pick(run)
+                # as if the samples were different ones: they are the same, so this is wider than need be
+                half = (
+                    math.hypot(new[0] - new[1], old[2] - old[0]),
+                    math.hypot(new[2] - new[0], old[0] - old[1]),
+                )
+                gain = new[0] - old[0]
+                said = f"{100 * gain:+.1f} [{100 * (gain - half[0]):+.0f}, {100 * (gain + half[1]):+.0f}]"
+                rows.append([NAMES[name], str(run["seed"]), shown([old]), shown([new]), said])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _took(stage: dict[str, Any]) -> str:
+    if "cpu_minutes" in stage:
+        return f"{stage['cpu_minutes']:.1f} min of one core"
+    return f"{stage['minutes']:.1f} min"
 
 
 def tables(runs: Runs) -> dict[str, str]:
     """Every table of the page, by name."""
-    score = {level[-2:].upper(): _level(level, "balanced_accuracy") for level in LEVELS}
-    f1 = {level[-2:].upper(): _level(level, "f1_unsafe") for level in LEVELS[1:]}
-    called = {level[-2:].upper(): _level(level, "called_unsafe") for level in LEVELS}
-    random = {
-        "random policies": _level("random", "balanced_accuracy"),
-        "held-out family": _level("held_out", "balanced_accuracy"),
-        "both of an edit pair": lambda run: run["safety"]["pairs_both_right"],
+    score = {level[-2:].upper(): balanced(level) for level in LEVELS}
+    unsafe = {level[-2:].upper(): called(level) for level in LEVELS}
+    random: dict[str, Callable[[Run], Figure]] = {
+        "random policies": balanced("random"),
+        "held-out family": balanced("held_out"),
+        "both of an edit pair": lambda run: share(run["safety"]["pairs_both_right"], run["safety"]["pairs"]),
     }
-    general = {
-        "describes (F1)": lambda run: run["general"]["describe_neutral_f1"],
-        "names the sensitive": lambda run: run["general"]["describe_sensitive_recall"],
-        "list questions": lambda run: run["general"]["questions"],
-        "other format": lambda run: run["general"]["other_format"],
+    recalls = {"recall of unsafe": recall("random", "unsafe"), "recall of safe": recall("random", "safe")}
+    abilities: dict[str, Callable[[Run], Figure]] = {
+        "describes (F1)": general("describe_neutral_f1", "neutral"),
+        "names the sensitive": general("describe_sensitive_recall", "sensitive"),
+        "list questions": general("questions", "n"),
+        "other format": general("other_format", "n"),
     }
     minutes = []
     for name in sorted(runs):
         for run in runs[name]:
             stages = "; ".join(
                 f"{s['stage']} on {s['on']}, {s['rows']} rows, {s['updates']} updates, "
-                f"lr {s['lr']:g}: {s['minutes']:.1f} min"
+                f"lr {s['lr']:g}: {_took(s)}"
                 for s in run["stages"]
             )
             minutes.append(f"| {name} | {run['seed']} | {stages or '-'} |")
+    stages = ("base", *STAGES, *_long(STAGES))
     return {
-        "one-policy": table(runs, ONE_POLICY, score),
-        "one-policy-f1": table(runs, ONE_POLICY, f1),
-        "one-policy-called": table(runs, ONE_POLICY, called),
-        "stages": table(runs, STAGES, score | random),
-        "pairs": table(runs, PAIRS, random),
-        "general": table(runs, GENERAL, general),
+        "gains": gains(runs),
+        "one-policy": table(
+            runs,
+            (*ONE_POLICY, *_long(ONE_POLICY)),
+            score | {"random policies": random["random policies"]},
+        ),
+        "one-policy-called": table(runs, (*ONE_POLICY, *_long(ONE_POLICY)), unsafe),
+        "stages": table(runs, stages, random | recalls),
+        "stages-levels": table(runs, stages, score),
+        "pairs": table(runs, (*PAIRS, *_long(PAIRS)), random),
+        "general": table(runs, ("base", "recap", *GENERAL, *_long(GENERAL)), abilities),
         "runs": "\n".join(["| run | seed | stages |", "|---|---:|---|", *minutes]),
     }
 
@@ -122,9 +211,11 @@ def plot(runs: Runs) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    single = ONE_POLICY if "assess-l1" in runs else _long(ONE_POLICY)
+    stages = STAGES if "warm-grpo" in runs else _long(STAGES)
     for axis, names, title in (
-        (axes[0], ONE_POLICY, "trained on one policy"),
-        (axes[1], STAGES, "stages, random policies"),
+        (axes[0], single, "trained on one policy"),
+        (axes[1], ("base", *stages), "stages, random policies"),
     ):
         for name in names:
             if name in runs:
@@ -132,7 +223,7 @@ def plot(runs: Runs) -> None:
                     mean([run["safety"][level]["balanced_accuracy"] for run in runs[name]])
                     for level in LEVELS
                 ]
-                style = ":" if name in ("base", "warm") else "--" if name.startswith("assess") else "-"
+                style = ":" if name.endswith(("base", "warm")) else "--" if "assess" in name else "-"
                 axis.plot(
                     [level[-2:].upper() for level in LEVELS], line, style, marker="o", ms=3, label=NAMES[name]
                 )

@@ -1,0 +1,58 @@
+"""docs/experiments.md says what the committed results say."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "train" / "experiments" / "cross_policy"
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cross_policy_tables", FOLDER / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_holds_the_tables_of_the_results(tables: ModuleType) -> None:
+    """Every table on the page is what tables.py makes of results/ now, and each of its tables is there."""
+    page = tables.PAGE.read_text(encoding="utf-8")
+    found = re.findall(r"<!-- table: (\S+) -->\n\n(.*?)\n\n<!-- end -->", page, flags=re.DOTALL)
+    assert dict(found) == tables.tables(tables.read())
+
+
+def test_an_interval_covers_about_95_of_100_draws(tables: ModuleType) -> None:
+    """Wilson's interval of a share holds the true one about as often as it says, also near the ends."""
+    from random import Random
+
+    draw = Random(7)
+    for truth in (0.5, 0.9, 0.98):
+        inside = 0
+        for _ in range(1000):
+            part = sum(draw.random() < truth for _ in range(100)) / 100
+            _, low, high = tables.share(part, 100)
+            inside += low <= truth <= high
+        assert 920 <= inside <= 985
+
+
+def test_balanced_accuracy_of_one_label_is_its_recall(tables: ModuleType) -> None:
+    """Under L1 all scenes are safe: the interval is that of the recall that there is."""
+    found = {
+        "n": 150,
+        "unsafe": 0,
+        "recall_unsafe": None,
+        "recall_safe": 0.9,
+        "balanced_accuracy": 0.9,
+    }
+    middle, low, high = tables.balanced("l1")({"safety": {"l1": found}})
+    assert (middle, low, high) == pytest.approx(tables.share(0.9, 150))
