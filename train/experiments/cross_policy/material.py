@@ -13,18 +13,18 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+import plain
 import words
-from policyguard.bench.pictosafe.levels import symbolic_level
-from policyguard.bench.pictosafe.policyforms import Difficulty
-from policyguard.bench.pictosafe.randompolicies import draw_sample, flip_policy, flip_scene
+from plain import difficulty, draw_sample, draw_scene, flip_scene, symbolic_level
+from policyguard.bench.pictosafe.randompolicies import flip_policy
 from policyguard.bench.pictosafe.render import Renderer, styles
 from policyguard.bench.pictosafe.rules import PictoPolicy, violating
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.bench.pictosafe.scene import Scene
 from policyguard.train.data import CaptionRow, LabelRow, write_rows
 from policyguard.train.policies import write_policies
 
 SOURCE, LICENCE = "PictoSafe", "Apache-2.0 (pictograms: OFL, CC-BY 4.0, MIT)"
-MODERATE = Difficulty(rules=4, unsafe=3, safe=2, items=8)
+MODERATE = difficulty(rules=4, unsafe=3, safe=2, items=8)
 """Random policies about as long as the five levels."""
 EDITOR_NOISE = 0.05
 """Share of the sensitive pictograms that the scripted editor leaves out."""
@@ -102,12 +102,13 @@ def level_rows(folder: Path, level: str, *, count: int, seed: int) -> Path:
     """``count`` pictures labelled under one packaged level. The reserved group is drawn too: under L1 nothing
     else is ever unsafe, and a training set needs both labels."""
     rng = Random(f"cross-policy level {level} {seed}")
-    album, policy = Album(folder, rng), symbolic_level(level)
+    album, policy, name = Album(folder, rng), symbolic_level(level), level.rpartition("/")[2]
     rows = []
     for number in range(count):
         scene = draw_scene(rng, include_reserved=True)
         split = "validation" if number % 20 == 0 else "train"
-        rows.append(LabelRow(**album.put(scene), policy=level, split=split, **_label(policy, scene)))
+        rows.append(LabelRow(**album.put(scene), policy=f"#{name}", split=split, **_label(policy, scene)))
+    write_policies(folder, {name: plain.level(level)})
     write_rows(folder / "rows.jsonl", rows)
     return folder / "rows.jsonl"
 

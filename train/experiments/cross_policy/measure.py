@@ -12,13 +12,12 @@ from random import Random
 from typing import Any
 
 import words
+from plain import draw_sample, draw_scene, edit_pair, symbolic_level
 from policyguard.assessment import Rating
-from policyguard.bench.pictosafe.levels import LEVELS, symbolic_level
-from policyguard.bench.pictosafe.pairs import edit_pair
-from policyguard.bench.pictosafe.randompolicies import draw_sample
+from policyguard.bench.pictosafe.levels import LEVELS
 from policyguard.bench.pictosafe.render import Renderer, styles
 from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.bench.pictosafe.scene import Scene
 from policyguard.bench.pictosafe.world import GROUP_OF, NAMES
 
 BATCH = 50
@@ -219,7 +218,7 @@ def general(subject: Subject, *, seed: int, count: int) -> dict[str, Any]:
 
 def _answer(policy: PictoPolicy, scene: Scene) -> str:
     for key, rule in zip(words.QUESTION.keys, policy.rules, strict=False):
-        if any(rule.is_broken_by(p.name, framed=p.framed) for p in scene.placements):
+        if any(rule.is_broken_by(p.name, context=p.context) for p in scene.placements):
             return words.QUESTION.labels[1] + key
     return words.QUESTION.labels[0]
 

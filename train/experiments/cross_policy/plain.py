@@ -5,17 +5,26 @@ The base model was made before there were prohibition signs and overlap, and kno
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-from policyguard.bench.pictosafe import levels, pairs, randompolicies, scene
-from policyguard.bench.pictosafe.language import Item
+from policyguard.bench.pictosafe import pairs, randompolicies, scene
+from policyguard.bench.pictosafe.language import parse_item
 from policyguard.bench.pictosafe.policyforms import Difficulty
 from policyguard.bench.pictosafe.rules import PictoPolicy
 from policyguard.bench.pictosafe.world import Context
+from policyguard.policy import Policy
 
-__all__ = ["FULL", "difficulty", "draw_sample", "draw_scene", "edit_pair", "flip_scene", "symbolic_level"]
+__all__ = [
+    "FULL",
+    "difficulty",
+    "draw_sample",
+    "draw_scene",
+    "edit_pair",
+    "flip_scene",
+    "level",
+    "symbolic_level",
+]
 
 _CONTEXTS: tuple[Context, ...] = ("framed",)
 _SETTING: dict[str, Any] = {"contexts": _CONTEXTS, "overlap": False}
@@ -34,16 +43,20 @@ edit_pair = partial(pairs.edit_pair, **_SETTING)
 
 
 @cache
-def symbolic_level(name: str) -> PictoPolicy:
-    """A level as symbols, without what it says of prohibition signs: they stand in no scene of this world."""
-
-    def known(items: tuple[Item, ...]) -> tuple[Item, ...]:
-        return tuple(item for item in items if item.context in (None, *_CONTEXTS))
-
-    policy = levels.symbolic_level(name)
+def level(name: str) -> Policy:
+    """A level without what it says of prohibition signs: they stand in no scene of this world."""
+    text = Policy.load(name).model_dump(mode="json", exclude_defaults=True)
     rules = [
-        replace(rule, unsafe=known(rule.unsafe), safe=known(rule.safe), wordings=())
-        for rule in policy.rules
-        if known(rule.unsafe)
+        rule | {part: _known(rule.get(part, [])) for part in ("unsafe", "safe")} for rule in text["rules"]
     ]
-    return PictoPolicy(tuple(rules), policy.id)
+    return Policy.from_dict(text | {"rules": [rule for rule in rules if rule["unsafe"]]})
+
+
+def _known(items: list[str]) -> list[str]:
+    return [item for item in items if parse_item(item).context in (None, *_CONTEXTS)]
+
+
+@cache
+def symbolic_level(name: str) -> PictoPolicy:
+    """A ``level`` as symbols."""
+    return PictoPolicy.from_resolved(level(name))
