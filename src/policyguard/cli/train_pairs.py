@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policyguard.cli.errors import command, warn
+from policyguard.cli.errors import command, warn_of
 from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL
 from policyguard.cli.progress import progress_bar
@@ -105,9 +105,8 @@ def pairs(
         first.close()
     for line in report.lines:
         print(one_line(line))
-    found = [*(problem for problem in problems if "no such image" not in problem.message), *report.problems]
-    for problem in found[:20]:
-        warn(one_line(str(problem)))
+    found = [*problems, *report.problems]
+    warn_of(found)
     _write_sheet(out, decisions, pictures)
     return ExitCode.BLOCKED if found else ExitCode.OK
 
@@ -176,8 +175,7 @@ def pairs_rows(
     from policyguard.train.pairs.review import REVIEW
 
     decisions, problems = read_review(review or folder / REVIEW, read_candidates(folder))
-    for problem in problems[:20]:
-        warn(one_line(str(problem)))
+    warn_of(problems)
     for line in export_pairs(folder, decisions).lines:
         print(one_line(line))
     return ExitCode.BLOCKED if problems else ExitCode.OK
