@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.train.files import check_place
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
 __all__ = ["dry_run", "prepare", "run_stage", "start"]
@@ -21,11 +22,9 @@ __all__ = ["dry_run", "prepare", "run_stage", "start"]
 def prepare(
     stage: str, source: str, *, settings: Sequence[str] = ()
 ) -> SftRecipe | AssessRecipe | GrpoRecipe:
-    """Load the recipe; refuse an output folder that holds something else. Raises ConfigurationError."""
+    """Load the recipe; refuse an output folder that cannot be one. Raises ConfigurationError."""
     recipe = load_recipe(source, stage=stage, settings=settings)
-    out = Path(recipe.out).expanduser()
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"out: {out} is a file", hint="name a folder, which may not exist yet")
+    check_place(Path(recipe.out).expanduser(), name="out", folder=True)
     return recipe
 
 
@@ -36,6 +35,7 @@ def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
     """
     from policyguard.train.preflight import inspect_recipe
 
+    _check_out(Path(recipe.out).expanduser())
     found = inspect_recipe(recipe)
     if found.problems:
         raise ConfigurationError(
@@ -47,13 +47,9 @@ def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
 def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
     """Check everything, then run the stage and give the folder of the finished model."""
     from policyguard.train import assess, grpo, sft
-    from policyguard.train.models import is_complete
 
     out = Path(recipe.out).expanduser()
-    if is_complete(out):
-        raise ConfigurationError(
-            f"{out} holds a finished model", hint="remove it, or name another folder with --set out=..."
-        )
+    _check_out(out)
     running = int(os.environ.get("WORLD_SIZE", "1"))
     if running != recipe.run.devices:
         raise ConfigurationError(
@@ -66,6 +62,22 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
         if isinstance(recipe, SftRecipe):
             return sft.run(recipe)
         return assess.run(recipe) if isinstance(recipe, AssessRecipe) else grpo.run(recipe)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that a run would overwrite: a finished model, or anything else than a run's own."""
+    from policyguard.train.models import WORK, is_complete
+
+    check_place(out, name="out", folder=True)
+    if is_complete(out):
+        raise ConfigurationError(
+            f"{out} holds a finished model", hint="remove it, or name another folder with --set out=..."
+        )
+    if out.is_dir() and not (out / WORK).is_dir() and (other := min(out.iterdir(), default=None)):
+        raise ConfigurationError(
+            f"out: {out} holds something else than a training run, such as {other.name}",
+            hint="name a new or an empty folder with --set out=...",
+        )
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> Ro
 
 
 def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None, found: Preflight) -> None:
-    from policyguard.train.estimate import available_memory, estimate, measure
+    from policyguard.train.estimate import available_disk, available_memory, estimate, measure
     from policyguard.train.models import model_folder, processor_of
 
     try:
@@ -114,6 +114,13 @@ def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None
             f"too little memory: about {needed.memory / 2**30:.1f} GiB are needed per device and "
             f"{free / 2**30:.1f} GiB are free; lower optim.batch or run.max_pixels, set tune.mode: lora, "
             "or run on more devices with a configuration from train/accelerate/"
+        )
+    room = available_disk(Path(recipe.out).expanduser())
+    if needed.disk > room:
+        found.problems.append(
+            f"out: too little disk: the model and {recipe.run.keep} checkpoints need about "
+            f"{needed.disk / 2**30:.1f} GiB and {room / 2**30:.1f} GiB are free in {recipe.out}; name a "
+            "folder on another disk, lower run.keep, or set tune.mode: lora"
         )
 
 
