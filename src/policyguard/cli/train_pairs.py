@@ -63,6 +63,7 @@ def pairs(
     Started again, it goes on where it was stopped. The exit code is 1 if an image gave no pair.
     """
     from policyguard.guard import Guard
+    from policyguard.train.files import check_place
     from policyguard.train.pairs import Limits, Report, make_pairs
     from policyguard.train.recaption.recipe import collect
     from policyguard.train.recipe import Images
@@ -77,6 +78,8 @@ def pairs(
         if images.is_dir()
         else Images(rows=[str(images)])
     )
+    limits = Limits(max_region, max_outside)
+    check_place(out, name="FOLDER", folder=True)
     tasks, problems = collect(named)
     decisions = _decided(out)
     first = Guard(policy, model=model, base_url=base_url, dialect=dialect)
@@ -91,7 +94,7 @@ def pairs(
                     out,
                     guards=guards,
                     editor=chosen,
-                    limits=Limits(max_region, max_outside),
+                    limits=limits,
                     attempts=attempts,
                     workers=workers,
                     progress=move,
