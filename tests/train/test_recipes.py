@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -327,3 +328,26 @@ def test_too_little_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match=r"out: too little disk: .* lower run\.keep"):
         dry_run(prepare("sft", str(write_recipe(tmp_path / "run.yaml", values))))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("reward.wrong=1.5", r"reward: right \(1 with its weight\) must be over wrong \(1\.5\)"),
+        ("reward.unreadable=0.5", r"no less than unreadable \(0\.5\)"),
+        ("rollout.server=ftp://gpu", r"rollout\.server: is not an http or https URL"),
+        ("run.report_to=wandbb", r"run\.report_to: wandbb is unknown or not installed; here are: none"),
+        pytest.param(
+            "rollout.by=vllm-colocate",
+            r"rollout\.by: vllm-colocate needs vllm, which is not installed",
+            marks=pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed"),
+        ),
+    ],
+)
+def test_what_would_teach_nonsense_or_fail_later_is_said_by_a_dry_run(
+    setting: str, said: str, tmp_path: Path
+) -> None:
+    rows = label_rows(tmp_path)
+    path = write_recipe(tmp_path / "run.yaml", recipe("grpo", tiny_model("qwen3_vl"), rows, tmp_path / "out"))
+    with pytest.raises(ConfigurationError, match=said):
+        dry_run(prepare("grpo", str(path), settings=["rollout.group=4", "optim.batch=8", setting]))
