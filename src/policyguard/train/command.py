@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
-from policyguard.train.files import check_place
+from policyguard.train.files import check_place, write_json
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
-__all__ = ["dry_run", "prepare", "run_stage", "start"]
+__all__ = ["dry_run", "prepare", "remember", "run_stage", "start"]
+
+
+_RUN = "run.json"
+_FIXED = ("stage", "model", "seed", "data", "tune")
 
 
 def prepare(
@@ -35,7 +41,7 @@ def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
     """
     from policyguard.train.preflight import inspect_recipe
 
-    _check_out(Path(recipe.out).expanduser())
+    _check_out(recipe)
     found = inspect_recipe(recipe)
     if found.problems:
         raise ConfigurationError(
@@ -49,7 +55,7 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
     from policyguard.train import assess, grpo, sft
 
     out = Path(recipe.out).expanduser()
-    _check_out(out)
+    _check_out(recipe)
     running = int(os.environ.get("WORLD_SIZE", "1"))
     if running != recipe.run.devices:
         raise ConfigurationError(
@@ -58,16 +64,31 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
             "which makes batches smaller or larger: look at optim.accumulate",
         )
     dry_run(recipe)
+    if os.environ.get("RANK", "0") == "0":
+        remember(recipe)
     with _training(out):
         if isinstance(recipe, SftRecipe):
             return sft.run(recipe)
         return assess.run(recipe) if isinstance(recipe, AssessRecipe) else grpo.run(recipe)
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a folder that a run would overwrite: a finished model, or anything else than a run's own."""
+def remember(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
+    """Write down what the checkpoints in the output folder are of."""
+    from policyguard.train.models import WORK
+
+    write_json(Path(recipe.out).expanduser() / WORK / _RUN, _identity(recipe))
+
+
+def _identity(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> dict[str, Any]:
+    """What may not change between two starts of one run; batch sizes and lengths may."""
+    return recipe.model_dump(mode="json", include=set(_FIXED))
+
+
+def _check_out(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
+    """Refuse a folder that a run would overwrite, or go on from although it is another run's."""
     from policyguard.train.models import WORK, is_complete
 
+    out = Path(recipe.out).expanduser()
     check_place(out, name="out", folder=True)
     if is_complete(out):
         raise ConfigurationError(
@@ -78,6 +99,18 @@ def _check_out(out: Path) -> None:
             f"out: {out} holds something else than a training run, such as {other.name}",
             hint="name a new or an empty folder with --set out=...",
         )
+    run = out / WORK / _RUN
+    if run.is_file() and any((out / WORK).glob("checkpoint-*/")):
+        try:
+            earlier = json.loads(run.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            earlier = {}
+        now = _identity(recipe)
+        if changed := [f"{key} was {earlier.get(key)}" for key in _FIXED if earlier.get(key) != now[key]]:
+            raise ConfigurationError(
+                f"{out} holds checkpoints of another run: {', '.join(changed)}",
+                hint="set these as they were to go on, or name another folder with --set out=...",
+            )
 
 
 @contextmanager
