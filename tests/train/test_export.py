@@ -113,3 +113,35 @@ def test_the_command_exports_and_lists_recipes(tmp_path: Path, capsys: pytest.Ca
     assert "safeguard-vl/rl-safeedit" in capsys.readouterr().out
     assert main(["train", "sft", str(path)]) == 2
     assert "this recipe is for stage 'grpo', not 'sft'" in capsys.readouterr().err
+
+
+def test_every_picture_that_is_missing_or_changed_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    rows = label_rows(tmp_path / "data")
+    (tmp_path / "data/images/red-0.png").unlink()
+    (tmp_path / "data/images/white-1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    path = write_recipe(tmp_path / "run.yaml", recipe("grpo", "pico", rows, tmp_path / "out"))
+    loaded = load_recipe(path)
+    assert isinstance(loaded, GrpoRecipe)
+    with pytest.raises(ConfigurationError) as caught:
+        export(loaded, tmp_path / "new")
+    assert "red-0.png: there is no such image" in caught.value.message
+    assert "white-1.png: the file is not the one that `sha256` names" in caught.value.message
+    assert "white-1.png: is a damaged PNG picture, or cut short" in caught.value.message
+    with pytest.raises(ConfigurationError, match=r"cannot be made, because .*run\.yaml is a file"):
+        export(loaded, path / "new")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "run.yaml"]
+
+
+def test_a_wrong_verdict_that_earns_something_is_not_accurate(tmp_path: Path) -> None:
+    rows = label_rows(tmp_path / "data")
+    values = recipe("grpo", "pico", rows, tmp_path / "out", reward={"wrong": 0.2, "bare_words": True})
+    loaded = load_recipe(write_recipe(tmp_path / "run.yaml", values))
+    assert isinstance(loaded, GrpoRecipe)
+    export(loaded, tmp_path / "new")
+    truth = json.loads((tmp_path / "new/swift-train.jsonl").read_text().splitlines()[0])["expected"]
+    right = json.loads(truth)["label"]
+    easyr1 = code(tmp_path / "new" / "reward_easyr1.py")
+    for said in ("safe", "unsafe"):
+        scored = easyr1.compute_score({"response": said, "ground_truth": truth})
+        assert scored["accuracy"] == (said == right)
+        assert scored["overall"] == (1.0 if said == right else 0.2)

@@ -399,3 +399,60 @@ def test_the_command_says_what_was_left_out_and_ends_with_1(
     assert "l.csv:3: image: there is no image 'b.png'" in printed.err
     assert main(["train", "validate", str(tmp_path / "out" / "rows.jsonl")]) == 0
     assert main(["train", "validate", str(tmp_path / "none.jsonl")]) == 2
+
+
+def test_pictures_of_other_formats_and_linked_folders_are_named_not_passed_over(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "safe" / "a.png", 1)
+    picture(tmp_path / "in" / "unsafe" / "b.png", 2)
+    picture(tmp_path / "in" / "unsafe" / "c.bmp", 3)
+    (tmp_path / "in" / "safe" / "more").symlink_to(tmp_path / "in" / "unsafe")
+    summary = import_rows(
+        "folder", tmp_path / "in", tmp_path / "out", policy=house(tmp_path), licence="ours", origin="us"
+    )
+    said = [str(problem) for problem in summary.problems]
+    assert [line.removeprefix(f"{tmp_path}/in/") for line in said] == [
+        "safe/more: a link to a folder is not followed: name that folder itself",
+        "unsafe/c.bmp: a .bmp file is not opened: save it as PNG or JPEG",
+    ]
+
+
+def test_a_json_line_with_a_field_twice_is_bad_and_a_byte_order_mark_is_not(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    picture(tmp_path / "b.png", 2)
+    lines = ['{"path": "a.png", "label": "safe"}', '{"path": "b.png", "label": "unsafe", "label": "safe"}']
+    (tmp_path / "t.jsonl").write_text("\ufeff" + "\n".join(lines) + '\n{"path": "b.png", "label": NaN}\n')
+    summary = import_rows(
+        "folder", tmp_path / "t.jsonl", tmp_path / "out", policy=house(tmp_path), licence="ours", origin="us"
+    )
+    assert summary.labels == {"safe": 1}
+    assert [(problem.line, problem.message) for problem in summary.problems] == [
+        (2, "the field 'label' is there twice"),
+        (3, "NaN is no number"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "said"),
+    [
+        ("out", ["--validation", "nan"], "shares of validation and test"),
+        ("t.csv", [], "t.csv is a file"),
+        ("t.csv/out", [], "t.csv is a file"),
+    ],
+)
+def test_what_cannot_be_imported_into_is_said_before_a_picture_is_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, options: list[str], said: str
+) -> None:
+    picture(tmp_path / "a.png", 1)
+    source = table(tmp_path / "t.csv", [{"path": "a.png", "label": "safe"}])
+    given = ["--policy", house(tmp_path), "--licence", "ours", "--source-name", "us", *options]
+    assert main(["train", "import", "folder", str(source), str(tmp_path / out), *given]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\n")
+    with pytest.raises(ConfigurationError, match=r"no row can be used:\n.*t\.csv holds none"):
+        import_rows(
+            "folder", tmp_path / "t.csv", tmp_path / "out", policy=house(tmp_path), licence="a", origin="b"
+        )

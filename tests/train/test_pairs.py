@@ -417,13 +417,30 @@ def test_wrong_lines_of_a_review_are_named_and_decide_nothing(tmp_path: Path) ->
         "pair-1,maybe,,,\r\npair-2,accept,unsafe,dangerous,\r\npair-1,accept\r\n"
     )
     decisions, problems = read_review(path, pairs)
-    assert [decision.id for decision in decisions] == ["pair-0"]
+    assert not decisions
     assert [(problem.line, problem.field) for problem in problems] == [
-        (3, "pair"), (4, "pair"), (5, "decision"), (6, "after: house"), (7, "pair"),
+        (2, "pair"), (3, "pair"), (4, "pair"), (5, "decision"), (6, "after: house"), (7, "pair"),
     ]  # fmt: skip
-    path.write_text("a,b\r\n1,2\r\n")
-    with pytest.raises(ConfigurationError, match="lacks the columns pair, decision"):
-        read_review(path, pairs)
+    for text, said in (
+        ("a,b\r\n1,2\r\n", "lacks the columns pair, decision(.|\n)*review the sheet"),
+        ("", "lacks the columns pair, decision"),
+        (head.replace(",", ";"), "lacks the columns(.|\n)*save it with commas"),
+        (head.replace("note", "note,decision"), "the column 'decision' is there twice"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match=said):
+            read_review(path, pairs)
+
+
+def test_a_note_is_no_formula_in_a_spreadsheet_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    pairs = candidates()
+    notes = ["=HYPERLINK(1)", "+1", "-1", "@x", "'=x", "a=b"]
+    for note in notes:
+        text = review_csv(pairs, [Decision("pair-0", "", pairs[0].labels, note)])
+        (tmp_path / "r.csv").write_bytes(text.encode())
+        cell = next(csv.DictReader(io.StringIO(text)))["note"]
+        assert cell[0] not in "=+-@"
+        assert read_review(tmp_path / "r.csv", pairs)[0][0].note == note
 
 
 def test_the_sheet_escapes_everything_allows_only_its_own_script_and_shows_pictures_only_on_request(
@@ -462,7 +479,7 @@ const sheet = start(page, {});
 const press = (key, code, shiftKey) => on.keydown({key, code: code || "", shiftKey: !!shiftKey,
   target: {}, preventDefault() {}});
 press("1", "Digit1"); press("a"); press("@", "Digit2", true); press("r");
-articles[2].note.value = 'a "note", with\\nlines';
+articles[2].note.value = '=a "note", with\\nlines';
 process.stdout.write(toCsv(sheet.head, sheet.rows()));
 """
 
@@ -482,7 +499,7 @@ def test_the_sheet_s_keys_accept_reject_relabel_and_save_the_csv_that_we_read(tm
     odd = 'odd, "policy"'
     assert (first.choice, first.labels["house"]) == ("accept", Labels(before="unsafe", after="unsafe"))
     assert (second.choice, second.labels[odd]) == ("reject", Labels(before=None, after="safe"))
-    assert (third.choice, third.note) == ("", 'a "note", with\nlines')
+    assert (third.choice, third.note) == ("", '=a "note", with\nlines')
     assert done.stdout.decode() == review_csv(pairs, read)
 
 
@@ -657,3 +674,32 @@ def test_an_editor_that_lacks_something_is_said_before_anything_is_written(
     told = ["--policy", "pictosafe/l3", "--source", "x", "--licence", "y"]
     assert main(["train", "pairs", str(tmp_path / "in"), str(tmp_path / "out"), *told, *missing]) == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "said"),
+    [
+        ("out", ["--max-region", "-1"], "--max-region: expected a share"),
+        ("out", ["--max-outside", "nan"], "--max-outside: expected levels"),
+        ("in/0.png", [], "FOLDER: {0}/in/0.png is a file"),
+    ],
+)
+def test_a_wrong_bound_or_place_is_said_before_anything_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str, options: list[str], said: str
+) -> None:
+    tasks_in(tmp_path / "in", scene_picture())
+    told = ["--policy", "pictosafe/l3", "--source", "x", "--licence", "y", "--editor", "pictosafe"]
+    told += ["--scenes", "none", *options]
+    assert main(["train", "pairs", str(tmp_path / "in"), str(tmp_path / folder), *told]) == 2
+    assert said.format(tmp_path) in capsys.readouterr().err
+
+
+def test_more_wrong_lines_than_are_shown_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = candidates()
+    (tmp_path / "candidates.jsonl").write_text("".join(f"{pair.model_dump_json()}\n" for pair in pairs))
+    text = review_csv(pairs, []) + "pair-x,accept,,,,,\r\n" * 24
+    (tmp_path / "review.csv").write_text(text)
+    assert main(["train", "pairs-rows", str(tmp_path)]) == 2
+    assert "note: and 4 more" in capsys.readouterr().err

@@ -615,3 +615,45 @@ def test_the_commands_of_the_guide_are_commands() -> None:
         assert section, line
         for option in re.findall(r"--[a-z-]+", line):
             assert option in section[1], line
+
+
+def test_bad_rows_and_pictures_of_other_formats_are_named_and_end_with_1(
+    tmp_path: Path, server: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = run(images(tmp_path / "data", 2), tmp_path / "rows.jsonl").out
+    good = json.loads(rows.read_text().splitlines()[0])
+    bad = [good | {"status": "maybe"}, good | {"image": "x" * 300 + ".png", "sha256": "0" * 64}]
+    rows.write_text(rows.read_text() + "".join(json.dumps(line) + "\n" for line in bad))
+    path = recipe(tmp_path, server.url, images={"rows": str(rows)})
+    for extra in (["--dry-run"], []):
+        assert main(["train", "recaption", str(path), *extra]) == 1
+        said = capsys.readouterr().err
+        assert "rows.jsonl:3: status: 'maybe' is outside the set" in said
+        assert "there is no such image" in said
+    assert len(rows_of(tmp_path / "captions.jsonl")) == 2
+    images(tmp_path / "in", 1)
+    (tmp_path / "in" / "scan.tiff").write_bytes(b"II*")
+    assert main(["train", "recaption", str(recipe(tmp_path, server.url)), "--dry-run"]) == 1
+    assert "scan.tiff: a .tiff file is not opened: save it as PNG or JPEG" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "page", "said"),
+    [
+        ({"out": "in"}, "p.html", "out: {0}/in is a folder"),
+        ({"out": "r.yaml/c.jsonl"}, "p.html", "because {0}/r.yaml is a file"),
+        ({"images": {"rows": "rows.jsonl"}, "out": "rows.jsonl"}, "p.html", "is the file of images.rows"),
+        ({}, "in", "--page: {0}/in is a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_a_model_is_asked(
+    tmp_path: Path, server: Model, capsys: pytest.CaptureFixture[str], changes: Any, page: str, said: str
+) -> None:
+    run(images(tmp_path / "in", 1), tmp_path / "rows.jsonl")
+    if "images" in changes:
+        changes = changes | {"images": {"rows": str(tmp_path / "rows.jsonl")}}
+    changes = changes | ({"out": str(tmp_path / changes["out"])} if "out" in changes else {})
+    path = recipe(tmp_path, server.url, **changes)
+    assert main(["train", "recaption", str(path), "--page", str(tmp_path / page)]) == 2
+    assert said.format(tmp_path) in capsys.readouterr().err
+    assert not server.asked

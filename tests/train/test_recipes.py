@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.train.checkpoints import latest_checkpoint
 from policyguard.train.command import dry_run, prepare, start
+from policyguard.train.importers import validate_rows
 from policyguard.train.preflight import Preflight, check_batches
 from policyguard.train.recipe import (
     AssessRecipe,
@@ -247,3 +251,103 @@ def _raising(error: Exception) -> object:
         raise error
 
     return raise_
+
+
+def test_a_policy_that_cannot_be_used_is_named_once(tmp_path: Path) -> None:
+    rows = label_rows(tmp_path)
+    (tmp_path / "policies.jsonl").write_text('{"id": ["colours"], "policy": {}}\n')
+    path = write_recipe(tmp_path / "run.yaml", recipe("assess", "pico", rows, tmp_path / "out"))
+    with pytest.raises(ConfigurationError) as caught:
+        dry_run(prepare("assess", str(path)))
+    assert "16 of 16 rows are bad" in caught.value.message
+    assert caught.value.message.count("policies.jsonl:1: id: expected a text") == 1
+
+
+@pytest.mark.parametrize("stage", ["assess", "grpo"])
+def test_an_image_with_both_labels_under_one_policy_is_refused(stage: str, tmp_path: Path) -> None:
+    rows = label_rows(tmp_path)
+    first = json.loads(rows.read_text().splitlines()[0])
+    other = first | {"label": "safe", "category": None, "violations": []}
+    rows.write_text(rows.read_text() + json.dumps(other) + "\n")
+    path = write_recipe(tmp_path / "run.yaml", recipe(stage, "pico", rows, tmp_path / "out"))
+    with pytest.raises(ConfigurationError, match=r"red-0\.png: rows call it both safe and unsafe under #col"):
+        dry_run(prepare(stage, str(path)))
+
+
+def test_a_wrong_hash_is_found_also_where_another_row_has_the_right_one(tmp_path: Path) -> None:
+    rows = label_rows(tmp_path)
+    first = json.loads(rows.read_text().splitlines()[0])
+    rows.write_text(json.dumps(first | {"sha256": "0" * 64}) + "\n" + rows.read_text())
+    path = write_recipe(tmp_path / "run.yaml", recipe("assess", "pico", rows, tmp_path / "out"))
+    with pytest.raises(ConfigurationError, match=r"red-0\.png: rows give this file more than one `sha256`"):
+        dry_run(prepare("assess", str(path)))
+    said = [str(problem) for problem in validate_rows(rows).problems]
+    assert any("red-0.png: the file is not the one that `sha256` names" in line for line in said)
+
+
+def test_an_empty_file_of_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n")
+    path = write_recipe(
+        tmp_path / "run.yaml", recipe("assess", "pico", tmp_path / "rows.jsonl", tmp_path / "out")
+    )
+    with pytest.raises(ConfigurationError, match=r"rows\.jsonl holds no rows"):
+        dry_run(prepare("assess", str(path)))
+
+
+def test_a_folder_that_holds_something_else_is_no_place_for_a_run(tmp_path: Path) -> None:
+    rows, out = caption_rows(tmp_path), tmp_path / "out"
+    path = write_recipe(tmp_path / "run.yaml", recipe("sft", tiny_model("qwen3_vl"), rows, out))
+    out.mkdir()
+    assert dry_run(prepare("sft", str(path)))
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigurationError, match=r"something else than a training run, such as thesis\.tex"):
+        dry_run(prepare("sft", str(path)))
+    (out / "training").mkdir()
+    assert dry_run(prepare("sft", str(path)))
+    with pytest.raises(ConfigurationError, match=r"out: .* cannot be made, because .*run\.yaml is a file"):
+        prepare("sft", str(path), settings=[f"out={path}/out"])
+
+
+def test_only_half_written_checkpoints_of_a_run_are_removed(tmp_path: Path) -> None:
+    for name in ("checkpoint-2", "checkpoint-4", "checkpoint-best"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-2" / "COMPLETE").write_text("")
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-best"]
+
+
+def test_too_little_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
+    many = {"keep": 10**8, "save_every": 1}
+    values = recipe(
+        "sft",
+        tiny_model("qwen3_vl"),
+        caption_rows(tmp_path),
+        tmp_path / "out",
+        run=many,
+        optim={"max_steps": 10**8},
+    )
+    with pytest.raises(ConfigurationError, match=r"out: too little disk: .* lower run\.keep"):
+        dry_run(prepare("sft", str(write_recipe(tmp_path / "run.yaml", values))))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("reward.wrong=1.5", r"reward: right \(1 with its weight\) must be over wrong \(1\.5\)"),
+        ("reward.unreadable=0.5", r"no less than unreadable \(0\.5\)"),
+        ("rollout.server=ftp://gpu", r"rollout\.server: is not an http or https URL"),
+        ("run.report_to=wandbb", r"run\.report_to: wandbb is unknown or not installed; here are: none"),
+        pytest.param(
+            "rollout.by=vllm-colocate",
+            r"rollout\.by: vllm-colocate needs vllm, which is not installed",
+            marks=pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed"),
+        ),
+    ],
+)
+def test_what_would_teach_nonsense_or_fail_later_is_said_by_a_dry_run(
+    setting: str, said: str, tmp_path: Path
+) -> None:
+    rows = label_rows(tmp_path)
+    path = write_recipe(tmp_path / "run.yaml", recipe("grpo", tiny_model("qwen3_vl"), rows, tmp_path / "out"))
+    with pytest.raises(ConfigurationError, match=said):
+        dry_run(prepare("grpo", str(path), settings=["rollout.group=4", "optim.batch=8", setting]))

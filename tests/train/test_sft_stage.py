@@ -16,6 +16,8 @@ from PIL import Image
 from policyguard import Guard
 from policyguard.errors import ConfigurationError
 from policyguard.train.checkpoints import latest_checkpoint
+from policyguard.train.command import dry_run, remember
+from policyguard.train.recipe import load_recipe
 from tiny_models import QWEN, Family, tiny_model
 from train_support import (
     POLICY,
@@ -187,3 +189,36 @@ def test_two_ranks_train_one_model(tmp_path: Path) -> None:
     losses = held_out_losses(tmp_path / "out")
     assert losses[-1] < losses[0]
     assert changed(base, tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_run_of_the_family_whose_checkpoints_have_other_names_goes_on_with_its_weights(
+    mode: str, tmp_path: Path
+) -> None:
+    """Started again after its last step, a run has nothing left to do: it must end with the same weights."""
+    base = gentle_model(tmp_path / "base", "qwen2_5_vl")
+    values = recipe("sft", base, caption_rows(tmp_path / "data"), tmp_path / "out", tune={"mode": mode})
+    out = train("sft", tmp_path, values)
+    before = weights(out)
+    assert changed(base, out)
+    for file in out.iterdir():
+        if file.is_file():
+            file.unlink()
+    train("sft", tmp_path, values)
+    for name, value in weights(out).items():
+        assert torch.allclose(value, before[name], atol=1e-6), name
+
+
+def test_checkpoints_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
+    base, rows, out = tiny_model("qwen3_vl"), caption_rows(tmp_path / "data"), tmp_path / "out"
+    path = write_recipe(tmp_path / "sft.yaml", recipe("sft", base, rows, out))
+    checkpoint = out / "training" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "COMPLETE").write_text("")
+    remember(load_recipe(path))
+    assert dry_run(load_recipe(path, settings=["optim.lr=0.1", "run.max_pixels=4096", "optim.max_steps=9"]))
+    with pytest.raises(
+        ConfigurationError, match="checkpoints of another run: seed was 0, tune was"
+    ) as caught:
+        dry_run(load_recipe(path, settings=["seed=7", "tune.mode=lora"]))
+    assert "--set out=" in str(caught.value)

@@ -7,17 +7,17 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import ParamSpec
 
 import typer
 
 from policyguard.cli.exits import ExitCode
-from policyguard.cli.text import is_terminal, printable
-from policyguard.errors import PolicyGuardError
+from policyguard.cli.text import is_terminal, one_line, printable
+from policyguard.errors import PolicyGuardError, Problem
 
-__all__ = ["command", "debug", "forget_stdout", "print_error", "warn"]
+__all__ = ["command", "debug", "forget_stdout", "print_error", "warn", "warn_of"]
 
 P = ParamSpec("P")
 
@@ -73,6 +73,14 @@ def print_error(message: str, hint: str | None = None) -> None:
 def warn(message: str) -> None:
     """``note: message`` on stderr, for what is worth knowing and stops nothing."""
     _print("note:", "33", message)
+
+
+def warn_of(problems: Sequence[Problem], *, limit: int | None = 20) -> None:
+    """A note for each of ``problems``, and how many more there are."""
+    for problem in problems[:limit]:
+        warn(one_line(str(problem)))
+    if limit is not None and len(problems) > limit:
+        warn(f"and {len(problems) - limit:,} more")
 
 
 def _print(label: str, colour: str, message: str) -> None:

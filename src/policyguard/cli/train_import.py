@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from policyguard.cli.errors import command, warn
+from policyguard.cli.errors import command, warn_of
 from policyguard.cli.exits import ExitCode
 from policyguard.cli.progress import progress_bar
 from policyguard.cli.text import one_line
-from policyguard.errors import Problem
 
 __all__ = ["add_to"]
-
-_SHOWN = 20
 
 
 class _Format(StrEnum):
@@ -84,7 +80,8 @@ def import_(
         )
     for line in summary.lines:
         print(one_line(line))
-    return _named(summary.problems)
+    warn_of(summary.problems)
+    return ExitCode.BLOCKED if summary.problems else ExitCode.OK
 
 
 def validate(
@@ -100,15 +97,8 @@ def validate(
         found = validate_rows(rows, progress=move)
     for note in found.notes:
         print(one_line(note))
-    return _named(found.problems, limit=None)
-
-
-def _named(problems: Sequence[Problem], *, limit: int | None = _SHOWN) -> ExitCode:
-    for problem in problems[:limit]:
-        warn(one_line(str(problem)))
-    if limit is not None and len(problems) > limit:
-        warn(f"and {len(problems) - limit:,} more")
-    return ExitCode.BLOCKED if problems else ExitCode.OK
+    warn_of(found.problems, limit=None)
+    return ExitCode.BLOCKED if found.problems else ExitCode.OK
 
 
 def add_to(app: typer.Typer) -> None:

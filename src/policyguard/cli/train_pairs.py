@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policyguard.cli.errors import command, warn
+from policyguard.cli.errors import command, warn_of
 from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL
 from policyguard.cli.progress import progress_bar
@@ -63,6 +63,7 @@ def pairs(
     Started again, it goes on where it was stopped. The exit code is 1 if an image gave no pair.
     """
     from policyguard.guard import Guard
+    from policyguard.train.files import check_place
     from policyguard.train.pairs import Limits, Report, make_pairs
     from policyguard.train.recaption.recipe import collect
     from policyguard.train.recipe import Images
@@ -77,6 +78,8 @@ def pairs(
         if images.is_dir()
         else Images(rows=[str(images)])
     )
+    limits = Limits(max_region, max_outside)
+    check_place(out, name="FOLDER", folder=True)
     tasks, problems = collect(named)
     decisions = _decided(out)
     first = Guard(policy, model=model, base_url=base_url, dialect=dialect)
@@ -91,7 +94,7 @@ def pairs(
                     out,
                     guards=guards,
                     editor=chosen,
-                    limits=Limits(max_region, max_outside),
+                    limits=limits,
                     attempts=attempts,
                     workers=workers,
                     progress=move,
@@ -105,9 +108,8 @@ def pairs(
         first.close()
     for line in report.lines:
         print(one_line(line))
-    found = [*(problem for problem in problems if "no such image" not in problem.message), *report.problems]
-    for problem in found[:20]:
-        warn(one_line(str(problem)))
+    found = [*problems, *report.problems]
+    warn_of(found)
     _write_sheet(out, decisions, pictures)
     return ExitCode.BLOCKED if found else ExitCode.OK
 
@@ -176,8 +178,7 @@ def pairs_rows(
     from policyguard.train.pairs.review import REVIEW
 
     decisions, problems = read_review(review or folder / REVIEW, read_candidates(folder))
-    for problem in problems[:20]:
-        warn(one_line(str(problem)))
+    warn_of(problems)
     for line in export_pairs(folder, decisions).lines:
         print(one_line(line))
     return ExitCode.BLOCKED if problems else ExitCode.OK

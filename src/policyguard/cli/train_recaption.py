@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from policyguard.cli.errors import command, warn
+from policyguard.cli.errors import command, warn_of
 from policyguard.cli.exits import ExitCode
 from policyguard.cli.progress import progress_bar
 from policyguard.cli.text import one_line
@@ -42,23 +42,26 @@ def recaption(
     Started again, it goes on where it was stopped. The exit code is 1 if an image has no caption.
     """
     from policyguard.train.data import CaptionRow, read_rows
-    from policyguard.train.files import write_text
+    from policyguard.train.files import check_place, write_text
     from policyguard.train.recaption import sample_page
     from policyguard.train.recaption.recipe import inspect, run
     from policyguard.train.recipe import RecaptionRecipe, load_recipe
 
     loaded = load_recipe(recipe, stage="recaption", settings=settings or [])
     assert isinstance(loaded, RecaptionRecipe)
+    if page is not None:
+        check_place(page, name="--page", folder=False)
     if dry_run:
-        for note in inspect(loaded)[1]:
+        _, notes, problems = inspect(loaded)
+        for note in notes:
             print(one_line(note))
-        return ExitCode.OK
+        warn_of(problems)
+        return ExitCode.BLOCKED if problems else ExitCode.OK
     with progress_bar(sys.stderr) as move:
         report = run(loaded, progress=move)
     for line in report.lines:
         print(one_line(line))
-    for problem in report.problems[:20]:
-        warn(one_line(str(problem)))
+    warn_of(report.problems)
     if page is not None and report.out.exists():
         rows = read_rows(report.out, CaptionRow).rows
         write_text(

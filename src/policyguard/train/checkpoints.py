@@ -19,7 +19,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
     found: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
         step = path.name.removeprefix("checkpoint-")
-        if step.isdigit() and (path / _MARK).is_file():
+        if not step.isdecimal():  # somebody's own copy
+            continue
+        if (path / _MARK).is_file():
             found.append((int(step), path))
         elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -6,26 +6,31 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.train.files import check_place, write_json
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
-__all__ = ["dry_run", "prepare", "run_stage", "start"]
+__all__ = ["dry_run", "prepare", "remember", "run_stage", "start"]
+
+
+_RUN = "run.json"
+_FIXED = ("stage", "model", "seed", "data", "tune")
 
 
 def prepare(
     stage: str, source: str, *, settings: Sequence[str] = ()
 ) -> SftRecipe | AssessRecipe | GrpoRecipe:
-    """Load the recipe; refuse an output folder that holds something else. Raises ConfigurationError."""
+    """Load the recipe; refuse an output folder that cannot be one. Raises ConfigurationError."""
     recipe = load_recipe(source, stage=stage, settings=settings)
-    out = Path(recipe.out).expanduser()
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"out: {out} is a file", hint="name a folder, which may not exist yet")
+    check_place(Path(recipe.out).expanduser(), name="out", folder=True)
     return recipe
 
 
@@ -36,6 +41,7 @@ def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
     """
     from policyguard.train.preflight import inspect_recipe
 
+    _check_out(recipe)
     found = inspect_recipe(recipe)
     if found.problems:
         raise ConfigurationError(
@@ -47,13 +53,9 @@ def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
 def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
     """Check everything, then run the stage and give the folder of the finished model."""
     from policyguard.train import assess, grpo, sft
-    from policyguard.train.models import is_complete
 
     out = Path(recipe.out).expanduser()
-    if is_complete(out):
-        raise ConfigurationError(
-            f"{out} holds a finished model", hint="remove it, or name another folder with --set out=..."
-        )
+    _check_out(recipe)
     running = int(os.environ.get("WORLD_SIZE", "1"))
     if running != recipe.run.devices:
         raise ConfigurationError(
@@ -62,10 +64,53 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
             "which makes batches smaller or larger: look at optim.accumulate",
         )
     dry_run(recipe)
+    if os.environ.get("RANK", "0") == "0":
+        remember(recipe)
     with _training(out):
         if isinstance(recipe, SftRecipe):
             return sft.run(recipe)
         return assess.run(recipe) if isinstance(recipe, AssessRecipe) else grpo.run(recipe)
+
+
+def remember(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
+    """Write down what the checkpoints in the output folder are of."""
+    from policyguard.train.models import WORK
+
+    write_json(Path(recipe.out).expanduser() / WORK / _RUN, _identity(recipe))
+
+
+def _identity(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> dict[str, Any]:
+    """What may not change between two starts of one run; batch sizes and lengths may."""
+    return recipe.model_dump(mode="json", include=set(_FIXED))
+
+
+def _check_out(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
+    """Refuse a folder that a run would overwrite, or go on from although it is another run's."""
+    from policyguard.train.models import WORK, is_complete
+
+    out = Path(recipe.out).expanduser()
+    check_place(out, name="out", folder=True)
+    if is_complete(out):
+        raise ConfigurationError(
+            f"{out} holds a finished model", hint="remove it, or name another folder with --set out=..."
+        )
+    if out.is_dir() and not (out / WORK).is_dir() and (other := min(out.iterdir(), default=None)):
+        raise ConfigurationError(
+            f"out: {out} holds something else than a training run, such as {other.name}",
+            hint="name a new or an empty folder with --set out=...",
+        )
+    run = out / WORK / _RUN
+    if run.is_file() and any((out / WORK).glob("checkpoint-*/")):
+        try:
+            earlier = json.loads(run.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            earlier = {}
+        now = _identity(recipe)
+        if changed := [f"{key} was {earlier.get(key)}" for key in _FIXED if earlier.get(key) != now[key]]:
+            raise ConfigurationError(
+                f"{out} holds checkpoints of another run: {', '.join(changed)}",
+                hint="set these as they were to go on, or name another folder with --set out=...",
+            )
 
 
 @contextmanager

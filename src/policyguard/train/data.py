@@ -32,6 +32,7 @@ __all__ = [
     "Split",
     "append_rows",
     "passes_judgement",
+    "read_object",
     "read_rows",
     "write_rows",
 ]
@@ -203,7 +204,7 @@ def read_rows(path: Path, kind: type[Row]) -> ReadRows[Row]:
     try:
         for number, line in _lines(path):
             try:
-                rows.append(kind.model_validate(_object(line)))
+                rows.append(kind.model_validate(read_object(line)))
             except ValidationError as error:
                 problems.extend(_explain(error, str(path), number, kind))
             except (ValueError, RecursionError) as error:
@@ -247,7 +248,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def read_object(line: bytes) -> dict[str, Any]:
+    """The JSON object in ``line``. Raises ValueError for anything else, a field that is there twice too."""
     if len(line) > MAX_LINE:
         raise ValueError(f"the line is longer than {MAX_LINE >> 20} MiB")
 

@@ -9,14 +9,15 @@ device's peak. Both are upper bounds more often than not.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policyguard.train.models import empty_model, is_vision
+from policyguard.train.models import WORK, empty_model, is_vision
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
 
-__all__ = ["Estimate", "Sizes", "available_memory", "estimate", "measure"]
+__all__ = ["Estimate", "Sizes", "available_disk", "available_memory", "estimate", "measure"]
 
 _PEAKS = {"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40": 180e12, "A10": 125e12, "4090": 165e12}
 _UTILISATION = 0.35
@@ -37,7 +38,9 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes per device, tokens per row, and seconds (``None`` where the device's speed is unknown)."""
+    """Bytes per device, tokens per row, seconds (``None`` where the device's speed is unknown), and the bytes
+    that the finished model and the checkpoints take in the output folder.
+    """
 
     weights: int
     optimizer: int
@@ -45,6 +48,7 @@ class Estimate:
     tokens: int
     steps: int
     seconds: float | None
+    disk: int
 
     @property
     def memory(self) -> int:
@@ -56,7 +60,7 @@ class Estimate:
         time = "unknown on this device" if self.seconds is None else _duration(self.seconds)
         return (
             f"memory per device about {_gib(self.memory)} ({parts}); {self.steps} updates of rows of about "
-            f"{self.tokens} tokens; time about {time}"
+            f"{self.tokens} tokens; time about {time}; disk about {_gib(self.disk)}"
         )
 
 
@@ -95,6 +99,7 @@ def estimate(
     if isinstance(recipe, GrpoRecipe):
         per_update = max(1, per_update // recipe.rollout.group)
     steps = optim.max_steps or max(1, round(rows * optim.epochs / per_update))
+    checkpoint = trained * 12 if tune.mode == "lora" else sizes.weights * 4 + trained * 8
     return Estimate(
         weights=sizes.weights * width * copies // sharded,
         optimizer=trained * 12 // sharded,
@@ -102,6 +107,9 @@ def estimate(
         tokens=tokens,
         steps=steps,
         seconds=_seconds(recipe, sizes, steps, tokens),
+        disk=sizes.weights * (2 if run.precision == "bf16" else 4)
+        + min(run.keep + 1, steps // run.save_every + 1)
+        * checkpoint,  # the oldest goes after the newest came
     )
 
 
@@ -116,6 +124,13 @@ def available_memory(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
     except (OSError, ValueError, StopIteration):  # no Linux: all that there is
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_disk(out: Path) -> int:
+    """Bytes that a run in the folder ``out`` may fill: what is free, and what an earlier start wrote."""
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    written = sum(path.stat().st_size for path in (out / WORK).rglob("*") if path.is_file())
+    return shutil.disk_usage(place).free + written
 
 
 def _seconds(recipe: Any, sizes: Sizes, steps: int, tokens: int) -> float | None:

@@ -20,12 +20,13 @@ from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.train.answers import conversation
 from policyguard.train.exported import SETTINGS
-from policyguard.train.files import fresh_folder, write_json, write_lines, write_text
+from policyguard.train.files import check_place, fresh_folder, write_json, write_lines, write_text
 from policyguard.train.grpo import held_out_prompts, read_prompts
 from policyguard.train.grpo_data import Prompt
 from policyguard.train.policies import document_of, write_policies
+from policyguard.train.preflight import fault_of_reward
 from policyguard.train.recipe import GrpoRecipe
-from policyguard.train.rows import open_picture
+from policyguard.train.rows import check_images, open_picture
 
 __all__ = ["export"]
 
@@ -57,7 +58,7 @@ def compute_score(reward_input, **_):
         return [compute_score(item) for item in reward_input]
     scored = _reward.score(reward_input["response"], reward_input["ground_truth"])
     readable = float(scored.rating is not None)
-    return {"overall": scored.value, "format": readable, "accuracy": float(scored.value > 0)}
+    return {"overall": scored.value, "format": readable, "accuracy": float(scored.right)}
 '''
 _SWIFT = '''"""Reward for ms-swift: --external_plugins THIS_FILE --reward_funcs policyguard_verdict."""
 
@@ -89,8 +90,18 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
     """
     if out.exists():
         raise ConfigurationError(f"{out} is there already", hint="name a new folder")
+    check_place(out, name="FOLDER", folder=True)
+    if wrong := fault_of_reward(recipe.reward):
+        raise ConfigurationError(wrong)
     dialect = get_dialect(recipe.dialect)
     rows, units = read_prompts(recipe)
+    items = [*rows.train, *rows.validation]
+    if problems := check_images(items, look_into=len(items)):
+        shown = [
+            *map(str, problems[:20]),
+            *([f"and {len(problems) - 20} more"] if len(problems) > 20 else []),
+        ]
+        raise ConfigurationError("\n".join(shown), hint="nothing was written; mend these and try again")
     sides = {"train": units.prompts, "validation": held_out_prompts(rows)}
     everything = [prompt for prompts in sides.values() for prompt in prompts]
     with fresh_folder(out) as folder:

@@ -12,7 +12,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fresh_folder", "sha256_of", "write_json", "write_lines", "write_text"]
+from policyguard.errors import ConfigurationError
+
+__all__ = ["check_place", "fresh_folder", "sha256_of", "write_json", "write_lines", "write_text"]
+
+
+def check_place(path: Path, *, name: str, folder: bool) -> None:
+    """Raise ConfigurationError if ``path``, called ``name`` by the user, cannot be written as a file, or as a
+    folder. Looks only, so a long job can ask before it starts.
+    """
+    kind, other = ("folder", "file") if folder else ("file", "folder")
+    hint = f"name a {kind}, which may not exist yet"
+    try:
+        if path.exists() and path.is_dir() != folder:
+            raise ConfigurationError(f"{name}: {path} is a {other}", hint=hint)
+        above = next(place for place in path.absolute().parents if place.exists())
+        held = path if folder and path.exists() else above
+        if not above.is_dir():
+            raise ConfigurationError(f"{name}: {path} cannot be made, because {above} is a file", hint=hint)
+        if not os.access(held, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"{name}: nothing can be written into {held}", hint=hint)
+    except OSError as error:
+        raise ConfigurationError(f"{name}: {str(path)[:200]}: {error.strerror or error}", hint=hint) from None
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> int:

@@ -38,6 +38,7 @@ from policyguard.train.models import (
     lora,
     model_folder,
     processor_of,
+    restore,
     select_trained,
 )
 from policyguard.train.recipe import GrpoRecipe
@@ -150,6 +151,8 @@ def run(recipe: GrpoRecipe) -> Path:
         )
         if adapter is None:
             select_trained(trainer.model, recipe.tune)
+        if checkpoint is not None:
+            restore(trainer, checkpoint, recipe.tune)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if watch.stopped and recipe.watch.stop:
             raise ConfigurationError(

@@ -26,6 +26,7 @@ __all__ = [
     "lora",
     "model_folder",
     "processor_of",
+    "restore",
     "select_trained",
 ]
 
@@ -99,6 +100,18 @@ def load_weights(folder: Path, tune: Tune, *, precision: str) -> Any:
         raise ConfigurationError(f"model '{folder}' cannot be loaded: {error}") from error
     model.config.use_cache = False
     return model
+
+
+def restore(trainer: Any, checkpoint: Path, tune: Tune) -> None:
+    """Put the weights in ``checkpoint`` into the trainer's model, before it goes on from there.
+
+    The trainer does so by the names of modules and passes over names it does not know. Those in a checkpoint
+    of Qwen2.5-VL are of an older layout, which ``from_pretrained`` translates: nothing would be loaded. It
+    does load adapters and sharded weights.
+    """
+    if tune.mode == "lora" or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return
+    trainer.model.load_state_dict(load_weights(checkpoint, tune, precision="fp32").state_dict())
 
 
 def select_trained(model: Any, tune: Tune) -> int:

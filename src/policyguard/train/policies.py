@@ -69,9 +69,11 @@ class PolicyShelf:
                     entry = json.loads(line)
                     if not isinstance(entry, dict) or set(entry) != {"id", "policy"}:
                         raise ConfigurationError(f"{path}:{number}: expected an object with id and policy")
+                    if not isinstance(entry["id"], str):
+                        raise ConfigurationError(f"{path}:{number}: id: expected a text")
                     if entry["id"] in self._inline:
                         raise ConfigurationError(f"{path}:{number}: the id {entry['id']!r} is there twice")
-                    self._inline[str(entry["id"])] = entry["policy"]
+                    self._inline[entry["id"]] = entry["policy"]
             except OSError as error:
                 raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
             except ValueError as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from policyguard.backends.vllm.endpoint import Endpoint
 from policyguard.errors import PolicyGuardError, Problem
-from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
+from policyguard.train.recipe import AssessRecipe, GrpoRecipe, RewardSettings, SftRecipe
 from policyguard.train.rows import Rows, check_images
 
-__all__ = ["Preflight", "check_batches", "inspect_recipe"]
+__all__ = ["Preflight", "check_batches", "fault_of_reward", "inspect_recipe"]
 
 _SHOWN = 30
 
@@ -39,6 +42,7 @@ def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
             found.notes.append("nothing is held out, so nothing is evaluated on the way: set `data.held_out`")
     if isinstance(recipe, GrpoRecipe):
         check_batches(recipe, found)
+    _libraries(recipe, found)
     _model(recipe, rows, found)
     return found
 
@@ -58,6 +62,8 @@ def check_batches(recipe: GrpoRecipe, found: Preflight) -> None:
             "an even number is needed, so that each update holds both labels under each policy"
         )
     reward = recipe.reward
+    if wrong := fault_of_reward(reward):
+        found.problems.append(wrong)
     if reward.safe_weight != reward.unsafe_weight and recipe.grpo.scale_rewards == "group":
         found.problems.append(
             "class weights do nothing with grpo.scale_rewards: group, because a group holds one label; "
@@ -65,6 +71,36 @@ def check_batches(recipe: GrpoRecipe, found: Preflight) -> None:
         )
     if recipe.rollout.by == "vllm-server" and not recipe.rollout.server:
         found.problems.append("rollout.by: vllm-server needs rollout.server, the server's address")
+    if recipe.rollout.server:
+        try:
+            Endpoint.parse(recipe.rollout.server)
+        except PolicyGuardError as error:
+            found.problems.append(f"rollout.server: {error.message.removeprefix('base_url ')}")
+
+
+def fault_of_reward(reward: RewardSettings) -> str | None:
+    """Why these rewards would teach wrong or unreadable answers, or ``None``."""
+    least = reward.right * min(reward.safe_weight, reward.unsafe_weight)
+    if reward.unreadable <= reward.wrong < least:
+        return None
+    return (
+        f"reward: right ({least:g} with its weight) must be over wrong ({reward.wrong:g}), and that no "
+        f"less than unreadable ({reward.unreadable:g}): otherwise the worse answer pays more"
+    )
+
+
+def _libraries(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> None:
+    """What the recipe needs to be installed apart from the extra."""
+    if isinstance(recipe, GrpoRecipe) and recipe.rollout.by != "transformers" and find_spec("vllm") is None:
+        found.problems.append(f"rollout.by: {recipe.rollout.by} needs vllm, which is not installed")
+    name = recipe.run.report_to
+    if name not in ("none", "all"):
+        with suppress(ImportError):  # without transformers, which is said where the model is read
+            from transformers.integrations import get_available_reporting_integrations
+
+            if name not in (known := get_available_reporting_integrations()):
+                here = ", ".join(["none", *known])
+                found.problems.append(f"run.report_to: {name} is unknown or not installed; here are: {here}")
 
 
 def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> Rows[Any] | None:
@@ -91,7 +127,7 @@ def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> Ro
 
 
 def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None, found: Preflight) -> None:
-    from policyguard.train.estimate import available_memory, estimate, measure
+    from policyguard.train.estimate import available_disk, available_memory, estimate, measure
     from policyguard.train.models import model_folder, processor_of
 
     try:
@@ -114,6 +150,13 @@ def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None
             f"too little memory: about {needed.memory / 2**30:.1f} GiB are needed per device and "
             f"{free / 2**30:.1f} GiB are free; lower optim.batch or run.max_pixels, set tune.mode: lora, "
             "or run on more devices with a configuration from train/accelerate/"
+        )
+    room = available_disk(Path(recipe.out).expanduser())
+    if needed.disk > room:
+        found.problems.append(
+            f"out: too little disk: the model and {recipe.run.keep} checkpoints need about "
+            f"{needed.disk / 2**30:.1f} GiB and {room / 2**30:.1f} GiB are free in {recipe.out}; name a "
+            "folder on another disk, lower run.keep, or set tune.mode: lora"
         )
 
 

@@ -42,11 +42,14 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """``rating`` is ``None`` where the gate did not open; ``why`` then says what it met."""
+    """``rating`` is ``None`` where the gate did not open; ``why`` then says what it met. ``right``: whether
+    it is the label.
+    """
 
     value: float
     rating: Rating | None
     why: str = ""
+    right: bool = False
 
 
 def score(
@@ -76,7 +79,7 @@ def score(
         value += settings.category_bonus
     if settings.rationale_bonus and _speaks_of_the_rule(read, expected):
         value += settings.rationale_bonus
-    return Scored(value, read.rating)
+    return Scored(value, read.rating, right=True)
 
 
 class VerdictReward:

@@ -56,7 +56,9 @@ def gather(
         found.problems += read.problems
         bad += read.bad
         found.files[name] = sha256_of(path)
-        shelf = PolicyShelf(read.folder)
+        if not read.rows and not read.problems:
+            raise ConfigurationError(f"{path} holds no rows", hint="docs/training.md says what a row holds")
+        shelf, useless = PolicyShelf(read.folder), set[str]()
         for row in read.rows:
             problem, located = _locate(row, read.folder, shelf)
             problem = problem or inspect(located)
@@ -64,6 +66,10 @@ def gather(
                 good.append(located)
             else:
                 bad += 1
+                if isinstance(row, LabelRow) and located.policy is None:  # once for each policy is enough
+                    if row.policy in useless:
+                        continue
+                    useless.add(row.policy)
                 where = f"{row.image}" if not isinstance(row, LabelRow) else f"{row.image} under {row.policy}"
                 found.problems.append(Problem(problem, str(path), field=where))
     if bad > data.skip_bad * max(1, bad + len(good)):
@@ -76,6 +82,10 @@ def gather(
                 ]
             ),
             hint="mend them, or let them be skipped with `data: {skip_bad: 0.05}`",
+        )
+    if problems := _contradictions(good):
+        raise ConfigurationError(
+            "\n".join(map(str, problems[:20])), hint="keep the one that is right, or give them other policies"
         )
     shares: dict[Split, float] = {"train": 1.0 - data.held_out, "validation": data.held_out}
     rows = assign_splits([item.row for item in good], shares=shares, seed=seed)
@@ -94,6 +104,19 @@ def gather(
             "there are no rows to train on", hint="check `data.rows`, and the rows' `split` fields"
         )
     return found
+
+
+def _contradictions(items: Sequence[Located[Row]]) -> list[Problem]:
+    """Images that have both labels under one policy."""
+    first: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], Problem] = {}
+    for item in items:
+        if isinstance(item.row, LabelRow) and item.policy is not None:
+            key = (item.row.sha256, item.policy.fingerprint)
+            if first.setdefault(key, item.row.label) != item.row.label:
+                message = f"rows call it both safe and unsafe under {item.row.policy}"
+                found[key] = Problem(message, str(item.path))
+    return list(found.values())
 
 
 def _locate(row: Row, folder: Path, shelf: PolicyShelf) -> tuple[str | None, Located[Row]]:
@@ -126,18 +149,25 @@ def check_images(items: Sequence[Located[Row]], *, look_into: int = 200) -> list
     pictures.
     """
     problems = []
-    paths: dict[Path, str] = {item.path: item.row.sha256 for item in items}
-    step = max(1, len(paths) // max(1, look_into))
-    for number, (path, sha256) in enumerate(sorted(paths.items())):
+    named: dict[Path, set[str]] = {}
+    for item in items:
+        named.setdefault(item.path, set()).add(item.row.sha256)
+    step = max(1, len(named) // max(1, look_into))
+    for number, (path, hashes) in enumerate(sorted(named.items())):
         try:
             if not path.is_file():
-                problems.append(Problem("there is no such image", str(path)))
+                problems.append(Problem("there is no such image", str(path)[:500]))
+            elif len(hashes) > 1:
+                problems.append(Problem("rows give this file more than one `sha256`", str(path)))
             elif number % step == 0:
-                if sha256_of(path) != sha256:
+                if {sha256_of(path)} != hashes:
                     problems.append(Problem("the file is not the one that `sha256` names", str(path)))
                 open_picture(path)
-        except (ImageError, OSError) as error:
-            problems.append(Problem(str(error).splitlines()[0], str(path)))
+        except ImageError as error:
+            said = str(error).splitlines()[0].removeprefix(f"{path}: ")
+            problems.append(Problem(said, str(path)))
+        except OSError as error:
+            problems.append(Problem(error.strerror or str(error), str(path)[:500]))
     return problems
 
 

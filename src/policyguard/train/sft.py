@@ -22,6 +22,7 @@ from policyguard.train.models import (
     lora,
     model_folder,
     processor_of,
+    restore,
     select_trained,
 )
 from policyguard.train.recipe import AssessRecipe, SftRecipe
@@ -100,6 +101,8 @@ def fine_tune(
             peft_config=adapter,
             callbacks=[checkpoint_marker()],
         )
+        if checkpoint is not None:
+            restore(trainer, checkpoint, recipe.tune)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if validation and not _evaluated_at_the_end(trainer.state):
             trainer.evaluate()

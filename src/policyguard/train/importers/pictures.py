@@ -14,14 +14,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from policyguard.errors import ImageError
+from policyguard.errors import ImageError, Problem
 from policyguard.images import Limits, decode
 from policyguard.train.files import sha256_of
 from policyguard.train.importers.record import BadRowError
 
-__all__ = ["PictureStore", "write_bytes"]
+__all__ = ["PictureStore", "find_pictures", "write_bytes"]
 
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+_UNREAD = (".avif", ".bmp", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff")
+
+
+def find_pictures(folder: Path) -> tuple[list[Path], list[Problem]]:
+    """The pictures below ``folder``, sorted, and what looks like pictures too and is left out."""
+    found, left_out = [], []
+    for path in sorted(folder.rglob("*")):
+        suffix = path.suffix.lower()
+        if path.is_symlink() and path.is_dir():
+            left_out.append(Problem("a link to a folder is not followed: name that folder itself", str(path)))
+        elif suffix in _SUFFIXES:
+            found.append(path)
+        elif suffix in _UNREAD:
+            left_out.append(Problem(f"a {suffix} file is not opened: save it as PNG or JPEG", str(path)))
+    return found, left_out
 
 
 class PictureStore:

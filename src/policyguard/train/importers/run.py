@@ -18,9 +18,9 @@ from policyguard.errors import ConfigurationError, PolicyGuardError, Problem
 from policyguard.policy import Policy, ResolvedPolicy, load_policy
 from policyguard.policy.files import is_path
 from policyguard.train.data import LabelRow, Split, write_rows
-from policyguard.train.files import write_lines
+from policyguard.train.files import check_place, write_lines
 from policyguard.train.importers.formats import FORMATS
-from policyguard.train.importers.pictures import PictureStore
+from policyguard.train.importers.pictures import PictureStore, find_pictures
 from policyguard.train.importers.record import BadRowError, Draft, Record
 from policyguard.train.importers.tables import find_tables, read_table
 from policyguard.train.policies import document_of, problem_of, write_policies
@@ -30,7 +30,6 @@ __all__ = ["FORMATS", "PROBLEMS", "ROWS", "Summary", "import_rows"]
 
 ROWS = "rows.jsonl"
 PROBLEMS = "problems.txt"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -100,8 +99,9 @@ def import_rows(
             f"the format '{kind}' needs to be told the policy, the licence and the source of the images",
             hint="--policy policies/house.yaml --licence 'ours' --source-name 'photos of 2026'",
         )
-    if validation < 0 or test < 0 or validation + test >= 1:
+    if not (validation >= 0 and test >= 0 and validation + test < 1):  # nan fails all three
         raise ConfigurationError("the shares of validation and test must be under 1 together")
+    check_place(out, name="the output", folder=True)
     if (out / ROWS).exists():
         raise ConfigurationError(
             f"{out / ROWS} is there already", hint="remove it to import again, or name another folder"
@@ -137,8 +137,9 @@ def import_rows(
             raise ConfigurationError(f"{record.file}:{record.line}: {problem_of(error)}") from error
     rows = _consistent(found, summary)
     if not rows:
+        why = [str(problem) for problem in summary.problems[:20]] or [f"{source} holds none"]
         raise ConfigurationError(
-            "\n".join(["no row can be used:", *map(str, summary.problems[:20])]),
+            "\n".join(["no row can be used:", *why]),
             hint="check the format, and --images if the paths are relative to another folder",
         )
     shares: dict[Split, float] = {"train": 1 - validation - test, "validation": validation, "test": test}
@@ -168,9 +169,10 @@ def _records(kind: str, source: Path) -> Iterator[Record | Problem]:
         yield from read_table(table)
 
 
-def _folders(source: Path) -> Iterator[Record]:
+def _folders(source: Path) -> Iterator[Record | Problem]:
     """Pictures by the folder they lie in: ``unsafe/x.png``, ``safe/x.png``, ``unsafe/RULE/x.png``."""
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    paths, left_out = find_pictures(source)
+    yield from left_out
     if not paths:
         raise ConfigurationError(
             f"there is no image in folder '{source}'",

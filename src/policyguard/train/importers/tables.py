@@ -6,12 +6,13 @@ A row that cannot be read is a ``Problem`` with its place, and reading goes on a
 from __future__ import annotations
 
 import csv
-import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ConfigurationError, MissingExtraError, Problem
+from policyguard.train.data import read_object
 from policyguard.train.importers.record import Record
 
 __all__ = ["SUFFIXES", "find_tables", "read_table"]
@@ -90,14 +91,9 @@ def _json_lines(path: Path) -> Iterator[Record | Problem]:
             if not text.strip():
                 continue
             try:
-                fields = json.loads(text)
+                yield Record(path, line, read_object(text.removeprefix(BOM_UTF8) if line == 1 else text))
             except (ValueError, RecursionError) as error:
-                yield Problem(f"the line is not JSON: {error}", str(path), line)
-                continue
-            if isinstance(fields, dict):
-                yield Record(path, line, fields)
-            else:
-                yield Problem("the line is not a JSON object", str(path), line)
+                yield Problem(str(error), str(path), line)
 
 
 def _parquet(path: Path) -> Iterator[Record | Problem]:

@@ -31,8 +31,8 @@ def validate_rows(
     """Check every row and open every image. Raises ConfigurationError if the file cannot be read."""
     read = _read(path)
     found = Validation(len(read.rows), list(read.problems))
-    images = {row.image: row.sha256 for row in read.rows}
-    for done, (image, sha256) in enumerate(sorted(images.items()), 1):
+    images = sorted({(row.image, row.sha256) for row in read.rows})
+    for done, (image, sha256) in enumerate(images, 1):
         progress(done, len(images), f"{len(found.problems):,} bad")
         if message := _wrong_with(read.folder / image, sha256):
             found.problems.append(Problem(message, str(path), field=f"image {image}"))

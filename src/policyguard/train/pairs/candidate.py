@@ -73,6 +73,10 @@ def read_candidates(folder: Path) -> list[Candidate]:
         try:
             if line.strip():
                 found.append(Candidate.model_validate(json.loads(line)))
-        except (ValueError, ValidationError) as error:
-            raise ConfigurationError(f"{path}:{number}: {str(error).splitlines()[0]}") from error
+        except ValidationError as error:
+            item = error.errors(include_url=False)[0]
+            where = ".".join(map(str, item["loc"]))
+            raise ConfigurationError(f"{path}:{number}: {where}: {item['msg']}") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(f"{path}:{number}: {error}") from error
     return found

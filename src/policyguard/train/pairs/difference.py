@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from policyguard.errors import MissingExtraError
+from policyguard.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -41,6 +41,12 @@ class Limits:
 
     max_region: float = 0.35
     max_outside: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_region <= 1:
+            raise UsageError(f"--max-region: expected a share from 0 to 1, found {self.max_region:g}")
+        if not self.max_outside >= 0:
+            raise UsageError(f"--max-outside: expected levels from 0 up, found {self.max_outside:g}")
 
 
 def compare(before: PILImage, after: PILImage) -> Difference:

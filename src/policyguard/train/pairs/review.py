@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,9 @@ __all__ = ["REVIEW", "Choice", "Decision", "columns", "open_decisions", "read_re
 REVIEW = "review.csv"
 Choice = Literal["", "accept", "reject"]
 _CHOICES: dict[str, Choice] = {"": "", "accept": "accept", "reject": "reject"}
+_FORMULA = re.compile(r"^(?='*[=+\-@\t\r])")
+"""A cell that starts like this is a formula to a spreadsheet, unless an apostrophe stands before it."""
+_GUARDED = re.compile(r"^'(?='*[=+\-@\t\r])")
 _LABELS: dict[str, Literal["safe", "unsafe"] | None] = {"": None, "safe": "safe", "unsafe": "unsafe"}
 
 
@@ -55,7 +60,7 @@ def review_csv(candidates: Sequence[Candidate], decisions: Sequence[Decision]) -
     writer.writeheader()
     for candidate in candidates:
         decision = by_id.get(candidate.id, Decision(candidate.id, "", candidate.labels))
-        row = {"pair": decision.id, "decision": decision.choice, "note": decision.note}
+        row = {"pair": decision.id, "decision": decision.choice, "note": _FORMULA.sub("'", decision.note)}
         for policy, labels in decision.labels.items():
             row |= {f"before: {policy}": labels.before or "", f"after: {policy}": labels.after or ""}
         writer.writerow(row)
@@ -70,19 +75,25 @@ def read_review(path: Path, candidates: Sequence[Candidate]) -> tuple[list[Decis
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="more", restval=None)
+            head = list(reader.fieldnames or ())
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}", hint="save it as CSV in UTF-8") from error
     expected = columns(candidates)
-    if missing := [name for name in expected if name not in (reader.fieldnames or ())]:
+    if missing := [name for name in expected if name not in head]:
+        commas = len(head) == 1 and head[0].startswith(("pair;", "pair\t"))
         raise ConfigurationError(
-            f"{path} lacks the columns {', '.join(missing)}", hint="review the sheet of this folder"
+            f"{path} lacks the columns {', '.join(missing)}",
+            hint="save it with commas between the cells" if commas else "review the sheet of this folder",
         )
+    if twice := next((name for name in head if head.count(name) > 1), None):
+        raise ConfigurationError(f"{path}:1: the column {twice!r} is there twice", hint="remove one of them")
     known = {candidate.id: candidate for candidate in candidates}
     decisions: dict[str, Decision] = {}
     problems: list[Problem] = []
+    times = Counter(row["pair"] for _, row in rows)
     for line, row in rows:
-        fault = _fault(row, known, decisions)
+        fault = _fault(row, known, times)
         if fault is not None:
             problems.append(Problem(fault[1], str(path), line, field=fault[0]))
             continue
@@ -94,12 +105,12 @@ def read_review(path: Path, candidates: Sequence[Candidate]) -> tuple[list[Decis
             for policy in known[row["pair"]].labels
         }
         choice = _CHOICES[row["decision"].strip().lower()]
-        decisions[row["pair"]] = Decision(row["pair"], choice, labels, row["note"])
+        decisions[row["pair"]] = Decision(row["pair"], choice, labels, _GUARDED.sub("", row["note"]))
     return list(decisions.values()), problems
 
 
 def _fault(
-    row: Mapping[str, str | None], known: Mapping[str, Candidate], seen: Mapping[str, Decision]
+    row: Mapping[str, str | None], known: Mapping[str, Candidate], times: Mapping[str | None, int]
 ) -> tuple[str, str] | None:
     """Field and message of what is wrong with a line."""
     if "more" in row or None in row.values():
@@ -107,8 +118,6 @@ def _fault(
     pair = str(row["pair"])
     if pair not in known:
         return "pair", f"there is no pair {pair[:40]!r}"
-    if pair in seen:
-        return "pair", f"{pair} is there twice"
     choice = str(row["decision"]).strip().lower()
     if choice not in _CHOICES:
         return "decision", f"{choice[:40]!r} is outside the set: accept, reject, or empty"
@@ -117,6 +126,8 @@ def _fault(
             value = str(row[f"{side}: {policy}"]).strip().lower()
             if value not in _LABELS:
                 return f"{side}: {policy}", f"{value[:40]!r} is outside the set: safe, unsafe, or empty"
+    if times[pair] > 1:
+        return "pair", f"{pair} is there {times[pair]} times: keep the line that is right"
     return None
 
 

@@ -33,7 +33,10 @@ _BUTTONS = (("accept", "accept"), ("reject", "reject"), ("", "undecided"))
 SCRIPT = """
 "use strict";
 const NEXT = {"": "safe", "safe": "unsafe", "unsafe": ""};
-function cell(value) { return /[",\\r\\n]/.test(value) ? '"' + value.replace(/"/g, '""') + '"' : value; }
+function cell(value) {
+  value = value.replace(/^(?='*[=+\\-@\\t\\r])/, "'");
+  return /[",\\r\\n]/.test(value) ? '"' + value.replace(/"/g, '""') + '"' : value;
+}
 function toCsv(head, rows) {
   return [head, ...rows].map(row => row.map(cell).join(",") + "\\r\\n").join("");
 }

@@ -10,6 +10,8 @@ from typing import Any
 
 from policyguard.errors import ConfigurationError, Problem
 from policyguard.train.data import CaptionRow, LabelRow, read_rows
+from policyguard.train.files import check_place
+from policyguard.train.importers.pictures import find_pictures
 from policyguard.train.recaption.chat import Chat
 from policyguard.train.recaption.checks import Bounds
 from policyguard.train.recaption.job import Report, Task, recaption
@@ -20,11 +22,12 @@ from policyguard.train.recipe import ChatModel, Images, RecaptionRecipe
 
 __all__ = ["collect", "inspect", "run"]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-
 
 def collect(images: Images) -> tuple[list[Task], list[Problem]]:
-    """The images a recipe names, each once, and rows that are bad. Raises ConfigurationError."""
+    """The images a recipe names, each once and all of them there, and what is left out.
+
+    Raises ConfigurationError.
+    """
     tasks: list[Task] = []
     problems: list[Problem] = []
     if bool(images.rows) == bool(images.folder):
@@ -38,7 +41,7 @@ def collect(images: Images) -> tuple[list[Task], list[Problem]]:
                 hint="images: {folder: photos, source: our own, licence: ours}",
             )
         root = Path(images.folder).expanduser()
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        paths, problems = find_pictures(root)
         tasks += [Task(path, images.source, images.licence) for path in paths]
     seen: set[str] = set()
     for name in images.rows:
@@ -51,14 +54,24 @@ def collect(images: Images) -> tuple[list[Task], list[Problem]]:
                 tasks.append(Task(path, row.source, row.licence, row.sha256, row.split))
     if not tasks:
         raise ConfigurationError("there are no images to caption", hint="check `images` in the recipe")
+    there = [task for task in tasks if _is_file(task.path)]
     problems += [
-        Problem("there is no such image", str(task.path)) for task in tasks if not task.path.is_file()
+        Problem("there is no such image", str(task.path)[:500]) for task in tasks if not _is_file(task.path)
     ]
-    return tasks, problems
+    return there, problems
 
 
-def inspect(recipe: RecaptionRecipe) -> tuple[list[Task], list[str]]:
-    """Check everything that costs nothing: images, request, servers' addresses. Gives the images, and notes.
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def inspect(recipe: RecaptionRecipe) -> tuple[list[Task], list[str], list[Problem]]:
+    """Check everything that costs nothing: images, request, servers' addresses, the file to write.
+
+    Gives the images, notes, and what is left out.
 
     Raises ConfigurationError.
     """
@@ -75,12 +88,13 @@ def inspect(recipe: RecaptionRecipe) -> tuple[list[Task], list[str]]:
         ) from None
     if recipe.checks.min_growth > recipe.checks.max_growth:
         raise ConfigurationError("checks: min_growth is over max_growth")
+    out = Path(recipe.out).expanduser()
+    check_place(out, name="out", folder=False)
+    if any(out.resolve() == Path(name).expanduser().resolve() for name in recipe.images.rows):
+        raise ConfigurationError(f"out: {out} is the file of images.rows", hint="name another file")
     notes = [f"{len(tasks):,} images, edited in mode '{recipe.mode}'"]
     notes.append(f"captioner: {_place(recipe.captioner)}; editor: {_place(recipe.editor)}")
-    notes += [f"left out: {problem}" for problem in problems[:20]]
-    if len(problems) > 20:
-        notes.append(f"and {len(problems) - 20:,} more")
-    return tasks, notes
+    return tasks, notes, problems
 
 
 def run(
@@ -93,7 +107,7 @@ def run(
 
     Raises ConfigurationError. Finished rows are on the disk whatever happens.
     """
-    tasks, _ = inspect(recipe)
+    tasks, _, problems = inspect(recipe)
     bounds = Bounds(recipe.checks.min_kept, recipe.checks.min_growth, recipe.checks.max_growth)
 
     out = Path(recipe.out).expanduser()
@@ -101,7 +115,7 @@ def run(
     async def work() -> Report:
         captioner, editor = chats or (_chat(recipe.captioner, recipe), _chat(recipe.editor, recipe))
         try:
-            return await recaption(
+            report = await recaption(
                 tasks,
                 out,
                 captioner=captioner,
@@ -114,6 +128,8 @@ def run(
                 seed=recipe.seed,
                 progress=progress,
             )
+            report.problems[:0] = problems
+            return report
         finally:
             await captioner.close()
             await editor.close()
