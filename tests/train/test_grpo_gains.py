@@ -1,4 +1,7 @@
-"""GRPO makes a guard better: the cross-policy experiment's own runs, from the committed base model (slow)."""
+"""GRPO raises balanced accuracy: the cross-policy experiment's own runs, from the committed base (slow).
+
+Not covered: whether the policy is read any better. docs/experiments.md has the AUC, which does not rise.
+"""
 
 from __future__ import annotations
 

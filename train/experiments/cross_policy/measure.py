@@ -132,8 +132,9 @@ def _pictures(rng: Random, scenes: Iterable[Scene]) -> list[Any]:
 
 def judged(
     subject: Subject, samples: Sequence[tuple[PictoPolicy, Scene]], rng: Random
-) -> tuple[Count, list[bool], float]:
-    """The count, which samples came out right, and the mean probability of the labels."""
+) -> tuple[dict[str, Any], list[bool]]:
+    """The figures, with the area under the ROC curve (how well P(unsafe) ranks, wherever the threshold is)
+    and the mean probability of the labels; and which samples came out right."""
     found = subject.unsafe([policy for policy, _ in samples], _pictures(rng, [scene for _, scene in samples]))
     truth = [is_unsafe(policy, scene) for policy, scene in samples]
     right = [(p >= 0.5) == label for (p, _), label in zip(found, truth, strict=True)]
@@ -143,7 +144,14 @@ def judged(
         sum(r and not t for r, t in zip(right, truth, strict=True)),
         len(truth) - sum(truth),
     )
-    return count, right, math.fsum(mass for _, mass in found) / len(found)
+    shares = [p for p, _ in found]
+    above = [p for p, label in zip(shares, truth, strict=True) if label]
+    below = [p for p, label in zip(shares, truth, strict=True) if not label]
+    wins = sum((p > q) + 0.5 * (p == q) for p in above for q in below)
+    figures: dict[str, Any] = count.to_dict()
+    figures["auc"] = wins / (len(above) * len(below)) if above and below else None
+    figures["label_mass"] = math.fsum(mass for _, mass in found) / len(found)
+    return figures, right
 
 
 def safety(
@@ -155,21 +163,19 @@ def safety(
     out: dict[str, Any] = {}
     for level in LEVELS:
         policy = symbolic_level(level)
-        count, _, mass = judged(subject, [(policy, scene) for scene in shown], Random(seed))
-        out[level] = count.to_dict() | {"label_mass": mass}
+        out[level], _ = judged(subject, [(policy, scene) for scene in shown], Random(seed))
     for name, many in (("random", random), ("held_out", held_out)):
         rng = Random(f"cross-policy test {name} {seed}")
         drawn = [draw_sample(rng, held=name == "held_out") for _ in range(many)]
         samples = [(policy, scene) for scene, policy in drawn]
-        count, _, mass = judged(subject, samples, Random(seed))
-        out[name] = count.to_dict() | {"label_mass": mass}
+        out[name], _ = judged(subject, samples, Random(seed))
     policies = [symbolic_level(level) for level in LEVELS]
     twins: list[tuple[PictoPolicy, Scene]] = []
     for i in range(pairs):
         pair = edit_pair(Random(f"cross-policy test pair {seed} {i}"), policies)
         policy = symbolic_level(pair.policies[0])
         twins += [(policy, pair.before), (policy, pair.after)]
-    _, right, _ = judged(subject, twins, Random(seed))
+    _, right = judged(subject, twins, Random(seed))
     both = sum(a and b for a, b in zip(right[::2], right[1::2], strict=True))
     return out | {"pairs": pairs, "pairs_both_right": both / max(1, pairs)}
 

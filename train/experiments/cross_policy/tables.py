@@ -130,7 +130,8 @@ def table(runs: Runs, names: tuple[str, ...], columns: dict[str, Callable[[Run],
 
 def gains(runs: Runs) -> str:
     """What GRPO added to the warm-up it started from, seed by seed, on the same samples."""
-    rows = [["model", "seed", "before", "after", "gain"], ["---", "---:", "---:", "---:", "---:"]]
+    head = ["model", "seed", "before", "after", "gain", "recalls before", "recalls after", "AUC"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     pick = balanced("random")
     for name, start in (
         ("warm-grpo", "warm"),
@@ -140,18 +141,26 @@ def gains(runs: Runs) -> str:
         ("long-warm-grpo", "long-warm"),
         ("long-warm-assess", "long-warm"),
     ):
-        before = {run["seed"]: pick(run) for run in runs.get(start, [])}
+        before = {run["seed"]: run for run in runs.get(start, [])}
         for run in runs.get(name, []):
-            if (old := before.get(run["seed"])) is not None:
-                new = pick(run)
+            if run["seed"] in before:
+                old, new = pick(before[run["seed"]]), pick(run)
                 # as if the samples were different ones: they are the same, so this is wider than need be
                 half = (
                     math.hypot(new[0] - new[1], old[2] - old[0]),
                     math.hypot(new[2] - new[0], old[0] - old[1]),
                 )
                 gain = new[0] - old[0]
-                said = f"{100 * gain:+.1f} [{100 * (gain - half[0]):+.0f}, {100 * (gain + half[1]):+.0f}]"
-                rows.append([NAMES[name], str(run["seed"]), shown([old]), shown([new]), said])
+                gained = f"{100 * gain:+.1f} [{100 * (gain - half[0]):+.0f}, {100 * (gain + half[1]):+.0f}]"
+                said = [shown([old]), shown([new]), gained]
+                judged = [one["safety"]["random"] for one in (before[run["seed"]], run)]
+                recalls = [
+                    f"{100 * one['recall_unsafe']:.0f} unsafe, {100 * one['recall_safe']:.0f} safe"
+                    for one in judged
+                ]
+                areas = [one.get("auc") for one in judged]
+                auc = " to ".join(f"{100 * area:.1f}" for area in areas) if all(areas) else "–"
+                rows.append([NAMES[name], str(run["seed"]), *said, *recalls, auc])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -212,10 +221,9 @@ def plot(runs: Runs) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
     single = ONE_POLICY if "assess-l1" in runs else _long(ONE_POLICY)
-    stages = STAGES if "warm-grpo" in runs else _long(STAGES)
     for axis, names, title in (
         (axes[0], single, "trained on one policy"),
-        (axes[1], ("base", *stages), "stages, random policies"),
+        (axes[1], ("base", *STAGES, *_long(STAGES)), "stages, random policies"),
     ):
         for name in names:
             if name in runs:
@@ -230,7 +238,7 @@ def plot(runs: Runs) -> None:
         axis.axhline(0.5, color="grey", lw=0.6)
         axis.set_title(title, fontsize=10)
         axis.set_ylim(0, 1.02)
-        axis.legend(fontsize=6)
+        axis.legend(fontsize=5.5)
     axes[0].set_ylabel("balanced accuracy (L1: accuracy)")
     figure.tight_layout()
     figure.savefig(PLOT, dpi=130)
