@@ -34,7 +34,7 @@ from tokens import Vocabulary, build_tokenizer
 OUTSIDE_SHARE, EMPTY_SHARE = 0.11, 0.02  # of the pictures of the vision stage
 APART = 0.22  # of the vision stage: its scenes do not overlap, and only then does it see other styles
 SCRAMBLED = 0.5  # of the rows of the text stage
-SCRAMBLED_JOINT, SCRAMBLED_PIXELS = 0.9, 0.7  # of the rows of the joint stage
+SCRAMBLED_JOINT, SCRAMBLED_PIXELS = 0.6, 0.4  # of the rows of the joint stage
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 STAGES = ("vision", "text", "joint")
-DEFAULT = {"vision": "3000", "text": "4600", "joint": "1280"}
+DEFAULT = {"vision": "3000", "text": "4600", "joint": "800"}
 QUICK = {"vision": "3", "text": "3", "joint": "2"}
 
 
