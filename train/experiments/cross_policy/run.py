@@ -55,7 +55,7 @@ class Step:
     @property
     def key(self) -> str:
         name = f"{self.stage}-{self.on.replace('/', '-')}-{self.rows}-{self.updates}-{self.lr:g}"
-        return f"{name}-{self.batch}-{self.group}" if self.group else name
+        return f"{name}-{self.batch}-{self.group}-{self.schedule}" if self.group else name
 
 
 WARM_UP = Step("assess", "random-plain", 2000, 60, 3e-4)
@@ -66,7 +66,7 @@ LONG_WARM_UP = Step("assess", "random-plain", 4000, 120, 1e-3, "linear")
 PLAIN = Step("sft", "captions-plain", 3000, 100, 5e-4, "linear")
 RECAP = Step("sft", "captions-edited", 3000, 100, 5e-4, "linear")
 VERDICTS = Step("assess", "", 1500, 80, 3e-4)
-REINFORCE = Step("grpo", "", 1500, 80, 2e-4, batch=64, group=4)
+REINFORCE = Step("grpo", "", 1500, 45, 1.5e-4, batch=128, group=4)
 LONG_VERDICTS = Step("assess", "", 1500, 120, 5e-4, "linear")
 LONG_REINFORCE = Step("grpo", "", 1500, 100, 1e-4, batch=128, group=8, unreadable=-0.5)
 
