@@ -1,6 +1,6 @@
 """GRPO raises balanced accuracy: the cross-policy experiment's own runs, from the committed base (slow).
 
-Not covered: whether the policy is read any better. docs/experiments.md has the AUC, which does not rise.
+Not covered: whether the policy is read any better. docs/experiments.md has the AUC, which hardly moves.
 """
 
 from __future__ import annotations
