@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policyguard.policy import Policy
+from policyguard.policy import Policy, parse_policy
 from tiny_models import build_tiny_model
 
 ITEM = "weapons knife gun museum exhibits policy picture rule safe unsafe"
@@ -47,4 +47,4 @@ def policy(words: int) -> Policy:
         }
         for number in range(8)
     ]
-    return Policy.from_dict({"id": "benchmark", "version": "1.0.0", "title": "Benchmark", "rules": rules})
+    return parse_policy({"id": "benchmark", "version": "1.0.0", "title": "Benchmark", "rules": rules})

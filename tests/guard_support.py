@@ -13,12 +13,13 @@ from PIL import Image as Pictures
 
 from policyguard import Policy
 from policyguard.assessment import Assessment, AssessmentRequest, Failure
+from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 
 
 def policy(**changes: Any) -> Policy:
     rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}]
-    return Policy.from_dict({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes)
+    return parse_policy({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes)
 
 
 def picture(shade: int = 0, side: int = 8) -> Pictures.Image:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
-from policyguard.policy import Policy, ResolvedPolicy
+from policyguard.policy import ResolvedPolicy, parse_policy
 from policyguard.verdict import Action, Decision, Outcome, combine, decide
 
 ALLOW, FLAG, BLOCK = Action.ALLOW, Action.FLAG, Action.BLOCK
@@ -21,7 +21,7 @@ def policy(**changes: Any) -> ResolvedPolicy:
         {"id": "gore", "title": "Gore", "unsafe": ["blood"], "threshold": 0.2},
         {"id": "art", "title": "Art", "unsafe": ["paintings"], "status": "exempt"},
     ]
-    return Policy.from_dict({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes).resolve()
+    return parse_policy({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes).resolve()
 
 
 def scores(

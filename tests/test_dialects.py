@@ -11,7 +11,7 @@ import pytest
 from policyguard.assessment import Rating
 from policyguard.dialects import PICTURE, PicoDialect, SafeguardDialect, get_dialect
 from policyguard.errors import AnswerError, ConfigurationError
-from policyguard.policy import Policy, ResolvedPolicy, load_policy
+from policyguard.policy import ResolvedPolicy, load_policy, parse_policy
 
 
 def house(**changes: Any) -> ResolvedPolicy:
@@ -20,7 +20,7 @@ def house(**changes: Any) -> ResolvedPolicy:
         {"id": "drink", "title": "Drink", "unsafe": ["alcohol"]},
     ]
     data = {"id": "house", "version": "1.0.0", "title": "House", "world": "pictosafe", "rules": rules}
-    return Policy.from_dict(data | changes).resolve()
+    return parse_policy(data | changes).resolve()
 
 
 def answer(**changes: Any) -> str:

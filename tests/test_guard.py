@@ -17,12 +17,13 @@ from PIL import Image as Pictures
 from policyguard import Action, ConfigurationError, Guard, Outcome, Policy, PolicyViolation
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Rating
 from policyguard.errors import BackendError, PolicyError
+from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 
 
 def policy(**changes: Any) -> Policy:
     rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}]
-    return Policy.from_dict({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes)
+    return parse_policy({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes)
 
 
 def picture(shade: int = 0) -> Pictures.Image:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from policyguard.policy import Policy
+from policyguard.policy import parse_policy
 from policyguard.train.command import start
 from policyguard.train.data import CaptionRow, LabelRow, write_rows
 from policyguard.train.files import sha256_of
@@ -19,7 +19,7 @@ from policyguard.train.recipe import load_recipe
 from tiny_models import Family, build_tiny_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (250, 250, 250)}
-POLICY = Policy.from_dict(
+POLICY = parse_policy(
     {
         "id": "colours",
         "version": "1.0.0",

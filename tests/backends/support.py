@@ -16,7 +16,7 @@ from policyguard.assessment import Assessment, AssessmentRequest, Rating, Readin
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects.base import PICTURE, Answer, Dialect, Layout, Message, Prompt
 from policyguard.errors import AnswerError
-from policyguard.policy import Policy, ResolvedPolicy
+from policyguard.policy import ResolvedPolicy, parse_policy
 from tiny_models import Family, tiny_model
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def policy(
         "description": words,
         "rules": listed,
     }
-    return Policy.from_dict(data | ({"world": world} if world else {})).resolve()
+    return parse_policy(data | ({"world": world} if world else {})).resolve()
 
 
 def picture(seed: int = 0, size: tuple[int, int] | None = None) -> PILImage:

@@ -10,7 +10,7 @@ from backends_vllm.server import ToyServer
 from policyguard.assessment import AssessmentRequest, Reading
 from policyguard.backends.vllm import Retries, VLLMBackend
 from policyguard.dialects import PicoDialect, SafeguardDialect
-from policyguard.policy import Policy
+from policyguard.policy import Policy, parse_policy
 
 
 def policy(*, rules: list[dict[str, Any]] | None = None, **changes: Any) -> Policy:
@@ -20,7 +20,7 @@ def policy(*, rules: list[dict[str, Any]] | None = None, **changes: Any) -> Poli
         {"id": "drinks", "title": "Drinks", "unsafe": ["alcohol"]},
     ]
     fields = {"id": "house", "version": "1.0.0", "title": "House", "rules": rules or default}
-    return Policy.from_dict(fields | changes)
+    return parse_policy(fields | changes)
 
 
 def picture(shade: int = 0, size: tuple[int, int] = (24, 24)) -> Image.Image:

@@ -14,7 +14,7 @@ from policyguard.bench.pictosafe.dataset import load
 from policyguard.bench.pictosafe.levels import LEVELS
 from policyguard.bench.pictosafe.world import RESERVED_NAMES
 from policyguard.errors import ConfigurationError
-from policyguard.policy import Policy
+from policyguard.policy import load_policy
 
 SIZES = Sizes(scenes=6, pairs=3, held_out=3)
 
@@ -63,7 +63,7 @@ def test_rows_say_what_is_shown_and_what_it_breaks(data: Path) -> None:
         for name, label in row["labels"].items():
             assert label["unsafe"] == bool(label["violations"])
             for violation in label["violations"]:
-                assert violation["rule"] in {rule.id for rule in Policy.load(name).rules}
+                assert violation["rule"] in {rule.id for rule in load_policy(name).rules}
                 assert violation["place"] < len(row["scene"]["placements"])
 
 

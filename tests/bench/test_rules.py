@@ -8,7 +8,7 @@ from policyguard.bench.pictosafe.language import Item
 from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe, violating
 from policyguard.bench.pictosafe.scene import Placement, Scene
 from policyguard.bench.pictosafe.world import Context
-from policyguard.policy import Policy
+from policyguard.policy import Policy, parse_policy
 
 
 def scene(*names: str) -> Scene:
@@ -20,9 +20,7 @@ def scene(*names: str) -> Scene:
 
 def policy(*rules: dict[str, object]) -> Policy:
     listed = [{"id": f"r{number}", "title": "A rule"} | rule for number, rule in enumerate(rules, start=1)]
-    return Policy.from_dict(
-        {"id": "t", "version": "1.0.0", "title": "T", "world": "pictosafe", "rules": listed}
-    )
+    return parse_policy({"id": "t", "version": "1.0.0", "title": "T", "world": "pictosafe", "rules": listed})
 
 
 WEAPONS = {"unsafe": ["weapons"]}

@@ -8,9 +8,8 @@ from typing import Any
 
 from PIL import Image as Pictures
 
-from policyguard import Policy
 from policyguard.assessment import Assessment, AssessmentRequest, Rating, Reading
-from policyguard.policy import ResolvedPolicy
+from policyguard.policy import ResolvedPolicy, parse_policy
 
 PIXEL = Pictures.new("RGB", (1, 1))
 
@@ -25,7 +24,7 @@ _DECIDING = ("threshold", "action", "undecided_band", "min_label_mass")
 def policy(**changes: Any) -> ResolvedPolicy:
     deciding = {name: changes.pop(name) for name in _DECIDING if name in changes}
     document = {"id": "p", "version": "1.0.0", "title": "P", "rules": RULES} | changes
-    return replace(Policy.from_dict(document).resolve(), **deciding)
+    return replace(parse_policy(document).resolve(), **deciding)
 
 
 def request(name: str = "a", **changes: Any) -> AssessmentRequest:

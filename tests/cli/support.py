@@ -13,6 +13,7 @@ from policyguard.cli.exits import ExitCode
 from policyguard.cli.job import Job
 from policyguard.cli.run import run_check
 from policyguard.cli.sources import Source
+from policyguard.policy import parse_policy
 
 
 class Terminal(io.StringIO):
@@ -58,6 +59,4 @@ def red(request: AssessmentRequest) -> float:
 
 def house_rules(**changes: Any) -> Policy:
     rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"], "safe": ["toys"]}]
-    return Policy.from_dict(
-        {"id": "house", "version": "1.0.0", "title": "House rules", "rules": rules} | changes
-    )
+    return parse_policy({"id": "house", "version": "1.0.0", "title": "House rules", "rules": rules} | changes)

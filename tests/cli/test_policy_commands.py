@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli.support import red
-from policyguard import Policy
 from policyguard.assessment import Failure, FailureKind
 from policyguard.cli import main
-from policyguard.policy import packaged_policies
+from policyguard.policy import load_policy, packaged_policies
 from policyguard.testing import FakeBackend
 
 GOOD = """\
@@ -96,7 +95,7 @@ def test_show_says_what_the_rules_are(good: str, capsys: Captured) -> None:
         "owner         The shop",
     ):
         assert words in out
-    assert Policy.load(good).resolve().fingerprint in out
+    assert load_policy(good).resolve().fingerprint in out
 
 
 def test_show_heads_the_lists_by_what_the_model_is_told(tmp_path: Path, capsys: Captured) -> None:
@@ -122,7 +121,7 @@ def test_show_heads_the_lists_by_what_the_model_is_told(tmp_path: Path, capsys: 
 def test_show_as_json_holds_the_policy_and_what_follows_from_it(good: str, capsys: Captured) -> None:
     assert 0 == main(["policy", "show", good, "--format", "json"])
     shown = json.loads(capsys.readouterr().out)
-    resolved = Policy.load(good).resolve()
+    resolved = load_policy(good).resolve()
     assert ("house", "arms", 0.6) == (shown["id"], shown["rules"][0]["id"], shown["rules"][0]["threshold"])
     assert (resolved.fingerprint, resolved.text) == (shown["fingerprint"], shown["text"])
     assert "block" == shown["outcomes"]["error"]
@@ -233,7 +232,7 @@ def test_render_prints_what_the_model_reads(good: str, capsys: Captured) -> None
 
     assert 0 == main(["policy", "render", good])
     captured = capsys.readouterr()
-    prompt = SafeguardDialect().render(Policy.load(good).resolve())
+    prompt = SafeguardDialect().render(load_policy(good).resolve())
     assert all(part in captured.out for m in prompt.messages for part in m.parts if isinstance(part, str))
     assert "[user]\n<picture>\n" in captured.out
     assert captured.out.endswith('[assistant]\n{"rating": "\n')

@@ -13,7 +13,7 @@ import pytest
 
 from policyguard.errors import PolicyError
 from policyguard.guard import Guard
-from policyguard.policy import Policy, Status, load_policy
+from policyguard.policy import Policy, Status, extend_policy, load_policy, parse_policy
 from policyguard.testing import FakeBackend
 from policyguard.verdict import Action, Outcome
 
@@ -127,7 +127,7 @@ def test_the_reasons_for_what_is_weakened_are_kept(shop: Policy) -> None:
     assert {w.policy for w in shop.weakenings} == {"acme/shop"}
     assert all(w.file.endswith("shop.yaml") and w.line for w in shop.weakenings)
     assert shop.resolve().weakenings == shop.weakenings
-    again = shop.extend({"id": "top", "version": "1.0.0"})
+    again = extend_policy(shop, {"id": "top", "version": "1.0.0"})
     assert again.weakenings == shop.weakenings
     for one in (shop, shop.resolve()):  # which goes the way that another process is reached
         assert copy.deepcopy(one).weakenings == shop.weakenings
@@ -182,14 +182,14 @@ def test_python_and_files_give_the_same(tmp_path: Path) -> None:
         "rules: [{id: arms, title: Arms, unsafe: [a gun]}]\n"
     )
     loaded = load_policy(tmp_path / "top.yaml")
-    assert loaded == load_policy("safeedit/l3").extend(layer)
-    assert loaded == Policy.from_dict(layer | {"extends": "safeedit/l3"})
-    assert loaded.resolve() == Policy.from_dict(layer | {"extends": ["safeedit/l3"]}).resolve()
+    assert loaded == extend_policy(load_policy("safeedit/l3"), layer)
+    assert loaded == parse_policy(layer | {"extends": "safeedit/l3"})
+    assert loaded.resolve() == parse_policy(layer | {"extends": ["safeedit/l3"]}).resolve()
 
 
 def test_a_layer_with_nothing_but_a_name_changes_nothing_that_is_judged() -> None:
     base = load_policy("safeedit/l3")
-    same = base.extend({"id": "mine", "version": "1.0.0"}).resolve()
+    same = extend_policy(base, {"id": "mine", "version": "1.0.0"}).resolve()
     assert same.fingerprint == base.resolve().fingerprint
     assert same.decision_fingerprint == base.resolve().decision_fingerprint
 
@@ -284,7 +284,7 @@ def together(folder: Path, one: str, other: str, more: str = "") -> Policy:
 )
 def test_of_two_bodies_of_one_rule_the_stricter_wins(one: str, other: str, wins: str, tmp_path: Path) -> None:
     rules = {"one": base(one), "other": base(other), "same": base(one)}
-    expected = Policy.from_dict(load(tmp_path, rules[wins])).rules
+    expected = parse_policy(load(tmp_path, rules[wins])).rules
     assert together(tmp_path, base(one), base(other)).rules == expected
     assert together(tmp_path, base(other), base(one)).rules == expected
 

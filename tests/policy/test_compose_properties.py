@@ -11,10 +11,10 @@ from PIL import Image
 
 from policyguard.errors import PolicyError, Problem
 from policyguard.guard import Guard
-from policyguard.policy import Policy, load_policy
+from policyguard.policy import extend_policy, load_policy, parse_policy
 from policyguard.testing import FakeBackend
 
-BASE = Policy.from_dict(
+BASE = parse_policy(
     {
         "id": "base",
         "version": "1.0.0",
@@ -78,7 +78,7 @@ quick = settings(
 def attempt(layer: Any) -> None:
     problems: tuple[Problem, ...] = (Problem("none"),)
     try:
-        BASE.extend(layer)
+        extend_policy(BASE, layer)
     except PolicyError as error:
         problems = error.problems
     assert problems
@@ -110,16 +110,17 @@ def test_any_layer_gives_a_policy_or_a_policy_error(layer: dict[str, Any]) -> No
 )
 def test_a_layer_is_a_mapping_with_a_name_of_its_own(layer: Any, words: str) -> None:
     with pytest.raises(PolicyError, match=words):
-        BASE.extend(layer)
+        extend_policy(BASE, layer)
 
 
 def test_layers_can_be_put_on_layers() -> None:
-    stricter = BASE.extend({"id": "t", "version": "1.0.0", "overrides": {"w": {"threshold": 0.4}}})
-    looser = stricter.extend(
-        {"id": "u", "version": "1.0.0", "drop": [{"id": "v", "weakens": "one"}], "weakens": "unused"}
+    stricter = extend_policy(BASE, {"id": "t", "version": "1.0.0", "overrides": {"w": {"threshold": 0.4}}})
+    looser = extend_policy(
+        stricter,
+        {"id": "u", "version": "1.0.0", "drop": [{"id": "v", "weakens": "one"}], "weakens": "unused"},
     )
-    again = looser.extend(
-        {"id": "x", "version": "1.0.0", "overrides": {"w": {"threshold": 0.45, "weakens": "two"}}}
+    again = extend_policy(
+        looser, {"id": "x", "version": "1.0.0", "overrides": {"w": {"threshold": 0.45, "weakens": "two"}}}
     )
     assert [(w.policy, w.reason) for w in again.weakenings] == [("u", "one"), ("x", "two")]
     assert again.rules[0].threshold == 0.45

@@ -14,6 +14,7 @@ from PIL import Image as Pictures
 from policyguard import Policy
 from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Rating
 from policyguard.errors import ConfigurationError
+from policyguard.policy import extend_policy, parse_policy
 from policyguard.policy.diff import (
     Change,
     Effect,
@@ -33,7 +34,7 @@ DRINK = {"id": "drink", "title": "Drink", "unsafe": ["beer"]}
 
 def policy(*rules: dict[str, Any], **changes: Any) -> Policy:
     head = {"id": "house", "version": "1.0.0", "title": "House"}
-    return Policy.from_dict(head | {"rules": list(rules) or [ARMS]} | changes)
+    return parse_policy(head | {"rules": list(rules) or [ARMS]} | changes)
 
 
 def changes(before: Policy, after: Policy) -> list[Change]:
@@ -125,7 +126,7 @@ def test_the_reasons_that_the_new_policy_gives_are_carried() -> None:
         "drop": [{"id": "drink", "weakens": "we are a pub"}],
     }
     base = policy(ARMS, DRINK)
-    diff = compare_policies(base, base.extend(layer))
+    diff = compare_policies(base, extend_policy(base, layer))
     assert any("we are a pub" in reason for reason in diff.weakenings)
     assert diff.weaker
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.policy import Policy, Status, load_policy, packaged_policies
+from policyguard.policy import Status, load_policy, packaged_policies
 from policyguard.policy.document import parse, plain
 from policyguard.policy.library import find_library, packaged_path
 
@@ -194,7 +194,7 @@ def test_the_readme_s_composed_example_loads(tmp_path: Path) -> None:
     (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "extends:" in block]
     path = tmp_path / "kids-club.yaml"
     path.write_text(example, encoding="utf-8")
-    policy = Policy.load(path)
+    policy = load_policy(path)
     assert len(policy.rules) == len(load_policy("apps/family").rules) + 1
     assert policy.weakenings
 

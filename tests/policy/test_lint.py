@@ -9,6 +9,7 @@ import pytest
 
 from policyguard import Policy
 from policyguard.errors import ConfigurationError
+from policyguard.policy import load_policy, parse_policy
 from policyguard.policy.lint import Level, Remark, TokenCounter, doubts, lint
 
 WEAPONS = {"id": "arms", "title": "Arms", "unsafe": ["guns, knives or swords"], "safe": ["water pistols"]}
@@ -16,7 +17,7 @@ WEAPONS = {"id": "arms", "title": "Arms", "unsafe": ["guns, knives or swords"], 
 
 def policy(*rules: dict[str, Any], **changes: Any) -> Policy:
     head = {"id": "house", "version": "1.0.0", "title": "House", "owner": "Us", "licence": "MIT"}
-    return Policy.from_dict(head | {"rules": list(rules) or [WEAPONS]} | changes)
+    return parse_policy(head | {"rules": list(rules) or [WEAPONS]} | changes)
 
 
 def found(*rules: dict[str, Any], **changes: Any) -> list[Remark]:
@@ -151,10 +152,10 @@ def test_a_prompt_over_the_budget_is_named_as_estimated_where_it_was() -> None:
 
 def test_with_a_model_the_prompt_is_counted_by_its_own_tokenizer_and_held_to_its_context() -> None:
     counter = TokenCounter("pico")
-    (remark,) = doubts(Policy.load("pictosafe/l5"), counter=counter, budget=10)[:1]
+    (remark,) = doubts(load_policy("pictosafe/l5"), counter=counter, budget=10)[:1]
     assert "counted by the tokenizer of pico" in remark.message
     counter.context = 20
-    (remark,) = doubts(Policy.load("pictosafe/l5"), counter=counter)[:1]
+    (remark,) = doubts(load_policy("pictosafe/l5"), counter=counter)[:1]
     assert (Level.ERROR, "too-long") == (remark.level, remark.code)
 
 

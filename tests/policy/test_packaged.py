@@ -30,7 +30,7 @@ LLAVAGUARD = (
 
 @pytest.mark.parametrize("name", packaged_policies())
 def test_every_packaged_policy_loads_and_says_who_made_it(name: str) -> None:
-    policy = Policy.load(name)
+    policy = load_policy(name)
     assert policy.id == name
     assert policy.owner
     assert policy.licence == "Apache-2.0"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from policyguard.errors import PolicyError
-from policyguard.policy import Policy, load_policy
+from policyguard.policy import Policy, load_policy, parse_policy
 from policyguard.policy import inside as inside_module
 from policyguard.policy.inside import OutsideError, find_root, read_inside
 
@@ -271,11 +271,11 @@ def test_a_root_can_be_given(root: Path) -> None:
 
 
 def test_the_packaged_library_bounds_packaged_policies(root: Path) -> None:
-    assert "packaged" in refused(lambda: Policy.from_dict(_top("../pyproject.yaml")))
+    assert "packaged" in refused(lambda: parse_policy(_top("../pyproject.yaml")))
     values: dict[str, Any] = _top("policies/top.yaml")
     (root / "policies" / "top.yaml").write_text(GOOD.format(id="a", word="x"))
-    assert Policy.from_dict(values, root=root).rules[0].id == "w"
-    refused(lambda: Policy.from_dict(_top("../secret.yaml"), root=root))
+    assert parse_policy(values, root=root).rules[0].id == "w"
+    refused(lambda: parse_policy(_top("../secret.yaml"), root=root))
 
 
 def _top(extends: str) -> dict[str, Any]:

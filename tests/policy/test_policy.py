@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from policyguard.errors import ConfigurationError, PolicyError
-from policyguard.policy import Defaults, Policy, Rule, Status, load_policy, packaged_policies
+from policyguard.policy import Defaults, Policy, Rule, Status, load_policy, packaged_policies, parse_policy
 from policyguard.policy.library import find_library
 from policyguard.verdict import Action, Outcome
 
@@ -51,14 +51,14 @@ def data(**changes: Any) -> dict[str, Any]:
 
 def problems_of(values: Any) -> list[str]:
     with pytest.raises(PolicyError) as caught:
-        Policy.from_dict(values)
+        parse_policy(values)
     return [str(problem) for problem in caught.value.problems]
 
 
 def test_every_field_is_read(tmp_path: Path) -> None:
     path = tmp_path / "full.yaml"
     path.write_text(FULL)
-    policy = Policy.load(path)
+    policy = load_policy(path)
     assert policy.description == "What may hang here.\n\nAsk if in doubt."
     weapons, other = policy.rules
     assert weapons.safe == ("a kitchen knife",)
@@ -145,7 +145,7 @@ def test_a_model_built_by_hand_raises_our_error() -> None:
     rule = Rule(id="w", title="W", unsafe=("x",))
     with pytest.raises(PolicyError, match="two rules have the id 'w'"):
         Policy(id="a", version="1.0.0", title="T", rules=(rule, rule))
-    assert Policy(id="a", version="1.0.0", title="T", rules=(rule,)) == Policy.from_dict(
+    assert Policy(id="a", version="1.0.0", title="T", rules=(rule,)) == parse_policy(
         {"id": "a", "version": "1.0.0", "title": "T", "rules": [rule]}
     )
 
@@ -160,7 +160,7 @@ def test_a_rule_may_forbid_nothing_only_if_it_is_exempt() -> None:
 
 def test_twenty_six_rules_are_allowed() -> None:
     rules = [{"id": f"r{i}", "title": "T", "unsafe": ["x"]} for i in range(26)]
-    assert len(Policy.from_dict(data(rules=rules)).rules) == 26
+    assert len(parse_policy(data(rules=rules)).rules) == 26
 
 
 # Where policies are found.
@@ -244,7 +244,7 @@ def test_the_library_is_found_in_a_wheel_and_in_a_checkout(tmp_path: Path) -> No
 
 def test_loading_a_policy_imports_no_image_or_model_library() -> None:
     code = (
-        "import sys; from policyguard.policy import Policy; Policy.load('safeedit/l3').resolve()\n"
+        "import sys; from policyguard.policy import load_policy; load_policy('safeedit/l3').resolve()\n"
         "sys.exit(', '.join({'torch', 'transformers', 'PIL', 'numpy', 'httpx'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pictures
 
-from policyguard import Guard, Policy
+from policyguard import Guard
 from policyguard.backends.base import Backend
 from policyguard.cli import main
+from policyguard.policy import load_policy
 from policyguard.policy.cases import CaseFile, Status, load_cases, run_cases
 from policyguard.policy.diff import compare_on
 from policyguard.policy.document import parse, plain
@@ -38,7 +39,7 @@ def test_its_cases_hold(pico: Backend) -> None:
 
 
 def test_the_country_overlay_flags_drinks_and_allows_the_lottery(pico: Backend) -> None:
-    policies = [Policy.load(REPO / "policies" / name) for name in ("shop.yaml", "shop-north.yaml")]
+    policies = [load_policy(REPO / "policies" / name) for name in ("shop.yaml", "shop-north.yaml")]
     images = [REPO / "images" / f"{name}.png" for name in ("bar", "casino", "picnic")]
     diff = compare_on(*policies, images, backend=pico)
     assert ["casino.png", "bar.png"] == [Path(image.source).name for image in diff.changed]
@@ -48,7 +49,7 @@ def test_the_country_overlay_flags_drinks_and_allows_the_lottery(pico: Backend) 
 
 
 def test_the_museum_gives_its_reason() -> None:
-    (weakening,) = Policy.load(REPO / "policies" / "museum.yaml").weakenings
+    (weakening,) = load_policy(REPO / "policies" / "museum.yaml").weakenings
     assert "frame on the wall" in weakening.reason
 
 

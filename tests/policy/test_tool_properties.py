@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.test_properties import policies, quick
-from policyguard.policy import Policy
+from policyguard.policy import parse_policy
 from policyguard.policy.diff import Effect, compare_policies
 from policyguard.policy.lint import doubts
 from policyguard.policy.loosening import loosening
@@ -59,14 +59,14 @@ def without_parameters(data: dict[str, Any]) -> bool:
 @quick
 @given(policies.filter(without_parameters))
 def test_lint_has_an_answer_for_every_valid_policy(data: dict[str, Any]) -> None:
-    policy = Policy.from_dict(data)
+    policy = parse_policy(data)
     assert all(remark.message and remark.code for remark in doubts(policy))
 
 
 @quick
 @given(policies.filter(without_parameters))
 def test_a_policy_does_not_differ_from_itself(data: dict[str, Any]) -> None:
-    policy = Policy.from_dict(data)
+    policy = parse_policy(data)
     assert () == compare_policies(policy, policy).changes
 
 
@@ -75,7 +75,7 @@ def test_a_policy_does_not_differ_from_itself(data: dict[str, Any]) -> None:
 def test_policies_without_a_difference_have_the_same_fingerprints(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    diff = compare_policies(Policy.from_dict(one), Policy.from_dict(other))
+    diff = compare_policies(parse_policy(one), parse_policy(other))
     assert diff.changes or (diff.same_prompt and diff.same_decisions)
 
 
@@ -84,7 +84,7 @@ def test_policies_without_a_difference_have_the_same_fingerprints(
 def test_what_composition_calls_loosening_is_weaker_or_unclear_here(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    before, after = Policy.from_dict(one), Policy.from_dict(other)
+    before, after = parse_policy(one), parse_policy(other)
     effects: dict[str | None, set[Effect]] = {}
     for change in compare_policies(before, after).changes:
         effects.setdefault(change.rule, set()).add(change.effect)

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 from PIL.Image import Image as PILImage
 
-from policyguard import Guard, Policy
+from policyguard import Guard
 from policyguard.assessment import AssessmentRequest, Failure, FailureKind
 from policyguard.bench.pictosafe.benchmark import Sizes
 from policyguard.bench.pictosafe.dataset import make
@@ -35,6 +35,7 @@ from policyguard.bench.pictosafe.scene import Scene, draw_scene
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError
 from policyguard.images import decode
+from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 from policyguard.train.data import LabelRow, read_rows
 from policyguard.train.files import sha256_of
@@ -127,7 +128,7 @@ def tasks_in(folder: Path, *pictures: PILImage) -> list[Task]:
 
 
 def run(tasks: Sequence[Task], out: Path, editor: Any, answer: Any = redness, **options: Any) -> Report:
-    guard = Guard(Policy.from_dict(HOUSE), backend=FakeBackend(answer))
+    guard = Guard(parse_policy(HOUSE), backend=FakeBackend(answer))
     return asyncio.run(
         make_pairs(tasks, out, guards={"house": guard}, editor=editor, **{"workers": 1} | options)
     )
@@ -515,9 +516,7 @@ def test_an_accepted_pair_that_does_not_turn_is_said(tmp_path: Path) -> None:
 
 
 def order() -> Order:
-    return Order(
-        scene_picture(), "0" * 64, Policy.from_dict(HOUSE).resolve(), ("arms",), "Take the knife away."
-    )
+    return Order(scene_picture(), "0" * 64, parse_policy(HOUSE).resolve(), ("arms",), "Take the knife away.")
 
 
 class Gemini(ThreadingHTTPServer):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from policyguard import Action, Finding, Guard, Outcome, Policy, PolicyViolation, Verdict
+from policyguard import Action, Finding, Guard, Outcome, PolicyViolation, Verdict
+from policyguard.policy import load_policy
 from policyguard.testing import FakeBackend
 
 
 def blocking(path: Path) -> Verdict:
-    with Guard(policy=["pictosafe/l3", Policy.load("house.yaml")], model="pico") as guard:
+    with Guard(policy=["pictosafe/l3", load_policy("house.yaml")], model="pico") as guard:
         verdict: Verdict = guard.check(path, explain=True)
         outcome: Outcome = verdict.outcome
         action: Action = verdict.action

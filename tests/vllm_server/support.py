@@ -11,7 +11,7 @@ from policyguard.backends.vllm import VLLMBackend
 from policyguard.bench.pictosafe.benchmark import Sizes, draw_benchmark
 from policyguard.bench.pictosafe.levels import load_level
 from policyguard.dialects import PicoDialect, SafeguardDialect
-from policyguard.policy import Policy
+from policyguard.policy import Policy, parse_policy
 from vllm_server.running import RealServer
 
 
@@ -47,7 +47,7 @@ def picto_policy(items: int) -> Policy:
         for n in range(8)
     ]
     fields = {"id": "long", "version": "1.0.0", "title": "Long", "world": "pictosafe", "rules": rules}
-    return Policy.from_dict(fields)
+    return parse_policy(fields)
 
 
 def pico(server: RealServer, **options: Any) -> VLLMBackend:

@@ -34,7 +34,7 @@ from policyguard.bench.pictosafe.randompolicies import draw_sample
 from policyguard.bench.pictosafe.render import Renderer, styles
 from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe, violating
 from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.policy import Policy
+from policyguard.policy import load_policy
 from restyle import drawings
 from suites import SUITES, Sample
 
@@ -141,7 +141,7 @@ class Examiner:
         """The five packaged policies on random scenes."""
         out: dict[str, Any] = {}
         for level in range(1, 6):
-            policy = PictoPolicy.from_resolved(Policy.load(policies / f"l{level}.yaml"))
+            policy = PictoPolicy.from_resolved(load_policy(policies / f"l{level}.yaml"))
             rng = Random(f"{self.seed} level")
             truth, answers = self.judge([(policy, draw_scene(rng)) for _ in range(self.count)])
             out[f"l{level}"] = {

@@ -7,7 +7,7 @@ package loads pydantic and PyYAML, and no model library.
 
 from policyguard.policy.editor import json_schema
 from policyguard.policy.library import packaged_policies
-from policyguard.policy.load import load_policy
+from policyguard.policy.load import extend_policy, load_policy, parse_policy
 from policyguard.policy.provenance import Origin, Weakening
 from policyguard.policy.resolved import ResolvedPolicy
 from policyguard.policy.schema import Defaults, Policy, Rule, Status
@@ -20,7 +20,9 @@ __all__ = [
     "Rule",
     "Status",
     "Weakening",
+    "extend_policy",
     "json_schema",
     "load_policy",
     "packaged_policies",
+    "parse_policy",
 ]

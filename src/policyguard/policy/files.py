@@ -57,7 +57,7 @@ def locate(source: str | Path, *, root: str | Path | None = None) -> Named:
     """The file that a caller means; see ``load_policy``. A path need not exist."""
     if not isinstance(source, (str, Path)):
         said = "a policy is named by a str or a Path"
-        refuse(f"<{type(source).__name__}>", said, "for plain values use Policy.from_dict")
+        refuse(f"<{type(source).__name__}>", said, "for plain values use parse_policy")
     bound = None if root is None else Path(root)
     if isinstance(source, Path):
         return Named(source, bound)

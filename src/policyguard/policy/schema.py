@@ -1,12 +1,11 @@
-"""What a policy holds. ``load_policy`` reads one from YAML; ``Policy.from_dict`` takes plain values."""
+"""What a policy holds. ``load_policy`` reads one from YAML; ``parse_policy`` takes plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -53,29 +52,23 @@ class Status(StrEnum):
     SENSITIVE = "sensitive"
 
 
-if TYPE_CHECKING:
-    _Base = BaseModel
-else:
-
-    class _Checked(type(BaseModel)):
-        """Turns pydantic's error into PolicyError when a model is built by hand."""
-
-        def __call__(cls, *args, **values):
-            try:
-                return super().__call__(*args, **values)
-            except ValidationError as error:
-                from policyguard.policy.validate import explain
-
-                raise PolicyError(explain(error, file=f"<{cls.__name__}>")) from None
-
-    class _Base(BaseModel, metaclass=_Checked):
-        pass
-
-
-class Model(_Base):
+class Model(BaseModel):
     """Frozen, without unknown fields; built by hand, it raises PolicyError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    if not TYPE_CHECKING:  # type checkers see the fields as arguments
+
+        def __init__(self, /, **values):
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                from policyguard.policy.validate import explain
+
+                raise PolicyError(explain(error, file=f"<{type(self).__name__}>")) from None
+
+        # So that pydantic validates nested models itself and reports all their errors together.
+        __init__.__pydantic_base_init__ = True
 
 
 class Rule(Model):
@@ -150,50 +143,6 @@ class Policy(Model):
                 raise fault("duplicate_rule", f"two rules have the id '{rule.id}'")
             seen.add(rule.id)
         return self
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        *,
-        root: str | Path | None = None,
-        parameters: Mapping[str, str | int | float | bool | None] | None = None,
-    ) -> Policy:
-        """The policy at a path, or packaged under a name; see ``load_policy``. Raises PolicyError."""
-        from policyguard.policy.load import load_policy
-
-        return load_policy(source, root=root, parameters=parameters)
-
-    @classmethod
-    def from_dict(
-        cls,
-        data: Mapping[str, Any],
-        *,
-        root: str | Path | None = None,
-        parameters: Mapping[str, str | int | float | bool | None] | None = None,
-    ) -> Policy:
-        """A policy from plain values, shaped as in the file. Raises PolicyError with every problem found.
-
-        What they extend is packaged or installed, or lies under ``root``.
-        """
-        from policyguard.policy.stack import from_values
-
-        return from_values(data, root=None if root is None else str(root), parameters=parameters)
-
-    def extend(
-        self,
-        layer: Mapping[str, Any],
-        *,
-        parameters: Mapping[str, str | int | float | bool | None] | None = None,
-    ) -> Policy:
-        """This policy with one layer on top: plain values, shaped as a file that extends this one.
-
-        They hold no ``extends``. Raises PolicyError, also for a change that can loosen this policy and gives
-        no reason.
-        """
-        from policyguard.policy.stack import extended
-
-        return extended(self, layer, parameters=parameters)
 
     @property
     def origins(self) -> Mapping[str, Origin]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyError, PolicyGuardError
-from policyguard.policy import Policy, ResolvedPolicy, load_policy
+from policyguard.policy import Policy, ResolvedPolicy, load_policy, parse_policy
 from policyguard.policy.files import is_path
 from policyguard.train.files import write_lines
 
@@ -55,7 +55,7 @@ class PolicyShelf:
             lines = self._lines()
             if name[1:] not in lines:
                 raise ConfigurationError(f"{self._folder / INLINE} has no policy {name[1:]!r}")
-            return Policy.from_dict(lines[name[1:]])
+            return parse_policy(lines[name[1:]])
         return load_policy(self._folder / name if is_path(name) else name)
 
     def _lines(self) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from policyguard import Policy
 from policyguard.assessment import ModelIdentity, Reading, Timings
 from policyguard.ci.baseline import BaselineEntry
 from policyguard.ci.reports import open_report, parse_report
 from policyguard.ci.run import CheckedImage, ImageStatus, PolicyInfo, RunInfo, RunSummary, Stop, Unchecked
+from policyguard.policy import parse_policy
 from policyguard.verdict import Action, Evidence, Finding, Outcome, Verdict
 
 MODEL = ModelIdentity("tiny/guard", revision="sha256:" + "0" * 64, dialect="instruct", backend="fake")
@@ -23,7 +23,7 @@ STARTED = datetime(2027, 3, 1, 12, 30, tzinfo=UTC)
 FILES = ("junit", "sarif", "gitlab", "html", "markdown", "json")
 SECRET = "the lady in the blue house"
 
-HOUSE = Policy.from_dict(
+HOUSE = parse_policy(
     {
         "id": "house",
         "version": "1.2.0",
@@ -36,7 +36,7 @@ HOUSE = Policy.from_dict(
         ],
     }
 ).resolve()
-ADS = Policy.from_dict(
+ADS = parse_policy(
     {
         "id": "team/ads",
         "version": "0.1.0",

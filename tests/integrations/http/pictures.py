@@ -10,7 +10,7 @@ from PIL import Image
 
 from policyguard import Guard
 from policyguard.assessment import Assessment, AssessmentRequest, Rating
-from policyguard.policy import Policy
+from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 
 RED, GREEN, BLUE, ORANGE = (220, 20, 20), (20, 180, 40), (30, 40, 200), (250, 150, 10)
@@ -48,7 +48,7 @@ def data_uri(data: bytes, media_type: str = "image/png") -> str:
 def colour_guard(**changes: Any) -> tuple[Guard, FakeBackend]:
     """``changes`` are changes of the policy."""
     backend = FakeBackend(_judge)
-    return Guard(Policy.from_dict(_POLICY | changes), backend=backend), backend
+    return Guard(parse_policy(_POLICY | changes), backend=backend), backend
 
 
 def _judge(request: AssessmentRequest) -> Assessment:

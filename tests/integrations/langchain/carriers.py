@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from integrations.extract.shapes import SHAPES, Shape
 from policyguard import Guard
-from policyguard.policy import Policy
+from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 
 SHAPE_IDS = [f"{shape.provider}-{shape.name}" for shape in SHAPES]
@@ -46,7 +46,7 @@ def lenient_guard() -> Guard:
         "outcomes": {"unscannable": "flag"},
         "rules": [{"id": "x", "title": "X", "unsafe": ["x"]}],
     }
-    return Guard(Policy.from_dict(policy), backend=FakeBackend(0.0))
+    return Guard(parse_policy(policy), backend=FakeBackend(0.0))
 
 
 def _blocks(value: Any) -> bool:

@@ -13,7 +13,7 @@ from policyguard.bench.pictosafe.language import parse_item
 from policyguard.bench.pictosafe.policyforms import Difficulty
 from policyguard.bench.pictosafe.rules import PictoPolicy
 from policyguard.bench.pictosafe.world import Context
-from policyguard.policy import Policy
+from policyguard.policy import Policy, load_policy, parse_policy
 
 __all__ = [
     "FULL",
@@ -45,11 +45,11 @@ edit_pair = partial(pairs.edit_pair, **_SETTING)
 @cache
 def level(name: str) -> Policy:
     """A level without what it says of prohibition signs: they stand in no scene of this world."""
-    text = Policy.load(name).model_dump(mode="json", exclude_defaults=True)
+    text = load_policy(name).model_dump(mode="json", exclude_defaults=True)
     rules = [
         rule | {part: _known(rule.get(part, [])) for part in ("unsafe", "safe")} for rule in text["rules"]
     ]
-    return Policy.from_dict(text | {"rules": [rule for rule in rules if rule["unsafe"]]})
+    return parse_policy(text | {"rules": [rule for rule in rules if rule["unsafe"]]})
 
 
 def _known(items: list[str]) -> list[str]:

@@ -31,6 +31,7 @@ from policyguard.bench.pictosafe.rules import PictoPolicy, violating
 from policyguard.bench.pictosafe.scene import Scene
 from policyguard.bench.pictosafe.sprites import STYLES, Style
 from policyguard.errors import ConfigurationError
+from policyguard.policy import parse_policy
 
 __all__ = ["FORMAT", "load", "make"]
 
@@ -173,9 +174,8 @@ def _pair(folder: Path, row: dict[str, Any]) -> Pair:
 
 
 def _held_out(folder: Path, row: dict[str, Any]) -> HeldOut:
-    from policyguard.policy import Policy
 
-    return HeldOut(_shot(folder, row), Policy.from_dict(row["policy"]))
+    return HeldOut(_shot(folder, row), parse_policy(row["policy"]))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from policyguard.bench.pictosafe.rules import PictoPolicy
 from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_NAMES, MEMBERS
+from policyguard.policy import load_policy
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -20,9 +21,8 @@ LEVELS: Final = tuple(f"pictosafe/l{number}" for number in range(1, 6))
 @cache
 def load_level(name: str) -> ResolvedPolicy:
     """A level's policy, as guards take it."""
-    from policyguard.policy import Policy
 
-    return Policy.load(name).resolve()
+    return load_policy(name).resolve()
 
 
 @cache

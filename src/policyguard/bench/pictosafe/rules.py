@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from policyguard.bench.pictosafe.language import Item, parse_item, phrase
 from policyguard.bench.pictosafe.scene import Scene
 from policyguard.bench.pictosafe.world import GROUP_OF, Context
+from policyguard.policy import parse_policy
 
 if TYPE_CHECKING:
     from policyguard.policy import Policy
@@ -121,7 +122,6 @@ class PictoPolicy:
 
     def to_policy(self) -> Policy:
         """The same policy in the package's own terms, worded as ``wordings`` says."""
-        from policyguard.policy import Policy
 
         rules = []
         for index, rule in enumerate(self.rules):
@@ -129,7 +129,7 @@ class PictoPolicy:
             body = {"unsafe": list(unsafe), "safe": list(safe), "status": rule.status}
             rules.append({"id": self.rule_id(index), "title": f"Rule {index + 1}"} | body)
         head = {"id": self.id, "version": "1.0.0", "title": "A random PictoSafe policy", "world": "pictosafe"}
-        return Policy.from_dict(head | {"rules": rules})
+        return parse_policy(head | {"rules": rules})
 
 
 def violating(policy: PictoPolicy | PolicyLike, scene: Scene) -> tuple[Violation, ...]:
