@@ -25,12 +25,12 @@ from time import perf_counter
 
 from PIL import Image
 
-from policyguard.ci.project import Project, Settings
-from policyguard.ci.reporting import Reports
-from policyguard.cli.job import build_job, select_images
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
-from policyguard.cli.settings import Flags, effective
+from policyguard.runs.job import build_job, select_images
+from policyguard.runs.project import Project, Settings
+from policyguard.runs.reporting import Reports
+from policyguard.runs.settings import Flags, effective
 from policyguard.testing import FakeBackend
 
 DELAY = 0.05

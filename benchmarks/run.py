@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 
+import ci
 import import_time
 import memory
 import overhead
@@ -16,7 +17,6 @@ import prefix
 import workers
 
 import cache
-import ci
 
 BENCHMARKS = {
     "cache": cache.main,

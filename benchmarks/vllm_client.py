@@ -23,7 +23,7 @@ from memory import pictures, resident_mib
 RUNS = 200
 CHECKS = 1000
 _SERVER = (
-    "import sys; from backends_vllm.server import ToyServer\n"
+    "import sys; from backends.remote.server import ToyServer\n"
     "with ToyServer() as server:\n"
     "    server.context = 10**6\n"
     "    print(server.url, flush=True); sys.stdin.read()\n"
@@ -48,7 +48,7 @@ def overhead(url: str) -> None:
     import httpx
 
     from policyguard import Guard
-    from policyguard.backends.vllm.messages import chat_messages, continuing
+    from policyguard.backends.remote.chat import chat_messages, continuing
     from policyguard.dialects import SafeguardDialect
 
     guard = Guard("safeedit/l3", base_url=url, model="toy-guard")

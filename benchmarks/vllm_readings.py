@@ -26,10 +26,10 @@ from typing import Any
 from models import build_100m, policy
 from PIL import Image
 
-from policyguard.assessment import AssessmentRequest
-from policyguard.backends.vllm.messages import chat_messages, continuing
-from policyguard.backends.vllm.pictures import data_uri, grid_for
-from policyguard.backends.vllm.probes import cached_tokens
+from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.remote.capabilities import cached_tokens
+from policyguard.backends.remote.chat import chat_messages, continuing
+from policyguard.backends.remote.pictures import data_uri, grid_for
 from policyguard.dialects import SafeguardDialect
 from vllm_server.running import RealServer
 

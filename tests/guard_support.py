@@ -12,7 +12,8 @@ from typing import Any
 from PIL import Image as Pictures
 
 from policyguard import Policy
-from policyguard.assessment import Assessment, AssessmentRequest, Failure
+from policyguard.assessment import Assessment, Failure
+from policyguard.backends.base import AssessmentRequest
 from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image as Pictures
 
 from policyguard import Action, ConfigurationError, Guard, Outcome, Policy, PolicyViolation
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Rating
+from policyguard.assessment import Assessment, Failure, FailureKind, Rating
+from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import BackendError, PolicyError
 from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend

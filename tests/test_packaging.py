@@ -43,8 +43,8 @@ def test_the_wheel_holds_policies_weights_sprites_and_licences_and_is_small(whee
         "policyguard/policies/llavaguard/default.yaml",
         "policyguard/train/recipes/safeguard-vl/sft.yaml",
         "policyguard/models/pico/model.safetensors",
-        "policyguard/bench/pictosafe/assets/noto.webp",
-        "policyguard/bench/pictosafe/assets/NOTICE.md",
+        "policyguard/pictosafe/assets/noto.webp",
+        "policyguard/pictosafe/assets/NOTICE.md",
     ):
         assert name in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 
 from policyguard.policy import parse_policy
+from policyguard.strict.files import sha256_of
 from policyguard.train.command import start
 from policyguard.train.data import CaptionRow, LabelRow, write_rows
-from policyguard.train.files import sha256_of
 from policyguard.train.policies import write_policies
 from policyguard.train.recipe import load_recipe
 from tiny_models import Family, build_tiny_model
@@ -148,10 +148,9 @@ def pictosafe_rows(
     folder: Path, *, scenes: int, levels: tuple[str, ...] = ("pictosafe/l3", "pictosafe/l5")
 ) -> Path:
     """``labels.jsonl`` of fresh PictoSafe scenes under some levels, with exact violations."""
-    from policyguard.bench.pictosafe.levels import symbolic_level
-    from policyguard.bench.pictosafe.render import Renderer, styles
-    from policyguard.bench.pictosafe.rules import violating
-    from policyguard.bench.pictosafe.scene import draw_scene
+    from policyguard.pictosafe.render import Renderer, styles
+    from policyguard.pictosafe.rules import symbolic_level, violating
+    from policyguard.pictosafe.scene import draw_scene
 
     rng, renderer = random.Random(5), Renderer(styles()[0])
     (folder / "images").mkdir(parents=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from policyguard.bench.pictosafe.render import Renderer
-from policyguard.bench.pictosafe.scene import MARGIN, SIZES, SLOT, Placement, Scene
+from policyguard.pictosafe.render import Renderer
+from policyguard.pictosafe.scene import MARGIN, SIZES, SLOT, Placement, Scene
 
 FOLDER = Path(__file__).parent / "images"
 

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from policyguard._version import __version__
 from policyguard.assessment import Reading
-from policyguard.errors import ConfigurationError, PolicyError, PolicyGuardError, PolicyViolation
+from policyguard.errors import ConfigurationError, PolicyError, PolicyGuardError
 from policyguard.guard import Guard
-from policyguard.verdict import Action, Finding, Outcome, Verdict
+from policyguard.outcomes import Action, Outcome
+from policyguard.verdict import Finding, PolicyViolation, Verdict
 
 if TYPE_CHECKING:
     from policyguard.policy import Policy
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Action",

@@ -8,18 +8,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-    from policyguard.policy import ResolvedPolicy
+    pass
 
 __all__ = [
     "Assessment",
-    "AssessmentRequest",
     "Failure",
     "FailureKind",
     "ModelIdentity",
     "Rating",
     "Reading",
+    "Result",
     "Timings",
 ]
 
@@ -62,23 +60,6 @@ class ModelIdentity:
 
     def to_dict(self) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class AssessmentRequest:
-    """One RGB picture (one frame of an image) under one policy.
-
-    ``frame_key`` names the pixels: equal keys are equal pictures; empty where that is not known, and nothing
-    is cached then. ``deadline`` is when the answer is of no more use, on ``time.monotonic``'s clock.
-    ``encoded`` is a JPEG or PNG file of these pixels and nothing else, where there is one.
-    """
-
-    frame: PILImage
-    policy: ResolvedPolicy
-    reading: Reading = Reading.FAST
-    frame_key: str = ""
-    deadline: float | None = None
-    encoded: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +119,9 @@ class Failure:
     kind: FailureKind
     reason: str
     retryable: bool = False
+
+
+Result = Assessment | Failure
 
 
 @dataclass(frozen=True, slots=True)

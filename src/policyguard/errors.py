@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from policyguard.verdict import Verdict
+    pass
 
 __all__ = [
     "AnswerError",
@@ -38,7 +38,6 @@ __all__ = [
     "ModelLoadError",
     "PolicyError",
     "PolicyGuardError",
-    "PolicyViolation",
     "Problem",
     "UnavailableError",
     "UsageError",
@@ -127,11 +126,3 @@ class UnavailableError(BackendError):
     """The server, or the model, could not be reached this time; the same call may succeed later."""
 
     retryable: ClassVar[bool] = True
-
-
-class PolicyViolation(PolicyGuardError):  # noqa: N818 (the name users catch; it is a finding, not a fault)
-    """An image is blocked. ``verdict`` says why."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.summary())
-        self.verdict = verdict

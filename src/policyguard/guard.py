@@ -13,11 +13,11 @@ from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from policyguard.arguments import count, seconds
 from policyguard.assessment import Reading
 from policyguard.checking import Checker
+from policyguard.checking.rounds import Opened
 from policyguard.errors import ConfigurationError
-from policyguard.judging import Opened
+from policyguard.strict.arguments import count, seconds
 from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Rating
+from policyguard.assessment import Assessment, Failure, ModelIdentity, Rating
+from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:

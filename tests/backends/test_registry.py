@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.support import policy
+from backends.transformers.support import policy
 from policyguard.backends import build_backend
 from policyguard.backends.registry import known_models, resolve_model
 from policyguard.backends.transformers import TransformersBackend

@@ -13,8 +13,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-from ci.reports.support import every_kind, run_info, written
-from policyguard.ci.run import CheckedImage
+from policyguard.runs.run import CheckedImage
+from runs.reports.support import every_kind, run_info, written
 
 _INSTALL = (
     "install Chromium and its driver (Debian: apt install chromium chromium-driver), or name them in {}"

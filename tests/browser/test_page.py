@@ -15,10 +15,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from browser.conftest import look
-from ci.reports.support import every_kind, finding, image, many, run_info, stopped
-from ci.reports.test_html import HOSTILE, hostile_run, picture, with_hash
-from policyguard.ci.reports.text import shown
-from policyguard.ci.run import ImageStatus
+from policyguard.runs.reports.text import shown
+from policyguard.runs.run import ImageStatus
+from runs.reports.support import every_kind, finding, image, many, run_info, stopped
+from runs.reports.test_html import HOSTILE, hostile_run, picture, with_hash
 
 pytestmark = pytest.mark.browser
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from PIL import Image as Pictures
 
-from policyguard.assessment import Assessment, AssessmentRequest, Rating, Reading
+from policyguard.assessment import Assessment, Rating, Reading
+from policyguard.backends.base import AssessmentRequest
 from policyguard.policy import ResolvedPolicy, parse_policy
 
 PIXEL = Pictures.new("RGB", (1, 1))

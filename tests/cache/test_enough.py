@@ -10,9 +10,9 @@ import pytest
 from cache.support import assessment, picture, policy
 from policyguard import Action, Guard, Outcome
 from policyguard.assessment import Assessment, Rating, Reading
-from policyguard.backends.vllm.scores import LabelScores, rate, with_rules, without_rules
+from policyguard.backends.remote.labels import LabelScores, rate, with_rules, without_rules
 from policyguard.cache import MemoryCache
-from policyguard.cache.enough import holds_enough
+from policyguard.cache.keys import holds_enough
 from policyguard.dialects import Prompt
 from policyguard.testing import FakeBackend
 

@@ -13,7 +13,8 @@ import pytest
 
 from cache.support import assessment, picture, policy, request
 from policyguard import Guard, Outcome
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind
+from policyguard.assessment import Assessment, Failure, FailureKind
+from policyguard.backends.base import AssessmentRequest
 from policyguard.cache import CachedBackend, MemoryCache
 from policyguard.errors import ConfigurationError
 from policyguard.testing import FakeBackend

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image as Pictures
 from PIL import ImageFile
 
-from backends_vllm.server import ToyServer
+from backends.remote.server import ToyServer
 from cache.support import assessment, picture, policy
 from policyguard import Guard, Outcome, Verdict
-from policyguard.assessment import AssessmentRequest, Failure, FailureKind, ModelIdentity, Rating
+from policyguard.assessment import Failure, FailureKind, ModelIdentity, Rating
+from policyguard.backends.base import AssessmentRequest
 from policyguard.cache import CachedBackend, CacheInfo, MemoryCache, VerdictCache
 from policyguard.errors import BackendError, ConfigurationError
 from policyguard.testing import FakeBackend

@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image as Pictures
 
 from policyguard import Guard, Policy
-from policyguard.assessment import AssessmentRequest
-from policyguard.cli.exits import ExitCode
-from policyguard.cli.job import Job
+from policyguard.backends.base import AssessmentRequest
 from policyguard.cli.run import run_check
-from policyguard.cli.sources import Source
 from policyguard.policy import parse_policy
+from policyguard.runs.exits import ExitCode
+from policyguard.runs.job import Job
+from policyguard.runs.sources import Source
 
 
 class Terminal(io.StringIO):

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from policyguard import Guard
-from policyguard.assessment import Assessment, AssessmentRequest, Rating
+from policyguard.assessment import Assessment, Rating
+from policyguard.backends.base import AssessmentRequest
 from policyguard.images import decode
 from policyguard.testing import FakeBackend
 

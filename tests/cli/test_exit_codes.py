@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from policyguard.assessment import ModelIdentity, Reading
-from policyguard.cli.exits import ExitCode, Tally
-from policyguard.cli.options import FailOn
-from policyguard.verdict import Action, Evidence, Outcome, Verdict
+from policyguard.outcomes import Action, Outcome
+from policyguard.runs.exits import ExitCode, FailOn, Tally
+from policyguard.verdict import Evidence, Verdict
 
 ALLOWED = (Outcome.COMPLIES, Action.ALLOW)
 FLAGGED = (Outcome.VIOLATES, Action.FLAG)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.help_docs import PAGE, commands, documented, with_help
-from policyguard.cli.exits import ExitCode
+from policyguard.runs.exits import ExitCode
 
 
 def test_the_help_in_the_docs_is_the_programs_own() -> None:

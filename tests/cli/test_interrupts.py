@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from policyguard.cli.interrupts import uninterrupted
+from policyguard.cli.progress import uninterrupted
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals as on POSIX")
 

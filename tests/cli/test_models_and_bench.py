@@ -10,11 +10,11 @@ from rich.text import Text
 
 from cli.support import Terminal
 from policyguard.backends.registry import known_models
-from policyguard.bench.pictosafe import Sizes
 from policyguard.cli import main
 from policyguard.cli.bench import HELD_OUT, PAIRS, SCENES
-from policyguard.cli.exits import ExitCode
-from policyguard.cli.table import print_table
+from policyguard.cli.output import print_table
+from policyguard.pictosafe import Sizes
+from policyguard.runs.exits import ExitCode
 
 Captured = pytest.CaptureFixture[str]
 SMALL = ["--scenes", "3", "--pairs", "1", "--held-out", "1"]

@@ -15,8 +15,8 @@ from policyguard import Guard
 from policyguard.assessment import Assessment, Rating
 from policyguard.cli.errors import print_error, warn
 from policyguard.cli.options import Format
-from policyguard.cli.sources import Source
-from policyguard.cli.text import one_line, printable
+from policyguard.runs.sources import Source
+from policyguard.strict.text import one_line, printable
 from policyguard.testing import FakeBackend
 
 Check = Callable[..., Run]

@@ -19,12 +19,12 @@ from cli.support import house_rules, picture
 from policyguard import Guard, __version__
 from policyguard.cli import main
 from policyguard.cli.errors import command
-from policyguard.cli.exits import ExitCode
-from policyguard.cli.job import Job
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
-from policyguard.cli.sources import Source
 from policyguard.errors import BackendError, ConfigurationError
+from policyguard.runs.exits import ExitCode
+from policyguard.runs.job import Job
+from policyguard.runs.sources import Source
 from policyguard.testing import FakeBackend
 
 Captured = pytest.CaptureFixture[str]
@@ -37,10 +37,10 @@ sys.path.insert(0, {tests!r})
 from cli.support import house_rules, picture
 from policyguard import Guard
 from policyguard.cli.errors import command
-from policyguard.cli.job import Job
+from policyguard.runs.job import Job
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
-from policyguard.cli.sources import Source
+from policyguard.runs.sources import Source
 from policyguard.testing import FakeBackend
 
 data = picture()

@@ -11,11 +11,12 @@ import pytest
 
 from cli.support import Run, house_rules, picture, red
 from policyguard import Guard
-from policyguard.assessment import AssessmentRequest, Failure, FailureKind
-from policyguard.cli.exits import ExitCode
-from policyguard.cli.options import FailOn, Format
-from policyguard.cli.sources import Source
+from policyguard.assessment import Failure, FailureKind
+from policyguard.backends.base import AssessmentRequest
+from policyguard.cli.options import Format
 from policyguard.errors import ModelLoadError
+from policyguard.runs.exits import ExitCode, FailOn
+from policyguard.runs.sources import Source
 from policyguard.testing import FakeBackend
 
 Check = Callable[..., Run]

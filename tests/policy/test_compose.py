@@ -13,9 +13,9 @@ import pytest
 
 from policyguard.errors import PolicyError
 from policyguard.guard import Guard
+from policyguard.outcomes import Action, Outcome
 from policyguard.policy import Policy, Status, extend_policy, load_policy, parse_policy
 from policyguard.testing import FakeBackend
-from policyguard.verdict import Action, Outcome
 
 HOUSE = """\
 id: house

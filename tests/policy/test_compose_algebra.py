@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
+from policyguard.deciding import decide
 from policyguard.policy import Policy, ResolvedPolicy, Status
-from policyguard.policy.checked import Source, check_layer
 from policyguard.policy.compose import apply, flat
 from policyguard.policy.loosening import loosening
 from policyguard.policy.merge import Flat
-from policyguard.verdict import decide
+from policyguard.policy.source import Source, check_layer
 
 STACKS = 10_000
 TEXTS = [f"t{i}" for i in range(6)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.policy import Status, load_policy, packaged_policies
-from policyguard.policy.document import parse, plain
-from policyguard.policy.library import find_library, packaged_path
+from policyguard.policy.files import find_library, packaged_path
+from policyguard.strict.documents import parse, plain
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -165,7 +165,7 @@ def test_the_family_starter_s_age_can_be_set() -> None:
 
 @pytest.mark.parametrize("name", packaged_policies())
 def test_every_policy_is_lint_clean(name: str) -> None:
-    from policyguard.policy.lint import Level, lint
+    from policyguard.authoring.lint import Level, lint
 
     accepted = {"no-safe-example"} if load_policy(name).world == "pictosafe" else set()
     said = [str(remark) for remark in lint(name) if remark.code not in accepted or remark.level > Level.INFO]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from policyguard.policy import Policy, Status, load_policy, packaged_policies
-from policyguard.policy.document import parse
-from policyguard.policy.library import find_library, packaged_path
-from policyguard.policy.validate import validate_document
+from policyguard.policy.files import find_library, packaged_path
+from policyguard.policy.load import validate_document
+from policyguard.strict.documents import parse
 
 ROOT = Path(__file__).parents[2]
 SAFEEDIT = [f"safeedit/l{level}" for level in range(1, 6)]

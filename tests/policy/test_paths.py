@@ -13,8 +13,8 @@ import pytest
 
 from policyguard.errors import PolicyError
 from policyguard.policy import Policy, load_policy, parse_policy
-from policyguard.policy import inside as inside_module
-from policyguard.policy.inside import OutsideError, find_root, read_inside
+from policyguard.strict import inside as inside_module
+from policyguard.strict.inside import OutsideError, find_root, read_inside
 
 GOOD = "id: {id}\nversion: 1.0.0\ntitle: T\nrules:\n  - {{id: w, title: W, unsafe: [{word}]}}\n"
 TOP = "id: top\nversion: 1.0.0\ntitle: Top\nextends: {}\n"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from policyguard.errors import ConfigurationError, PolicyError
+from policyguard.outcomes import Action, Outcome
 from policyguard.policy import Defaults, Policy, Rule, Status, load_policy, packaged_policies, parse_policy
-from policyguard.policy.library import find_library
-from policyguard.verdict import Action, Outcome
+from policyguard.policy.files import find_library
 
 FULL = """\
 id: house/rules

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image as Pictures
 
 from policyguard import Guard
+from policyguard.authoring.cases import CaseFile, Status, load_cases, run_cases
+from policyguard.authoring.diff import compare_on
+from policyguard.authoring.lint import Level, lint
 from policyguard.backends.base import Backend
 from policyguard.cli import main
 from policyguard.policy import load_policy
-from policyguard.policy.cases import CaseFile, Status, load_cases, run_cases
-from policyguard.policy.diff import compare_on
-from policyguard.policy.document import parse, plain
-from policyguard.policy.lint import Level, lint
+from policyguard.strict.documents import parse, plain
 
 ROOT = Path(__file__).parents[2]
 REPO = ROOT / "examples" / "policy-repo"

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from policyguard.errors import PolicyError, Problem
 from policyguard.policy import parse_policy
-from policyguard.policy.characters import find_forbidden, one_line, paragraphs
-from policyguard.policy.document import parse
-from policyguard.policy.validate import validate_document
+from policyguard.policy.load import validate_document
+from policyguard.strict.documents import parse
+from policyguard.strict.text import collapsed as one_line
+from policyguard.strict.text import find_forbidden, paragraphs
 
 KEYS = ["id: ", "version: 1.0.0", "title: T", "rules:", "  - id: w", "    title: W", "    unsafe: [x]", "? "]
 SIGNS = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from policyguard.errors import PolicyError
+from policyguard.outcomes import Action, Outcome
 from policyguard.policy import ResolvedPolicy, Status, load_policy, parse_policy
-from policyguard.verdict import Action, Outcome
 
 YAML = """\
 id: house

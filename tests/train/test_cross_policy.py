@@ -19,10 +19,13 @@ import measure  # noqa: E402
 import plain  # noqa: E402
 import words  # noqa: E402
 from base import Level, Questions  # noqa: E402
-from policyguard.bench.pictosafe.levels import LEVELS, symbolic_level  # noqa: E402
-from policyguard.bench.pictosafe.rules import is_unsafe  # noqa: E402
-from policyguard.bench.pictosafe.scene import Scene  # noqa: E402
 from policyguard.dialects.pico import render_rules  # noqa: E402
+from policyguard.pictosafe.rules import (  # noqa: E402
+    LEVELS,
+    is_unsafe,
+    symbolic_level,
+)
+from policyguard.pictosafe.scene import Scene  # noqa: E402
 
 SIGNS = {"prohibited", "banned", "barred", "prohibition", "signs"}
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.bench.pictosafe.levels import symbolic_level
-from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe, violating
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
 from policyguard.dialects import PicoDialect
 from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.pictosafe.rules import PictoPolicy, is_unsafe, symbolic_level, violating
+from policyguard.pictosafe.scene import Scene, draw_scene
 from policyguard.policy import ResolvedPolicy, load_policy
 from policyguard.train.data import LabelRow
 from policyguard.train.difficulty import filter_units

@@ -25,20 +25,20 @@ from PIL import Image
 from PIL.Image import Image as PILImage
 
 from policyguard import Guard
-from policyguard.assessment import AssessmentRequest, Failure, FailureKind
-from policyguard.bench.pictosafe.benchmark import Sizes
-from policyguard.bench.pictosafe.dataset import make
-from policyguard.bench.pictosafe.levels import symbolic_level
-from policyguard.bench.pictosafe.render import Renderer
-from policyguard.bench.pictosafe.rules import is_unsafe
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.assessment import Failure, FailureKind
+from policyguard.backends.base import AssessmentRequest
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError
 from policyguard.images import decode
+from policyguard.pictosafe.benchmark import Sizes
+from policyguard.pictosafe.dataset import make
+from policyguard.pictosafe.render import Renderer
+from policyguard.pictosafe.rules import is_unsafe, symbolic_level
+from policyguard.pictosafe.scene import Scene, draw_scene
 from policyguard.policy import parse_policy
+from policyguard.strict.files import sha256_of
 from policyguard.testing import FakeBackend
 from policyguard.train.data import LabelRow, read_rows
-from policyguard.train.files import sha256_of
 from policyguard.train.importers import import_rows, validate_rows
 from policyguard.train.pairs import (
     Candidate,

@@ -17,11 +17,11 @@ from export import chat  # noqa: E402
 from forward import Forward, patches  # noqa: E402
 from losses import WEIGHTS, Teacher, objective  # noqa: E402
 from model import TOKENS, Shape, build_model  # noqa: E402
-from policyguard.bench.pictosafe.language import Item  # noqa: E402
-from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule  # noqa: E402
-from policyguard.bench.pictosafe.scene import Placement, Scene, draw_scene  # noqa: E402
-from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES  # noqa: E402
 from policyguard.dialects.pico import PicoDialect  # noqa: E402
+from policyguard.pictosafe.language import Item  # noqa: E402
+from policyguard.pictosafe.rules import PictoPolicy, PictoRule  # noqa: E402
+from policyguard.pictosafe.scene import Placement, Scene, draw_scene  # noqa: E402
+from policyguard.pictosafe.world import GROUP_NAMES, NAMES  # noqa: E402
 from rows import draw_rows  # noqa: E402
 from tokens import IMAGE, KEYS, LABELS, Vocabulary, build_tokenizer  # noqa: E402
 

@@ -13,10 +13,9 @@ pytest.importorskip("torch")
 pytest.importorskip("skimage")
 
 from pixels import HELD_OUT_STYLE, SHARES, Studio
-from policyguard.bench.pictosafe.render import Renderer
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
-from policyguard.bench.pictosafe.sprites import STYLES
-from policyguard.bench.pictosafe.world import NAMES
+from policyguard.pictosafe.render import STYLES, Renderer
+from policyguard.pictosafe.scene import Scene, draw_scene
+from policyguard.pictosafe.world import NAMES
 from restyle import STYLE_FOLDER, Restyling, draw_changes, drawings
 
 INDEX = json.loads((STYLE_FOLDER / "index.json").read_text())

@@ -18,8 +18,8 @@ pytest.importorskip("matplotlib")
 from evaluate import UNDECIDED, Examiner, Guard
 from export import LIMIT, verify
 from outside import evaluation_sets
-from policyguard.bench.pictosafe.randompolicies import draw_sample
-from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES
+from policyguard.pictosafe.randompolicies import draw_sample
+from policyguard.pictosafe.world import GROUP_NAMES, NAMES
 from suites import SUITES
 from tokens import WORDS
 

@@ -24,10 +24,9 @@ from policyguard.errors import ConfigurationError
 from policyguard.images import decode
 from policyguard.train.data import CaptionRow, passes_judgement, read_rows
 from policyguard.train.recaption import REQUEST, Message, Report, ScriptedChat, Task, recaption, sample_page
-from policyguard.train.recaption.chat import ChatError, Reply, ServerDownError
+from policyguard.train.recaption.chat import ChatError, OpenAIChat, Reply, ServerDownError
 from policyguard.train.recaption.checks import Bounds, fault_of_caption, fault_of_edit, is_refusal, kept_share
 from policyguard.train.recaption.local_chat import LocalChat
-from policyguard.train.recaption.openai_chat import OpenAIChat
 from policyguard.train.recaption.prompts import edit_request
 
 MINIMAL = Bounds(0.6, 0.8, 2.0)
@@ -510,7 +509,7 @@ def test_the_command_takes_images_and_provenance_from_label_rows(tmp_path: Path,
     rows = label_rows(tmp_path / "data", count=2)
     for path in (tmp_path / "data" / "images").iterdir():
         decode(path).frames[0].resize((8, 8)).save(path)
-    from policyguard.train.files import sha256_of
+    from policyguard.strict.files import sha256_of
 
     lines = [json.loads(line) for line in rows.read_text().splitlines()]
     for line in lines:

@@ -14,7 +14,6 @@ import pytest
 from pydantic import BaseModel
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
-from policyguard.train.checkpoints import latest_checkpoint
 from policyguard.train.command import dry_run, prepare, start
 from policyguard.train.importers import validate_rows
 from policyguard.train.preflight import Preflight, check_batches
@@ -26,6 +25,7 @@ from policyguard.train.recipe import (
     load_recipe,
     recipe_names,
 )
+from policyguard.train.trainer import latest_checkpoint
 from tiny_models import tiny_model
 from train_support import caption_rows, environment, label_rows, recipe, write_recipe
 
@@ -214,7 +214,7 @@ def test_the_docs_list_every_key_with_its_default() -> None:
 def test_recipes_rows_and_rewards_load_no_heavy_library() -> None:
     """The reward of an export runs where nothing but the package is installed."""
     code = (
-        "import sys; import policyguard.train.recipe, policyguard.train.data, policyguard.train.exported, "
+        "import sys; import policyguard.train.recipe, policyguard.train.data, policyguard.train.export, "
         "policyguard.train.grpo, policyguard.cli.train; "
         "heavy = {'torch', 'transformers', 'trl', 'datasets', 'PIL'}; print(sorted(heavy & set(sys.modules)))"
     )

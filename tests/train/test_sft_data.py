@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import ConfigurationError
+from policyguard.strict.files import fresh_folder, write_lines
 from policyguard.train.data import CaptionRow, LabelRow, append_rows, read_rows, write_rows
-from policyguard.train.files import fresh_folder, write_lines
 from policyguard.train.policies import PolicyShelf, write_policies
-from policyguard.train.splits import assign_splits, images_on_two_sides
+from policyguard.train.rows import assign_splits, images_on_two_sides
 from train_support import POLICY
 
 HASH = "ab" * 32

@@ -15,9 +15,9 @@ from PIL import Image
 
 from policyguard import Guard
 from policyguard.errors import ConfigurationError
-from policyguard.train.checkpoints import latest_checkpoint
 from policyguard.train.command import dry_run, remember
 from policyguard.train.recipe import load_recipe
+from policyguard.train.trainer import latest_checkpoint
 from tiny_models import QWEN, Family, tiny_model
 from train_support import (
     POLICY,

@@ -6,11 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from policyguard.assessment import AssessmentRequest, Reading
-from policyguard.backends.vllm import VLLMBackend
-from policyguard.bench.pictosafe.benchmark import Sizes, draw_benchmark
-from policyguard.bench.pictosafe.levels import load_level
+from policyguard.assessment import Reading
+from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.remote import RemoteBackend
 from policyguard.dialects import PicoDialect, SafeguardDialect
+from policyguard.pictosafe.benchmark import Sizes, draw_benchmark
+from policyguard.pictosafe.rules import load_level
 from policyguard.policy import Policy, parse_policy
 from vllm_server.running import RealServer
 
@@ -50,12 +51,12 @@ def picto_policy(items: int) -> Policy:
     return parse_policy(fields)
 
 
-def pico(server: RealServer, **options: Any) -> VLLMBackend:
-    return VLLMBackend(server.url, **{"model": server.name, "dialect": PicoDialect(), **options})
+def pico(server: RealServer, **options: Any) -> RemoteBackend:
+    return RemoteBackend(server.url, **{"model": server.name, "dialect": PicoDialect(), **options})
 
 
-def safeguard(server: RealServer, **options: Any) -> VLLMBackend:
-    return VLLMBackend(server.url, **{"model": server.name, "dialect": SafeguardDialect(), **options})
+def safeguard(server: RealServer, **options: Any) -> RemoteBackend:
+    return RemoteBackend(server.url, **{"model": server.name, "dialect": SafeguardDialect(), **options})
 
 
 def ask(frame: Image.Image, policy: Any, *, explain: bool = False) -> AssessmentRequest:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from backends_vllm.support import policy
+from backends.remote.support import policy
 from policyguard.assessment import Assessment, Rating, Reading
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects import SafeguardDialect
@@ -68,9 +68,9 @@ def test_an_explanation_is_held_to_the_form_by_the_server(server: RealServer) ->
 
 def test_without_scores_the_rating_is_read_from_the_form(server: RealServer) -> None:
     """What the package does with servers that give no log-probabilities, asked of one that does."""
-    from policyguard.backends.vllm.messages import chat_messages
-    from policyguard.backends.vllm.pictures import data_uri, grid_for
-    from policyguard.backends.vllm.schema import read_rated, response_format, verdict_form
+    from policyguard.backends.remote.answers import read_rated, response_format, verdict_form
+    from policyguard.backends.remote.chat import chat_messages
+    from policyguard.backends.remote.pictures import data_uri, grid_for
 
     under = policy().resolve()
     prompt = SafeguardDialect().render(under)

@@ -13,7 +13,7 @@ import pytest
 
 from policyguard.assessment import Assessment
 from policyguard.backends.transformers import TransformersBackend
-from policyguard.verdict import decide
+from policyguard.deciding import decide
 from vllm_server.running import RealServer
 from vllm_server.support import ask, level, pico, scenes
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from policyguard import Guard
-from policyguard.backends.vllm import VLLMBackend
-from policyguard.verdict import Outcome
+from policyguard.backends.remote import RemoteBackend
+from policyguard.outcomes import Outcome
 from vllm_server.running import RealServer
 from vllm_server.support import pico, scenes
 
@@ -40,7 +40,7 @@ def test_a_server_killed_in_mid_batch_loses_no_picture_and_lets_none_through(pic
             assert verdict.score == pytest.approx(earlier.score, abs=0.15)
 
 
-def _well_again(backend: VLLMBackend, guard: Guard, frame: object) -> bool:
+def _well_again(backend: RemoteBackend, guard: Guard, frame: object) -> bool:
     """Whether checks work again within a minute: a circuit breaker may keep away for a while."""
     until = time.monotonic() + 60.0
     while time.monotonic() < until:

@@ -13,14 +13,14 @@ from PIL import Image
 
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
+from policyguard.backends.remote.chat import chat_messages
+from policyguard.backends.remote.pictures import data_uri, grid_for
 from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends.transformers.loading import prepare
 from policyguard.backends.transformers.plan import _chat_text
-from policyguard.backends.transformers.processors import prepare
-from policyguard.backends.vllm.messages import chat_messages
-from policyguard.backends.vllm.pictures import data_uri, grid_for
 from policyguard.dialects import PicoDialect
 from policyguard.errors import ConfigurationError
-from policyguard.verdict import Outcome
+from policyguard.outcomes import Outcome
 from vllm_server.running import RealServer
 from vllm_server.support import ask, level, pico, picto_policy, safeguard, scenes
 
@@ -128,7 +128,7 @@ def test_a_cache_salt_keeps_the_prefix_to_itself(pico_server: RealServer) -> Non
 
 def test_the_answer_is_held_to_the_dialect_s_form(pico_server: RealServer) -> None:
     """pico has never seen this dialect: what it says in it is noise, and must still be in the form."""
-    from backends_vllm.support import policy
+    from backends.remote.support import policy
 
     with safeguard(pico_server) as backend:
         (found,) = backend.assess([ask(scenes(1)[0], policy().resolve(), explain=True)])
@@ -138,8 +138,8 @@ def test_the_answer_is_held_to_the_dialect_s_form(pico_server: RealServer) -> No
 
 
 def test_the_servers_own_form_for_answers_without_scores_is_held(pico_server: RealServer) -> None:
-    from backends_vllm.support import policy
-    from policyguard.backends.vllm.schema import read_rated, response_format, verdict_form
+    from backends.remote.support import policy
+    from policyguard.backends.remote.answers import read_rated, response_format, verdict_form
     from policyguard.dialects import SafeguardDialect
 
     prompt = SafeguardDialect().render(policy().resolve())

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import GRID, TOKENS
-from policyguard.bench.pictosafe.rules import PictoPolicy
-from policyguard.bench.pictosafe.scene import SIDE, Scene
-from policyguard.bench.pictosafe.world import CONTEXTS, NAMES
 from policyguard.dialects.pico import render_rules
+from policyguard.pictosafe.rules import PictoPolicy
+from policyguard.pictosafe.scene import SIDE, Scene
+from policyguard.pictosafe.world import CONTEXTS, NAMES
 from tokens import CONTEXT_WORDS, END, IMAGE, Vocabulary
 
 IGNORE = -100

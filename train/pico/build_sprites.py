@@ -1,4 +1,4 @@
-"""Build the sprite archive of ``policyguard.bench.pictosafe`` from three packages of emoji art.
+"""Build the sprite archive of ``policyguard.pictosafe`` from three packages of emoji art.
 
 Only needed to add pictograms or styles: the archive is part of the repository, and neither the package nor
 its tests need what this script reads. It wants resvg-py and Pillow, and these three files::
@@ -29,11 +29,11 @@ from pathlib import Path
 import resvg_py
 from PIL import Image, ImageDraw, ImageFont
 
-from policyguard.bench.pictosafe.world import GROUPS, NAMES
+from policyguard.pictosafe.world import GROUPS, NAMES
 
 CELL = 96
 COLUMNS = 13
-ASSETS = Path(__file__).parents[2] / "src/policyguard/bench/pictosafe/assets"
+ASSETS = Path(__file__).parents[2] / "src/policyguard/pictosafe/assets"
 CODES = {name: code for members in GROUPS.values() for name, code in members.items()}
 
 # Fluent's files carry words instead of code points; these are the ones that are not the pictogram's own name.

@@ -29,7 +29,7 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from build_sprites import CELL, CODES, COLUMNS, FLUENT, Draw, cell, vector
-from policyguard.bench.pictosafe.world import NAMES
+from policyguard.pictosafe.world import NAMES
 
 QUALITY = 80
 STYLES = Path(__file__).parent / "styles"

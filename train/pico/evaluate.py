@@ -29,11 +29,10 @@ from model import PATCH, TOKENS
 from outside import evaluation_sets
 from pixels import HELD_OUT_STYLE
 from policyguard import Guard as PublicGuard
-from policyguard.bench.pictosafe.levels import LEVELS, load_level, symbolic_level
-from policyguard.bench.pictosafe.randompolicies import draw_sample
-from policyguard.bench.pictosafe.render import Renderer, styles
-from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe, violating
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.pictosafe.randompolicies import draw_sample
+from policyguard.pictosafe.render import Renderer, styles
+from policyguard.pictosafe.rules import LEVELS, PictoPolicy, is_unsafe, load_level, symbolic_level, violating
+from policyguard.pictosafe.scene import Scene, draw_scene
 from policyguard.policy import load_policy
 from restyle import drawings
 from suites import SUITES, Sample

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from batches import BACKGROUND, MAX_KEYS, OUTSIDE, Batch, Collator
 from forward import Forward, Hidden
 from model import GRID, TOKENS, WORD_SCALE
-from policyguard.bench.pictosafe.world import GROUP_NAMES, GROUP_OF, NAMES
+from policyguard.pictosafe.world import GROUP_NAMES, GROUP_OF, NAMES
 from tokens import CONTEXT_WORDS, Vocabulary
 
 ALIGN_SHARPNESS = 4.0

@@ -18,8 +18,8 @@ from augment import journey
 from batches import BACKGROUND, token_targets
 from forward import patches
 from outside import draw_training
-from policyguard.bench.pictosafe.scene import Scene
-from policyguard.bench.pictosafe.sprites import STYLES
+from policyguard.pictosafe.render import STYLES
+from policyguard.pictosafe.scene import Scene
 from restyle import restyling
 
 SHARES = {

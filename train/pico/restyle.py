@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from policyguard.bench.pictosafe.render import Renderer
-from policyguard.bench.pictosafe.scene import Placement, Scene
-from policyguard.bench.pictosafe.sprites import STYLES, read_atlas, sprites
+from policyguard.pictosafe.render import STYLES, Renderer, read_atlas, sprites
+from policyguard.pictosafe.scene import Placement, Scene
 
 Floats = NDArray[np.float32]
 Change = Callable[[Floats, Floats], tuple[Floats, Floats]]

@@ -12,17 +12,17 @@ from enum import Enum
 from random import Random
 
 from batches import Row, text_of
-from policyguard.bench.pictosafe.language import Item
-from policyguard.bench.pictosafe.policyforms import Difficulty
-from policyguard.bench.pictosafe.randompolicies import (
+from policyguard.pictosafe.language import Item
+from policyguard.pictosafe.policyforms import Difficulty
+from policyguard.pictosafe.randompolicies import (
     draw_sample,
     flip_exempt,
     flip_policy,
     flip_scene,
     names_held_pair,
 )
-from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
+from policyguard.pictosafe.scene import Scene, draw_scene
 
 POOL = 8  # batches drawn together and sorted by length, so that little is padded
 OUTSIDE_SHARE, EMPTY_SHARE = 0.08, 0.04

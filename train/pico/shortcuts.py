@@ -21,10 +21,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from batches import text_of
-from policyguard.bench.pictosafe.randompolicies import draw_sample
-from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
-from policyguard.bench.pictosafe.scene import CONTEXT_SHARES
-from policyguard.bench.pictosafe.world import CONTEXTS, NAMES
+from policyguard.pictosafe.randompolicies import draw_sample
+from policyguard.pictosafe.rules import PictoPolicy, is_unsafe
+from policyguard.pictosafe.scene import CONTEXT_SHARES
+from policyguard.pictosafe.world import CONTEXTS, NAMES
 
 SHARES = {None: 1 - sum(CONTEXT_SHARES.values()), **CONTEXT_SHARES}
 

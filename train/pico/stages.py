@@ -27,7 +27,7 @@ from loop import Budget, Losses, load, train
 from losses import ALIGN_WEIGHTS, WEIGHTS, Teacher, objective
 from model import TOKENS, Shape, build_model
 from pixels import Studio, targets
-from policyguard.bench.pictosafe.scene import Scene, draw_scene
+from policyguard.pictosafe.scene import Scene, draw_scene
 from rows import FULL, Curriculum, Rows
 from tokens import Vocabulary, build_tokenizer
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from policyguard.bench.pictosafe.language import Item
-from policyguard.bench.pictosafe.randompolicies import (
-    HELD_NAMES,
-    draw_sample,
-    flip_exempt,
-    flip_policy,
-    flip_scene,
-)
-from policyguard.bench.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
-from policyguard.bench.pictosafe.scene import Scene
-from policyguard.bench.pictosafe.world import CONTEXTS, GROUP_OF, MEMBERS, Context
+from policyguard.pictosafe.language import Item
+from policyguard.pictosafe.policyforms import HELD_NAMES
+from policyguard.pictosafe.randompolicies import draw_sample, flip_exempt, flip_policy, flip_scene
+from policyguard.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
+from policyguard.pictosafe.scene import Scene
+from policyguard.pictosafe.world import CONTEXTS, GROUP_OF, MEMBERS, Context
 
 Sample = tuple[PictoPolicy, Scene]
 Suite = Callable[[Random, int], list[Sample]]

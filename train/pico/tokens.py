@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyguard.bench.pictosafe.world import GROUP_NAMES, NAMES, Context
+from policyguard.pictosafe.world import GROUP_NAMES, NAMES, Context
 
 KEYS = tuple(" " + letter for letter in "ABCDEFGHI")
 LABELS = (" safe", " unsafe", " undecided")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from policyguard.arguments import texts
 from policyguard.backends.base import Backend
 from policyguard.errors import ConfigurationError
+from policyguard.strict.arguments import texts
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -42,13 +42,13 @@ def build_backend(
                 f"which model on {', '.join(urls)}?",
                 hint="name it as the server does, with model= (--model) or POLICYGUARD_MODEL",
             )
-        from policyguard.backends.vllm import VLLMBackend
+        from policyguard.backends.remote import RemoteBackend
 
         declared = resolve_served(model).dialect
         spoken = get_dialect(dialect or declared)
         require_dialect(model, declared, spoken)
         limit = 60.0 if timeout is None or timeout > 60.0 else timeout
-        return VLLMBackend(
+        return RemoteBackend(
             [url.strip() for url in urls], model=model, api_key=api_key, dialect=spoken, timeout=limit
         )
     if model is None:

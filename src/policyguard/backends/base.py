@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity
+from policyguard.assessment import Assessment, Failure, ModelIdentity, Reading
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Backend"]
+__all__ = [
+    "AssessmentRequest",
+    "Backend",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AssessmentRequest:
+    """One RGB picture (one frame of an image) under one policy.
+
+    ``frame_key`` names the pixels: equal keys are equal pictures; empty where that is not known, and nothing
+    is cached then. ``deadline`` is when the answer is of no more use, on ``time.monotonic``'s clock.
+    ``encoded`` is a JPEG or PNG file of these pixels and nothing else, where there is one.
+    """
+
+    frame: PILImage
+    policy: ResolvedPolicy
+    reading: Reading = Reading.FAST
+    frame_key: str = ""
+    deadline: float | None = None
+    encoded: bytes | None = None
 
 
 @runtime_checkable

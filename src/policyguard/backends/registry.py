@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policyguard.backends.settings import read_settings
 from policyguard.errors import ConfigurationError
+from policyguard.strict.jsontext import read_settings
 
 if TYPE_CHECKING:
     from policyguard.dialects.base import Dialect

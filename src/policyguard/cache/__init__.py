@@ -7,10 +7,9 @@ Not covered: whoever can write a store can forge verdicts. Checksums find damage
 """
 
 from policyguard.cache.backend import CachedBackend
-from policyguard.cache.memory import MemoryCache
 from policyguard.cache.opening import default_path, open_cache
 from policyguard.cache.sqlite import SqliteCache
-from policyguard.cache.store import TTL, CacheInfo, VerdictCache
+from policyguard.cache.store import TTL, CacheInfo, MemoryCache, VerdictCache
 
 __all__ = [
     "TTL",

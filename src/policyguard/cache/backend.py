@@ -8,13 +8,14 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Reading
-from policyguard.cache.flights import End, Flights
+from policyguard.assessment import Assessment, Failure, ModelIdentity, Reading
+from policyguard.backends.base import AssessmentRequest
 from policyguard.cache.keys import assessment_key, scope_of
 from policyguard.cache.pictures import facts_key, facts_of, pending_image, read_settled
-from policyguard.cache.work import Work
+from policyguard.cache.work import End, Flights, Work
+from policyguard.checking.rounds import checked
 from policyguard.errors import ConfigurationError, UsageError
-from policyguard.judging import checked, decoder, frame_key
+from policyguard.images.frames import decoder, frame_key
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend

@@ -3,16 +3,70 @@
 Two requests share a key only if a model would be asked the same: the same pixels, the same words of the
 policy, the same dialect, weights and settings, the same reading, for the same customer of a server.
 Thresholds and actions are no part of it.
+
+Whether an assessment holds what a decision needs. If it does not, the model is asked: nothing is guessed.
+
+Backends leave unread what cannot matter under the policy they are asked about. RemoteBackend reads no rule
+scores below ``decisive_score`` and puts zeros, or nothing, in their place; a server that lists few tokens
+hides low scores (``blind_below``); a broken explanation is passed over where the scores violate. Under
+another threshold each of these may matter. A bare rating, from a server that gives no scores, is never kept:
+it would outlive the day on which the server gives them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from policyguard.assessment import AssessmentRequest, ModelIdentity
+from policyguard.assessment import ModelIdentity, Rating
+from policyguard.backends.base import AssessmentRequest
+from policyguard.deciding import fault
 
-__all__ = ["FORMAT", "assessment_key", "digest", "scope_of"]
+if TYPE_CHECKING:
+    from policyguard.assessment import Assessment, Reading
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = [
+    "FORMAT",
+    "assessment_key",
+    "digest",
+    "holds_enough",
+    "scope_of",
+]
+
+
+def holds_enough(assessment: Assessment, policy: ResolvedPolicy, reading: Reading) -> bool:
+    """Whether a decision under ``policy`` on this assessment is the one that a new reading would lead to.
+
+    Asked before an assessment is stored, and again, with the thresholds of the day, before it is served. The
+    two readings never stand in for each other: explain may put another category, and may fail where fast
+    does not.
+    """
+    if assessment.reading is not reading or fault(policy, assessment) is not None:
+        return False
+    score = assessment.p_unsafe
+    if score is None:
+        return False
+    if assessment.rating is Rating.UNDECIDED:
+        return True  # without a score it may be thresholds that made it so; with one, the model said it
+    if assessment.blind_below > 0.0 and policy.decisive_score <= assessment.blind_below:
+        return False
+    if reading == "explain" and assessment.rationale is None and score >= policy.threshold:
+        return False  # perhaps words that could not be read; under a higher threshold that is a failure
+    if _rules_are_read(assessment):
+        return True
+    if assessment.rule_scores is None and any(rule.threshold is not None for rule in policy.rules):
+        return False
+    return score < policy.decisive_score
+
+
+def _rules_are_read(assessment: Assessment) -> bool:
+    """Shares of competing rules make 1 where they were read. Zeros stand for what was not."""
+    if assessment.rule_scores is None:
+        return False
+    return assessment.scoring == "per_rule" or sum(assessment.rule_scores.values()) >= 0.5
+
 
 FORMAT = "policyguard verdict cache 1"
 
@@ -42,7 +96,7 @@ def assessment_key(model: ModelIdentity, request: AssessmentRequest, *, scope: s
     """
     if not request.frame_key:
         return None
-    from policyguard import __version__
+    from policyguard._version import __version__
 
     parts = [FORMAT, __version__, request.frame_key, request.policy.fingerprint, request.reading.value, scope]
     for field in fields(ModelIdentity):

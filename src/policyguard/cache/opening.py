@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from policyguard.cache.memory import MemoryCache
 from policyguard.cache.sqlite import SqliteCache
-from policyguard.cache.store import VerdictCache
+from policyguard.cache.store import MemoryCache, VerdictCache
 from policyguard.errors import ConfigurationError
 
 __all__ = ["default_path", "open_cache"]

@@ -77,7 +77,7 @@ def read_settled(source: object) -> bytes | None:
 
 def facts_key(sha256: str, plan: Plan, decoder: str) -> str:
     """Under which key the facts about an image are stored."""
-    from policyguard import __version__
+    from policyguard._version import __version__
     from policyguard.images import Limits
 
     return digest(FORMAT, "image", __version__, sha256, plan, decoder, repr(Limits()))

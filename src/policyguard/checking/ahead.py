@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from policyguard.assessment import Failure
+from policyguard.checking.rounds import Opened
 from policyguard.images import Drawn
-from policyguard.judging import Opened
 
 __all__ = ["READ_AHEAD_PIXELS", "Ahead"]
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, FailureKind, Reading, Timings
+from policyguard.assessment import Assessment, Failure, FailureKind, Reading, Timings
+from policyguard.backends.base import AssessmentRequest
+from policyguard.checking.rounds import Opened, failures, judge
+from policyguard.deciding import Decision
 from policyguard.errors import ImageError
-from policyguard.judging import Opened, failures, judge
-from policyguard.verdict import Decision, Evidence, Verdict
+from policyguard.verdict import Evidence, Verdict
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
@@ -56,7 +58,7 @@ class Checker:
 
     def judge(self, opened: Sequence[Opened], reading: Reading) -> list[Verdict]:
         """One verdict per image, in order; the backend gets all of them in one call."""
-        from policyguard import telemetry
+        from policyguard.checking import telemetry
 
         with telemetry.observed(opened, self.policies) as report:
             rounds = self._rounds(opened, reading)
@@ -76,7 +78,7 @@ class Checker:
         """``judge`` without blocking the event loop."""
         import asyncio
 
-        from policyguard import telemetry
+        from policyguard.checking import telemetry
 
         with telemetry.observed(opened, self.policies) as report:
             rounds = self._rounds(opened, reading)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from policyguard.assessment import Reading
     from policyguard.checking.checker import Checker
-    from policyguard.judging import Opened
+    from policyguard.checking.rounds import Opened
     from policyguard.verdict import Verdict
 
 __all__ = ["in_tasks"]

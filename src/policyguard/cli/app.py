@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from policyguard import __version__
+from policyguard._version import __version__
 from policyguard.cli import baseline, bench, cache, models, policy, train
 from policyguard.cli.check import check
-from policyguard.cli.doctor import doctor
 from policyguard.cli.errors import debug as debug_setting
-from policyguard.cli.exits import ExitCode
+from policyguard.cli.models import doctor
+from policyguard.runs.exits import ExitCode
 
 __all__ = ["app", "main"]
 

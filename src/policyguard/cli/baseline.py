@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command, print_error, warn
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import (
     BASE_URL,
     BASELINE,
@@ -28,16 +27,17 @@ from policyguard.cli.options import (
     WORKERS,
     TextOrJson,
 )
-from policyguard.cli.text import one_line
 from policyguard.errors import UsageError
+from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import one_line
 
 if TYPE_CHECKING:
-    from policyguard.ci.accept import Accepted
-    from policyguard.ci.baseline import Baseline, BaselineEntry
-    from policyguard.ci.run import CheckedImage
-    from policyguard.cli.job import Job
-    from policyguard.cli.settings import Effective
-    from policyguard.cli.sources import Source
+    from policyguard.runs.accept import Accepted
+    from policyguard.runs.baseline import Baseline, BaselineEntry
+    from policyguard.runs.job import Job
+    from policyguard.runs.run import CheckedImage
+    from policyguard.runs.settings import Effective
+    from policyguard.runs.sources import Source
 
 __all__ = ["app"]
 
@@ -78,11 +78,11 @@ def update(
     be judged are never accepted. Exit code: 0 everything that blocks is accepted now; 1 a violation is left
     that cannot be; 3 something could not be judged; 2 the command or the set-up is wrong.
     """
-    from policyguard.ci.baseline import write_baseline
-    from policyguard.ci.git import user_name
-    from policyguard.ci.project import find_project
-    from policyguard.cli.job import build_job, select_images
-    from policyguard.cli.settings import Flags, effective
+    from policyguard.runs.baseline import write_baseline
+    from policyguard.runs.git import user_name
+    from policyguard.runs.job import build_job, select_images
+    from policyguard.runs.project import find_project
+    from policyguard.runs.settings import Flags, effective
 
     flags = Flags(
         policy=tuple(policy or ()),
@@ -166,8 +166,8 @@ def prune(
 
     No model is asked. Exit code: 0; 2 the file is not there, or holds lines that cannot be understood.
     """
-    from policyguard.ci.baseline import write_baseline
-    from policyguard.cli.job import select_images
+    from policyguard.runs.baseline import write_baseline
+    from policyguard.runs.job import select_images
 
     settings = _settings(baseline, config)
     known = _read(settings, missing_ok=False)
@@ -183,15 +183,15 @@ def prune(
 
 
 def _settings(baseline: str | None, config: Path | None) -> Effective:
-    from policyguard.ci.project import find_project
-    from policyguard.cli.settings import Flags, effective
+    from policyguard.runs.project import find_project
+    from policyguard.runs.settings import Flags, effective
 
     return effective(Flags(baseline=baseline), find_project(config))
 
 
 def _load(settings: Effective, *, missing_ok: bool = False) -> Baseline:
     """The baseline, and its problems on stderr."""
-    from policyguard.ci.baseline import read_baseline
+    from policyguard.runs.baseline import read_baseline
 
     known = read_baseline(settings.baseline_path, today=datetime.now(UTC).date(), missing_ok=missing_ok)
     for problem in known.problems:
@@ -218,9 +218,9 @@ def _day(text: str) -> date:
 
 
 def _accept(job: Job, *, by: str, reason: str, until: date) -> Accepted:
-    from policyguard.ci.accept import accept
-    from policyguard.ci.engine import check_groups
     from policyguard.cli.progress import progress_bar, waiting
+    from policyguard.runs.accept import accept
+    from policyguard.runs.engine import check_groups
 
     with waiting("loading the guard model", sys.stderr):
         job.guard.warm()

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL
 from policyguard.errors import UsageError
+from policyguard.runs.exits import ExitCode
 
 __all__ = ["app"]
 
@@ -41,8 +41,8 @@ def make(
     scale: _Scale = 1,
 ) -> ExitCode:
     """Write a data set: images, scenes and labels as JSON lines, and a manifest with hashes."""
-    from policyguard.bench.pictosafe import Sizes, make
     from policyguard.cli.progress import progress_bar
+    from policyguard.pictosafe import Sizes, make
 
     with progress_bar(sys.stderr) as move:
         manifest = make(
@@ -83,9 +83,9 @@ def run(
 
     With --data, the folder settles seed, numbers and scale, and none of them can be given.
     """
-    from policyguard.bench.pictosafe import Sizes, run
     from policyguard.cli.progress import progress_bar
     from policyguard.guard import Guard
+    from policyguard.pictosafe import Sizes, run
 
     if data is not None:
         _require_not_given(context, "seed", "scenes", "pairs", "held_out", "scale")

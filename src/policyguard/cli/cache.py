@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import TextOrJson
-from policyguard.cli.text import printable
 from policyguard.errors import ConfigurationError
+from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import printable
 
 if TYPE_CHECKING:
     from policyguard.cache.upkeep import Contents

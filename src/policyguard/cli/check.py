@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command, print_error, warn
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import (
     ALLOW_EMPTY,
     BASE_URL,
@@ -24,13 +23,13 @@ from policyguard.cli.options import (
     POLICIES,
     TIMEOUT,
     WORKERS,
-    FailOn,
     Format,
 )
-from policyguard.cli.text import printable
+from policyguard.runs.exits import ExitCode, FailOn
+from policyguard.strict.text import printable
 
 if TYPE_CHECKING:
-    from policyguard.ci.reports import ReportSpec
+    from policyguard.runs.reports import ReportSpec
 
 __all__ = ["check"]
 
@@ -87,11 +86,11 @@ def check(
     judged, or was not reached; 2 the command or the set-up is wrong, or something could not be written. The
     verdicts go to stdout, everything else to stderr.
     """
-    from policyguard.ci.project import find_project
-    from policyguard.ci.reporting import Reports
-    from policyguard.cli.job import build_job, policy_problems, select_images
     from policyguard.cli.run import run_check
-    from policyguard.cli.settings import Flags, effective, shown_settings
+    from policyguard.runs.job import build_job, policy_problems, select_images
+    from policyguard.runs.project import find_project
+    from policyguard.runs.reporting import Reports
+    from policyguard.runs.settings import Flags, effective, shown_settings
 
     flags = Flags(
         policy=tuple(policy or ()),
@@ -138,6 +137,6 @@ def _specs(reports: Sequence[str]) -> list[ReportSpec]:
     """Raises UsageError for a report that nobody knows."""
     if not reports:
         return []
-    from policyguard.ci.reports import parse_report
+    from policyguard.runs.reports import parse_report
 
     return [parse_report(text) for text in reports]

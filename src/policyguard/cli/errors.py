@@ -13,9 +13,9 @@ from typing import ParamSpec
 
 import typer
 
-from policyguard.cli.exits import ExitCode
-from policyguard.cli.text import is_terminal, one_line, printable
 from policyguard.errors import PolicyGuardError, Problem
+from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import is_terminal, one_line, printable
 
 __all__ = ["command", "debug", "forget_stdout", "print_error", "warn", "warn_of"]
 

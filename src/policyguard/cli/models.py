@@ -1,20 +1,102 @@
-"""``policyguard models``: the guard models that are known by name."""
+"""``policyguard models``: the guard models that are known by name.
+
+``policyguard doctor``: what is wrong with a server, and how fast it is.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policyguard.cli.doctor import server_address
 from policyguard.cli.errors import command, warn
-from policyguard.cli.exits import ExitCode
-from policyguard.cli.options import TextOrJson
+from policyguard.cli.options import BASE_URL, DIALECT, MODEL, TextOrJson
 from policyguard.cli.progress import waiting
+from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import one_line
 
-__all__ = ["models"]
+if TYPE_CHECKING:
+    from policyguard.backends.remote.doctor import Examination
+
+__all__ = [
+    "doctor",
+    "models",
+    "server_address",
+]
+
+
+@command
+def doctor(
+    base_url: BASE_URL = None,
+    model: MODEL = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="POLICY",
+            help="The policy to try. Default: safeedit/l3; for pico pictosafe/l3.",
+        ),
+    ] = None,
+    dialect: DIALECT = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="For one call.", min=0.1)
+    ] = 60.0,
+    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+) -> ExitCode:
+    """Say what is wrong with a server that runs a guard model, and how fast it is.
+
+    Sends a few small requests and pictures of noise. Exit code 0 if a guard can work with it, else 2.
+    """
+    from policyguard.backends.remote.doctor import examine
+    from policyguard.dialects import get_dialect
+    from policyguard.policy import load_policy
+
+    address, key = server_address(base_url)
+    with waiting("looking at the server", sys.stderr):
+        found = examine(
+            address,
+            model=model or os.environ.get("POLICYGUARD_MODEL") or None,
+            policy=load_policy(policy).resolve() if policy else None,
+            dialect=get_dialect(dialect) if dialect else None,
+            api_key=key,
+            timeout=timeout,
+        )
+    print(json.dumps(found.to_dict(), indent=2) if style is TextOrJson.JSON else _text(found))
+    return ExitCode.OK if found.healthy else ExitCode.USAGE
+
+
+def server_address(base_url: str | None) -> tuple[str, str | None]:
+    """The server's URL and key, from option and environment. Raises ConfigurationError without a URL."""
+    from policyguard.errors import ConfigurationError
+
+    address = base_url or os.environ.get("POLICYGUARD_BASE_URL")
+    if not address:
+        raise ConfigurationError("which server?", hint="give --base-url URL or set POLICYGUARD_BASE_URL")
+    if "," in address:
+        raise ConfigurationError("several servers are named", hint="look at one at a time: --base-url URL")
+    return address, os.environ.get("POLICYGUARD_API_KEY") or None
+
+
+def _text(found: Examination) -> str:
+    lines = []
+    for remark in found.remarks:
+        lines.append(f"{remark.level:8}{remark.check}: {one_line(remark.says)}")
+        if remark.fix:
+            lines.append(f"{'':8}  fix: {one_line(remark.fix)}")
+    if found.speed is not None:
+        speed = found.speed
+        lines.append(
+            f"speed   a new picture takes {speed.cached_ms:.0f} ms, "
+            f"the first one under a policy {speed.first_ms:.0f} ms "
+            f"(medians of {speed.readings})"
+        )
+    lines.append("healthy" if found.healthy else "not healthy: see the problems above")
+    return "\n".join(lines)
+
 
 _FIELDS = ("id", "family", "size", "dialect", "licence", "world", "about")
 
@@ -37,7 +119,7 @@ def models(
     if base_url is not None:
         return _served(base_url, model, style)
     from policyguard.backends.registry import known_models
-    from policyguard.cli.table import print_table
+    from policyguard.cli.output import print_table
 
     known = [{field: getattr(entry, field) for field in _FIELDS} for entry in known_models()]
     if style is TextOrJson.JSON:
@@ -53,8 +135,8 @@ def models(
 
 
 def _served(base_url: str, model: str | None, style: TextOrJson) -> ExitCode:
-    from policyguard.backends.vllm.capabilities import capabilities
-    from policyguard.cli.table import print_table
+    from policyguard.backends.remote.capabilities import capabilities
+    from policyguard.cli.output import print_table
 
     address, key = server_address(base_url)
     with waiting("looking at the server", sys.stderr):

@@ -24,10 +24,10 @@ __all__ = [
     "ROOT",
     "TIMEOUT",
     "WORKERS",
-    "FailOn",
     "Format",
     "TextOrJson",
 ]
+
 
 MODEL = Annotated[
     str | None,
@@ -162,11 +162,3 @@ class TextOrJson(StrEnum):
 
     TEXT = "text"
     JSON = "json"
-
-
-class FailOn(StrEnum):
-    """The mildest action that makes a run fail."""
-
-    BLOCK = "block"
-    FLAG = "flag"
-    NEVER = "never"

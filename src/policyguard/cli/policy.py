@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import PARAMETERS, ROOT, TextOrJson
 from policyguard.cli.policy_cases import check_cases
 from policyguard.cli.policy_diff import diff
 from policyguard.cli.policy_lint import lint
-from policyguard.cli.policy_load import load
-from policyguard.cli.policy_render import render
+from policyguard.cli.policy_show import load, render
+from policyguard.runs.exits import ExitCode
 
 if TYPE_CHECKING:
     from policyguard.policy import Policy
@@ -57,7 +56,7 @@ def show(
     Of a policy that extends others, with the file and line that each part comes from, and with the reason for
     everything that makes it weaker than what it extends.
     """
-    from policyguard.cli.policy_text import policy_lines
+    from policyguard.cli.policy_show import policy_lines
     from policyguard.policy.load import locate
 
     loaded = load(policy, root=root, given=values)
@@ -92,7 +91,7 @@ def list_(
     style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
 ) -> ExitCode:
     """List the packaged policies."""
-    from policyguard.cli.table import print_table
+    from policyguard.cli.output import print_table
     from policyguard.policy import load_policy, packaged_policies
 
     loaded = {name: load_policy(name) for name in packaged_policies()}

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL, ROOT, TextOrJson
+from policyguard.runs.exits import ExitCode
 
 __all__ = ["check_cases"]
 
@@ -36,10 +36,10 @@ def check_cases(
     Exit code: 0 all is as expected, or fails as known (xfail); 1 something is not; 2 the file, a policy or
     the set-up is wrong; 3 all else is as expected, but the model failed on something.
     """
+    from policyguard.authoring.cases import Status, junit, load_cases, run_cases
     from policyguard.cli.policy_report import case_lines
     from policyguard.cli.progress import progress_bar, waiting
     from policyguard.guard import Guard
-    from policyguard.policy.cases import Status, junit, load_cases, run_cases
 
     cases = load_cases(file, root=root)
     with Guard(list(cases.policies.values()), model=model, base_url=base_url, dialect=dialect) as guard:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command, warn
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL, PARAMETERS, ROOT, TextOrJson
-from policyguard.cli.policy_load import load
+from policyguard.cli.policy_show import load
 from policyguard.errors import UsageError
+from policyguard.runs.exits import ExitCode
 
 if TYPE_CHECKING:
-    from policyguard.cli.sources import Source
+    from policyguard.authoring.diff import BehaviourDiff, PolicyDiff
     from policyguard.guard import Guard
     from policyguard.policy import Policy
-    from policyguard.policy.diff import BehaviourDiff, PolicyDiff
+    from policyguard.runs.sources import Source
 
 __all__ = ["diff"]
 
@@ -79,7 +79,7 @@ def diff(
     Exit code: 0 compared; 1 something changed that --fail-on names; 2 a policy or the set-up is wrong;
     3 nothing of that, but with --on and --fail-on an image could not be judged.
     """
-    from policyguard.policy.diff import compare_policies
+    from policyguard.authoring.diff import compare_policies
 
     if on is None and (page or thumbnails or judged):
         raise UsageError("--html, --thumbnails and --judged go with --on", hint="name images with --on PATH")
@@ -90,8 +90,8 @@ def diff(
     behaviour: BehaviourDiff | None = None
     sources: list[Source] = []
     if on is not None:
-        from policyguard.cli.sources import collect
         from policyguard.guard import Guard
+        from policyguard.runs.sources import collect
 
         sources, skipped = collect(on)
         if note := str(skipped):
@@ -107,8 +107,8 @@ def diff(
 def _behaviour(
     policies: tuple[Policy, Policy], sources: Sequence[Source], guard: Guard, judged: Path | None
 ) -> BehaviourDiff:
+    from policyguard.authoring.diff import RememberingBackend, compare_on
     from policyguard.cli.progress import progress_bar, waiting
-    from policyguard.policy.diff import RememberingBackend, compare_on
 
     backend = RememberingBackend(guard.backend, file=judged)
     with waiting("loading the guard model", sys.stderr):
@@ -139,7 +139,7 @@ def _print(structure: PolicyDiff, behaviour: BehaviourDiff | None, style: TextOr
 def _write_page(
     file: Path, behaviour: BehaviourDiff, structure: PolicyDiff, sources: Sequence[Source] | None
 ) -> None:
-    from policyguard.policy.diff.page import diff_page
+    from policyguard.authoring.diff.page import diff_page
 
     pictures = None if sources is None else [source.image for source in sources]
     page = diff_page(behaviour, structure, pictures=None if pictures is None else pictures.__getitem__)

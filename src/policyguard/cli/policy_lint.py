@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import PARAMETERS, ROOT, TextOrJson
-from policyguard.cli.policy_load import parameters
-from policyguard.cli.text import printable
+from policyguard.cli.policy_show import parameters
+from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import printable
 
 __all__ = ["lint"]
 
@@ -60,8 +60,8 @@ def lint(
 
     Exit code: 2 a policy cannot be used; 1 something is at or above the level of --fail-on; 0 otherwise.
     """
-    from policyguard.policy.lint import Level, TokenCounter
-    from policyguard.policy.lint import lint as check
+    from policyguard.authoring.lint import Level, TokenCounter
+    from policyguard.authoring.lint import lint as check
 
     counter = TokenCounter(model)
     given = parameters(values)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, TextIO
 
-from policyguard.cli.table import print_table
-from policyguard.cli.text import one_line, printable
-from policyguard.policy.cases.result import Status
+from policyguard.authoring.cases.result import Status
+from policyguard.cli.output import print_table
+from policyguard.strict.text import one_line, printable
 
 if TYPE_CHECKING:
-    from policyguard.policy.cases import CaseReport, CaseResult
-    from policyguard.policy.diff import BehaviourDiff, PolicyDiff
+    from policyguard.authoring.cases import CaseReport, CaseResult
+    from policyguard.authoring.diff import BehaviourDiff, PolicyDiff
     from policyguard.verdict import Verdict
 
 __all__ = ["behaviour_lines", "case_lines", "structure_lines"]
@@ -38,7 +38,7 @@ def structure_lines(diff: PolicyDiff) -> Iterator[str]:
 
 
 def _effects(diff: PolicyDiff) -> Iterator[tuple[str, int]]:
-    from policyguard.policy.diff import Effect
+    from policyguard.authoring.diff import Effect
 
     for effect in Effect:
         if number := sum(change.effect is effect for change in diff.changes):

@@ -1,15 +1,52 @@
-"""What a person at a terminal sees while they wait; nothing anywhere else."""
+"""What a person at a terminal sees while they wait; nothing anywhere else.
+
+Ctrl-C falls between images, not into the middle of one's output.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from types import FrameType
 from typing import TextIO
 
-from policyguard.cli.text import is_terminal
+from policyguard.strict.text import is_terminal
 
-__all__ = ["Move", "log_lines", "progress_bar", "waiting"]
+__all__ = [
+    "Move",
+    "log_lines",
+    "progress_bar",
+    "uninterrupted",
+    "waiting",
+]
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold a Ctrl-C back until the block is done. A second one gets through: a blocked pipe is no trap."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield  # somebody else decides what Ctrl-C does
+        return
+    held = False
+
+    def hold(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal held
+        if held:
+            raise KeyboardInterrupt
+        held = True
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
+
 
 Move = Callable[[int, int | None, str], None]
 """Called with what is done, how much there is in all (where it is known), and a few words beside the bar."""

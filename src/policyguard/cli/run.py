@@ -14,19 +14,19 @@ from itertools import chain
 from time import perf_counter
 from typing import TextIO
 
-from policyguard.ci.engine import OutOfTime, check_groups
-from policyguard.ci.reporting import Reports
-from policyguard.ci.run import CheckedImage, ImageStatus, RunSummary, Stop, Unchecked
 from policyguard.cli.errors import forget_stdout, print_error
-from policyguard.cli.exits import ExitCode, Tally
-from policyguard.cli.interrupts import uninterrupted
-from policyguard.cli.job import Job
-from policyguard.cli.options import FailOn, Format
+from policyguard.cli.options import Format
 from policyguard.cli.output import Writer, open_writer
-from policyguard.cli.progress import log_lines, progress_bar, waiting
-from policyguard.cli.stale import Seen
-from policyguard.cli.text import is_terminal, one_line, printable
-from policyguard.verdict import Action, Verdict
+from policyguard.cli.progress import log_lines, progress_bar, uninterrupted, waiting
+from policyguard.outcomes import Action
+from policyguard.runs.engine import OutOfTime, check_groups
+from policyguard.runs.exits import ExitCode, FailOn, Tally
+from policyguard.runs.job import Job
+from policyguard.runs.reporting import Reports
+from policyguard.runs.run import CheckedImage, ImageStatus, RunSummary, Stop, Unchecked
+from policyguard.runs.stale import Seen
+from policyguard.strict.text import is_terminal, one_line, printable
+from policyguard.verdict import Verdict
 
 __all__ = ["run_check"]
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command, warn_of
-from policyguard.cli.exits import ExitCode
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL
 from policyguard.cli.progress import progress_bar
-from policyguard.cli.text import one_line
 from policyguard.errors import UsageError
+from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def pairs(
     Started again, it goes on where it was stopped. The exit code is 1 if an image gave no pair.
     """
     from policyguard.guard import Guard
-    from policyguard.train.files import check_place
+    from policyguard.strict.files import check_place
     from policyguard.train.pairs import Limits, Report, make_pairs
     from policyguard.train.recaption.recipe import collect
     from policyguard.train.recipe import Images
@@ -130,7 +130,7 @@ def _decided(out: Path) -> list[Decision]:
 
 def _write_sheet(out: Path, decisions: Sequence[Decision], pictures: bool) -> None:
     """The sheet and the CSV, with the decisions so far in both."""
-    from policyguard.train.files import write_text
+    from policyguard.strict.files import write_text
     from policyguard.train.importers.pictures import write_bytes
     from policyguard.train.pairs import read_candidates, review_csv, review_page
     from policyguard.train.pairs.candidate import CANDIDATES

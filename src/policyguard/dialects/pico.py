@@ -29,7 +29,7 @@ _SHOWN = 8
 
 def render_rules(rules: Iterable[tuple[str, Iterable[str], Iterable[str]]]) -> str:
     """The text pico reads, from (status, unsafe items, safe items) of each rule in order."""
-    from policyguard.bench.pictosafe.language import normalise
+    from policyguard.pictosafe.language import normalise
 
     lines = []
     for key, (status, forbidden, excused) in zip(ascii_uppercase, rules, strict=False):
@@ -74,7 +74,7 @@ class PicoDialect:
 
     def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
         """Read ``safe``, ``undecided`` or ``unsafe KEY name...``. Raises AnswerError on anything else."""
-        from policyguard.bench.pictosafe.world import NAMES
+        from policyguard.pictosafe.world import NAMES
 
         rating, *rest = text.split(" ")[1:] if text.startswith(" ") else [""]
         if rating not in {str(member) for member in Rating}:
@@ -90,7 +90,7 @@ class PicoDialect:
 
 
 def _require_readable(policy: ResolvedPolicy) -> None:
-    from policyguard.bench.pictosafe.language import parse_item
+    from policyguard.pictosafe.language import parse_item
 
     if policy.world != PicoDialect.world:
         raise ConfigurationError(

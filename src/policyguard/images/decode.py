@@ -21,15 +21,13 @@ from PIL import ImageFile
 from PIL.Image import Image as PILImage
 
 from policyguard.errors import ConfigurationError
-
-from . import gif, jpeg, png, webp
-from .container import Container, check_size
-from .frames import digest, select
-from .image import Image, Limits
-from .refusal import Refusal, boundary
-from .render import Renderer
-from .sniff import Format, sniff
-from .sources import describe, load
+from policyguard.images import gif, jpeg, png, webp
+from policyguard.images.container import Container, Image, Limits, check_size
+from policyguard.images.frames import digest, select
+from policyguard.images.refusal import Refusal, boundary
+from policyguard.images.render import Renderer
+from policyguard.images.sniff import Format, sniff
+from policyguard.images.sources import describe, load
 
 __all__ = ["decode"]
 

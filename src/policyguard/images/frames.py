@@ -1,17 +1,95 @@
-"""Which frames are judged: every distinct one up to the limit, or a sample of them."""
+"""Which frames are judged: every distinct one up to the limit, or a sample of them.
+
+Puts the patches of an animation together into the pictures that a viewer shows.
+
+Pillow does this too, but not as browsers do: it keeps a GIF's disposal method from one frame to the next and
+paints the uncovered canvas in a palette colour, so that it can be made to show other things than people see.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from typing import TYPE_CHECKING
 
+from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
 from PIL.Image import Image as PILImage
 
-from .image import MAX_FRAMES, Limits
-from .refusal import Refusal
+from policyguard.images.container import MAX_FRAMES, Limits
+from policyguard.images.refusal import Refusal
 
-__all__ = ["Selection", "digest", "select"]
+if TYPE_CHECKING:
+    from policyguard.images import Image
+
+__all__ = [
+    "Disposal",
+    "Patch",
+    "Selection",
+    "compose",
+    "decoder",
+    "digest",
+    "frame_key",
+    "select",
+]
+
+
+def frame_key(image: Image, number: int) -> str:
+    """Names the pixels of one of ``image.frames``. Where transparency shows, each background is a frame."""
+    return f"{image.sha256} {'sample' if image.partial else 'all'} {number} {decoder()}"
+
+
+@cache
+def decoder() -> str:
+    """What turns bytes into pixels, with the codecs that Pillow was built with."""
+    from PIL import features
+
+    from policyguard.images import DECODE_VERSION
+
+    codecs = {name: features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "littlecms2")}
+    return " ".join([DECODE_VERSION, *(f"{name}-{version}" for name, version in codecs.items())])
+
+
+class Disposal(IntEnum):
+    """What happens to a patch before the next one is drawn (numbers as in APNG)."""
+
+    KEEP = 0
+    CLEAR = 1
+    RESTORE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A piece of a frame at ``position`` (left, top), blended ``over`` what lies below or replacing it."""
+
+    picture: PILImage
+    position: tuple[int, int]
+    disposal: Disposal
+    over: bool
+
+
+def compose(size: tuple[int, int], patches: Iterable[Patch]) -> Iterator[PILImage]:
+    """Yield one RGBA picture of the whole canvas per patch, drawn over when the next one is asked for.
+
+    The canvas starts out transparent.
+    """
+    canvas = pil.new("RGBA", size)
+    for patch in patches:
+        before = canvas.copy() if patch.disposal is Disposal.RESTORE else None
+        piece = patch.picture.convert("RGBA")
+        if patch.over:
+            canvas.alpha_composite(piece, patch.position)
+        else:
+            canvas.paste(piece, patch.position)
+        yield canvas
+        if before is not None:
+            canvas = before
+        elif patch.disposal is Disposal.CLEAR:
+            left, top = patch.position
+            canvas.paste((0, 0, 0, 0), (left, top, left + piece.width, top + piece.height))
+
 
 Pictures = tuple[PILImage, ...]
 _DOMAIN = b"policyguard pixels 1\0"

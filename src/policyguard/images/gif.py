@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from PIL.GifImagePlugin import GifImageFile
 from PIL.Image import Image as PILImage
 
-from .compose import Disposal, Patch, compose
-from .container import Container, end_notes
-from .refusal import Refusal
+from policyguard.images.container import Container, end_notes
+from policyguard.images.frames import Disposal, Patch, compose
+from policyguard.images.refusal import Refusal
 
 __all__ = ["parse"]
 

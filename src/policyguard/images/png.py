@@ -18,10 +18,10 @@ from typing import Any
 from PIL.Image import Image as PILImage
 from PIL.PngImagePlugin import PngImageFile
 
-from .colour import eight_bit
-from .compose import Disposal, Patch, compose
-from .container import Container, end_notes
-from .refusal import Refusal
+from policyguard.images.container import Container, end_notes
+from policyguard.images.frames import Disposal, Patch, compose
+from policyguard.images.refusal import Refusal
+from policyguard.images.render import eight_bit
 
 __all__ = ["SIGNATURE", "parse"]
 

@@ -1,18 +1,220 @@
-"""From a decoded frame to the RGB pictures that people may see of it."""
+"""From a decoded frame to the RGB pictures that people may see of it.
+
+Every mode of Pillow, taken apart into colours (L, RGB or CMYK) and real transparency.
+
+The one thing that EXIF data says about what a viewer shows: which way is up.
+
+Read here and not with Pillow, whose reader parses every tag of an untrusted block for the sake of one.
+
+Colour profiles: what the picture looks like in sRGB, and whether viewers will disagree about it.
+"""
 
 from __future__ import annotations
 
+import io
+import math
+import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import cast
 
 from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
+from PIL import ImageChops, ImageCms
 from PIL.Image import Image as PILImage
+from PIL.Image import Resampling, Transpose, frombytes
 from PIL.ImageCms import PyCMSError
 
-from .colour import rgb, split
-from .exif import orientation, upright
-from .profile import Profile, disagree, gamma_corrected
+from policyguard.images.refusal import Refusal
 
-__all__ = ["Renderer"]
+__all__ = [
+    "Profile",
+    "Renderer",
+    "disagree",
+    "eight_bit",
+    "gamma_corrected",
+    "orientation",
+    "rgb",
+    "split",
+    "upright",
+]
+
+
+def split(picture: PILImage) -> tuple[PILImage, PILImage | None]:
+    """(colours in mode L, RGB or CMYK, alpha in mode L); alpha is ``None`` if nothing is transparent."""
+    if picture.mode.startswith("I;16"):
+        picture = eight_bit(picture)
+    elif picture.mode in ("I", "F"):
+        picture = _scaled(picture)
+    elif picture.mode == "La":
+        picture = picture.convert("LA")
+    if picture.has_transparency_data:
+        grey = picture.mode in ("1", "L", "LA")
+        if picture.mode == "P":
+            picture = picture.copy()  # converting it writes the transparency into its palette
+        if picture.mode not in ("LA", "RGBA"):
+            picture = picture.convert("LA" if grey else "RGBA")
+        alpha = picture.getchannel("A")
+        picture = picture.getchannel("L") if grey else picture.convert("RGB")
+        return picture, None if alpha.getextrema() == (255, 255) else alpha
+    if picture.mode not in ("L", "RGB", "CMYK"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    return picture, None
+
+
+def rgb(picture: PILImage) -> PILImage:
+    """The picture in RGB; itself if it is (Pillow would copy it)."""
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def eight_bit(picture: PILImage) -> PILImage:
+    """16-bit grey as 8-bit grey: the upper byte of each sample. (Pillow's own conversion clamps to white.)"""
+    upper = 0 if picture.mode.endswith("B") else 1
+    result = frombytes("L", picture.size, picture.tobytes()[upper::2])
+    key = picture.info.get("transparency")
+    result.info = {**picture.info, "transparency": key >> 8} if isinstance(key, int) else dict(picture.info)
+    return result
+
+
+def _scaled(picture: PILImage) -> PILImage:
+    """Modes I and F, which have no agreed range: 0..1 (F only), 0..255 or 0..65535, the first that fits.
+
+    A picture darker than its range is so shown brighter than meant, which hides nothing.
+    """
+    low, high = cast("tuple[float, float]", picture.getextrema())
+    tops = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
+    top = next((top for top in tops if 0 <= low <= high <= top), None)
+    if top is None:
+        raise Refusal(
+            f"holds values from {low} to {high} in mode {picture.mode}, which has no agreed range",
+            hint="scale the values to 0..255 and convert to mode L",
+        )
+    if picture.mode == "F":  # the extremes pass over NaN; a mean does not
+        mean = cast("float", picture.resize((1, 1), Resampling.BOX).getpixel((0, 0)))
+        if math.isnan(mean):
+            raise Refusal(
+                "holds values that are not numbers (NaN)", hint="replace them, and convert to mode L"
+            )
+    factor = 255 / top
+    return picture.convert("F").point(lambda value: value * factor + 0.5).convert("L")
+
+
+_ORIENTATION_TAG, _SHORT, _LONG = 0x0112, 3, 4
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+
+def orientation(exif: bytes | None) -> int:
+    """The orientation, 1 to 8, of a raw EXIF block; 1 (upright) where there is none or it cannot be read."""
+    if not exif:
+        return 1
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            if tag == _ORIENTATION_TAG and kind in (_SHORT, _LONG):
+                (value,) = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), tiff, entry + 8)
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def upright(picture: PILImage, turn: int) -> PILImage:
+    """The picture as a viewer that honours the orientation shows it."""
+    return picture.transpose(_TURNS[turn]) if turn in _TURNS else picture
+
+
+_MAX_PROFILE = 4 * 1024 * 1024
+_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+_ROUNDING = 3
+
+#: Two readings of a picture disagree if more than this share of its pixels differs by more than these levels.
+_VISIBLE_LEVELS, _VISIBLE_SHARE = 48, 0.001
+_DISPLAY_GAMMA = 2.2
+
+
+class Profile:
+    """An ICC profile, for one thread.
+
+    Making and using it raises whatever littlecms makes of a broken profile, and ValueError for one that is
+    too large or for another colour space.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) > _MAX_PROFILE:
+            raise ValueError("it is too large")
+        self._data = data
+        self._profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        self._mode = _MODES.get(self._profile.profile.xcolor_space.strip())
+        self._transform: ImageCms.ImageCmsTransform | None = None
+
+    def to_srgb(self, picture: PILImage) -> PILImage | None:
+        """``picture`` (L, RGB or CMYK) in sRGB; ``None`` if the profile is sRGB already, within rounding."""
+        if self._mode == "RGB" and picture.mode == "L":
+            picture = picture.convert("RGB")
+        if self._mode != picture.mode:
+            raise ValueError("it is for another colour space")
+        if self._mode == "RGB" and _is_srgb(self._data):
+            return None
+        if self._transform is None:
+            self._transform = _transform(self._profile, picture.mode)
+        return self._transform.apply(picture)
+
+
+def _transform(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+@lru_cache(maxsize=64)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether an RGB profile leaves colours as they are.
+
+    Tried on every level of each channel. That proves it for profiles made of curves and a matrix; one with
+    lookup tables could hide anything between the samples, and is never taken for sRGB.
+    """
+    count = min(int.from_bytes(profile[128:132]), 1000)
+    if any(profile[132 + 12 * n :][:3] in (b"A2B", b"D2B") for n in range(count)):
+        return False
+    ramp = bytes(range(256))
+    zero = bytes(256)
+    planes = [ramp + zero + zero + ramp, zero + ramp + zero + ramp, zero + zero + ramp + ramp]
+    probe = pil.merge("RGB", [pil.frombytes("L", (256, 4), plane) for plane in planes])
+    shown = _transform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), "RGB").apply(probe)
+    apart = ImageChops.difference(probe, shown)
+    return max(apart.tobytes()) <= _ROUNDING
+
+
+def gamma_corrected(picture: PILImage, gamma: float) -> PILImage | None:
+    """``picture`` (L or RGB) as viewers that honour a PNG's gAMA show it; ``None`` if that changes nothing.
+
+    A sample s (0..1) is meant as light s ** (1 / gamma), PNG specification section 11.3.2.2.
+    """
+    if gamma <= 0:
+        return None
+    exponent = 1 / (gamma * _DISPLAY_GAMMA)
+    table = [round(255 * (level / 255) ** exponent) for level in range(256)]
+    if all(abs(shown - level) <= _ROUNDING for level, shown in enumerate(table)):
+        return None
+    return picture.point(table * len(picture.getbands()))
+
+
+def disagree(one: PILImage, other: PILImage) -> bool:
+    """Whether two readings of a picture differ so much that one could show what the other hides."""
+    histogram = ImageChops.difference(rgb(one), rgb(other)).convert("L").histogram()
+    return sum(histogram[_VISIBLE_LEVELS + 1 :]) > _VISIBLE_SHARE * one.width * one.height
+
 
 _BACKGROUNDS = ("white", "black")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .refusal import RESAVE, Refusal
+from policyguard.images.refusal import RESAVE, Refusal
 
 __all__ = ["Format", "sniff"]
 

@@ -19,9 +19,8 @@ from typing import Any
 from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
 from PIL.Image import Image as PILImage
 
-from .container import check_size
-from .image import Limits
-from .refusal import Refusal
+from policyguard.images.container import Limits, check_size
+from policyguard.images.refusal import Refusal
 
 __all__ = ["Drawn", "describe", "draw", "is_settled", "load"]
 

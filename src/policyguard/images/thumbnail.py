@@ -9,12 +9,35 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 from policyguard.errors import ImageError
+from policyguard.images.decode import decode
 
-from .decode import decode
+__all__ = [
+    "THUMBNAIL",
+    "thumbnail",
+]
 
-__all__ = ["THUMBNAIL", "thumbnail"]
+
+def blurred_picture(path: Path, *, side: int) -> str:
+    """The picture, at most ``side`` pixels wide and high, blurred until clicked; empty if unreadable."""
+    from policyguard.images import decode
+
+    try:
+        frame = decode(path, frames="sample").frames[0].copy()
+    except ImageError:
+        return '<span class="small">unreadable</span>'
+    frame.thumbnail((side, side))
+    buffer = io.BytesIO()
+    frame.save(buffer, "JPEG", quality=75)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    size = f'width="{frame.width}" height="{frame.height}"'
+    return (
+        '<label class="picture" title="click to see"><input type="checkbox">'
+        f'<img alt="blurred until clicked" {size} src="data:image/jpeg;base64,{data}"></label>'
+    )
+
 
 THUMBNAIL = 96
 """Pixels a side."""

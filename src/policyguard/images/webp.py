@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from PIL.Image import Image as PILImage
 from PIL.WebPImagePlugin import WebPImageFile
 
-from .container import Container, end_notes
-from .refusal import Refusal
+from policyguard.images.container import Container, end_notes
+from policyguard.images.refusal import Refusal
 
 __all__ = ["parse"]
 

@@ -5,12 +5,12 @@ A policy goes file -> ``document`` (YAML with positions) -> ``stack`` (what it e
 package loads pydantic and PyYAML, and no model library.
 """
 
-from policyguard.policy.editor import json_schema
-from policyguard.policy.library import packaged_policies
+from policyguard.authoring.editor import json_schema
+from policyguard.policy.files import packaged_policies
 from policyguard.policy.load import extend_policy, load_policy, parse_policy
-from policyguard.policy.provenance import Origin, Weakening
+from policyguard.policy.policy import Policy
 from policyguard.policy.resolved import ResolvedPolicy
-from policyguard.policy.schema import Defaults, Policy, Rule, Status
+from policyguard.policy.schema import Defaults, Origin, Rule, Status, Weakening
 
 __all__ = [
     "Defaults",

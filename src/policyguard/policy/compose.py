@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from policyguard.policy.checked import Layer, Source
 from policyguard.policy.layer import Override
 from policyguard.policy.loosening import Change, loosening
 from policyguard.policy.merge import Flat, Merged, merge, rebuilt
-from policyguard.policy.messages import Path, nearest
-from policyguard.policy.provenance import Origin, Weakening
-from policyguard.policy.schema import Defaults, Policy, Rule
-from policyguard.policy.validate import explain_at
+from policyguard.policy.messages import FieldPath, explain_at
+from policyguard.policy.policy import Policy
+from policyguard.policy.schema import Defaults, Origin, Rule, Weakening
+from policyguard.policy.source import Layer, Source
+from policyguard.strict.explain import nearest
 
 __all__ = ["apply", "flat"]
 
@@ -84,9 +84,9 @@ class _Application:
     # Which rules are meant.
 
     def _check_ids(self) -> None:
-        taken: dict[str, Path] = {}
+        taken: dict[str, FieldPath] = {}
         for path, rule_id in self._named():
-            place: Path = path if path[0] == "overrides" else (*path, "id")
+            place: FieldPath = path if path[0] == "overrides" else (*path, "id")
             if rule_id in taken:
                 said = (
                     f"the rule '{rule_id}' is changed under `{taken[rule_id][0]}:` already: do one of the two"
@@ -103,7 +103,7 @@ class _Application:
                 )
                 self.source.report((*path, "id"), said)
 
-    def _named(self) -> Iterable[tuple[Path, str]]:
+    def _named(self) -> Iterable[tuple[FieldPath, str]]:
         yield from ((path, rule_id) for path, rule_id, _ in self.layer.overrides)
         yield from ((path, entry.id) for path, entry in self.layer.replace)
         yield from ((path, entry.id) for path, entry in self.layer.drop)
@@ -134,7 +134,7 @@ class _Application:
 
     # What changes.
 
-    def _override(self, path: Path, override: Override) -> None:
+    def _override(self, path: FieldPath, override: Override) -> None:
         rule = self.rules[str(path[1])]
         values: dict[str, Any] = {name: getattr(rule, name) for name in Rule.model_fields}
         given = override.model_fields_set
@@ -155,7 +155,7 @@ class _Application:
             ("to_unsafe", "safe", override.move.to_unsafe),
         ):
             for index, text in enumerate(texts):
-                place: Path = (*path, "move", target, index)
+                place: FieldPath = (*path, "move", target, index)
                 if self._take(lists[name], text, place, rule.id, name):
                     lists[target[3:]].setdefault(text, _origin(self.source, place))
         for name, changes in (("unsafe", override.unsafe), ("safe", override.safe)):
@@ -175,7 +175,7 @@ class _Application:
                 explain_at(error, path, self.source.data, self.source.file, self.source.root)
             )
 
-    def _take(self, items: dict[str, Any], text: str, path: Path, rule_id: str, name: str) -> bool:
+    def _take(self, items: dict[str, Any], text: str, path: FieldPath, rule_id: str, name: str) -> bool:
         if items.pop(text, self) is not self:
             return True
         close = difflib.get_close_matches(text, list(items), n=1, cutoff=0.5)
@@ -183,7 +183,7 @@ class _Application:
         self.source.report(path, f"'{rule_id}' does not list this under `{name}:`: {hint}")
         return False
 
-    def _put(self, path: Path, rule: Rule) -> None:
+    def _put(self, path: FieldPath, rule: Rule) -> None:
         prefix = f"rules.{rule.id}"
         for known in [p for p in self.origins if p == prefix or p.startswith(prefix + ".")]:
             del self.origins[known]
@@ -245,7 +245,7 @@ class _Application:
             for change in of_rule.pop(entry.id, ()):
                 self._reason(entry.weakens, path, change.place, change.said)
 
-    def _reason(self, reason: str | None, path: Path, place: str, said: str) -> None:
+    def _reason(self, reason: str | None, path: FieldPath, place: str, said: str) -> None:
         if reason is None:
             if path[0] in ("overrides", "replace", "drop", "rules"):
                 where = "beside it"
@@ -275,7 +275,7 @@ def _settings(source: Source) -> dict[str, Origin]:
     return found
 
 
-def _rule_origins(source: Source, path: Path, rule: Rule) -> dict[str, Origin]:
+def _rule_origins(source: Source, path: FieldPath, rule: Rule) -> dict[str, Origin]:
     found = {f"rules.{rule.id}": _origin(source, path)}
     for name in rule.model_fields_set - {"id", *_LISTS}:
         found[f"rules.{rule.id}.{name}"] = _origin(source, (*path, name))
@@ -289,7 +289,7 @@ def _item(rule_id: str, name: str, index: int) -> str:
     return f"rules.{rule_id}.{name}[{index}]"
 
 
-def _origin(source: Source, path: Path) -> Origin:
+def _origin(source: Source, path: FieldPath) -> Origin:
     return Origin(source.file, source.line(path))
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from policyguard.policy.characters import describe_character, find_forbidden, one_line, paragraphs
-from policyguard.verdict import Outcome
+from policyguard.outcomes import Outcome
+from policyguard.strict.text import collapsed as one_line
+from policyguard.strict.text import describe_character, find_forbidden, paragraphs
 
 __all__ = [
     "SEMVER",

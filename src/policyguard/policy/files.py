@@ -1,21 +1,129 @@
-"""Which file a name means: a path under the policy root, or a packaged or installed policy."""
+"""Which file a name means: a path under the policy root, or a packaged or installed policy.
+
+Policies that other packages install, through the entry point group ``policyguard.policies``.
+
+``acme = "acme_policies"`` makes each ``x.yaml`` in that package's folder known as ``acme/x``. The folder is
+looked up in the package's metadata: none of its code is imported.
+
+The policies that come with the package, by name: ``safeedit/l3`` is ``policies/safeedit/l3.yaml``.
+"""
 
 from __future__ import annotations
 
 import difflib
 import errno
+import importlib.util
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import NoReturn
 
-from policyguard.errors import PolicyError, Problem
-from policyguard.policy.inside import OutsideError, find_root, include_parts, read_inside
-from policyguard.policy.installed import installed_file
-from policyguard.policy.library import find_library, packaged_path, packaged_policies
+from policyguard.errors import ConfigurationError, PolicyError, Problem
+from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
 
-__all__ = ["SUFFIXES", "Found", "Named", "find", "include", "is_path", "locate"]
+__all__ = [
+    "GROUP",
+    "SUFFIXES",
+    "Found",
+    "Named",
+    "find",
+    "find_library",
+    "include",
+    "installed_file",
+    "is_path",
+    "locate",
+    "packaged_path",
+    "packaged_policies",
+]
+
+
+GROUP = "policyguard.policies"
+
+
+def installed_file(name: str) -> tuple[Path, Path] | None:
+    """The folder and the file of an installed policy, or ``None``; a look-up, no path is put together."""
+    prefix, _, rest = name.partition("/")
+    points = [point for point in entry_points(group=GROUP) if point.name == prefix]
+    folders = [folder for point in points if (folder := _folder(point)) is not None]
+    if len({str(folder) for folder in folders}) != 1:  # two packages that claim one name: neither gets it
+        return None
+    folder = folders[0].resolve()
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
+    return (folder, files[rest]) if rest in files else None
+
+
+def _folder(point: EntryPoint) -> Path | None:
+    steps = point.value.partition(":")[0].strip().split(".")
+    if not all(step.isidentifier() for step in steps):
+        return None
+    if point.dist is not None:
+        found = Path(str(point.dist.locate_file("/".join(steps))))
+        if found.is_dir():
+            return found
+    try:  # an editable install; finding a top-level package imports nothing
+        spec = importlib.util.find_spec(steps[0])
+    except (ImportError, ValueError):
+        return None
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        found = Path(place, *steps[1:])
+        if found.is_dir():
+            return found
+    return None
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def find_library(package: Path = _PACKAGE) -> Path:
+    """The folder of the packaged policies.
+
+    A wheel holds it inside the package; a checkout, and an editable install of one, at the repository's root.
+    Raises ConfigurationError where neither is there.
+    """
+    inside, checkout = package / "policies", package.parent.parent / "policies"
+    if inside.is_dir():
+        return inside
+    if package.parent.name == "src" and checkout.is_dir():
+        return checkout
+    raise ConfigurationError(f"no packaged policies in {package}", hint="reinstall policyguard")
+
+
+def packaged_policies() -> tuple[str, ...]:
+    """The names of the packaged policies, sorted."""
+    return tuple(_files())
+
+
+def packaged_path(name: str) -> Path:
+    """The file of a packaged policy. Raises PolicyError for an unknown name, with the nearest ones."""
+    files = _files()
+    if name in files:  # a look-up, never a path put together: no name leads out of the library
+        return files[name]
+    shown = name if name.isprintable() else ascii(name)
+    raise PolicyError([Problem(_unknown(name, list(files)), shown or "''")], hint=_hint(name, list(files)))
+
+
+def _files() -> dict[str, Path]:
+    root = find_library()
+    found = (path for path in root.rglob("*.yaml") if path.is_file())
+    return dict(sorted((path.relative_to(root).with_suffix("").as_posix(), path) for path in found))
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name[:64].lower(), known, n=3, cutoff=0.5)
+    said = "there is no packaged policy of this name"
+    return f"{said}: did you mean {' or '.join(close)}?" if close else said
+
+
+def _hint(name: str, known: list[str]) -> str:
+    packaged = f"packaged are {', '.join(known)}"
+    try:
+        here = name and Path(name).exists()
+    except (OSError, ValueError):
+        here = False
+    return f"for the path, write ./{name}; {packaged}" if here else f"a file's name ends in .yaml; {packaged}"
+
 
 SUFFIXES = (".yaml", ".yml")
 

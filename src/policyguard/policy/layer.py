@@ -6,20 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from policyguard.policy.fields import (
-    SEMVER,
-    SLUG,
-    Band,
-    Line,
-    Lines,
-    Share,
-    Text,
-    Threshold,
-    Title,
-    Unjudged,
-)
+from policyguard.outcomes import Action
+from policyguard.policy.fields import SEMVER, SLUG, Band, Line, Lines, Share, Text, Threshold, Title, Unjudged
 from policyguard.policy.schema import Model, Rule, Status
-from policyguard.verdict import Action
 
 __all__ = [
     "LAYER_FIELDS",

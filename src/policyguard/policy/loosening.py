@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policyguard.policy.schema import Policy, Rule, Status
-from policyguard.verdict import Action, Outcome
+from policyguard.outcomes import Action, Outcome
+from policyguard.policy.policy import Policy
+from policyguard.policy.schema import Rule, Status
 
 __all__ = ["Change", "loosening"]
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from policyguard.outcomes import Action, Outcome
 from policyguard.policy.loosening import loosening
-from policyguard.policy.provenance import Origin, Weakening
-from policyguard.policy.schema import Defaults, Policy, Rule
-from policyguard.verdict import Action, Outcome
+from policyguard.policy.policy import Policy
+from policyguard.policy.schema import Defaults, Origin, Rule, Weakening
 
 __all__ = ["Flat", "Merged", "merge", "rebuilt"]
 

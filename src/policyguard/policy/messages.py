@@ -1,21 +1,37 @@
-"""What is wrong with a policy, in words its author can act on: what was expected, found, and meant."""
+"""What is wrong with a policy, in words its author can act on: what was expected, found, and meant.
+
+Checks plain values against the schema, and finds everything that is wrong in one go, with its place.
+"""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from policyguard.errors import Problem
+from policyguard.outcomes import Outcome
 from policyguard.policy.layer import LAYER_FIELDS, Drop, Items, LayerRule, Move, Override
-from policyguard.policy.schema import MAX_RULES, Defaults, Policy, Rule
-from policyguard.verdict import Outcome
+from policyguard.policy.policy import Policy
+from policyguard.policy.schema import MAX_RULES, Defaults, Rule
+from policyguard.strict.documents import MAX_PROBLEMS, Node
+from policyguard.strict.explain import nearest
 
-__all__ = ["Path", "describe", "meant", "nearest"]
+__all__ = [
+    "FieldPath",
+    "capped",
+    "check_plain",
+    "describe",
+    "explain",
+    "explain_at",
+    "meant",
+    "problem_at",
+]
 
-Path = tuple[str | int, ...]
 
+FieldPath = tuple[str | int, ...]
 _FIELDS: dict[str, tuple[str, ...]] = {
     "policy": tuple(dict.fromkeys((*Policy.model_fields, *LAYER_FIELDS))),
     "rule": tuple(Rule.model_fields),
@@ -78,13 +94,7 @@ _BOUNDS = {
 }
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``word`` was most likely meant to be."""
-    found = difflib.get_close_matches(word[:64].lower(), list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
-def meant(path: Path, *, level: str | None = None) -> str | None:
+def meant(path: FieldPath, *, level: str | None = None) -> str | None:
     """The field that the unknown key at the end of ``path`` was meant to be."""
     key, fields = str(path[-1]).lower().replace("-", "_"), _FIELDS[level or _level(path)]
     synonym = _SYNONYMS.get(key)
@@ -126,7 +136,7 @@ def describe(item: ErrorDetails, data: object, *, level: str | None = None) -> s
     return item["msg"]
 
 
-def _level(path: Path) -> str:
+def _level(path: FieldPath) -> str:
     if len(path) < 2:
         return "policy"
     if path[0] == "overrides" and len(path) > 3:
@@ -135,7 +145,7 @@ def _level(path: Path) -> str:
     return levels.get(str(path[0])) or (str(path[0]) if path[0] in _FIELDS else "policy")
 
 
-def _unknown_key(path: Path, level: str) -> str:
+def _unknown_key(path: FieldPath, level: str) -> str:
     key = str(path[-1])[:64]
     elsewhere = [home for other, home in _HOMES.items() if other != level and key in _FIELDS[other]]
     said = f"unknown key {key!r}"
@@ -146,7 +156,7 @@ def _unknown_key(path: Path, level: str) -> str:
     return f"{said}: known here are {', '.join(_FIELDS[level])}"
 
 
-def _missing(path: Path, data: object) -> str:
+def _missing(path: FieldPath, data: object) -> str:
     key = str(path[-1])
     if key == "id" and len(path) == 3:
         index = int(path[1])
@@ -216,3 +226,84 @@ def _seen(value: object) -> str:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def check_plain(data: object, file: str, root: Node | None, problems: list[Problem]) -> Policy | None:
+    """A Policy from plain values that extend nothing; what is wrong is added to ``problems``."""
+    policy, found = _check(data, file, root)
+    problems.extend(found)
+    return policy
+
+
+def explain(error: ValidationError, *, file: str) -> list[Problem]:
+    """Pydantic's errors about a model that was built by hand."""
+    level = {"Rule": "rule", "Defaults": "defaults"}.get(error.title)
+    return capped([_problem(item, None, file, None, level=level) for item in _details(error)])
+
+
+def explain_at(
+    error: ValidationError, prefix: FieldPath, data: object, file: str, root: Node | None
+) -> list[Problem]:
+    """Pydantic's errors about one part of a file, which stands at ``prefix``."""
+    details = [ErrorDetails(**item | {"loc": (*prefix, *item["loc"])}) for item in _details(error)]
+    return [_problem(item, data, file, root) for item in _told_once(details)]
+
+
+def _check(data: object, file: str, root: Node | None) -> tuple[Policy | None, list[Problem]]:
+    problems = [
+        problem_at(path, f"the id '{rule_id}' is taken by rule {first + 1}: ids are unique", file, root)
+        for path, rule_id, first in _repeated_ids(data)
+    ]
+    try:
+        return Policy.model_validate(data), problems
+    except ValidationError as error:
+        details = [item for item in _details(error) if item["type"] != "duplicate_rule"]
+    problems.extend(_problem(item, data, file, root) for item in _told_once(details))
+    return None, problems
+
+
+def _told_once(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """`idd: weapons` is one mistake, not an unknown key and a missing id."""
+    unknown = [item["loc"] for item in details if item["type"] == "extra_forbidden"]
+    misspelt = {(*path[:-1], meant(path)) for path in unknown}
+    return [item for item in details if item["type"] != "missing" or item["loc"] not in misspelt]
+
+
+def _repeated_ids(data: object) -> list[tuple[FieldPath, str, int]]:
+    """Found on the plain values, so that they are reported beside other errors; the schema checks again."""
+    rules = data.get("rules") if isinstance(data, Mapping) else None
+    first: dict[str, int] = {}
+    repeated: list[tuple[FieldPath, str, int]] = []
+    for index, rule in enumerate(rules if isinstance(rules, (list, tuple)) else ()):
+        rule_id = rule.get("id") if isinstance(rule, Mapping) else getattr(rule, "id", None)
+        if isinstance(rule_id, str) and first.setdefault(rule_id, index) != index:
+            repeated.append((("rules", index, "id"), rule_id[:80], first[rule_id]))
+    return repeated[:MAX_PROBLEMS]
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False)[: MAX_PROBLEMS * 2]
+
+
+def capped(problems: list[Problem]) -> list[Problem]:
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    return [*problems[:MAX_PROBLEMS], Problem("and more: mend these first", problems[0].file)]
+
+
+def _problem(
+    item: ErrorDetails, data: object, file: str, root: Node | None, *, level: str | None = None
+) -> Problem:
+    path = item["loc"]
+    at_key = item["type"] == "extra_forbidden" or path[-1:] == ("[key]",)  # pydantic's mark for a dict's key
+    message = describe(item, data, level=level)
+    return problem_at(path[:-1] if path[-1:] == ("[key]",) else path, message, file, root, key=at_key)
+
+
+def problem_at(path: FieldPath, message: str, file: str, root: Node | None, *, key: bool = False) -> Problem:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path)
+    shown = "".join(steps).lstrip(".")
+    shown = shown if shown.isprintable() else ascii(shown)
+    if root is None:
+        return Problem(message, file, field=shown or None)
+    return Problem(message, file, *root.locate(path, key=key), field=shown or None)

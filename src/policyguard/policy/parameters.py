@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from policyguard.policy.characters import describe_character, find_forbidden
-from policyguard.policy.messages import nearest
+from policyguard.strict.explain import nearest
+from policyguard.strict.text import describe_character, find_forbidden
 
 __all__ = ["NAME", "Value", "fault_of_value", "fill", "formatted", "is_name"]
 

@@ -1,22 +1,70 @@
-"""The flat, immutable policy that guards work with, and its fingerprints."""
+"""The flat, immutable policy that guards work with, and its fingerprints.
+
+A policy in plain language: what dialects put in front of a guard model.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 from policyguard.errors import PolicyError, Problem
-from policyguard.policy.messages import nearest
-from policyguard.policy.provenance import Weakening
-from policyguard.policy.schema import Rule, Status
-from policyguard.policy.text import KEYS, TEXT_VERSION, render
-from policyguard.verdict import Action, Outcome
+from policyguard.outcomes import Action, Outcome
+from policyguard.policy.schema import Rule, Status, Weakening
+from policyguard.strict.explain import nearest
+from policyguard.strict.text import collapsed as one_line
 
-__all__ = ["ResolvedPolicy"]
+__all__ = [
+    "KEYS",
+    "TEXT_VERSION",
+    "ResolvedPolicy",
+    "render",
+]
+
+
+KEYS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+TEXT_VERSION = "1"
+"""Raise it with every change to what ``render`` writes: it is part of each policy's fingerprint."""
+_SCOPE = 'What a rule lists under "May show" is excused from that rule only, and only what it describes.'
+
+
+def render(policy: ResolvedPolicy) -> str:
+    """Title, description and rules, keyed A to Z in order. Every text is put on one line of its own.
+
+    One line each, so that a text cannot pass for a rule or a heading.
+    """
+    head = [f"Policy: {policy.title}"]
+    if policy.description:
+        head.append(one_line(policy.description))
+    if any(rule.safe and rule.status is Status.ACTIVE for rule in policy.rules):
+        head.append(_SCOPE)
+    rules = ("\n".join(_rule(key, rule)) for key, rule in zip(KEYS, policy.rules, strict=False))
+    return "\n\n".join(["\n".join(head), *rules])
+
+
+def _rule(key: str, rule: Rule) -> Iterable[str]:
+    yield f"{key}. {rule.title}" + (f" — {one_line(rule.description)}" if rule.description else "")
+    if rule.status is Status.EXEMPT:
+        yield "Declared non-violating: this rule forbids nothing."
+        yield from _items("May show:", (*rule.unsafe, *rule.safe))
+    elif rule.status is Status.SENSITIVE:
+        yield "Declared sensitive: anything that touches this rule violates it, with no exception."
+        yield from _items("Must not show:", rule.unsafe)
+        yield from _items("Must not show either, although it is often allowed:", rule.safe)
+    else:
+        yield from _items("Must not show:", rule.unsafe)
+        yield from _items("May show:", rule.safe)
+
+
+def _items(heading: str, items: Iterable[str]) -> Iterable[str]:
+    lines = [f"- {item}" for item in items]
+    return [heading, *lines] if lines else []
+
 
 _SEEN = ("id", "title", "description", "unsafe", "safe", "status")
 

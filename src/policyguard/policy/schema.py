@@ -1,44 +1,92 @@
-"""What a policy holds. ``load_policy`` reads one from YAML; ``parse_policy`` takes plain values."""
+"""What a policy holds. ``load_policy`` reads one from YAML; ``parse_policy`` takes plain values.
+
+Where each part of a composed policy comes from, and why it is weaker than what it builds on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     model_validator,
 )
 
 from policyguard.errors import PolicyError
+from policyguard.outcomes import Action
 from policyguard.policy.fields import (
-    SEMVER,
     SLUG,
     Band,
-    Line,
     Lines,
     Share,
     Text,
     Threshold,
     Title,
-    Unjudged,
     fault,
-    listed,
 )
-from policyguard.policy.provenance import Origin, Provenance, Weakening
-from policyguard.verdict import Action, Outcome
 
 if TYPE_CHECKING:
-    from policyguard.policy.resolved import ResolvedPolicy
+    pass
 
-__all__ = ["MAX_RULES", "Defaults", "Model", "Policy", "Rule", "Status"]
+__all__ = [
+    "MAX_RULES",
+    "Defaults",
+    "Model",
+    "Origin",
+    "Provenance",
+    "Rule",
+    "Status",
+    "Weakening",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The file that said it last, and the line from 1; ``None`` for what was given as plain values."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Weakening:
+    """One change that can loosen or reword what a base forbids, with the reason its author gives.
+
+    ``policy`` is the id of the policy that makes the change, ``change`` names it.
+    """
+
+    policy: str
+    change: str
+    reason: str
+    file: str
+    line: int | None = None
+
+    def to_dict(self) -> dict[str, str]:
+        """For evidence: no path, which would name somebody's folders."""
+        return {"policy": self.policy, "change": self.change, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a policy came to be; nothing in it is judged.
+
+    ``pieces``: the description, base by base. ``parameters``: the values filled into the texts.
+    """
+
+    pieces: tuple[str, ...] = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    weakenings: tuple[Weakening, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
 
 MAX_RULES = 26
 """Rules are keyed A to Z in the prompt, so that a category is one token and its probability can be read."""
@@ -63,7 +111,7 @@ class Model(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                from policyguard.policy.validate import explain
+                from policyguard.policy.messages import explain
 
                 raise PolicyError(explain(error, file=f"<{type(self).__name__}>")) from None
 
@@ -112,88 +160,3 @@ class Defaults(Model):
     undecided_band: Band | None = None
     min_label_mass: Share = 0.5
     frames: Literal["all", "sample"] = "all"
-
-
-class Policy(Model):
-    """A versioned document: rules, defaults, and what to do when an image cannot be judged.
-
-    ``world`` names the only kind of picture the policy is about (``"pictosafe"``); ``None`` is everything.
-    ``outcomes`` gives actions for ``undecided``, ``refused``, ``unscannable`` and ``error``; what it leaves
-    out blocks. ``owner``, ``licence`` and ``sources`` are for people: no model sees them.
-    """
-
-    id: str = Field(strict=True, pattern=f"^{SLUG}(/{SLUG}){{0,3}}$")
-    version: str = Field(strict=True, pattern=SEMVER, max_length=64)
-    title: Title
-    description: Text = ""
-    world: str | None = Field(default=None, strict=True, pattern=f"^{SLUG}$")
-    rules: Annotated[tuple[Rule, ...], BeforeValidator(listed), Field(min_length=1, max_length=MAX_RULES)]
-    defaults: Defaults = Defaults()
-    outcomes: dict[Unjudged, Action] = Field(default_factory=dict)
-    owner: Line | None = None
-    licence: Line | None = None
-    sources: Lines = ()
-    _provenance: Provenance = PrivateAttr(default_factory=Provenance)
-
-    @model_validator(mode="after")
-    def _one_rule_per_id(self) -> Self:
-        seen: set[str] = set()
-        for rule in self.rules:
-            if rule.id in seen:
-                raise fault("duplicate_rule", f"two rules have the id '{rule.id}'")
-            seen.add(rule.id)
-        return self
-
-    @property
-    def origins(self) -> Mapping[str, Origin]:
-        """Where each part was said last: ``"title"``, ``"defaults.action"``, ``"rules.arms.unsafe[0]"``."""
-        return MappingProxyType(dict(self._provenance.origins))
-
-    @property
-    def weakenings(self) -> tuple[Weakening, ...]:
-        """Every change on the way that can loosen or reword what a base forbids, with its reason."""
-        return self._provenance.weakenings
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """The values that were filled into the texts."""
-        return MappingProxyType(dict(self._provenance.parameters))
-
-    @property
-    def provenance(self) -> Provenance:
-        """All of these, and the parts of the description."""
-        return self._provenance
-
-    def with_provenance(self, provenance: Provenance) -> Policy:
-        """A copy that knows how it came to be. Composition makes it; it changes nothing that is judged."""
-        copy = self.model_copy()
-        copy._provenance = provenance  # noqa: SLF001 (a copy of our own)
-        return copy
-
-    def __eq__(self, other: object) -> bool:
-        """Whether both say the same; where it was said does not count."""
-        return isinstance(other, Policy) and self.__dict__ == other.__dict__
-
-    __hash__ = None  # type: ignore[assignment]  # it holds a dict
-
-    def resolve(self) -> ResolvedPolicy:
-        """The flat, immutable form that guards work with."""
-        from policyguard.policy.resolved import ResolvedPolicy
-
-        outcomes = {outcome: Action.BLOCK for outcome in Outcome if not outcome.judged} | self.outcomes
-        return ResolvedPolicy(
-            id=self.id,
-            version=self.version,
-            title=self.title,
-            description=self.description,
-            world=self.world,
-            rules=self.rules,
-            threshold=self.defaults.threshold,
-            action=self.defaults.action,
-            undecided_band=self.defaults.undecided_band,
-            min_label_mass=self.defaults.min_label_mass,
-            frames=self.defaults.frames,
-            outcomes={Outcome.COMPLIES: Action.ALLOW} | outcomes,
-            weakenings=self.weakenings,
-            parameters=self.parameters,
-        )

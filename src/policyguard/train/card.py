@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from policyguard.train.files import write_json, write_text
+from policyguard.strict.files import write_json, write_text
 from policyguard.train.models import WORK
 
 __all__ = ["figures", "write_card"]

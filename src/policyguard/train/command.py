@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
-from policyguard.train.files import check_place, write_json
+from policyguard.strict.files import check_place, write_json
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
 __all__ = ["dry_run", "prepare", "remember", "run_stage", "start"]

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from policyguard.errors import ConfigurationError, Problem
-from policyguard.train.files import write_lines
+from policyguard.strict.files import write_lines
 
 __all__ = [
     "CaptionRow",
@@ -274,7 +274,7 @@ def read_object(line: bytes) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, file: str, line: int, kind: type[BaseModel]) -> Iterator[Problem]:
-    from policyguard.policy.messages import nearest
+    from policyguard.strict.explain import nearest
 
     for item in error.errors(include_url=False, include_input=True):
         name = str(item["loc"][0]) if item["loc"] else None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from policyguard.train.files import write_lines
+from policyguard.strict.files import write_lines
 from policyguard.train.grpo_data import Half, Prompt, Units
 from policyguard.train.recipe import Difficulty
 

@@ -6,6 +6,12 @@ be installed where they run (without extras). Layouts follow verl's ``examples/d
 EasyR1's ``verl/utils/dataset.py`` and ms-swift's ``examples/train/grpo/plugin``. Pictures go into the
 parquet files as PNG, the way the runtime decodes them. The order of prompts is part of the data: turn
 shuffling off.
+
+The reward in an exported folder: what the files ``reward_*.py`` there call.
+
+Covered: everything that ``reward.score`` covers, from the same code. Not covered: tokens. Those trainers
+hand over text without control tokens, so an answer that was cut off just after a whole verdict passes; let
+them mask such answers.
 """
 
 from __future__ import annotations
@@ -16,19 +22,54 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from policyguard.assessment import Rating
 from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError, MissingExtraError
-from policyguard.train.answers import conversation
-from policyguard.train.exported import SETTINGS
-from policyguard.train.files import check_place, fresh_folder, write_json, write_lines, write_text
+from policyguard.strict.files import check_place, fresh_folder, write_json, write_lines, write_text
+from policyguard.train.answers import AnswerFormat, conversation
 from policyguard.train.grpo import held_out_prompts, read_prompts
 from policyguard.train.grpo_data import Prompt
-from policyguard.train.policies import document_of, write_policies
+from policyguard.train.policies import PolicyShelf, document_of, write_policies
 from policyguard.train.preflight import fault_of_reward
-from policyguard.train.recipe import GrpoRecipe
+from policyguard.train.recipe import GrpoRecipe, RewardSettings
+from policyguard.train.reward import Expected, Scored, score
 from policyguard.train.rows import check_images, open_picture
 
-__all__ = ["export"]
+__all__ = [
+    "SETTINGS",
+    "ExportedReward",
+    "export",
+]
+
+
+SETTINGS = "reward.json"
+
+
+class ExportedReward:
+    """Scores answers against expectations, as ``export`` wrote them into ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+            self._settings = RewardSettings.model_validate(found["reward"])
+            self._answer: AnswerFormat = found["answer"]
+            self._dialect = get_dialect(found["dialect"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"{folder / SETTINGS} is not what `policyguard train export` writes"
+            ) from error
+        self._shelf = PolicyShelf(folder)
+
+    def score(self, text: str, expected: str) -> Scored:
+        """``expected``: the JSON text beside each prompt, with policy, label and categories."""
+        wanted = json.loads(expected)
+        policy = self._shelf.get(f"#{wanted['policy']}")
+        whole = Expected(policy, Rating(wanted["label"]), tuple(wanted["categories"]))
+        return score(text, whole, self._dialect, self._settings, answer=self._answer)
+
+    def __call__(self, text: str, expected: str) -> float:
+        return self.score(text, expected).value
+
 
 _PLACE = "<image>"
 
@@ -36,7 +77,7 @@ _VERL = '''"""Reward for verl: custom_reward_function.path=THIS_FILE (name: comp
 
 from pathlib import Path
 
-from policyguard.train.exported import ExportedReward
+from policyguard.train.export import ExportedReward
 
 _reward = ExportedReward(Path(__file__).parent)
 
@@ -44,11 +85,12 @@ _reward = ExportedReward(Path(__file__).parent)
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
     return _reward(solution_str, ground_truth)
 '''
+
 _EASYR1 = '''"""Reward for EasyR1: worker.reward.reward_function=THIS_FILE:compute_score."""
 
 from pathlib import Path
 
-from policyguard.train.exported import ExportedReward
+from policyguard.train.export import ExportedReward
 
 _reward = ExportedReward(Path(__file__).parent)
 
@@ -60,11 +102,12 @@ def compute_score(reward_input, **_):
     readable = float(scored.rating is not None)
     return {"overall": scored.value, "format": readable, "accuracy": float(scored.right)}
 '''
+
 _SWIFT = '''"""Reward for ms-swift: --external_plugins THIS_FILE --reward_funcs policyguard_verdict."""
 
 from pathlib import Path
 
-from policyguard.train.exported import ExportedReward
+from policyguard.train.export import ExportedReward
 
 try:
     from swift.rewards import ORM, orms

@@ -22,10 +22,8 @@ from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.policy import ResolvedPolicy
 from policyguard.train.answers import conversation
-from policyguard.train.arguments import common_arguments, expected_noise, require_trl
 from policyguard.train.assess import require_both_labels
 from policyguard.train.card import write_card
-from policyguard.train.checkpoints import checkpoint_marker, latest_checkpoint
 from policyguard.train.data import LabelRow
 from policyguard.train.difficulty import filter_units
 from policyguard.train.grpo_data import Prompt, Units, build_units
@@ -44,6 +42,13 @@ from policyguard.train.models import (
 from policyguard.train.recipe import GrpoRecipe
 from policyguard.train.reward import Expected, VerdictReward
 from policyguard.train.rows import Located, Rows, gather, image_dataset, open_picture
+from policyguard.train.trainer import (
+    checkpoint_marker,
+    common_arguments,
+    expected_noise,
+    latest_checkpoint,
+    require_trl,
+)
 from policyguard.train.variants import read_wordings
 from policyguard.train.watch import watch_callback
 

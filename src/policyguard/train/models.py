@@ -59,7 +59,7 @@ def model_folder(model: str) -> Path:
 def processor_of(folder: Path, *, max_pixels: int | None) -> Any:
     """The runtime's own processor for ``folder``, padding on the left."""
     transformers = _transformers()
-    from policyguard.backends.transformers.processors import load_processor
+    from policyguard.backends.transformers.loading import load_processor
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return load_processor(folder, config, name=str(folder), max_pixels=max_pixels)

@@ -10,7 +10,7 @@ from typing import Any
 from policyguard.errors import ConfigurationError, PolicyError, PolicyGuardError
 from policyguard.policy import Policy, ResolvedPolicy, load_policy, parse_policy
 from policyguard.policy.files import is_path
-from policyguard.train.files import write_lines
+from policyguard.strict.files import write_lines
 
 __all__ = ["INLINE", "PolicyShelf", "document_of", "problem_of", "write_policies"]
 

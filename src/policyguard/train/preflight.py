@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from policyguard.backends.vllm.endpoint import Endpoint
+from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.errors import PolicyGuardError, Problem
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, RewardSettings, SftRecipe
 from policyguard.train.rows import Rows, check_images

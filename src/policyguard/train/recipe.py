@@ -1,7 +1,7 @@
 """Recipes: one YAML file holds everything that one run depends on.
 
 ``load_recipe`` reports all mistakes at once, each with file, line, column, field and the key that was likely
-meant. It reads YAML by the same safe rules as policies (``policyguard.policy.document``). ``settings`` are
+meant. It reads YAML by the same safe rules as policies (``policyguard.strict.documents``). ``settings`` are
 ``key.path=value`` texts from the command line, which change single values.
 """
 
@@ -16,8 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from pydantic_core import ErrorDetails
 
 from policyguard.errors import ConfigurationError, PolicyError, Problem
-from policyguard.policy.document import Node, parse, plain
-from policyguard.policy.messages import nearest
+from policyguard.strict.documents import Node, parse, plain
+from policyguard.strict.explain import nearest
 
 __all__ = [
     "AssessRecipe",

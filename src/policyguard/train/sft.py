@@ -11,9 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from policyguard.train.arguments import common_arguments, expected_noise, require_trl
 from policyguard.train.card import write_card
-from policyguard.train.checkpoints import checkpoint_marker, latest_checkpoint
 from policyguard.train.data import CaptionRow
 from policyguard.train.models import (
     WORK,
@@ -27,6 +25,13 @@ from policyguard.train.models import (
 )
 from policyguard.train.recipe import AssessRecipe, SftRecipe
 from policyguard.train.rows import Located, Rows, gather, image_dataset
+from policyguard.train.trainer import (
+    checkpoint_marker,
+    common_arguments,
+    expected_noise,
+    latest_checkpoint,
+    require_trl,
+)
 
 __all__ = ["caption_example", "fine_tune", "main", "read_captions", "run"]
 

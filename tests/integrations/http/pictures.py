@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 
 from policyguard import Guard
-from policyguard.assessment import Assessment, AssessmentRequest, Rating
+from policyguard.assessment import Assessment, Rating
+from policyguard.backends.base import AssessmentRequest
 from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 

@@ -16,7 +16,7 @@ from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, 
 from integrations.http.upstream import Upstream
 from policyguard import ConfigurationError, PolicyViolation
 from policyguard.integrations.http import guarded_client
-from policyguard.integrations.http.altered import altered
+from policyguard.integrations.screen.altered import altered
 
 GENERATE = "/v1/images/generations"
 

@@ -15,7 +15,7 @@ from policyguard.integrations.extract import Replacement
 from policyguard.integrations.http import multipart
 from policyguard.integrations.http.bodies import open_body
 from policyguard.integrations.http.codings import PIECE, CodingError, decode_all, decoder
-from policyguard.integrations.http.frames import Framing, OverlongError, framer
+from policyguard.integrations.http.streams import Framing, OverlongError, framer
 
 zstandard: Any = pytest.importorskip("zstandard")
 

@@ -35,10 +35,10 @@ from loop import Budget, Losses, load, train
 from losses import ALIGN_WEIGHTS, WEIGHTS, Teacher, objective
 from pixels import Studio, targets
 from plain import difficulty, draw_scene
-from policyguard.bench.pictosafe.language import Item
-from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
-from policyguard.bench.pictosafe.scene import Scene
-from policyguard.bench.pictosafe.world import GROUP_OF, MEMBERS, NAMES
+from policyguard.pictosafe.language import Item
+from policyguard.pictosafe.rules import PictoPolicy, is_unsafe
+from policyguard.pictosafe.scene import Scene
+from policyguard.pictosafe.world import GROUP_OF, MEMBERS, NAMES
 from rows import Rows
 from stages import Settings, Workshop, vision
 from tokens import IMAGE, Vocabulary, build_tokenizer

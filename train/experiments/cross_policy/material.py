@@ -16,10 +16,10 @@ from typing import Literal
 import plain
 import words
 from plain import difficulty, draw_sample, draw_scene, flip_scene, symbolic_level
-from policyguard.bench.pictosafe.randompolicies import flip_policy
-from policyguard.bench.pictosafe.render import Renderer, styles
-from policyguard.bench.pictosafe.rules import PictoPolicy, violating
-from policyguard.bench.pictosafe.scene import Scene
+from policyguard.pictosafe.randompolicies import flip_policy
+from policyguard.pictosafe.render import Renderer, styles
+from policyguard.pictosafe.rules import PictoPolicy, violating
+from policyguard.pictosafe.scene import Scene
 from policyguard.train.data import CaptionRow, LabelRow, write_rows
 from policyguard.train.policies import write_policies
 

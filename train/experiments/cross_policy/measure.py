@@ -14,11 +14,10 @@ from typing import Any
 import words
 from plain import draw_sample, draw_scene, edit_pair, symbolic_level
 from policyguard.assessment import Rating
-from policyguard.bench.pictosafe.levels import LEVELS
-from policyguard.bench.pictosafe.render import Renderer, styles
-from policyguard.bench.pictosafe.rules import PictoPolicy, is_unsafe
-from policyguard.bench.pictosafe.scene import Scene
-from policyguard.bench.pictosafe.world import GROUP_OF, NAMES
+from policyguard.pictosafe.render import Renderer, styles
+from policyguard.pictosafe.rules import LEVELS, PictoPolicy, is_unsafe
+from policyguard.pictosafe.scene import Scene
+from policyguard.pictosafe.world import GROUP_OF, NAMES
 
 BATCH = 50
 
@@ -62,7 +61,7 @@ class Subject:
         import torch
         from transformers import AutoConfig, AutoModelForImageTextToText
 
-        from policyguard.backends.transformers.processors import load_processor
+        from policyguard.backends.transformers.loading import load_processor
 
         config = AutoConfig.from_pretrained(self.folder)
         processor = load_processor(self.folder, config, name=str(self.folder))
@@ -70,7 +69,7 @@ class Subject:
         return model, processor
 
     def _inputs(self, prompts: Sequence[str], pictures: Sequence[Any], *, system: bool = True) -> Any:
-        from policyguard.backends.transformers.processors import prepare
+        from policyguard.backends.transformers.loading import prepare
 
         _, processor = self._loaded
         texts = [

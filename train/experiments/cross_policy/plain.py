@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import Any
 
-from policyguard.bench.pictosafe import pairs, randompolicies, scene
-from policyguard.bench.pictosafe.language import parse_item
-from policyguard.bench.pictosafe.policyforms import Difficulty
-from policyguard.bench.pictosafe.rules import PictoPolicy
-from policyguard.bench.pictosafe.world import Context
+from policyguard.pictosafe import pairs, randompolicies, scene
+from policyguard.pictosafe.language import parse_item
+from policyguard.pictosafe.policyforms import Difficulty
+from policyguard.pictosafe.rules import PictoPolicy
+from policyguard.pictosafe.world import Context
 from policyguard.policy import Policy, load_policy, parse_policy
 
 __all__ = [

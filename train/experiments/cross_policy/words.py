@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pico"))
 
-from policyguard.bench.pictosafe.rules import PictoPolicy
-from policyguard.bench.pictosafe.scene import Scene
-from policyguard.bench.pictosafe.world import GROUP_OF, MEMBERS
+from policyguard.pictosafe.rules import PictoPolicy
+from policyguard.pictosafe.scene import Scene
+from policyguard.pictosafe.world import GROUP_OF, MEMBERS
 from tokens import Language
 
 SENSITIVE = frozenset(

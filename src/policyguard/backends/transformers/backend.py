@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Self
 
-from policyguard.assessment import Assessment, AssessmentRequest, Failure, ModelIdentity, Rating
+from policyguard.assessment import Assessment, Failure, ModelIdentity, Rating
 from policyguard.backends import registry
+from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers import files as model_files
 from policyguard.errors import ConfigurationError, ModelLoadError
 

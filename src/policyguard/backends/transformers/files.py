@@ -3,29 +3,89 @@
 Covered: pickled weights, models that bring Python code (``auto_map``), adapters (they pull in another model
 by name), weights outside the folder, missing files, settings that are no plain files or too large.
 Not covered: weights trained to answer wrongly; nothing in a file tells those.
+
+Keep the bars and warnings of transformers and of the hub off the user's terminal.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
-from policyguard.backends.settings import read_settings
-from policyguard.backends.transformers.quiet import quiet_hub
 from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError
+from policyguard.strict.jsontext import read_settings
 
-__all__ = ["ModelFiles", "complete", "find", "fingerprint", "is_local", "read_json"]
+__all__ = [
+    "ModelFiles",
+    "complete",
+    "find",
+    "fingerprint",
+    "is_local",
+    "quiet",
+    "quiet_hub",
+    "read_json",
+]
+
+
+_lock = RLock()
+"""Verbosity belongs to the process: two threads must not restore each other's silence."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and no warnings while a model loads; what the user had set is set again afterwards."""
+    from transformers.utils import logging
+
+    with _lock:
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """No bars and no warnings while small files are fetched. Weights may show a bar: they take minutes."""
+    try:
+        import huggingface_hub.utils
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "transformers") from None
+    hub: Any = huggingface_hub.utils
+
+    with _lock:
+        verbosity, bars = hub.logging.get_verbosity(), not hub.are_progress_bars_disabled()
+        hub.logging.set_verbosity(hub.logging.ERROR)
+        hub.disable_progress_bars()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            hub.logging.set_verbosity(verbosity)
+            if bars:
+                hub.enable_progress_bars()
+
 
 SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 """Configuration, tokenizer, processor and chat template. Never ``*.py``, ``*.bin``, ``*.pt``, ``*.pkl``."""
 WEIGHTS = ("*.safetensors",)
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _INDEX = "model.safetensors.index.json"
+
 _LARGEST = 64 << 20
 """Bytes. An index of a large model's weights takes some hundred thousand."""
 _READ = 1 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Rating
-from policyguard.backends.transformers.processors import prepare
+from policyguard.backends.transformers.loading import prepare
 from policyguard.dialects.base import Message, Picture, Prompt
 from policyguard.errors import ConfigurationError
 

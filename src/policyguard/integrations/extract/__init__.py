@@ -1,9 +1,9 @@
 """Every image in a request or a response, whatever the provider (see ``find_images``)."""
 
-from .find import find_images
-from .refusals import provider_refusals
-from .replace import replace_images
-from .site import ImageSite, ProviderRefusal, Replacement, SiteKind
+from policyguard.integrations.extract.refusals import provider_refusals
+from policyguard.integrations.extract.replace import replace_images
+from policyguard.integrations.extract.site import ImageSite, ProviderRefusal, Replacement, SiteKind
+from policyguard.integrations.extract.walk import find_images
 
 __all__ = [
     "ImageSite",

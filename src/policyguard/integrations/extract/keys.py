@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 
-from .documents import is_document_type
+from policyguard.integrations.extract.magic import is_document_type
 
 __all__ = ["Position", "below", "declared", "is_file_id", "is_prose", "is_quoted", "is_record", "plain"]
 

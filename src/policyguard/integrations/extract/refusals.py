@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .found import Path, pointer
-from .site import ProviderRefusal
-from .walk import MAX_DEPTH, MAX_NODES, fields_of
+from policyguard.integrations.extract.site import Path, ProviderRefusal, pointer
+from policyguard.integrations.extract.walk import MAX_DEPTH, MAX_NODES, fields_of
 
 __all__ = ["provider_refusals"]
 

@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policyguard.errors import ImageError
-
-from .found import JSON, Found, Step, steps
-from .shapes import data_uri, rewrite, written
-from .site import Replacement
-from .walk import fields_of, walk
+from policyguard.integrations.extract.shapes import data_uri, rewrite, written
+from policyguard.integrations.extract.site import JSON, Found, Replacement, Step, steps
+from policyguard.integrations.extract.walk import fields_of, walk
 
 __all__ = ["replace_images"]
 

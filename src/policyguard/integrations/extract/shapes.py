@@ -7,10 +7,8 @@ import io
 from typing import Any
 
 from policyguard.errors import ImageError
-
-from .found import Found
-from .keys import plain
-from .site import Replacement, SiteKind
+from policyguard.integrations.extract.keys import plain
+from policyguard.integrations.extract.site import Found, Replacement, SiteKind
 
 __all__ = ["data_uri", "rewrite", "written"]
 

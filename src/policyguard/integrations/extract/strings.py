@@ -2,34 +2,181 @@
 
 Covered: see ``read_string``. Not covered: base64 in the middle of a text without ``data:`` before it, SVG
 drawings written out in a text, and addresses that a text merely mentions.
+
+Data URIs: one that is a whole string, and those that stand in a text.
+
+Pictures that Markdown or HTML in a text links to by http(s) address.
+
+Covered: Markdown images, inline and by reference, and the tags and attributes that load pictures.
+Every pattern runs in linear time. Not covered: style sheets, entities in addresses.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
 
-from .datauri import DataUri, find_data_uris, is_data_uri, read_data_uri
-from .documents import is_document_type, sniff_document
-from .found import Codec, Found, Path
-from .keys import Position
-from .links import find_links
-from .magic import (
+from policyguard.integrations.extract.keys import Position
+from policyguard.integrations.extract.magic import (
     base64_head,
     decode_base64,
+    is_document_type,
     looks_like_base64,
     sniff,
     sniff_base64,
     sniff_blurred_base64,
+    sniff_document,
 )
-from .site import SiteKind
+from policyguard.integrations.extract.site import Codec, Found, Path, SiteKind
 
-__all__ = ["as_document", "read_string"]
+__all__ = [
+    "DataUri",
+    "as_document",
+    "find_data_uris",
+    "find_links",
+    "is_data_uri",
+    "read_data_uri",
+    "read_string",
+]
+
+
+_HEAD = re.compile(r"data:(\s*+image/[^,\s]{0,400}+|[^,\"'<>()\[\]{}\r\n]{0,200}+),", re.IGNORECASE)
+_MARK = re.compile(r"data:", re.IGNORECASE)
+_BODY = re.compile(r"[A-Za-z0-9+/_\-%\\=]+(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_\-%]{16,}={0,2})*")
+_ESCAPED_BODY = re.compile(r"[^\s\"'<>)]+")
+_QUOTED = {'"': re.compile(r'[^"]+'), "'": re.compile(r"[^']+")}
+_LONGEST_HEAD = 1024
+
+_SHORTEST_BODY = 32
+"""In a text, less than this many characters are a mention of data URIs and no image."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataUri:
+    """One data URI. ``data`` is None where it cannot be decoded; ``image`` if it claims or holds an image."""
+
+    media_type: str
+    image: bool
+    data: bytes | None = field(repr=False)
+    start: int = 0
+    end: int = 0
+
+    @property
+    def problem(self) -> str:
+        """Why there are no bytes."""
+        return f"is a data URI ({self.media_type or 'of no type'}) that cannot be decoded"
+
+
+def is_data_uri(text: str) -> bool:
+    return text[:64].lstrip()[:5].lower() == "data:"
+
+
+def read_data_uri(text: str) -> DataUri | None:
+    """The data URI that is the whole of ``text``, or None where it has no comma."""
+    start = text.index(":") + 1
+    comma = text.find(",", start, start + _LONGEST_HEAD)
+    return None if comma < 0 else _read(text[start:comma], text[comma + 1 :], 0, len(text))
+
+
+def find_data_uris(text: str) -> Iterator[DataUri]:
+    """The data URIs in a text that claim or hold images."""
+    if not _mentions(text):
+        return
+    position = 0
+    while (mark := _MARK.search(text, position)) is not None:
+        position = mark.end()
+        head = _HEAD.match(text, mark.start())
+        if head is None:
+            continue
+        quote = text[mark.start() - 1 : mark.start()]
+        if quote in _QUOTED:  # as in HTML, where spaces may stand in it
+            pattern = _QUOTED[quote]
+        else:
+            pattern = _BODY if _is_base64(head[1]) else _ESCAPED_BODY
+        body = pattern.match(text, head.end())
+        if body is None or len(body[0]) < _SHORTEST_BODY:
+            continue
+        written = body[0].rstrip("\\")
+        uri = _read(head[1], written, mark.start(), head.end() + len(written))
+        if uri.image:
+            yield uri
+            position = uri.end
+
+
+def _mentions(text: str) -> bool:
+    """Whether ``data:`` stands in the text in any case: quick, for most texts have none."""
+    if "data:" in text:
+        return True
+    if text.isascii():
+        return "data:" in text.lower()
+    return b"data:" in text.encode("utf-8", "surrogatepass").lower()
+
+
+def _is_base64(head: str) -> bool:
+    return any(part.strip().lower() == "base64" for part in head.split(";"))
+
+
+def _read(head: str, body: str, start: int, end: int) -> DataUri:
+    media_type = head.partition(";")[0].replace("\\", "").strip().lower()
+    media_type = "" if media_type == "base64" else media_type[:100]
+    declared = media_type.startswith("image/")
+    if not _is_base64(head):
+        data: bytes | None = unquote_to_bytes(body) if declared or "%" in body[:8] or "<" in body[:8] else b""
+    else:
+        if "%" in body:
+            body = unquote_to_bytes(body).decode("latin-1")
+        data = decode_base64(body) if declared or sniff_base64(body) else b""
+    image = declared or bool(data and sniff(data))
+    return DataUri(media_type, image, data or None, start, end)
+
+
+_URL = r"(?:https?:)?//[^\s\"'<>()\[\]\\]+"
+_ALT = r"(?:\\.|[^\[\]\\]|\[[^\[\]]*\])*"
+_INLINE = re.compile(rf"!\[{_ALT}\]\(\s*<?({_URL})", re.IGNORECASE | re.DOTALL)
+_NESTED = re.compile(rf"\]\(\s*<?({_URL}\.(?:png|jpe?g|gif|webp|bmp|svg|avif)\b)", re.IGNORECASE)
+_REFERENCE = re.compile(r"!\[([^\[\]]*)\](?:\[([^\[\]]*)\])?")
+_DEFINITION = re.compile(rf"^ {{0,3}}\[([^\[\]]+)\]:[ \t]*<?({_URL})", re.IGNORECASE | re.MULTILINE)
+_TAG = re.compile(r"<(?:img|image|source|input|video|object|embed)\b([^<>]*)", re.IGNORECASE)
+_ATTRIBUTE = re.compile(
+    r"\b(?:src|srcset|href|poster|data|data-src)\s*=\s*\\?[\"']?\s*((?:https?:)?//[^\s\"'<>\\]+)",
+    re.IGNORECASE,
+)
+
+
+def find_links(text: str) -> Iterator[tuple[int, int]]:
+    """The parts of ``text`` that are addresses of pictures, as (start, end)."""
+    spans: set[tuple[int, int]] = set()
+    if "![" in text:
+        spans.update(match.span(1) for match in _INLINE.finditer(text))
+        if "[" in text.replace("![", ""):
+            spans.update(match.span(1) for match in _NESTED.finditer(text))
+        if "]:" in text:
+            wanted = {(match[2] or match[1]).casefold().strip() for match in _REFERENCE.finditer(text)}
+            spans.update(
+                match.span(2) for match in _DEFINITION.finditer(text) if match[1].casefold().strip() in wanted
+            )
+    if "<" in text and "//" in text:
+        for tag in _TAG.finditer(text):
+            for attribute in _ATTRIBUTE.finditer(text, *tag.span(1)):
+                spans.add(attribute.span(1))
+    yield from _apart(sorted(spans))
+
+
+def _apart(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The longest of those that begin at one place; none that lies in another."""
+    last = -1
+    for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if start >= last:
+            yield start, end
+            last = end
+
 
 _SHORTEST = 32
-
 _ADDRESS = re.compile(r"\s*(?:https?:)?//[^\s]", re.IGNORECASE)
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
 _INVISIBLE = str.maketrans("", "", "\t\r\n")
 """What browsers and many libraries drop from an address before they read it."""
 _STORED = re.compile(r"\s*(?:gs|s3)://", re.IGNORECASE)

@@ -4,6 +4,12 @@ Covered: dicts, lists, tuples, sets, strings, bytes, JSON inside strings (four d
 models (so LangChain messages and the SDKs' own types), PIL images, uint8 arrays, BytesIO. Bounded: what
 is nested deeper than 256 levels, or lies beyond the first million values, is one unreadable site.
 Not covered: other objects (in an image's place they are unreadable), and files that are merely named.
+
+Finds every image in a payload, known shape or not.
+
+Covered: the shapes of the OpenAI, Anthropic, Gemini, Vertex, Bedrock, Mistral, Ollama, LiteLLM, OpenRouter,
+MCP and LangChain APIs, and any other JSON whose keys, types or contents say that an image stands there.
+Not covered: documents, sounds and films (docs/coverage.md has the table).
 """
 
 from __future__ import annotations
@@ -15,21 +21,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .documents import sniff_document
-from .found import JSON, Codec, Found, Path
-from .jsontext import read_json
-from .keys import Position, below, declared, is_file_id, is_prose, is_quoted, is_record, plain
-from .magic import HEAD, sniff
-from .site import SiteKind
-from .strings import as_document, read_string
+from policyguard.integrations.extract.keys import (
+    Position,
+    below,
+    declared,
+    is_file_id,
+    is_prose,
+    is_quoted,
+    is_record,
+    plain,
+)
+from policyguard.integrations.extract.magic import HEAD, sniff, sniff_document
+from policyguard.integrations.extract.site import JSON, Codec, Found, ImageSite, Path, SiteKind
+from policyguard.integrations.extract.strings import as_document, read_string
+from policyguard.strict.jsontext import read_json
 
-__all__ = ["MAX_DEPTH", "MAX_NODES", "fields_of", "walk"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_NODES",
+    "fields_of",
+    "find_images",
+    "walk",
+]
+
 
 MAX_DEPTH = 256
 MAX_NODES = 1_000_000
 _MAX_QUOTED = 4
 _LEAVES = frozenset((bool, int, float, type(None)))
 _SHORTEST = 12
+
 _LONG_KEY = 64
 """An image may stand in the name of a key, too: it cannot be replaced there."""
 _LISTS = (list, tuple, set, frozenset, deque)
@@ -289,3 +310,12 @@ def _drawn(value: Any) -> bytes | None:
     else:
         picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def find_images(payload: object) -> list[ImageSite]:
+    """Every image that stands in ``payload``, in the order in which it stands there. Raises nothing.
+
+    ``payload`` is any JSON-like value: dicts, lists, strings, bytes; also dataclasses, pydantic models,
+    LangChain messages, PIL images. What claims to be an image and cannot be read is a site, too.
+    """
+    return [found.site() for found in walk(payload)]

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .clients import guard_client, guarded_async_client, guarded_client
-from .result import HttpResult
-from .transports import AsyncGuardedTransport, GuardedTransport
+from policyguard.integrations.http.clients import guard_client, guarded_async_client, guarded_client
+from policyguard.integrations.http.result import HttpResult
+from policyguard.integrations.http.transports import AsyncGuardedTransport, GuardedTransport
 
 if TYPE_CHECKING:
-    from .adapter import GuardedAdapter
+    from policyguard.integrations.http.adapter import GuardedAdapter
 
 __all__ = [
     "AsyncGuardedTransport",
@@ -34,7 +34,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "GuardedAdapter":  # requests is imported for it alone
-        from .adapter import GuardedAdapter
+        from policyguard.integrations.http.adapter import GuardedAdapter
 
         return GuardedAdapter
     raise AttributeError(f"module 'policyguard.integrations.http' has no attribute '{name}'")

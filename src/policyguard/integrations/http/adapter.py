@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
 from policyguard.errors import ConfigurationError
-
-from .codings import CodingError, Decoder, decoder
-from .exchange import Blocked, Core, Exchange, Step, T, drive
-from .frames import Framing
-from .message import RequestHead, ResponseHead, joined
-from .settings import settings
-from .streams import Events, StreamProblem
+from policyguard.integrations.http.codings import CodingError, Decoder, decoder
+from policyguard.integrations.http.exchange import Blocked, Core, Exchange, Step, T, drive
+from policyguard.integrations.http.message import RequestHead, ResponseHead, joined
+from policyguard.integrations.http.settings import settings
+from policyguard.integrations.http.streams import Events, Framing, StreamProblem
 
 try:
     import requests
@@ -34,9 +32,8 @@ except ImportError:
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
-
-    from .options import Options
-    from .result import Direction
+    from policyguard.integrations.http.result import Direction
+    from policyguard.integrations.http.settings import Options
 
 __all__ = ["GuardedAdapter"]
 

@@ -18,13 +18,11 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from policyguard.errors import ImageError
 from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, find_images, replace_images
-from policyguard.integrations.extract.documents import is_document_type, sniff_document
-from policyguard.integrations.extract.magic import sniff
+from policyguard.integrations.extract.magic import is_document_type, sniff, sniff_document
 from policyguard.integrations.extract.strings import as_document
-
-from . import multipart
-from .message import RequestHead, media_type, parameter
-from .watch import Watch
+from policyguard.integrations.http import multipart
+from policyguard.integrations.http.message import RequestHead, media_type, parameter
+from policyguard.integrations.http.watch import Watch
 
 __all__ = ["Body", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
 

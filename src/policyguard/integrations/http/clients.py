@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from policyguard.errors import ConfigurationError
-
-from .exchange import Core
-from .family import FamilyName, family_named, family_of, installed_family
-from .settings import settings
-from .transports import AsyncGuardedTransport, GuardedTransport
+from policyguard.integrations.http.exchange import Core
+from policyguard.integrations.http.family import FamilyName, family_named, family_of, installed_family
+from policyguard.integrations.http.settings import settings
+from policyguard.integrations.http.transports import AsyncGuardedTransport, GuardedTransport
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetcher
+    from policyguard.integrations.http.settings import Callback, OnBlockSetting, Options
     from policyguard.integrations.screen import FileLedger
-
-    from .altered import ReplaceWith
-    from .options import Options
-    from .settings import Callback, OnBlockSetting
+    from policyguard.integrations.screen.altered import ReplaceWith
 
 __all__ = ["guard_client", "guarded_async_client", "guarded_client"]
 

@@ -19,21 +19,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError, PolicyViolation, UsageError
+from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError, UsageError
 from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, provider_refusals
+from policyguard.integrations.http.bodies import Body, is_sound, open_body, open_head, unreadable
+from policyguard.integrations.http.codings import CodingError, Decoder, decode_all
+from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic, media_type
+from policyguard.integrations.http.result import Direction, HttpResult
+from policyguard.integrations.http.shapes import VERDICT_HEADER, error_event, refusal
+from policyguard.integrations.http.streams import Framing
 from policyguard.integrations.screen import Screened, ScreenResult
-from policyguard.verdict import Action, Outcome
-
-from .altered import altered
-from .bodies import Body, is_sound, open_body, open_head, unreadable
-from .codings import CodingError, Decoder, decode_all
-from .frames import Framing
-from .message import RequestHead, ResponseHead, Synthetic, media_type
-from .result import Direction, HttpResult
-from .shapes import VERDICT_HEADER, error_event, refusal
+from policyguard.integrations.screen.altered import altered
+from policyguard.outcomes import Action, Outcome
+from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from policyguard.integrations.http.settings import Settings
 
 __all__ = ["Blocked", "Core", "Exchange", "Step", "adrive", "drive"]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .message import joined, media_type, parameter
+from policyguard.integrations.http.message import joined, media_type, parameter
 
 __all__ = ["MultipartError", "Part", "join", "split"]
 

@@ -10,7 +10,7 @@ from policyguard.integrations.screen import ScreenResult
 
 if TYPE_CHECKING:
     from policyguard.integrations.extract import ProviderRefusal
-    from policyguard.verdict import Action
+    from policyguard.outcomes import Action
 
 __all__ = ["Direction", "HttpResult"]
 

@@ -1,16 +1,18 @@
-"""The settings of a guarded client, checked once."""
+"""The settings of a guarded client, checked once.
+
+The settings as keyword arguments, for signatures that hand them on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 
 from policyguard.errors import ConfigurationError
+from policyguard.integrations.http.result import Direction, HttpResult
 from policyguard.integrations.screen import FileLedger, Memo, Screen
-
-from .altered import REPLACEMENTS, ReplaceWith
-from .result import Direction, HttpResult
+from policyguard.integrations.screen.altered import REPLACEMENTS, ReplaceWith
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -19,12 +21,34 @@ if TYPE_CHECKING:
     from policyguard.images.fetch import Fetcher
     from policyguard.verdict import Verdict
 
-__all__ = ["Callback", "OnBlock", "OnBlockSetting", "Settings"]
+__all__ = [
+    "Callback",
+    "OnBlock",
+    "OnBlockSetting",
+    "Options",
+    "Settings",
+]
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of everything that guards; ``guarded_client`` explains them."""
+
+    on_block: OnBlockSetting
+    replace_with: ReplaceWith
+    urls: Literal["reject", "fetch"]
+    fetcher: Fetcher | None
+    files: FileLedger | None
+    max_images: int
+    documents: Literal["block", "pass"]
+    max_body: int
+    max_event: int
+    on_flag: Callback | None
+    on_result: Callback | None
+
 
 OnBlock: TypeAlias = Literal["reject", "raise", "replace"]
 OnBlockSetting: TypeAlias = OnBlock | Mapping[Direction, OnBlock]
 Callback: TypeAlias = Callable[[HttpResult], object]
-
 _MODES: tuple[str, ...] = get_args(OnBlock)
 _DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 

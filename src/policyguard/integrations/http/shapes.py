@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .frames import Framing
-from .message import Provider, Synthetic
-from .result import HttpResult
+from policyguard.integrations.http.message import Provider, Synthetic
+from policyguard.integrations.http.result import HttpResult
+from policyguard.integrations.http.streams import Framing
 
 __all__ = ["VERDICT_HEADER", "error_event", "refusal"]
 

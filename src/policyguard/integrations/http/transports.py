@@ -10,19 +10,17 @@ import io
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from .codings import CodingError, Decoder, decoder
-from .exchange import Blocked, Core, Exchange, Step, T, adrive, drive
-from .family import family_of
-from .frames import Framing
-from .message import RequestHead, ResponseHead, joined
-from .settings import settings
-from .streams import Events, StreamProblem
+from policyguard.integrations.http.codings import CodingError, Decoder, decoder
+from policyguard.integrations.http.exchange import Blocked, Core, Exchange, Step, T, adrive, drive
+from policyguard.integrations.http.family import family_of
+from policyguard.integrations.http.message import RequestHead, ResponseHead, joined
+from policyguard.integrations.http.settings import settings
+from policyguard.integrations.http.streams import Events, Framing, StreamProblem
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
-
-    from .options import Options
-    from .result import Direction
+    from policyguard.integrations.http.result import Direction
+    from policyguard.integrations.http.settings import Options
 
 __all__ = ["AsyncGuardedTransport", "GuardedTransport"]
 

@@ -2,33 +2,54 @@
 
 ``GuardRunnable`` needs langchain-core alone (the extra ``langchain``), ``GuardMiddleware`` needs langchain v1
 (the extra ``agents``). Neither is imported before its class is asked for.
+
+Which of LangChain's packages are there.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .middleware import GuardMiddleware
-    from .runnable import GuardRunnable
+from policyguard.errors import MissingExtraError
 
-__all__ = ["GuardMiddleware", "GuardRunnable"]
+if TYPE_CHECKING:
+    from policyguard.integrations.langchain.middleware import GuardMiddleware
+    from policyguard.integrations.langchain.runnable import GuardRunnable
+
+__all__ = [
+    "GuardMiddleware",
+    "GuardRunnable",
+    "agents",
+    "core",
+]
+
+
+def core() -> None:
+    """Raise MissingExtraError without langchain-core."""
+    try:
+        import langchain_core.runnables  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("langchain-core", "langchain") from error
+
+
+def agents() -> None:
+    """Raise MissingExtraError without langchain v1."""
+    try:
+        import langchain.agents.middleware  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("langchain, version 1.4 or later,", "agents") from error
 
 
 def __getattr__(name: str) -> Any:
     if name == "GuardRunnable":
-        from .needs import core
-
         core()
-        from .runnable import GuardRunnable
+        from policyguard.integrations.langchain.runnable import GuardRunnable
 
         return GuardRunnable
     if name == "GuardMiddleware":
-        from .needs import agents, core
-
         core()
         agents()
-        from .middleware import GuardMiddleware
+        from policyguard.integrations.langchain.middleware import GuardMiddleware
 
         return GuardMiddleware
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

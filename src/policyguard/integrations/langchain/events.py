@@ -18,8 +18,7 @@ from langchain_core.runnables.config import RunnableConfig, var_child_runnable_c
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from policyguard.integrations.extract import find_images
-
-from .hold import Hold
+from policyguard.integrations.langchain.hold import Hold
 
 if TYPE_CHECKING:
     from policyguard.integrations.extract import ImageSite

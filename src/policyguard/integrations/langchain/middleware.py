@@ -26,24 +26,28 @@ from langchain.agents.middleware.types import (
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 from langgraph.types import Command
 
-from policyguard.errors import ConfigurationError, PolicyViolation
+from policyguard.errors import ConfigurationError
+from policyguard.integrations.langchain.events import HeldEvents
+from policyguard.integrations.langchain.run import GuardState, Runs
+from policyguard.integrations.langchain.settle import (
+    blocked_note,
+    check_replace_with,
+    settle,
+    settled_messages,
+    violation,
+)
+from policyguard.integrations.langchain.sites import sites_of
 from policyguard.integrations.screen import Screen, ScreenResult
-
-from .events import HeldEvents
-from .messages import settled_messages
-from .run import GuardState, Runs
-from .settle import blocked_note, check_replace_with, settle, violation
-from .sites import sites_of
+from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
     from langgraph.prebuilt.tool_node import ToolCallRequest
 
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetcher
-    from policyguard.integrations.http.altered import ReplaceWith
+    from policyguard.integrations.langchain.run import RunMemo
     from policyguard.integrations.screen import FileLedger
-
-    from .run import RunMemo
+    from policyguard.integrations.screen.altered import ReplaceWith
 
 __all__ = ["GuardMiddleware"]
 

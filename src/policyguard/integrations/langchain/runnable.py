@@ -23,12 +23,10 @@ from langchain_core.runnables.config import (
 
 from policyguard.errors import ConfigurationError, ImageError
 from policyguard.integrations.extract import SiteKind
+from policyguard.integrations.langchain.hold import Hold, joined
+from policyguard.integrations.langchain.settle import check_replace_with, settle, violation
+from policyguard.integrations.langchain.sites import shown, sites_of
 from policyguard.integrations.screen import Memo, Screen, ScreenResult
-
-from .hold import Hold, joined
-from .settle import check_replace_with, settle, violation
-from .shown import shown
-from .sites import sites_of
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForChainRun
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetcher
     from policyguard.integrations.extract import ImageSite
-    from policyguard.integrations.http.altered import ReplaceWith
     from policyguard.integrations.screen import FileLedger
+    from policyguard.integrations.screen.altered import ReplaceWith
 
 __all__ = ["GuardRunnable"]
 

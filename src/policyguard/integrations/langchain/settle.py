@@ -3,25 +3,35 @@
 Covered: images fetched by URL go on as the bytes that were judged. A blocked image is replaced by one that
 shows nothing of it; where its shape has no place for another image, a message loses its whole content, and
 any other value is refused.
+
+Messages after their images were judged, one by one: what is wrong with one does not change the others.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from policyguard.errors import ConfigurationError, ImageError, PolicyViolation
+from policyguard.errors import ConfigurationError, ImageError
 from policyguard.integrations.extract import Replacement, SiteKind, find_images, replace_images
-from policyguard.integrations.http.altered import REPLACEMENTS, ReplaceWith, altered
-from policyguard.verdict import Outcome
+from policyguard.integrations.screen import Screened, ScreenResult
+from policyguard.integrations.screen.altered import REPLACEMENTS, ReplaceWith, altered
+from policyguard.outcomes import Outcome
+from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
-    from policyguard.integrations.screen import Screened, ScreenResult
-
-__all__ = ["blocked_note", "check_replace_with", "cleared", "settle", "violation"]
+__all__ = [
+    "blocked_note",
+    "check_replace_with",
+    "cleared",
+    "settle",
+    "settled_messages",
+    "violation",
+]
 
 
 def check_replace_with(replace_with: str) -> None:
@@ -146,3 +156,23 @@ def _cleared_all(value: Any, result: ScreenResult) -> Any:
     if _remains(new, result.blocked):  # in a name, or a field of an app's own
         raise violation(result)
     return new
+
+
+def settled_messages(
+    messages: list[BaseMessage], result: ScreenResult, replace_with: ReplaceWith | None
+) -> list[BaseMessage]:
+    """The messages as they may pass; those that nothing is changed in are the same objects.
+
+    ``result`` is that of the whole list. Raises PolicyViolation where a blocked image is not replaced.
+    """
+    if result.blocked and replace_with is None:
+        raise violation(result)
+    parts: dict[int, list[Screened]] = {}
+    for item in result.items:
+        number, slash, rest = item.site.where[1:].partition("/")
+        where = f"/{rest}" if slash else ""
+        parts.setdefault(int(number), []).append(replace(item, site=replace(item.site, where=where)))
+    return [
+        settle(message, ScreenResult(tuple(parts[number])), replace_with) if number in parts else message
+        for number, message in enumerate(messages)
+    ]

@@ -1,8 +1,7 @@
 """The screening engine under every integration: image sites in, one verdict for each out."""
 
-from .engine import Screen
-from .ledger import FileLedger
-from .memo import Memo
-from .result import Screened, ScreenResult
+from policyguard.integrations.screen.engine import Screen
+from policyguard.integrations.screen.memo import FileLedger, Memo
+from policyguard.integrations.screen.result import Screened, ScreenResult
 
 __all__ = ["FileLedger", "Memo", "Screen", "ScreenResult", "Screened"]

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 from policyguard.errors import ConfigurationError, FetchError, UsageError
 from policyguard.integrations.extract import SiteKind
-
-from .memo import Memo
-from .plan import Plan
-from .result import ScreenResult
+from policyguard.integrations.screen.memo import Memo
+from policyguard.integrations.screen.plan import Plan
+from policyguard.integrations.screen.result import ScreenResult
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetched, Fetcher
     from policyguard.integrations.extract import ImageSite
-
-    from .ledger import FileLedger
+    from policyguard.integrations.screen.memo import FileLedger
 
 __all__ = ["Screen"]
 

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 from policyguard.assessment import Failure, FailureKind
 from policyguard.integrations.extract import ImageSite, SiteKind
 from policyguard.integrations.extract.magic import sniff
-
-from .result import Screened, ScreenResult
+from policyguard.integrations.screen.result import Screened, ScreenResult
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetched, FetchError
+    from policyguard.integrations.screen.memo import FileLedger, Memo
     from policyguard.verdict import Verdict
-
-    from .ledger import FileLedger
-    from .memo import Memo
 
 __all__ = ["Plan"]
 

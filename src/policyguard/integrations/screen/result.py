@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from policyguard.verdict import Action
+from policyguard.outcomes import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

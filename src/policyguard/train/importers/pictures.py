@@ -16,7 +16,7 @@ from typing import Any
 
 from policyguard.errors import ImageError, Problem
 from policyguard.images import Limits, decode
-from policyguard.train.files import sha256_of
+from policyguard.strict.files import sha256_of
 from policyguard.train.importers.record import BadRowError
 
 __all__ = ["PictureStore", "find_pictures", "write_bytes"]

@@ -6,9 +6,8 @@ smallest change that removes it, check the twin, let people review, write rows.
 
 from __future__ import annotations
 
-from policyguard.train.pairs.candidate import Candidate, read_candidates
+from policyguard.train.pairs.candidate import Candidate, EditError, Editor, Order, read_candidates
 from policyguard.train.pairs.difference import Difference, Limits, compare
-from policyguard.train.pairs.editing import EditError, Editor, Order
 from policyguard.train.pairs.export import export_pairs
 from policyguard.train.pairs.job import Report, make_pairs
 from policyguard.train.pairs.review import Decision, read_review, review_csv

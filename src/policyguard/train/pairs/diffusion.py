@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from policyguard.errors import ConfigurationError, MissingExtraError
-from policyguard.train.pairs.editing import EditError, Order
+from policyguard.train.pairs.candidate import EditError, Order
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

@@ -11,8 +11,8 @@ from pathlib import Path
 from policyguard.errors import ConfigurationError
 from policyguard.policy import Policy, ResolvedPolicy, load_policy
 from policyguard.policy.files import is_path
+from policyguard.strict.files import write_lines
 from policyguard.train.data import LabelRow, write_rows
-from policyguard.train.files import write_lines
 from policyguard.train.pairs.candidate import Candidate, Labels, read_candidates
 from policyguard.train.pairs.review import Decision
 from policyguard.train.policies import document_of, write_policies

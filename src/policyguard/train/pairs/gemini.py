@@ -12,13 +12,11 @@ import binascii
 import os
 from typing import TYPE_CHECKING, Any
 
-from policyguard.backends.vllm.endpoint import Endpoint
+from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.errors import ConfigurationError, ImageError
 from policyguard.images import decode
-from policyguard.train.pairs.editing import EditError, Order
-from policyguard.train.recaption.chat import ChatError
-from policyguard.train.recaption.http import JsonClient
-from policyguard.train.recaption.openai_chat import png_of
+from policyguard.train.pairs.candidate import EditError, Order
+from policyguard.train.recaption.chat import ChatError, JsonClient, png_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

@@ -17,13 +17,22 @@ from typing import TYPE_CHECKING, Literal
 
 from policyguard.errors import ConfigurationError, ImageError, Problem
 from policyguard.images import decode
+from policyguard.outcomes import Outcome
 from policyguard.train.importers.pictures import write_bytes
-from policyguard.train.pairs.candidate import CANDIDATES, Candidate, Labels, read_candidates
+from policyguard.train.pairs.candidate import (
+    CANDIDATES,
+    Candidate,
+    EditError,
+    Editor,
+    Labels,
+    Order,
+    order_for,
+    read_candidates,
+)
 from policyguard.train.pairs.difference import Difference, Limits, compare, fault_of
-from policyguard.train.pairs.editing import EditError, Editor, Order, order_for
+from policyguard.train.recaption.chat import png_of
 from policyguard.train.recaption.job import Task
-from policyguard.train.recaption.openai_chat import png_of
-from policyguard.verdict import Outcome, Verdict
+from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard

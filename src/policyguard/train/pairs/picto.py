@@ -13,15 +13,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from policyguard.bench.pictosafe.dataset import load
-from policyguard.bench.pictosafe.render import Renderer
-from policyguard.bench.pictosafe.rules import PictoPolicy, violating
-from policyguard.bench.pictosafe.scene import SIDE, Scene
-from policyguard.bench.pictosafe.sprites import STYLES, Style
-from policyguard.bench.pictosafe.world import BENCHMARK_NAMES, GROUP_OF, MEMBERS
 from policyguard.errors import ConfigurationError
-from policyguard.train.files import sha256_of
-from policyguard.train.pairs.editing import EditError, Order
+from policyguard.pictosafe.dataset import load
+from policyguard.pictosafe.render import STYLES, Renderer, Style
+from policyguard.pictosafe.rules import PictoPolicy, violating
+from policyguard.pictosafe.scene import SIDE, Scene
+from policyguard.pictosafe.world import BENCHMARK_NAMES, GROUP_OF, MEMBERS
+from policyguard.strict.files import sha256_of
+from policyguard.train.pairs.candidate import EditError, Order
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from policyguard.train.pages import document, text, thumbnail
+from policyguard.images.thumbnail import blurred_picture as thumbnail
+from policyguard.strict.page import document, text
 from policyguard.train.pairs.candidate import Candidate, Labels
 from policyguard.train.pairs.review import Decision, columns
 

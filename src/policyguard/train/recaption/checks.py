@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from policyguard.policy.characters import find_forbidden
+from policyguard.strict.text import find_forbidden
 from policyguard.train.data import passes_judgement
 from policyguard.train.recaption.chat import Reply
 

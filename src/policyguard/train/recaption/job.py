@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyguard.errors import ConfigurationError, ImageError, Problem
+from policyguard.strict.files import sha256_of
 from policyguard.train.data import CaptionRow, Split, append_rows, read_rows, write_rows
-from policyguard.train.files import sha256_of
 from policyguard.train.recaption.chat import Chat, ChatError, Reply, ServerDownError
 from policyguard.train.recaption.checks import Bounds, fault_of_caption, fault_of_edit, kept_share
 from policyguard.train.recaption.prompts import PROMPT_VERSION, Mode, caption_request, edit_request

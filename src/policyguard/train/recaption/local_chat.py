@@ -61,7 +61,7 @@ class LocalChat:
             import torch
         except ImportError:
             raise MissingExtraError("torch", "transformers") from None
-        from policyguard.backends.transformers.processors import prepare, shrink
+        from policyguard.backends.transformers.loading import prepare, shrink
 
         loaded = self._loaded
         turns = [

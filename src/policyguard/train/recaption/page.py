@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from policyguard.images.thumbnail import blurred_picture as thumbnail
+from policyguard.strict.page import document, text
 from policyguard.train.data import CaptionRow
-from policyguard.train.pages import document, text, thumbnail
 
 __all__ = ["sample_page"]
 

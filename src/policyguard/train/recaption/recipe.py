@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ConfigurationError, Problem
+from policyguard.strict.files import check_place
 from policyguard.train.data import CaptionRow, LabelRow, read_rows
-from policyguard.train.files import check_place
 from policyguard.train.importers.pictures import find_pictures
-from policyguard.train.recaption.chat import Chat
+from policyguard.train.recaption.chat import Chat, OpenAIChat
 from policyguard.train.recaption.checks import Bounds
 from policyguard.train.recaption.job import Report, Task, recaption
 from policyguard.train.recaption.local_chat import LocalChat
-from policyguard.train.recaption.openai_chat import OpenAIChat
 from policyguard.train.recaption.prompts import REQUEST
 from policyguard.train.recipe import ChatModel, Images, RecaptionRecipe
 
@@ -159,7 +158,7 @@ def _chat(settings: ChatModel, recipe: RecaptionRecipe) -> Chat:
 def _place(settings: ChatModel) -> str:
     if settings.base_url is None:
         return f"{settings.model} in this process"
-    from policyguard.backends.vllm.endpoint import Endpoint
+    from policyguard.backends.remote.endpoint import Endpoint
 
     return f"{settings.model} on {Endpoint.parse(settings.base_url).host}"
 

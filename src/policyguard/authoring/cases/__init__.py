@@ -1,0 +1,28 @@
+"""Policy tests: pictures, and the answers that a policy is meant to give; the CI of a policy repository."""
+
+from policyguard.authoring.cases.load import (
+    CaseFile,
+    Cases,
+    Expectation,
+    ImageCase,
+    PairCase,
+    PolicyUnderTest,
+    load_cases,
+)
+from policyguard.authoring.cases.result import CaseReport, CaseResult, Status, junit
+from policyguard.authoring.cases.run import run_cases
+
+__all__ = [
+    "CaseFile",
+    "CaseReport",
+    "CaseResult",
+    "Cases",
+    "Expectation",
+    "ImageCase",
+    "PairCase",
+    "PolicyUnderTest",
+    "Status",
+    "junit",
+    "load_cases",
+    "run_cases",
+]

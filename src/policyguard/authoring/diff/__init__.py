@@ -1,0 +1,17 @@
+"""What a change of policy does: to its text (``compare_policies``), and to pictures (``compare_on``)."""
+
+from policyguard.authoring.diff.behaviour import BehaviourDiff, ImageChange, compare_on
+from policyguard.authoring.diff.structure import Change, Effect, Kind, PolicyDiff, compare_policies
+from policyguard.cache.recording import RememberingBackend
+
+__all__ = [
+    "BehaviourDiff",
+    "Change",
+    "Effect",
+    "ImageChange",
+    "Kind",
+    "PolicyDiff",
+    "RememberingBackend",
+    "compare_on",
+    "compare_policies",
+]

@@ -1,0 +1,153 @@
+"""What a change of policy does to pictures: each is judged under both policies, and asked about once.
+
+Both policies go through the same Guard path as any check; ``RememberingBackend`` sees to it that a picture
+whose scores are known is decided afresh and not asked about again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from policyguard.authoring.diff.structure import Head
+from policyguard.cache.recording import RememberingBackend
+from policyguard.guard import Guard
+from policyguard.outcomes import Action
+from policyguard.verdict import Verdict
+
+if TYPE_CHECKING:
+    from policyguard.backends.base import Backend
+    from policyguard.policy.policy import Policy
+    from policyguard.policy.resolved import ResolvedPolicy
+
+__all__ = ["BehaviourDiff", "ImageChange", "called", "compare_on"]
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChange:
+    """One image under both policies."""
+
+    source: str
+    before: Verdict
+    after: Verdict
+
+    @property
+    def changed(self) -> bool:
+        """Whether its outcome or its action differs."""
+        return (self.before.outcome, self.before.action) != (self.after.outcome, self.after.action)
+
+    @property
+    def weaker(self) -> bool:
+        """Whether the new policy's action is milder."""
+        return self.after.action.severity < self.before.action.severity
+
+    @property
+    def shift(self) -> float | None:
+        """By how much the score rose, in [-1, 1]; ``None`` unless both policies have one."""
+        if self.before.score is None or self.after.score is None:
+            return None
+        return self.after.score - self.before.score
+
+    def to_dict(self) -> dict[str, Any]:
+        def side(verdict: Verdict) -> dict[str, Any]:
+            broken = [finding.rule for finding in verdict.findings if finding.violates]
+            whole = verdict.to_dict()
+            names = ("outcome", "action", "score", "reason", "degraded", "partial")
+            return {name: whole[name] for name in names} | {"findings": broken}
+
+        return {
+            "source": self.source,
+            "image_sha256": self.after.evidence.image_sha256,
+            "changed": self.changed,
+            "before": side(self.before),
+            "after": side(self.after),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviourDiff:
+    """All images under both policies, in the order given. ``asked``: how many pictures went to the model."""
+
+    before: Head
+    after: Head
+    model: str
+    images: tuple[ImageChange, ...]
+    asked: int
+    known: int
+
+    @property
+    def changed(self) -> tuple[ImageChange, ...]:
+        """The images whose outcome or action differs, those that pass more easily first."""
+        found = [image for image in self.images if image.changed]
+        return tuple(sorted(found, key=lambda i: i.after.action.severity - i.before.action.severity))
+
+    @property
+    def moves(self) -> Counter[tuple[Action, Action]]:
+        """How many of the changed images went from which action to which."""
+        return Counter((image.before.action, image.after.action) for image in self.changed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "model": self.model,
+            "total": len(self.images),
+            "changed": len(self.changed),
+            "asked": self.asked,
+            "known": self.known,
+            "images": [image.to_dict() for image in self.images],
+        }
+
+
+def compare_on(
+    before: Policy | ResolvedPolicy,
+    after: Policy | ResolvedPolicy,
+    images: Sequence[object],
+    *,
+    backend: Backend,
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> BehaviourDiff:
+    """Judge ``images`` under both policies.
+
+    ``names`` are what the images are called in the result, one each. What is wrong with an image is its
+    outcome under both. Raises UsageError when the set-up is wrong, such as a model that reads neither policy.
+    """
+    remembering = backend if isinstance(backend, RememberingBackend) else RememberingBackend(backend)
+    asked, known = remembering.asked, remembering.known
+    guards = [Guard(policy, backend=remembering) for policy in (before, after)]
+    total = len(images)
+    sides: list[list[Verdict]] = []
+    for turn, guard in enumerate(guards):
+        step = _shifted(progress, turn * total, 2 * total)
+        sides.append(list(guard.check_many(images, progress=step)))
+    shown = names if names is not None else [verdict.source for verdict in sides[0]]
+    found = tuple(
+        ImageChange(name, called(old, name), called(new, name))
+        for name, old, new in zip(shown, *sides, strict=True)
+    )
+    return BehaviourDiff(
+        Head.of(guards[0].policies[0]),
+        Head.of(guards[1].policies[0]),
+        remembering.model.id,
+        found,
+        asked=remembering.asked - asked,
+        known=remembering.known - known,
+    )
+
+
+def called(verdict: Verdict, name: str) -> Verdict:
+    """Under the name that was asked for; the reason need not repeat the one that the guard knows."""
+    reason = verdict.reason and verdict.reason.removeprefix(f"{verdict.source}: ")
+    return replace(verdict, source=name, reason=reason)
+
+
+def _shifted(progress: Progress | None, offset: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    told = progress
+    return lambda done, _total: told(offset + done, total)

@@ -1,0 +1,201 @@
+"""How long the prompt of a policy is, in tokens: counted by the model's own tokenizer, or estimated.
+
+The picture is not counted: how many tokens it takes depends on its size.
+
+Texts that no picture can decide: intentions, permissions, laws, what happened before and who sent it.
+
+A list of English phrases, so it finds some and not all. Each comes with what could be written instead.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from policyguard.authoring.lint.remark import Level, Remark, Step
+from policyguard.errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from policyguard.dialects import Dialect, Prompt
+    from policyguard.policy.policy import Policy
+    from policyguard.policy.resolved import ResolvedPolicy
+
+__all__ = [
+    "DEFAULT_BUDGET",
+    "TokenCounter",
+    "default_dialect",
+    "length",
+    "pixels",
+    "transcript",
+]
+
+
+_INTENT = "no picture shows what somebody intends: describe what can be seen, such as an act or a gesture"
+_CONSENT = "no picture shows a permission: describe what can be seen, or decide it before the guard is asked"
+_LAW = "no picture shows what the law of a place says: describe what can be seen"
+_STORY = "no picture shows what came before or will follow: describe what can be seen"
+_SENDER = "no picture shows who sent it, or where it is posted: choose a policy for that place instead"
+_TRUTH = "no picture shows whether what it says is true: name the claims, or the signs of a fake"
+_WHOSE: Final = r"(?:the |any |their |his |her |express |prior |explicit )*"
+_PHRASES: Final = (
+    (_INTENT, r"inten(?:d|ds|ded|ding|tion|tions|tional|tionally|t)"),
+    (_INTENT, r"(?:in order|so as) to"),
+    (_INTENT, r"on purpose|(?:for|with) the purposes? of|purposely|deliberate(?:ly)?|accidental(?:ly)?"),
+    (_INTENT, r"(?:wants?|wanting|plans?|planning|hopes?|hoping|tries|trying|means|meant) to"),
+    (_INTENT, r"motives?|motivated by|in (?:good|bad) faith"),
+    (_CONSENT, rf"(?:without|with) {_WHOSE}(?:permission|consent|authori[sz]ation|approval|licen[cs]e)"),
+    (_CONSENT, r"(?:non-?)?consensual(?:ly)?|unauthori[sz]ed|unlicen[cs]ed"),
+    (_LAW, r"(?:il)?legal(?:ly)?|(?:un)?lawful(?:ly)?|criminal offen[cs]es?|copyrighted|counterfeit"),
+    (_STORY, r"stolen|used to be|in the past|previously|formerly|later|going to be|will be used"),
+    (_SENDER, r"(?:posted|uploaded|sent|shared|submitted) (?:by|to|on|for)"),
+    (_SENDER, r"the (?:uploader|poster|sender|author)"),
+    (_TRUTH, r"misinformation|disinformation|untrue|false (?:claims?|statements?|information)|hoax(?:es)?"),
+)
+_FIND: Final = tuple(
+    (re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE), advice) for advice, words in _PHRASES
+)
+_VAGUE: Final = re.compile(
+    r"(?<!\w)(?:inappropriate|objectionable|unacceptable|bad|improper|problematic|unsuitable"
+    r"|offensive|questionable|harmful|etc)(?!\w)",
+    re.IGNORECASE,
+)
+
+
+def pixels(policy: Policy) -> Iterator[Remark]:
+    """Per text, a remark about the first phrase that cannot be seen, and one about words that say little."""
+    for index, rule in enumerate(policy.rules):
+        if rule.status == "exempt":
+            continue
+        texts: list[tuple[tuple[Step, ...], str]] = [(("description",), rule.description)]
+        texts += [(("unsafe", place), item) for place, item in enumerate(rule.unsafe)]
+        texts += [(("safe", place), item) for place, item in enumerate(rule.safe)]
+        for path, text in texts:
+            yield from _unseen(text, ("rules", index, *path))
+
+
+def _unseen(text: str, path: tuple[Step, ...]) -> Iterator[Remark]:
+    # In a description, a phrase may explain the rule; an item is what the model looks for.
+    level = Level.INFO if path[-1] == "description" else Level.WARNING
+    for words, advice in _FIND:
+        if found := words.search(text):
+            yield Remark(level, "not-visible", f"'{found[0]}': {advice}", path)
+            break
+    if path[-1] != "description" and (found := _VAGUE.search(text)):
+        message = f"'{found[0]}' is a judgement, not a sight: name the objects, acts or words that are meant"
+        yield Remark(Level.INFO, "vague", message, path)
+
+
+DEFAULT_BUDGET = 4000
+"""Tokens. Longer policies are followed less well, and cost more."""
+
+
+class TokenCounter:
+    """Counts the tokens of a prompt as ``model`` would, chat template included; estimates without a model.
+
+    ``exact`` says which. ``context`` is the most tokens that the model takes, where it is known.
+    Only a local folder, or the packaged pico, has a tokenizer here: nothing is fetched to count.
+    Raises ConfigurationError for anything else, and MissingExtraError without transformers.
+    """
+
+    def __init__(self, model: str | None = None) -> None:
+        self.model = model
+        self.exact = model is not None
+        self.context: int | None = None
+        self._tokenizer: Any = None
+        if model is not None:
+            self._tokenizer, self.context = _load(model)
+
+    def count(self, prompt: Prompt) -> int:
+        """Tokens of the whole text before the picture is added."""
+        if self._tokenizer is None:
+            return _estimate(transcript(prompt))
+        ids = self._tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
+        return len(ids)
+
+    def text(self, prompt: Prompt) -> str:
+        """The chat as the model's own template writes it, up to where the answer is read."""
+        messages = [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                    for part in message.parts
+                ],
+            }
+            for message in prompt.messages
+        ]
+        try:
+            written = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is code of the model's makers: it may raise what it likes
+            raise ConfigurationError(f"the chat template of model '{self.model}' fails: {error}") from error
+        return f"{written}{prompt.prefill}"
+
+
+def _load(model: str) -> tuple[Any, int | None]:
+    from policyguard.backends.registry import resolve_model
+    from policyguard.backends.transformers.files import find, is_local
+
+    location = resolve_model(model).location
+    if not is_local(location):
+        raise ConfigurationError(
+            f"the tokenizer of '{model}' is not on this machine, and nothing is fetched to count tokens",
+            hint="give the folder of a local copy, or leave --model out for an estimate",
+        )
+    files = find(location, name=model)
+    try:
+        from transformers import AutoConfig, AutoTokenizer
+    except ImportError:
+        raise MissingExtraError("transformers", "transformers") from None
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(files.folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
+    except Exception as error:
+        raise ConfigurationError(f"the tokenizer of '{model}' cannot be loaded: {error}") from error
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return tokenizer, context if isinstance(context, int) else None
+
+
+def transcript(prompt: Prompt) -> str:
+    """All the texts of ``prompt``, without roles and control tokens."""
+    texts = [part for message in prompt.messages for part in message.parts if isinstance(part, str)]
+    return "\n".join([*texts, prompt.prefill])
+
+
+def _estimate(text: str) -> int:
+    """Four ASCII characters to a token, one and a half of any other script."""
+    ascii_letters = sum(char.isascii() for char in text)
+    return math.ceil(ascii_letters / 4 + (len(text) - ascii_letters) / 1.5)
+
+
+def default_dialect(policy: ResolvedPolicy, model: str | None = None) -> Dialect:
+    """How ``model`` is spoken to; without one, the dialect of the model that the policy would get."""
+    from policyguard.backends.registry import DEFAULT_DIALECT, resolve_model
+    from policyguard.dialects import get_dialect
+
+    if model is not None:
+        return get_dialect(resolve_model(model).dialect)
+    return get_dialect("pico" if policy.world == "pictosafe" else DEFAULT_DIALECT)
+
+
+def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) -> Iterator[Remark]:
+    """One remark if the model cannot be asked, or if the prompt is longer than its context or the budget."""
+    try:
+        prompt = default_dialect(policy, counter.model).render(policy)
+    except ConfigurationError as error:
+        # What follows in further lines, one to an item, is said at the items.
+        yield Remark(Level.ERROR, "unreadable", error.message.partition("\n")[0].rstrip(":"))
+        return
+    tokens = counter.count(prompt)
+    how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
+    said = f"the prompt is {tokens:,} tokens long without the picture ({how})"
+    if counter.context is not None and tokens >= counter.context:
+        message = f"{said}, and the model takes {counter.context:,}: split the policy"
+        yield Remark(Level.ERROR, "too-long", message)
+    elif tokens > (limit := DEFAULT_BUDGET if budget is None else budget):
+        message = f"{said}, over the budget of {limit:,}: delete what is not needed, or split the policy"
+        yield Remark(Level.WARNING, "too-long", message)

@@ -1,0 +1,85 @@
+"""Runs every check over one policy, and finds the place of each remark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policyguard.authoring.lint.budget import TokenCounter, length, pixels
+from policyguard.authoring.lint.remark import Level, Remark
+from policyguard.authoring.lint.settings import Places, examples, people, settings, worlds
+from policyguard.authoring.lint.texts import overlaps
+from policyguard.errors import PolicyError
+
+if TYPE_CHECKING:
+    from policyguard.policy.policy import Policy
+
+__all__ = ["doubts", "lint"]
+
+Parameter = str | int | float | bool
+
+
+def doubts(
+    policy: Policy, *, counter: TokenCounter | None = None, budget: int | None = None
+) -> tuple[Remark, ...]:
+    """Everything doubtful about a policy that is valid, worst first; the remarks have paths and no places.
+
+    ``counter`` measures the prompt (default: an estimate); ``budget`` is in tokens.
+    """
+    checks = (
+        worlds(policy),
+        overlaps(policy),
+        pixels(policy),
+        settings(policy),
+        examples(policy),
+        people(policy),
+        length(policy.resolve(), counter or TokenCounter(), budget),
+    )
+    return tuple(sorted(_named(policy, checks), key=lambda remark: -remark.level.severity))
+
+
+def lint(
+    source: str | Path,
+    *,
+    root: str | Path | None = None,
+    parameters: Mapping[str, Parameter | None] | None = None,
+    counter: TokenCounter | None = None,
+    budget: int | None = None,
+) -> tuple[Remark, ...]:
+    """Everything wrong or doubtful about a policy file, or a packaged policy, in the order of its lines.
+
+    A file that cannot be used gives remarks of the code ``invalid`` and level error, and no doubts.
+    """
+    from policyguard.policy.load import load_policy
+
+    try:
+        policy = load_policy(source, root=root, parameters=parameters)
+        places = Places(policy, source)
+    except PolicyError as error:
+        return tuple(_invalid(error))
+    found = (places.find(remark) for remark in doubts(policy, counter=counter, budget=budget))
+    return tuple(sorted(found, key=lambda remark: (remark.file or "", remark.line or 0, remark.column or 0)))
+
+
+def _invalid(error: PolicyError) -> Iterator[Remark]:
+    last = len(error.problems) - 1
+    for number, found in enumerate(error.problems):
+        hint = f" (hint: {error.hint})" if error.hint and number == last else ""
+        place = (found.file, found.line, found.column, found.field)
+        yield Remark(Level.ERROR, "invalid", f"{found.message}{hint}", (), *place)
+
+
+def _named(policy: Policy, checks: Iterable[Iterable[Remark]]) -> Iterator[Remark]:
+    """The remarks of all checks, each with the path as people write it: ``rules.weapons.safe[0]``."""
+    for remark in (remark for check in checks for remark in check):
+        shown = ""
+        for place, step in enumerate(remark.path):
+            if isinstance(step, str):
+                shown += f".{step}"
+            elif place == 1 and remark.path[0] == "rules":
+                shown += f".{policy.rules[step].id}"
+            else:
+                shown += f"[{step}]"
+        yield replace(remark, field=shown.lstrip(".") or None)

@@ -1,0 +1,170 @@
+"""Rules and items that contradict or repeat each other.
+
+Comparing what two texts of a policy speak of, by their words: no model, English only.
+
+Covered: case, punctuation, plurals, articles, lists ("guns, knives or swords"), and words that say that
+something is allowed and nothing about what it looks like. Not covered: synonyms, negation, other languages
+(their texts are equal only where they are written alike).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from policyguard.authoring.lint.remark import Level, Remark, Step
+from policyguard.policy.schema import Status
+
+if TYPE_CHECKING:
+    from policyguard.policy.policy import Policy
+    from policyguard.policy.schema import Rule
+
+__all__ = [
+    "alternatives",
+    "content",
+    "overlaps",
+    "same_words",
+    "without_permission",
+]
+
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_LIST = re.compile(r"\s*[,;/]\s*(?:(?:or|and)\s+)?|\s+(?:or|and)\s+", re.IGNORECASE)
+
+# Words that carry no picture: "any of the weapons" speaks of weapons.
+_SMALL = frozenset(
+    {
+        *("a", "all", "an", "and", "any", "are", "as", "at", "be", "being", "by", "each", "either", "every"),
+        *("for", "from", "in", "is", "it", "its", "kind", "kinds", "of", "on", "or", "other", "some", "sort"),
+        *("sorts", "such", "that", "the", "their", "them", "these", "this", "those", "type", "types", "to"),
+        *("which", "who", "with"),
+    }
+)
+
+# Words that say "this one is fine" and not how it looks.
+_PERMISSION = frozenset(
+    {
+        *("acceptable", "allowed", "appropriate", "approved", "benign", "fine", "good", "harmless"),
+        *("innocent", "innocuous", "legal", "legitimate", "nonviolent", "normal", "ok", "okay"),
+        *("permissible", "permitted", "proper", "reasonable", "safe", "suitable"),
+    }
+)
+
+
+def same_words(text: str) -> str:
+    """``text`` as compared for being the same: lower case, words only, single spaces."""
+    return " ".join(_WORD.findall(text.lower()))
+
+
+@cache
+def content(text: str) -> frozenset[str]:
+    """The words of ``text`` that say what is seen, each in its singular."""
+    return frozenset(_singular(word) for word in _WORD.findall(text.lower()) if word not in _SMALL)
+
+
+def without_permission(words: frozenset[str]) -> frozenset[str]:
+    """``words`` without those that only say that it is allowed."""
+    return frozenset(word for word in words if word not in _PERMISSION)
+
+
+@cache
+def alternatives(text: str) -> frozenset[frozenset[str]]:
+    """What a list in one item names: ``"guns, knives or swords"`` is three, and all of them at once."""
+    parts = (content(part) for part in (text, *_LIST.split(text)))
+    return frozenset(part for part in parts if part)
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def overlaps(policy: Policy) -> Iterator[Remark]:
+    """Contradictions, duplicates, and exceptions that repeat what they are an exception from."""
+    for index, rule in enumerate(policy.rules):
+        yield from _repeated_items(index, rule)
+        if rule.status is Status.ACTIVE:
+            yield from _empty_exceptions(index, rule)
+    for (first, one), (second, other) in combinations(enumerate(policy.rules), 2):
+        yield from _two_rules(first, one, second, other)
+
+
+def _repeated_items(index: int, rule: Rule) -> Iterator[Remark]:
+    for name in ("unsafe", "safe"):
+        seen: dict[str, int] = {}
+        for place, item in enumerate(getattr(rule, name)):
+            earlier = seen.setdefault(same_words(item), place)
+            if earlier != place:
+                message = f"says the same as item {earlier + 1}: delete one of the two"
+                yield _remark(Level.WARNING, "duplicate-item", message, index, name, place)
+
+
+def _empty_exceptions(index: int, rule: Rule) -> Iterator[Remark]:
+    same = {same_words(item): item for item in rule.unsafe}
+    named = {words for item in rule.unsafe for words in alternatives(item)}
+    for place, item in enumerate(rule.safe):
+        if same_words(item) in same:
+            message = f"the rule forbids and permits the same: {_quote(item)} is under `unsafe:` too"
+            yield _remark(Level.ERROR, "contradiction", message, index, "safe", place)
+        elif content(item) in named:
+            message = f"the rule forbids and permits the same: `unsafe:` names {_quote(item)} as well"
+            yield _remark(Level.ERROR, "contradiction", message, index, "safe", place)
+        elif without_permission(content(item)) in named or not without_permission(content(item)):
+            message = (
+                f"{_quote(item)} repeats the prohibition, and no picture shows what is allowed about it: "
+                "say what the exception looks like"
+            )
+            yield _remark(Level.WARNING, "empty-exception", message, index, "safe", place)
+
+
+def _two_rules(first: int, one: Rule, second: int, other: Rule) -> Iterator[Remark]:
+    if same_words(one.title) == same_words(other.title):
+        message = f"rule '{one.id}' has this title too, so that a model cannot tell the two apart"
+        yield _remark(Level.WARNING, "duplicate-rule", message, second, "title")
+    mine, theirs = ({same_words(item): place for place, item in enumerate(r.unsafe)} for r in (one, other))
+    shared = [item for item in theirs if item in mine]
+    statuses = {one.status, other.status}
+    if shared and len(shared) == len(mine) == len(theirs) and len(statuses) == 1:
+        message = f"forbids exactly what rule '{one.id}' forbids: delete one of the two"
+        yield _remark(Level.WARNING, "duplicate-rule", message, second)
+    else:
+        for item in shared:
+            place = theirs[item]
+            if Status.EXEMPT in statuses and len(statuses) > 1:
+                allows, forbids = (one, other) if one.status is Status.EXEMPT else (other, one)
+                message = (
+                    f"rule '{allows.id}' declares this non-violating, and rule '{forbids.id}' forbids it"
+                )
+                yield _remark(Level.ERROR, "contradiction", message, second, "unsafe", place)
+            elif len(statuses) == 1:
+                message = f"rule '{one.id}' forbids this too, and a finding names either of the two"
+                yield _remark(Level.WARNING, "duplicate-item", message, second, "unsafe", place)
+    yield from _safe_elsewhere(first, one, other)
+    yield from _safe_elsewhere(second, other, one)
+
+
+def _safe_elsewhere(index: int, rule: Rule, other: Rule) -> Iterator[Remark]:
+    """An exception excuses its own rule only; one that another rule forbids changes nothing."""
+    if rule.status is not Status.ACTIVE or other.status is Status.EXEMPT:
+        return
+    forbidden = {same_words(item) for item in other.unsafe}
+    for place, item in enumerate(rule.safe):
+        if same_words(item) in forbidden:
+            message = f"rule '{other.id}' forbids this, and an exception excuses its own rule only"
+            yield _remark(Level.WARNING, "contradiction", message, index, "safe", place)
+
+
+def _remark(level: Level, code: str, message: str, index: int, *path: Step) -> Remark:
+    return Remark(level, code, message, ("rules", index, *path))
+
+
+def _quote(item: str) -> str:
+    return f"'{item if len(item) <= 60 else item[:57] + '...'}'"

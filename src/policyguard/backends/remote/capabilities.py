@@ -1,0 +1,305 @@
+"""What a server can do, found out by a handful of small requests without a picture, once per server.
+
+Small questions to a server, each of which shows one thing that it can do. None: it does not tell.
+
+Each raises CallError where the server does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from policyguard.backends.remote.answers import (
+    NoLogprobsError,
+    read_beginning,
+    read_listing,
+    read_text,
+    response_format,
+)
+from policyguard.backends.remote.chat import Chat, continuing
+from policyguard.backends.remote.client import Client
+from policyguard.backends.remote.endpoint import Endpoint
+from policyguard.backends.remote.faults import CallError, refusal
+from policyguard.backends.remote.retry import Retries
+from policyguard.errors import BackendError, ConfigurationError, UnavailableError
+
+if TYPE_CHECKING:
+    from policyguard.backends.remote.faults import Reply
+
+__all__ = [
+    "Capabilities",
+    "Logprobs",
+    "Served",
+    "cached_tokens",
+    "capabilities",
+    "connect",
+    "examine_server",
+    "picture_tokens",
+    "probe_api",
+    "probe_constrains",
+    "probe_continues",
+    "probe_label_ids",
+    "probe_logprobs",
+    "probe_prefix_cache",
+    "probe_response_format",
+    "whole_number",
+]
+
+
+Logprobs = Literal["exact", "likeliest", "none"]
+_ASKED = [{"role": "user", "content": "Is water wet? Answer safe or unsafe."}]
+_SAID = "The answer is"
+_LONG = "This line is here to be remembered by the server. " * 24
+_SCHEMA = {
+    "type": "object",
+    "properties": {"rating": {"type": "string", "enum": ["safe", "unsafe"]}},
+    "required": ["rating"],
+    "additionalProperties": False,
+}
+
+
+async def probe_api(chat: Chat) -> None:
+    """Raises ConfigurationError where the address, the key or the model's name is wrong."""
+    reply = await chat.complete({"messages": _ASKED, "max_tokens": 1})
+    error = None if reply.status == 200 else refusal(reply, chat.model)
+    if isinstance(error, ConfigurationError) and reply.status not in (400, 422):
+        raise error
+
+
+async def probe_label_ids(chat: Chat) -> list[int] | None:
+    words = [await chat.tokenize(word) for word in ("safe", "unsafe")]
+    ids = [tokens[0][0] for tokens in words if tokens is not None and tokens[0]]
+    return ids if len(ids) == len(words) else None
+
+
+async def probe_continues(chat: Chat) -> bool | None:
+    """By how much a begun answer lengthens the prompt: closing its turn and opening another takes tokens."""
+    fresh = _prompt_tokens(await chat.complete({"messages": _ASKED, "max_tokens": 1}))
+    once, twice = [
+        _prompt_tokens(await chat.complete(continuing(_ASKED, said) | {"max_tokens": 1}))
+        for said in (_SAID, f"{_SAID} {_SAID}")
+    ]
+    if fresh is None or once is None or twice is None:
+        return None
+    return once > fresh and abs((once - fresh) - (twice - once)) <= 1
+
+
+async def probe_logprobs(chat: Chat, ids: list[int] | None) -> Logprobs | None:
+    asked: dict[str, Any] = {"messages": _ASKED, "max_tokens": 1, "logprobs": True}
+    if ids is not None:
+        exact = {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+        if (reply := await chat.complete(asked | exact)).status == 200:
+            try:
+                by_id = read_listing(reply.data).by_id or {}
+            except NoLogprobsError:
+                return "none"
+            if set(ids) <= set(by_id):
+                return "exact"
+    reply = await chat.complete(asked | {"top_logprobs": 5})
+    if reply.status != 200:
+        return "none"
+    try:
+        listing = read_listing(reply.data)
+    except NoLogprobsError:
+        return "none"
+    return "none" if listing.alone else "likeliest"
+
+
+async def probe_constrains(chat: Chat) -> bool:
+    fields = {"messages": _ASKED, "max_tokens": 8, "structured_outputs": {"regex": "(yes|no)"}}
+    reply = await chat.complete(fields)
+    return reply.status == 200 and re.fullmatch("yes|no", read_text(reply.data)) is not None
+
+
+async def probe_response_format(chat: Chat) -> bool:
+    """By an answer in the form, or cut off within it: a model that is bad at JSON fills it with blanks."""
+    fields = {"messages": _ASKED, "max_tokens": 40, "response_format": response_format(_SCHEMA)}
+    reply = await chat.complete(fields)
+    if reply.status != 200:
+        return False
+    text, whole = read_beginning(reply.data)
+    said = "".join(text.split())
+    forms = [f'{{"rating":"{label}"}}' for label in ("safe", "unsafe")]
+    return said in forms if whole else said != "" and any(form.startswith(said) for form in forms)
+
+
+async def picture_tokens(chat: Chat, picture: str) -> int | None:
+    """By how many tokens ``picture``, a data URI, lengthens the prompt."""
+    text = {"type": "text", "text": _ASKED[0]["content"]}
+    shown = {"type": "image_url", "image_url": {"url": picture}}
+    without, with_it = [
+        _prompt_tokens(
+            await chat.complete({"messages": [{"role": "user", "content": parts}], "max_tokens": 1})
+        )
+        for parts in ([text], [shown, text])
+    ]
+    return None if without is None or with_it is None else with_it - without
+
+
+async def probe_prefix_cache(chat: Chat) -> bool | None:
+    messages = [{"role": "system", "content": _LONG}, *_ASKED]
+    for question in ("again", "and again"):
+        reply = await chat.complete(
+            {"messages": [*messages[:1], {"role": "user", "content": question}], "max_tokens": 1}
+        )
+    cached = cached_tokens(reply.data)
+    return None if cached is None else cached > 0
+
+
+def _prompt_tokens(reply: Reply) -> int | None:
+    usage = reply.data.get("usage") if reply.status == 200 else None
+    return whole_number(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
+
+
+def cached_tokens(data: Mapping[str, Any]) -> int | None:
+    """How many tokens of the prompt came from the server's prefix cache; None where it does not tell."""
+    usage = data.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    return whole_number(details.get("cached_tokens")) if isinstance(details, dict) else None
+
+
+def whole_number(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model on the server, and how many tokens it takes, where that is told."""
+
+    id: str
+    context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the server that runs ``model`` can do. None: it does not tell.
+
+    Attributes:
+        version: of vLLM; None for other servers.
+        served: all models on the server; empty where it has no list of them.
+        tokenize: whether it tells token ids.
+        continues: whether it goes on from an assistant's turn that was begun.
+        logprobs: of tokens asked for by id, of the likeliest ones, or of none.
+        constrains: whether ``structured_outputs`` holds an explanation to a form.
+        response_format: whether ``response_format`` with a JSON schema does so.
+        prefix_cache: whether a text sent twice is computed once.
+    """
+
+    host: str
+    model: str | None
+    version: str | None
+    served: tuple[Served, ...]
+    tokenize: bool | None = None
+    continues: bool | None = None
+    logprobs: Logprobs | None = None
+    constrains: bool | None = None
+    response_format: bool | None = None
+    prefix_cache: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return plain | {"served": [{"id": entry.id, "context": entry.context} for entry in self.served]}
+
+
+_known: dict[tuple[str, str | None, str | None], Capabilities] = {}
+
+
+def capabilities(
+    base_url: str, *, model: str | None = None, api_key: str | None = None, timeout: float = 30.0
+) -> Capabilities:
+    """What the server at ``base_url`` can do; asked once per process. Without ``model``: its only one.
+
+    Raises ConfigurationError for a wrong URL, key or path, and UnavailableError if nobody answers. Not to be
+    called where an event loop runs.
+    """
+    endpoint = Endpoint.parse(base_url, api_key)
+    key = (endpoint.base, endpoint.api_key, model)
+    if key not in _known:
+
+        async def ask() -> Capabilities:
+            client = connect(endpoint, timeout=timeout)
+            try:
+                return await examine_server(client, endpoint, model)
+            finally:
+                await client.close()
+
+        try:
+            _known[key] = asyncio.run(ask())
+        except CallError as error:
+            kind = UnavailableError if error.failure.retryable else BackendError
+            raise kind(error.failure.reason, hint="is the server up?") from None
+    return _known[key]
+
+
+def connect(endpoint: Endpoint, *, timeout: float) -> Client:
+    """A client that repeats nothing: what is wrong shall show."""
+    retries = Retries(attempts=1, cool_down=0.0)
+    return Client([endpoint], timeout=timeout, total=10 * timeout, concurrency=4, retries=retries)
+
+
+async def examine_server(client: Client, endpoint: Endpoint, model: str | None) -> Capabilities:
+    """See ``capabilities``. Raises ConfigurationError, and CallError if the server cannot be asked."""
+    served = await _list_served(client, model or "")
+    if model is None and not served:
+        raise ConfigurationError(
+            f"there is no list of models at {endpoint.base}",
+            hint="base_url usually ends in /v1; where it is right, name the model with --model",
+        )
+    if model is None:
+        model = served[0].id if len(served) == 1 else None
+    version = await _version(client)
+    if model is None or (served and model not in {entry.id for entry in served}):
+        return Capabilities(endpoint.host, model, version, served)
+    chat = Chat(client, model)
+    if not served:
+        await probe_api(chat)
+    ids = await _quietly(probe_label_ids(chat))
+    return Capabilities(
+        endpoint.host,
+        model,
+        version,
+        served,
+        tokenize=ids is not None,
+        continues=await _quietly(probe_continues(chat)),
+        logprobs=await _quietly(probe_logprobs(chat, ids)),
+        constrains=await _quietly(probe_constrains(chat)),
+        response_format=await _quietly(probe_response_format(chat)),
+        prefix_cache=await _quietly(probe_prefix_cache(chat)),
+    )
+
+
+async def _list_served(client: Client, model: str) -> tuple[Served, ...]:
+    """The models of the server; none from one that has no list. Raises ConfigurationError and CallError."""
+    reply = await client.call("GET", "/models")
+    if reply.status in (404, 405):
+        return ()
+    if reply.status != 200:
+        raise refusal(reply, model)
+    data = reply.data.get("data")
+    entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+    return tuple(
+        Served(entry["id"], whole_number(entry.get("max_model_len")))
+        for entry in entries
+        if isinstance(entry.get("id"), str)
+    )
+
+
+async def _quietly(probe: Any) -> Any:
+    """What a probe finds; None where the server does not play along."""
+    try:
+        return await probe
+    except (CallError, NoLogprobsError):
+        return None
+
+
+async def _version(client: Client) -> str | None:
+    try:
+        reply = await client.call("GET", "/version")
+    except CallError:
+        return None
+    version = reply.data.get("version") if reply.status == 200 else None
+    return version if isinstance(version, str) else None

@@ -1,0 +1,89 @@
+"""Where the server is, and what must not be said about it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from policyguard.errors import ConfigurationError
+from policyguard.strict.arguments import text
+
+__all__ = ["Endpoint"]
+
+_API = ("/chat/completions", "/completions", "/models")
+
+_LONGEST_QUOTE = 300
+"""Characters of a server's own words that a message repeats."""
+
+_LONGEST_WORDS = 4000
+"""Characters of them, without pictures, that are looked at, so that no length of a message costs time."""
+
+_DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[\w+/=-]*|[A-Za-z0-9+/]{200,}={0,2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A checked base URL and API key.
+
+    ``base`` is the URL without a trailing slash, ``root`` the same without a last ``/v1``, where servers
+    keep what is not part of the OpenAI API. ``host`` is the host with its port, where one is given.
+    """
+
+    base: str
+    root: str
+    host: str
+    loopback: bool
+    api_key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, base_url: str, api_key: str | None = None) -> Endpoint:
+        """Raises ConfigurationError unless this is a plain http or https URL, and the key fits a header."""
+        hint = "base_url looks like http://gpu:8000/v1"
+        text("base_url", base_url)
+        try:
+            parts = urlsplit(base_url)
+            host, port = parts.hostname, parts.port
+            if host is not None and ":" not in host:
+                host.encode("idna")  # as looking up its address will
+        except ValueError:
+            host = None
+        if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", base_url):
+            # The URL is not repeated: what cannot be parsed may hold a password anywhere.
+            raise ConfigurationError("base_url is not an http or https URL", hint=hint)
+        if parts.username is not None or parts.password is not None:
+            raise ConfigurationError(
+                "base_url holds a user name or password, which would end up in logs",
+                hint="give the key as api_key=... or in POLICYGUARD_API_KEY",
+            )
+        if parts.query or parts.fragment:
+            raise ConfigurationError("base_url has a query or a fragment", hint=hint)
+        if api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", text("the API key", api_key)):
+            raise ConfigurationError("the API key is empty or holds characters that no HTTP header may hold")
+        shown = f"[{host}]" if ":" in host else host
+        shown = shown if port is None else f"{shown}:{port}"
+        base = f"{parts.scheme}://{shown}{parts.path.rstrip('/')}"
+        return cls(base, base.removesuffix("/v1"), shown, _is_loopback(host), api_key)
+
+    def url(self, path: str) -> str:
+        """Where ``path`` is: what belongs to the OpenAI API at ``base``, all else (/tokenize) at ``root``."""
+        return f"{self.base if path in _API else self.root}{path}"
+
+    def cut(self, words: str) -> str:
+        """The beginning of a server's own words, without pictures and the API key: all that is looked at."""
+        if self.api_key is not None:
+            words = words.replace(self.api_key, "***")
+        return _DATA_URI.sub("<data>", words[: 8 * _LONGEST_WORDS])[:_LONGEST_WORDS]
+
+    def quote(self, words: object) -> str:
+        """A server's own words, fit for a message: one short line, without pictures and the API key."""
+        said = " ".join("".join(c if c.isprintable() else " " for c in self.cut(str(words))).split())
+        return said if len(said) <= _LONGEST_QUOTE else f"{said[: _LONGEST_QUOTE - 3]}..."
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

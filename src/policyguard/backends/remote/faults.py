@@ -1,0 +1,152 @@
+"""What a server's refusal means: the set-up is wrong, or this one picture was not judged."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from policyguard.assessment import Failure, FailureKind
+from policyguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from policyguard.backends.remote.endpoint import Endpoint
+
+__all__ = [
+    "CallError",
+    "Reply",
+    "is_too_long",
+    "refusal",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What ``endpoint`` answers: in ``data`` the object of a 200, else in ``message`` what is wrong."""
+
+    status: int
+    data: dict[str, Any]
+    endpoint: Endpoint
+    message: str = ""
+    parameter: str = ""
+
+
+class CallError(Exception):
+    """One call gave no usable answer: the ``Failure`` of one picture. Never leaves the package.
+
+    Args:
+        reason: in one sentence.
+        retryable: whether the caller may well ask again later.
+        kind: of the ``Failure``.
+        again: whether the call is worth repeating at once, or after ``retry_after`` seconds.
+        server_failed: whether the server seems unwell, and not only busy, or unhappy with a picture.
+        timed_out: whether there was no answer in the time that the call had.
+        retry_after: seconds that the server wants to be left alone.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retryable: bool = False,
+        kind: FailureKind = FailureKind.ERROR,
+        again: bool = False,
+        server_failed: bool = False,
+        timed_out: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.failure = Failure(kind, reason, retryable)
+        self.again = again
+        self.server_failed = server_failed
+        self.timed_out = timed_out
+        self.retry_after = retry_after
+
+    def noted(self, note: str) -> CallError:
+        """The same, with ``note`` in brackets at the end of its reason."""
+        if note:
+            self.failure = replace(self.failure, reason=f"{self.failure.reason} ({note})")
+            self.args = (self.failure.reason,)
+        return self
+
+
+# Servers say in prose what is wrong. A refusal that none of the patterns knows concerns this picture only.
+_TOO_LONG = re.compile(
+    r"context.{0,3}(length|window|size)|maximum model length|max_model_len|(prompt|input) is too long",
+    re.IGNORECASE,
+)
+_NO_IMAGES = re.compile(
+    r"at most 0 image|not a multimodal|does not support (image|multimodal|vision)", re.IGNORECASE
+)
+_PICTURE = re.compile(
+    r"image.{0,60}(identify|load|decod|open|corrupt|truncated|invalid|pixel|too (large|small|big)|size)"
+    r"|(identify|load|decod|open|process).{0,30}image|aspect ratio",
+    re.IGNORECASE | re.DOTALL,
+)
+_KEY = re.compile(r"\bapi.?key|access.?token|authenticat|unauthori[sz]ed", re.IGNORECASE)
+_MODEL = re.compile(
+    r"(invalid|unknown|no such|unsupported) model|\bmodel\b.{0,100}"
+    r"(not found|not exist|not available|unavailable|not (being )?served|deprecated|decommissioned|retired)",
+    re.IGNORECASE | re.DOTALL,
+)
+_PARAMETER = re.compile(
+    r"logprob|unrecogni[sz]ed|unsupported|not supported|unexpected|unknown (field|parameter|argument)"
+    r"|extra.?(forbidden|inputs)|continue_final_message|add_generation_prompt|chat.?template|max_tokens",
+    re.IGNORECASE,
+)
+_WANTS = {402: "to be paid", 407: "a proxy's password", 511: "a login to the network"}
+
+
+def is_too_long(reply: Reply) -> bool:
+    """Whether the server refuses because prompt and picture do not fit into the model's context."""
+    return reply.status in (400, 422) and _TOO_LONG.search(reply.message) is not None
+
+
+def refusal(reply: Reply, model: str) -> Exception:
+    """What to raise for a reply that is not 200: ConfigurationError for the set-up, else CallError."""
+    endpoint = reply.endpoint
+    status, host, words = reply.status, endpoint.host, endpoint.quote(reply.message)
+    said = f": {words}" if words else ""
+    if status in (401, 403) or (status in (400, 422) and _KEY.search(reply.message)):
+        # The server's words are left out: some repeat the key that they refuse.
+        what = "the API key" if endpoint.api_key else "requests without an API key"
+        return ConfigurationError(
+            f"{host} refuses {what} (HTTP {status})", hint="give api_key=... or set POLICYGUARD_API_KEY"
+        )
+    if 300 <= status < 400:
+        return ConfigurationError(
+            f"{host} redirects (HTTP {status}), and redirects are not followed",
+            hint="give the address that finally answers as base_url",
+        )
+    if status in (402, 407, 511):
+        return ConfigurationError(f"{host}, or what is before it, wants {_WANTS[status]} (HTTP {status})")
+    if (
+        status == 410
+        or (status == 404 and "model" in reply.message.lower())
+        or (status in (400, 422) and _MODEL.search(reply.message))
+    ):
+        return ConfigurationError(
+            f"{host} does not serve the model '{model}'{said}",
+            hint="model must be the name under which the server runs it (vLLM: --served-model-name)",
+        )
+    if status in (404, 405):
+        return ConfigurationError(
+            f"{host} has no chat completions API at {endpoint.base} (HTTP {status}){said}",
+            hint="base_url usually ends in /v1, as in http://gpu:8000/v1",
+        )
+    if status == 413:
+        return CallError(f"this picture is too large for {host}{said}", kind=FailureKind.UNSCANNABLE)
+    if status not in (400, 422):
+        return CallError(f"{host} refuses the request (HTTP {status}){said}")
+    if _NO_IMAGES.search(reply.message):
+        return ConfigurationError(
+            f"the model '{model}' on {host} takes no pictures{said}", hint="serve a vision-language model"
+        )
+    if _PICTURE.search(reply.message):
+        return CallError(f"{host} cannot take this picture{said}", kind=FailureKind.UNSCANNABLE)
+    if _PARAMETER.search(f"{reply.parameter} {reply.message}"):
+        return ConfigurationError(
+            f"{host} cannot do what the reading of '{model}' needs{said}",
+            hint="docs/remote.md lists what a server must offer; vLLM offers it",
+        )
+    return CallError(f"{host} refuses the request (HTTP {status}){said}")

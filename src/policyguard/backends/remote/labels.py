@@ -1,0 +1,223 @@
+"""How probable each label is at one place of the answer.
+
+From label probabilities to an assessment's scores; pure functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from policyguard.assessment import Assessment, Rating
+from policyguard.backends.remote.answers import Listing, NoLogprobsError, read_listing
+from policyguard.backends.remote.chat import NoScoresError
+from policyguard.backends.remote.faults import CallError
+from policyguard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from policyguard.backends.remote.chat import Chat, Topic
+    from policyguard.dialects import Prompt
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = [
+    "LabelReader",
+    "LabelScores",
+    "rate",
+    "with_rules",
+    "without_rules",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """Label -> probability over the whole vocabulary, for the labels that the server listed.
+
+    ``ceiling`` is the most that a label which is not listed can have; 0 when all were asked for.
+    """
+
+    probabilities: Mapping[str, float]
+    ceiling: float = 0.0
+
+
+def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessment:
+    """The assessment that the rating position gives; rules are not read yet.
+
+    UNDECIDED without a score when neither safe nor unsafe has any probability, and when unsafe is not
+    listed and could still have enough for a violation.
+    """
+    share = dict.fromkeys(Rating, 0.0)
+    for label, rating in prompt.ratings.items():
+        share[rating] += scores.probabilities.get(label, 0.0)
+    total = sum(share.values())
+    mass, undecided = min(1.0, total), share[Rating.UNDECIDED] / total if total > 0.0 else 0.0
+    judged = share[Rating.SAFE] + share[Rating.UNSAFE]
+    if judged <= 0.0:
+        said = "answers that it cannot decide" if total > 0.0 else "gives its labels no probability"
+        return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(f"the model {said}",))
+    notes: tuple[str, ...] = ()
+    most = 0.0
+    if scores.ceiling > 0.0 and prompt.label(Rating.UNSAFE) not in scores.probabilities:
+        most = scores.ceiling / (judged + scores.ceiling)
+        if most >= policy.decisive_score:
+            note = f"the server lists too few tokens to exclude a score of {most:.2f}"
+            return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(note,))
+        notes = (f"the server does not list the label unsafe: it counts as 0 and is at most {most:.3f}",)
+    return Assessment(
+        # On a tie the graver rating stands.
+        max((Rating.UNSAFE, Rating.UNDECIDED, Rating.SAFE), key=lambda rating: share[rating]),
+        share[Rating.UNSAFE] / judged,
+        mass,
+        undecided,
+        notes=notes,
+        blind_below=most,
+    )
+
+
+def without_rules(found: Assessment, policy: ResolvedPolicy, why: str) -> Assessment:
+    """For when rules were not asked for, because they cannot change the decision.
+
+    Rules with thresholds of their own need scores to decide; a joint one is at most p_unsafe, so that zeros
+    decide as the real ones would.
+    """
+    if found.p_unsafe is None or all(rule.threshold is None for rule in policy.rules):
+        return found
+    zeros = dict.fromkeys((rule.id for rule in policy.rules), 0.0)
+    return replace(found, rule_scores=zeros, notes=(*found.notes, f"rule scores were not read: {why}"))
+
+
+def with_rules(found: Assessment, prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessment:
+    """Adds P(rule | unsafe), normalised over the policy's rules, and the category of an unsafe picture.
+
+    Rule scores stay None, which decides as an ERROR where rules have thresholds of their own, when no rule
+    has any probability, and when an unlisted one could reach its threshold. Otherwise every rule has
+    a score.
+    """
+    by_rule: dict[str, float] = {}
+    for label, probability in scores.probabilities.items():
+        rule = prompt.categories[label]
+        by_rule[rule] = by_rule.get(rule, 0.0) + probability
+    total, p_unsafe = sum(by_rule.values()), found.p_unsafe
+    found = replace(found, category_mass=min(1.0, total))
+    if total <= 0.0 or p_unsafe is None:
+        return replace(found, notes=(*found.notes, "the model names no rule of the policy"))
+    if found.rating is Rating.UNSAFE:
+        found = replace(found, category=max(by_rule, key=lambda rule: by_rule[rule]))
+    most = scores.ceiling / (total + scores.ceiling)
+    unlisted = [rule for rule in policy.rules if rule.id not in by_rule and rule.status != "exempt"]
+    if any(rule.threshold is not None and p_unsafe * most >= rule.threshold for rule in unlisted):
+        return replace(found, notes=(*found.notes, "the server lists too few tokens to read all rules"))
+    # Shares err on the side of the violation: listed active rules get the most that they can have, exempt
+    # ones, which lower the score, the least, and the unlisted ones what is left.
+    exempt = {rule.id for rule in policy.rules if rule.status == "exempt"}
+    whole = total + len(unlisted) * scores.ceiling
+    shares = {rule: p / (whole if rule in exempt else total) for rule, p in by_rule.items()}
+    left = max(0.0, 1.0 - sum(shares.values()))
+    others = {rule.id: min(most, left / len(unlisted)) for rule in unlisted}
+    blind = max(found.blind_below, p_unsafe * most if unlisted else 0.0)
+    return replace(found, rule_scores=dict.fromkeys(exempt, 0.0) | others | shares, blind_below=blind)
+
+
+TOP, FEW = 20, 5
+"""As many likeliest tokens as the OpenAI API gives at most, and as the tightest of servers do."""
+_MISSING = "gives no log-probabilities, and without them there is no score to judge by"
+
+
+class LabelReader:
+    """Reads labels in the best way that the server offers, found out by use and then kept:
+
+    1. the probabilities of exactly the labels' tokens, by id (``logprob_token_ids``);
+    2. those among the likeliest tokens, by id (``return_tokens_as_token_ids``);
+    3. those among the likeliest tokens, by text, where the server does not tell token ids.
+
+    Raises NoScoresError for a server that has never given a log-probability, and gives none now.
+    """
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._asking = asyncio.Lock()
+        self._ids: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
+        self._exact = True
+        self._top = TOP
+        self._seen = False
+
+    @property
+    def mode(self) -> Literal["exact", "likeliest"] | None:
+        """How labels are read; None before the first one was."""
+        return ("exact" if self._exact else "likeliest") if self._seen else None
+
+    async def read(self, topic: Topic, said: str, labels: tuple[str, ...]) -> LabelScores:
+        """P(label) right after ``said``: that of the label's first token, out of the whole vocabulary."""
+        ids = await self._label_ids(said, labels)
+        if ids is not None and self._exact:
+            exact = {"logprob_token_ids": list(ids.values()), "return_tokens_as_token_ids": True}
+            listing = await self._listing(topic, said, exact, optional="logprob_token_ids")
+            scores = None if listing is None else listing.of_ids(ids)
+            if scores is not None and len(scores) == len(labels):
+                return LabelScores(scores)
+        fields: dict[str, Any] = {"top_logprobs": self._top}
+        if ids is not None:
+            fields["return_tokens_as_token_ids"] = True
+        listing = await self._listing(
+            topic, said, fields, optional="top_logprobs" if self._top > FEW else None
+        )
+        if listing is None:
+            self._top = FEW
+            listing = await self._listing(topic, said, fields | {"top_logprobs": FEW})
+        if listing is None:
+            raise CallError("the answer holds no log-probabilities")
+        # The server has refused or ignored the exact way, and has just shown that it knows this one.
+        self._exact = False
+        scores = None if ids is None else listing.of_ids(ids)
+        return LabelScores(listing.of_texts(labels) if scores is None else scores, listing.ceiling)
+
+    async def _listing(
+        self, topic: Topic, said: str, fields: dict[str, Any], *, optional: str | None = None
+    ) -> Listing | None:
+        """What the server lists of the token after ``said``; None if it refuses the field ``optional``."""
+        asked = {"max_tokens": 1, "logprobs": True, **fields}
+        reply = await self._chat.go_on(topic, said, asked, optional=optional)
+        if reply.status != 200:
+            return None
+        try:
+            listing = read_listing(reply.data)
+            if listing.alone and "top_logprobs" in fields:
+                raise NoLogprobsError
+        except NoLogprobsError:
+            if self._seen:  # it can, so this is one bad answer
+                raise CallError("the answer holds no log-probabilities", retryable=True) from None
+            raise NoScoresError(
+                f"{reply.endpoint.host} {_MISSING}",
+                hint="serve the model with vLLM; docs/remote.md says what is read from other servers",
+            ) from None
+        self._seen |= not listing.alone
+        return listing
+
+    async def _label_ids(self, said: str, labels: tuple[str, ...]) -> dict[str, int] | None:
+        """Label -> the token it begins with after ``said``; None if the server does not tell. Asked once."""
+        async with self._asking:
+            if (said, labels) in self._ids:
+                return self._ids[said, labels]
+            before = await self._chat.tokenize(said) if said else ([], None)
+            ids: dict[str, int] = {}
+            for label in labels:
+                after = await self._chat.tokenize(said + label)
+                if before is None or after is None:
+                    return None
+                start = len(before[0])
+                if after[0][:start] != before[0] or len(after[0]) == start:
+                    # The label would melt into the text before it, where the model is not asked.
+                    raise ConfigurationError(
+                        f"the tokenizer of '{self._chat.model}' joins {label!r} with the text before it",
+                        hint="choose another dialect for this model",
+                    )
+                ids[label] = after[0][start]
+            if len(set(ids.values())) < len(ids):
+                raise ConfigurationError(
+                    f"labels of the dialect begin with the same token for '{self._chat.model}': "
+                    f"{', '.join(labels)}",
+                    hint="choose another dialect for this model",
+                )
+            self._ids[said, labels] = ids
+            return ids

@@ -1,0 +1,166 @@
+"""From opened images to decisions: what the backend is asked, in which rounds, how answers are checked.
+
+``judge`` is a generator, so that callers with and without an event loop share it: it yields requests, takes
+the answers to them, and returns one decision per image.
+
+Covered: answers of the wrong number or type, and any exception while deciding, are ERROR for the images
+concerned. A mild rule never hides a severe one: where rules compete for one category and a violation got a
+milder action than some other rule has, the picture is put to the model again under the stricter rules alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from policyguard.assessment import Assessment, Failure, FailureKind, Reading, Result
+from policyguard.backends.base import AssessmentRequest
+from policyguard.deciding import Decision, combine, decide
+from policyguard.errors import PolicyGuardError, UsageError
+from policyguard.images.frames import frame_key
+from policyguard.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from policyguard.images import Image
+    from policyguard.policy import ResolvedPolicy
+
+__all__ = [
+    "Opened",
+    "checked",
+    "failures",
+    "judge",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An image after decoding, or why it could not be decoded; ``seconds`` is what that took.
+
+    ``began`` is when decoding began and ``deadline`` when its check must be done, both on
+    ``time.monotonic``'s clock.
+    """
+
+    source: str
+    image: Image | Failure
+    seconds: float
+    began: float = 0.0
+    deadline: float | None = None
+
+
+def judge(
+    opened: Sequence[Opened],
+    policies: Sequence[ResolvedPolicy],
+    reading: Reading,
+    *,
+    timeout: float | None = None,
+) -> Generator[list[AssessmentRequest], Sequence[Result], list[Decision]]:
+    """One decision per image, the worst over its frames and all policies.
+
+    Nothing is asked about an image that is past its deadline; ``timeout`` is how its reason calls that.
+    """
+    decisions: list[list[Decision]] = [[] for _ in opened]
+    asked: list[tuple[int, AssessmentRequest]] = []
+    for index, item in enumerate(opened):
+        for policy in policies:
+            image = _frames_for(policy, item.image)
+            if isinstance(image, Failure):
+                decisions[index].append(decide(policy, image))
+            else:
+                asked.extend((index, request) for request in _requests(image, policy, reading, item.deadline))
+    while asked := _in_time(asked, decisions, timeout):
+        results = checked((yield [request for _, request in asked]), len(asked))
+        further = []
+        for (index, request), result in zip(asked, results, strict=True):
+            decision = _decided(request.policy, result)
+            stricter = _stricter(request.policy, result, decision)
+            if stricter is not None:
+                note = "asked again about the rules with a more severe action"
+                decision = replace(decision, notes=(*decision.notes, note))
+                further.append((index, replace(request, policy=stricter)))
+            decisions[index].append(decision)
+        asked = further
+    return [combine(found) for found in decisions]
+
+
+def failures(error: Exception, expected: int) -> list[Result]:
+    """What a backend raised, as the outcome of every image it was asked about. Usage errors are raised on."""
+    if isinstance(error, UsageError):
+        raise error
+    retryable = isinstance(error, PolicyGuardError) and error.retryable
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return [Failure(FailureKind.ERROR, reason, retryable)] * expected
+
+
+def _in_time(
+    asked: list[tuple[int, AssessmentRequest]], decisions: list[list[Decision]], timeout: float | None
+) -> list[tuple[int, AssessmentRequest]]:
+    """What is not past its deadline of ``asked``; the others are decided."""
+    now, waiting = monotonic(), []
+    for index, request in asked:
+        if request.deadline is None or now < request.deadline:
+            waiting.append((index, request))
+        else:
+            within = "in time" if timeout is None else f"within {timeout:g} s"
+            late = Failure(FailureKind.ERROR, f"did not finish {within}", retryable=True)
+            decisions[index].append(decide(request.policy, late))
+    return waiting
+
+
+def _requests(
+    image: Image, policy: ResolvedPolicy, reading: Reading, deadline: float | None
+) -> Iterator[AssessmentRequest]:
+    for number, frame in enumerate(image.frames):
+        key = frame_key(image, number)
+        yield AssessmentRequest(frame, policy, reading, key, deadline, image.plain)
+
+
+def _frames_for(policy: ResolvedPolicy, image: Image | Failure) -> Image | Failure:
+    if isinstance(image, Failure) or not image.partial or policy.frames == "sample":
+        return image
+    reason = f"it has {image.frame_count} different frames, and policy '{policy.id}' wants all of them judged"
+    return Failure(FailureKind.UNSCANNABLE, reason)
+
+
+def checked(results: Sequence[Result], expected: int) -> list[Result]:
+    """``results``, if there are ``expected`` of them; what is no result becomes a Failure."""
+    try:
+        given = list(results)
+    except Exception as error:  # None, or a lazy sequence that fails only now
+        return failures(error, expected)
+    if len(given) != expected:
+        reason = f"the backend gave {len(given)} results for {expected} requests"
+        return [Failure(FailureKind.ERROR, reason)] * expected
+    return [
+        result
+        if isinstance(result, Assessment | Failure)
+        else Failure(FailureKind.ERROR, f"the backend answered with a {type(result).__name__}")
+        for result in given
+    ]
+
+
+def _decided(policy: ResolvedPolicy, result: Result) -> Decision:
+    try:
+        return decide(policy, result)
+    except Exception as error:
+        reason = f"the backend's answer cannot be decided on: {type(error).__name__}: {error}"
+        return decide(policy, Failure(FailureKind.ERROR, reason))
+
+
+def _stricter(policy: ResolvedPolicy, result: Result, decision: Decision) -> ResolvedPolicy | None:
+    """``policy`` without the rules whose action is no more severe than the one found, if that is a question.
+
+    In a joint reading the model names one category. Next to a plain violation of a rule that only flags, the
+    others get next to no probability, so what they say has to be asked for by itself.
+    """
+    if decision.outcome is not Outcome.VIOLATES or isinstance(result, Failure) or result.scoring != "joint":
+        return None
+    found = decision.action.severity
+    severe = [
+        rule
+        for rule in policy.rules
+        if rule.status != "exempt" and (rule.action or policy.action).severity > found
+    ]
+    rules = tuple(rule for rule in policy.rules if rule.status == "exempt" or rule in severe)
+    return replace(policy, rules=rules) if severe and len(rules) < len(policy.rules) else None

@@ -1,0 +1,240 @@
+"""Policies as people read them.
+
+Policies as a command line names them: a source, a root, and values for parameters.
+
+``policyguard policy render``: the prompt, as the model reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policyguard.cli.errors import command
+from policyguard.cli.options import DIALECT, PARAMETERS, ROOT, TextOrJson
+from policyguard.errors import UsageError
+from policyguard.policy import Policy, Rule, Status
+from policyguard.policy.files import find_library
+from policyguard.policy.schema import Origin
+from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import one_line, printable
+
+if TYPE_CHECKING:
+    from policyguard.dialects import Dialect, Prompt
+
+__all__ = [
+    "load",
+    "parameters",
+    "policy_lines",
+    "render",
+]
+
+
+def parameters(given: Iterable[str] | None) -> dict[str, str]:
+    """``["min_age=18"]`` as a mapping. Raises UsageError for what is not of this form, or given twice."""
+    values: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set takes NAME=VALUE, not '{text}'", hint="such as --set min_age=18")
+        if name in values:
+            raise UsageError(f"--set gives '{name}' twice")
+        values[name] = value
+    return values
+
+
+def load(source: str, *, root: str | None = None, given: Iterable[str] | None = None) -> Policy:
+    """The composed policy. Raises PolicyError."""
+    from policyguard.policy import load_policy
+
+    return load_policy(source, root=root, parameters=parameters(given))
+
+
+@command
+def render(
+    policy: Annotated[
+        str, typer.Argument(metavar="POLICY", help="A packaged policy such as pictosafe/l3, or a YAML file.")
+    ],
+    dialect: DIALECT = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Print the whole text with this model's own chat template and control tokens: pico, or "
+            "the folder of a model.",
+        ),
+    ] = None,
+    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+    root: ROOT = None,
+    values: PARAMETERS = None,
+) -> ExitCode:
+    """Print what a model reads of a policy, word for word.
+
+    In text, a line in square brackets begins each turn, and <picture> stands for the picture.
+    The number of tokens goes to stderr.
+    """
+    from policyguard.authoring.lint.budget import TokenCounter, default_dialect
+    from policyguard.dialects import get_dialect
+
+    resolved = load(policy, root=root, given=values).resolve()
+    counter = TokenCounter(model)
+    spoken = get_dialect(dialect) if dialect is not None else default_dialect(resolved, model)
+    prompt = spoken.render(resolved)
+    text = counter.text(prompt) if counter.exact else None
+    if style is TextOrJson.JSON:
+        print(json.dumps(_as_dict(spoken, prompt) | {"text": text}, indent=2))
+    elif text is not None:
+        print("\n".join(map(printable, text.split("\n"))))
+    else:
+        print("\n".join(_lines(prompt)))
+    sys.stdout.flush()
+    how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
+    said = f"dialect {spoken.name} {spoken.version}, {counter.count(prompt):,} tokens without the picture"
+    print(f"{said} ({how})", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _lines(prompt: Prompt) -> Iterator[str]:
+    for message in prompt.messages:
+        yield f"[{message.role}]"
+        for part in message.parts:
+            yield from map(printable, part.split("\n") if isinstance(part, str) else [str(part)])
+    yield "[assistant]"
+    if prompt.prefill:
+        yield printable(prompt.prefill)
+
+
+def _as_dict(dialect: Dialect, prompt: Prompt) -> dict[str, object]:
+    return {
+        "dialect": dialect.name,
+        "version": dialect.version,
+        "layout": dialect.layout,
+        "messages": [
+            {
+                "role": message.role,
+                "parts": [
+                    {"text": part} if isinstance(part, str) else {"picture": True} for part in message.parts
+                ],
+            }
+            for message in prompt.messages
+        ],
+        "prefill": prompt.prefill,
+        "ratings": {label: rating.value for label, rating in prompt.ratings.items()},
+        "category_prefill": prompt.category_prefill,
+        "categories": dict(prompt.categories),
+    }
+
+
+_WIDTH = 100
+_HEAD = 14
+
+
+def policy_lines(policy: Policy) -> Iterator[str]:
+    """One policy, whole: head, settings, rules in order, reasons for what was weakened.
+
+    Where it was composed of several files, with the file and line of each part.
+    """
+    resolved = policy.resolve()
+    origins = _Origins(policy.origins)
+    yield f"{policy.id} {policy.version}: {printable(policy.title)}{origins('title')}"
+    yield from _wrapped(policy.description, indent="  ", last=origins("description"))
+    yield ""
+    yield f"world         {policy.world or 'photographs and all else'}{origins('world')}"
+    deciding = f"{resolved.action} from a score of {resolved.threshold:g}, unless a rule differs"
+    yield f"decision      {deciding}{origins('defaults.threshold', 'defaults.action')}"
+    if resolved.undecided_band is not None:
+        low, high = resolved.undecided_band
+        yield f"undecided     scores from {low:g} to {high:g}{origins('defaults.undecided_band')}"
+    yield f"label floor   {resolved.min_label_mass:g}{origins('defaults.min_label_mass')}"
+    yield f"frames        {resolved.frames}{origins('defaults.frames')}"
+    yield "outcomes      " + ", ".join(
+        f"{outcome}: {action}{origins(f'outcomes.{outcome}')}"
+        for outcome, action in resolved.outcomes.items()
+    )
+    parameters = ", ".join(f"{name}={value}" for name, value in policy.parameters.items())
+    for name, value in (
+        ("owner", policy.owner),
+        ("licence", policy.licence),
+        ("sources", "; ".join(policy.sources)),
+        ("parameters", parameters),
+    ):
+        if value:
+            yield f"{name:<13} {printable(value)}{origins(name)}"
+    yield f"fingerprint   {resolved.fingerprint}"
+    for key, rule in zip(resolved.keys, policy.rules, strict=True):
+        yield ""
+        yield from _rule_lines(key, rule, origins)
+    if policy.weakenings:
+        yield ""
+        yield "weaker than what it extends, and why"
+        for weakening in policy.weakenings:
+            place = origins.shown(Origin(weakening.file, weakening.line))
+            yield from _wrapped(f"{weakening.change} {place}", indent=" " * 5, first="   - ")
+            yield from _wrapped(f"because: {weakening.reason}", indent=" " * 5)
+
+
+class _Origins:
+    """``[file:line]`` of a field, or nothing where all fields come from one file."""
+
+    def __init__(self, origins: Mapping[str, Origin]) -> None:
+        self._several = len({origin.file for origin in origins.values()}) > 1
+        self._origins = origins
+        self._folders = (find_library(), Path.cwd())
+
+    def __call__(self, *fields: str) -> str:
+        if not self._several:
+            return ""
+        found = [self.shown(self._origins[field]) for field in fields if field in self._origins]
+        return "".join(f" {place}" for place in dict.fromkeys(found))
+
+    def shown(self, origin: Origin) -> str:
+        file = Path(origin.file)
+        for folder in self._folders:
+            if file.is_absolute() and file.is_relative_to(folder):
+                file = file.relative_to(folder)
+        return printable(f"[{Origin(str(file), origin.line)}]")
+
+
+def _rule_lines(key: str, rule: Rule, origins: _Origins) -> Iterator[str]:
+    field = f"rules.{rule.id}"
+    settings = [] if rule.status is Status.ACTIVE else [f"{rule.status}{origins(f'{field}.status')}"]
+    if rule.threshold is not None:
+        settings.append(f"threshold {rule.threshold:g}{origins(f'{field}.threshold')}")
+    if rule.action is not None:
+        settings.append(f"action {rule.action}{origins(f'{field}.action')}")
+    place = origins(f"{field}.title") or origins(field)
+    yield f"{key}. {printable(rule.title)} ({', '.join((rule.id, *settings))}){place}"
+    yield from _wrapped(rule.description, indent="   ", last=origins(f"{field}.description"))
+    unsafe, safe = (
+        [(item, origins(f"{field}.{name}[{place}]")) for place, item in enumerate(items)]
+        for name, items in (("unsafe", rule.unsafe), ("safe", rule.safe))
+    )
+    if rule.status is Status.EXEMPT:
+        yield from _items("may show", [*unsafe, *safe])
+    else:
+        yield from _items("must not show", unsafe)
+        sensitive = rule.status is Status.SENSITIVE
+        yield from _items("nor, though often allowed" if sensitive else "may show", safe)
+
+
+def _items(head: str, items: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for number, (item, place) in enumerate(items):
+        if number == 0 and len(head) >= _HEAD:
+            yield f"   {head}"
+        first = f"   {head if number == 0 and len(head) < _HEAD else '':<{_HEAD}}- "
+        yield from _wrapped(item, indent=" " * (_HEAD + 5), first=first, last=place)
+
+
+def _wrapped(text: str, *, indent: str, first: str | None = None, last: str = "") -> list[str]:
+    lines = textwrap.wrap(
+        one_line(text), _WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
+    )
+    return [*lines[:-1], lines[-1] + last] if lines else []

@@ -1,0 +1,194 @@
+"""The baseline: violations that a team has looked at and accepted, by the content of the image.
+
+A file of JSON lines, one entry each, sorted, so that a change is a line in a diff. It is read strictly: a
+line that cannot be understood accepts nothing and is reported, and the others still hold.
+
+Covered: an entry speaks for the very bytes of one image, one policy and the rules it names, until a date.
+So a changed image fails again, and so does a rule that the entry does not name; an image that could not be
+judged, wholly or in part, is accepted by no entry. Not covered: who may edit the file; leave that to review.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policyguard.strict.files import write_atomically
+from policyguard.errors import Problem
+from policyguard.outcomes import Action, Outcome
+
+if TYPE_CHECKING:
+    from policyguard.verdict import Verdict
+
+__all__ = ["BASELINE_FILE", "Baseline", "BaselineEntry", "blocking_rules", "read_baseline", "write_baseline"]
+
+BASELINE_FILE = ".policyguard-baseline.jsonl"
+_MAX_BYTES = 64 * 1024 * 1024
+_TEXT = ("path", "policy", "sha256", "until", "by", "reason")
+_KEYS = ("path", "policy", "rules", "until", "by", "reason", "sha256")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BaselineEntry:
+    """One image (by SHA-256 of its bytes) that may break ``rules`` of one policy, until the end of ``until``.
+
+    ``path`` is where the image lay, for people; nothing is looked up by it.
+    """
+
+    path: str
+    policy: str
+    sha256: str
+    rules: tuple[str, ...]
+    until: date
+    by: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form, keys in the order of the file."""
+        values = {name: getattr(self, name) for name in _KEYS}
+        return values | {"rules": list(self.rules), "until": self.until.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Entries by image and policy; ``today`` decides which still hold. ``problems``: lines not understood."""
+
+    entries: tuple[BaselineEntry, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    today: date = date.max
+
+    def expired(self, entry: BaselineEntry) -> bool:
+        return entry.until < self.today
+
+    def known(self) -> Mapping[tuple[str, str], BaselineEntry]:
+        """The entries by image hash and policy id."""
+        return {(entry.sha256, entry.policy): entry for entry in self.entries}
+
+
+def accepting(
+    known: Mapping[tuple[str, str], BaselineEntry], verdict: Verdict, today: date
+) -> tuple[BaselineEntry, ...]:
+    """The entries that accept everything that blocks the image; none if anything is left over."""
+    rules = blocking_rules(verdict)
+    sha256 = verdict.evidence.image_sha256
+    if not rules or sha256 is None:
+        return ()
+    found = []
+    for policy, broken in rules.items():
+        entry = known.get((sha256, policy))
+        if entry is None or entry.until < today or not broken <= set(entry.rules):
+            return ()
+        found.append(entry)
+    return tuple(found)
+
+
+def blocking_rules(verdict: Verdict) -> dict[str, set[str]]:
+    """Policy id -> rules for which the image is blocked; empty unless these are all there is against it.
+
+    So it is empty for an image that could not be judged, under one of its policies or in one of its frames.
+    """
+    evidence = verdict.evidence
+    if verdict.outcome is not Outcome.VIOLATES or verdict.action is not Action.BLOCK or evidence.unexplained:
+        return {}
+    rules: dict[str, set[str]] = {}
+    for finding in verdict.findings:
+        # A finding that is only the closest rule stands for the policy's own action, whatever the rule's is.
+        if finding.violates and (finding.action is Action.BLOCK or not finding.attributed):
+            rules.setdefault(finding.policy, set()).add(finding.rule)
+    return rules
+
+
+def read_baseline(path: Path, *, today: date, missing_ok: bool = False) -> Baseline:
+    """The entries of a file. What cannot be understood is in ``problems``; nothing is raised."""
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        said = () if missing_ok else (Problem("there is no such baseline", name),)
+        return Baseline(problems=said, today=today)
+    except OSError as error:
+        return Baseline(
+            problems=(Problem(f"this baseline cannot be read: {error.strerror}", name),), today=today
+        )
+    if len(data) > _MAX_BYTES:
+        return Baseline(problems=(Problem("this baseline is larger than 64 MiB", name),), today=today)
+    entries: dict[tuple[str, str], BaselineEntry] = {}
+    lines: dict[tuple[str, str], int] = {}
+    problems = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = _entry(line)
+            key = (entry.sha256, entry.policy)
+            if key in entries:
+                raise _Wrong(f"line {lines[key]} is about this image and policy already: keep one of the two")
+            entries[key], lines[key] = entry, number
+        except _Wrong as wrong:
+            problems.append(Problem(f"this line is not used: {wrong}", name, number))
+    return Baseline(tuple(sorted(entries.values())), tuple(problems), today)
+
+
+def write_baseline(path: Path, entries: Iterable[BaselineEntry]) -> None:
+    """Put ``entries`` in place of the file, sorted, whole or not at all. Raises OSError."""
+    lines = [json.dumps(entry.to_dict(), ensure_ascii=True) + "\n" for entry in sorted(entries)]
+    write_atomically(path, "".join(lines))
+
+
+class _Wrong(Exception):  # noqa: N818 (its text becomes a Problem)
+    """What is wrong with one line."""
+
+
+def _entry(line: bytes) -> BaselineEntry:
+    if line.startswith((b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")):
+        raise _Wrong("it is left over from a merge; keep the entries you want and delete the markers")
+    try:
+        data = json.loads(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_constant)
+    except (ValueError, RecursionError) as error:
+        where = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise _Wrong(f"it is not JSON{where}") from None
+    if not isinstance(data, dict):
+        raise _Wrong("an entry is a JSON object")
+    if missing := [key for key in _KEYS if key not in data]:
+        raise _Wrong(f"{missing[0]!r} is missing")
+    if unknown := [key for key in data if key not in _KEYS]:
+        raise _Wrong(f"{unknown[0][:64]!r} is not known; an entry has {', '.join(_KEYS)}")
+    for key in _TEXT:
+        if not isinstance(data[key], str) or not data[key].strip():
+            raise _Wrong(f"{key!r} must be a text, and not empty")
+    rules = data["rules"]
+    if not isinstance(rules, list) or not rules or not all(isinstance(rule, str) and rule for rule in rules):
+        raise _Wrong("'rules' must be a list of rule ids, and not empty")
+    if not re.fullmatch(r"[0-9a-f]{64}", data["sha256"]):
+        raise _Wrong("'sha256' must be 64 digits 0-9 a-f")
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", data["until"], re.ASCII):
+        raise _Wrong("'until' must be a date such as 2027-01-31")
+    try:
+        until = date.fromisoformat(data["until"])
+    except ValueError:
+        raise _Wrong(f"'until': there is no day {data['until']}") from None
+    return BaselineEntry(
+        path=data["path"],
+        policy=data["policy"],
+        sha256=data["sha256"],
+        rules=tuple(sorted(set(rules))),
+        until=until,
+        by=data["by"],
+        reason=data["reason"],
+    )
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise _Wrong("a key is there twice")
+    return dict(pairs)
+
+
+def _constant(name: str) -> object:
+    raise _Wrong(f"{name} is not a value of JSON")

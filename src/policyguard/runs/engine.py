@@ -1,0 +1,148 @@
+"""The run itself: images through guards, in order, each with what it means for the build."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Protocol, TypeVar
+
+from policyguard.runs.baseline import Baseline, BaselineEntry, accepting
+from policyguard.runs.run import CheckedImage, ImageStatus
+from policyguard.guard import Guard
+from policyguard.outcomes import Action
+from policyguard.verdict import Verdict
+
+__all__ = ["Group", "Item", "OutOfTime", "check_groups", "classify", "until"]
+
+T = TypeVar("T")
+_READ_AHEAD = 32
+_WAIT = 0.2
+
+
+class OutOfTime(Exception):  # noqa: N818 (it never leaves the package: the run ends with what it has)
+    """The deadline of the run has passed."""
+
+
+class Item(Protocol):
+    """An image to check: how it is called, and what the guard is given."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def image(self) -> object: ...
+
+
+class Items(Protocol):
+    """Images in order, which can be gone over again, and by two at once."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Item]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Images that are judged under the same policies."""
+
+    guard: Guard
+    items: Items
+
+
+def check_groups(
+    groups: Iterable[Group],
+    *,
+    shown: Callable[[str], str],
+    baseline: Baseline,
+    workers: int | None = None,
+    deadline: float | None = None,
+) -> Generator[CheckedImage, None, None]:
+    """Check all images, group by group, in the order given, whatever the number of workers.
+
+    ``shown`` makes the path in reports of an item's name. ``deadline`` is on ``time.monotonic``'s clock;
+    when it has passed, OutOfTime is raised, and what is under way is left behind. Raises UsageError as the
+    guard does.
+    """
+    known = baseline.known()
+    for group in groups:
+        policies = tuple(policy.id for policy in group.guard.policies)
+        verdicts: Iterator[Verdict] = group.guard.check_many(
+            (item.image for item in group.items), workers=workers
+        )
+        if deadline is not None:
+            verdicts = until(deadline, verdicts)
+        for item, found in zip(group.items, verdicts, strict=True):
+            verdict = _named(found, item.name)
+            entries = accepting(known, verdict, baseline.today)
+            yield CheckedImage(shown(item.name), verdict, classify(verdict, entries), policies, entries)
+
+
+def _named(verdict: Verdict, name: str) -> Verdict:
+    """``verdict`` under the name that was asked for; its reasons need not repeat the guard's."""
+    known = f"{verdict.source}: "
+    reason = verdict.reason and verdict.reason.removeprefix(known)
+    unexplained = tuple(why.removeprefix(known) for why in verdict.evidence.unexplained)
+    return replace(
+        verdict, source=name, reason=reason, evidence=replace(verdict.evidence, unexplained=unexplained)
+    )
+
+
+def classify(verdict: Verdict, accepted_by: Sequence[BaselineEntry] = ()) -> ImageStatus:
+    """What a verdict means for the build."""
+    if verdict.allowed:
+        return ImageStatus.FLAGGED if verdict.action is Action.FLAG else ImageStatus.PASSED
+    if not verdict.outcome.judged:
+        return ImageStatus.UNJUDGED
+    return ImageStatus.ACCEPTED if accepted_by else ImageStatus.FAILED
+
+
+def until(deadline: float, items: Iterator[T]) -> Iterator[T]:
+    """``items``, and OutOfTime as soon as the deadline has passed, even while the next one is waited for.
+
+    ``items`` is read in a thread, which ends, and closes it, after what it is waiting for has come.
+    """
+    arrived: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(_READ_AHEAD)
+    left = threading.Event()
+
+    def put(last: bool, value: T | BaseException | None) -> None:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                arrived.put((last, value), timeout=_WAIT)
+                return
+
+    def read() -> None:
+        try:
+            for item in items:
+                put(False, item)
+                if left.is_set():
+                    break
+            put(True, None)
+        except BaseException as error:
+            put(True, error)
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    threading.Thread(target=read, name="policyguard-run", daemon=True).start()
+    try:
+        while True:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                raise OutOfTime
+            try:
+                last, value = arrived.get(timeout=min(remaining, _WAIT))
+            except queue.Empty:
+                continue
+            if not last:
+                yield value  # type: ignore[misc]  # what is not last is an item
+            elif isinstance(value, BaseException):
+                raise value
+            else:
+                return
+    finally:
+        left.set()

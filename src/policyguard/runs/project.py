@@ -1,0 +1,222 @@
+"""The project file: ``policyguard.toml``, or ``[tool.policyguard]`` in pyproject.toml.
+
+Read strictly: an unknown key, a value of the wrong kind or a secret is refused, and everything that is wrong
+is said at once. Covered: the file is looked for from the current folder up to the root of the git work tree,
+and in the current folder alone outside of one, so that nobody else's file in a parent folder counts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from policyguard.errors import ConfigurationError, Problem
+from policyguard.strict.explain import nearest
+
+__all__ = ["PolicyEntry", "Project", "Settings", "find_project"]
+
+_FILES = ("policyguard.toml", "pyproject.toml")
+_MAX_BYTES = 1024 * 1024
+_SECRETS = re.compile(r"(api_?)?key|.*token|.*secret|.*password|authorization|credentials?", re.IGNORECASE)
+_KINDS = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "model_type": "a table",
+}
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list), Field(min_length=1)]
+"""A list of texts; a lone text is a list of one."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PolicyEntry(_Table):
+    """Policies for the images whose paths match ``paths`` (as in .gitignore, from the file's folder)."""
+
+    paths: Texts
+    policy: Texts
+
+
+class Settings(_Table):
+    """What the project file may hold; docs/ci.md says what each is for."""
+
+    policy: Texts | None = None
+    policies: list[PolicyEntry] = []
+    unmatched: Literal["error", "ignore"] = "error"
+    model: str | None = None
+    base_url: Texts | None = None
+    dialect: str | None = None
+    explain: bool = False
+    cache: str | None = None
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_failures: Annotated[int, Field(ge=1)] | None = None
+    fail_on: Literal["block", "flag", "never"] | None = None
+    reports: list[str] = []
+    baseline: str | None = None
+    exclude: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Settings, the file they are from (None: there is none), and the folder that paths in them start at."""
+
+    settings: Settings
+    root: Path
+    file: Path | None = None
+
+    def resolve(self, path: str) -> Path:
+        """A path in the project file, from the file's folder."""
+        return self.root / os.path.expanduser(path)  # noqa: PTH111 (raises for an unknown user)
+
+    def shown(self, path: Path | str) -> str:
+        """``path`` from the project's root with forward slashes; whole, if it lies outside. Opens nothing."""
+        whole = os.path.abspath(path)  # noqa: PTH100 (links stay)
+        top = os.path.join(self.root, "")  # noqa: PTH118 (with a slash at its end)
+        return whole.removeprefix(top).replace(os.sep, "/")
+
+
+def find_project(file: Path | None = None, *, folder: Path | None = None) -> Project:
+    """The project file to go by: ``file``, else the nearest one, else none and the settings that apply then.
+
+    Raises ConfigurationError with everything that is wrong with it, a line each.
+    """
+    here = Path(os.path.abspath(folder or "."))  # noqa: PTH100 (a linked folder keeps its name)
+    if file is not None:
+        path = Path(os.path.abspath(file))  # noqa: PTH100
+        table = _table(path)
+        if table is None:
+            raise ConfigurationError(f"{file} holds no [tool.policyguard]")
+        return Project(_settings(table, str(file)), path.parent, path)
+    chain = list(_upward(here))
+    for parent in chain:
+        found = [(path, table) for name in _FILES if (table := _table(path := parent / name)) is not None]
+        filled = [(path, table) for path, table in found if table]
+        if len(filled) > 1:
+            raise ConfigurationError(
+                f"{parent} holds settings in policyguard.toml and in pyproject.toml",
+                hint="keep them in one of the two",
+            )
+        if found:
+            path, table = (filled or found)[0]
+            return Project(_settings(table, os.path.relpath(path, here)), parent, path)
+    return Project(Settings(), chain[-1])
+
+
+def _upward(folder: Path) -> Iterator[Path]:
+    """``folder`` and its parents up to the root of the git work tree; ``folder`` alone outside of one."""
+    chain = [folder, *folder.parents]
+    tops = [index for index, parent in enumerate(chain) if os.path.lexists(parent / ".git")]
+    yield from chain[: tops[0] + 1] if tops else chain[:1]
+
+
+def _table(path: Path) -> dict[str, Any] | None:
+    """The settings in one file; None if it is not there, or a pyproject.toml without any."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigurationError(f"{path} is larger than 1 MiB")
+        content = tomllib.loads(data.decode("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    if path.name != "pyproject.toml":
+        return content
+    tool = content.get("tool", {})
+    table = tool.get("policyguard") if isinstance(tool, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: [tool.policyguard] must be a table")
+    return table
+
+
+def _settings(table: Mapping[str, Any], file: str) -> Settings:
+    problems = [Problem(message, file, field=key) for key, message in _secrets(table)]
+    known = {problem.field for problem in problems}
+    try:
+        settings = Settings.model_validate(dict(table))
+    except ValidationError as error:
+        found = (_problem(item, file) for item in _told_once(error.errors(include_url=False)))
+        problems += [problem for problem in found if problem.field not in known]
+    if problems:
+        secret = "keys belong in the environment: POLICYGUARD_API_KEY" if known else None
+        raise ConfigurationError("\n".join(map(str, problems)), hint=secret)
+    return settings
+
+
+def _secrets(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in table:
+        if _SECRETS.fullmatch(key.replace("-", "_")):
+            yield key, "a secret must not stand in a file that is checked in"
+    urls = table.get("base_url", [])
+    for url in [urls] if isinstance(urls, str) else urls:
+        if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:
+            yield "base_url", f"the address of {_host(url)} holds a user name or a password"
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "the server"
+    except ValueError:
+        return "the server"
+
+
+def _told_once(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """``path =`` is one mistake, not an unknown key and a missing one."""
+    unknown = [item["loc"] for item in details if item["type"] == "extra_forbidden"]
+    meant = {(*path[:-1], nearest(str(path[-1]), _fields(path))) for path in unknown}
+    return [item for item in details if item["type"] != "missing" or item["loc"] not in meant]
+
+
+def _fields(path: tuple[int | str, ...]) -> list[str]:
+    """The keys known where the last step of ``path`` stands."""
+    return list((PolicyEntry if path[0] == "policies" and len(path) > 1 else Settings).model_fields)
+
+
+def _problem(item: ErrorDetails, file: str) -> Problem:
+    path = [step for step in item["loc"] if not (isinstance(step, str) and step.startswith("function-"))]
+    shown = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        fields = _fields(tuple(path))
+        close = nearest(str(path[-1]).replace("-", "_"), fields)
+        guess = f"did you mean {close!r}?" if close else f"known are {', '.join(fields)}"
+        message = f"unknown key: {guess}"
+    elif kind == "missing":
+        message = "is missing"
+    elif kind in _KINDS:
+        message = f"must be {_KINDS[kind]}"
+    elif kind == "literal_error":
+        message = f"must be {context['expected']}"
+    elif kind in ("too_short", "string_too_short"):
+        message = "is empty"
+    else:
+        said = item["msg"].removeprefix("Input ").removeprefix("should ")
+        message = f"must {said}"
+    return Problem(message, file, field=shown or None)

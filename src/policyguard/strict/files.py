@@ -1,0 +1,228 @@
+"""Writes a file whole or not at all.
+
+Where reports are kept while a run goes on, and how they get to their place: whole, or not at all.
+
+Covered: what a file held before stays until the new report is complete on the disk; a full disk or a folder
+that may not be written is an OSError; a report for a device (``/dev/stdout``) or a pipe is written straight
+to it. Not covered: a process that is killed while it writes can leave a hidden temporary file behind.
+
+Files that are whole or absent: what is written here survives a kill at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from errno import EISDIR, ENOTDIR
+from pathlib import Path
+from typing import IO, Any
+
+from policyguard.errors import ConfigurationError
+
+__all__ = [
+    "Spool",
+    "check_place",
+    "fresh_folder",
+    "prepare",
+    "sha256_of",
+    "write_atomically",
+    "write_json",
+    "write_lines",
+    "write_report",
+    "write_text",
+]
+
+
+def check_place(path: Path, *, name: str, folder: bool) -> None:
+    """Raise ConfigurationError if ``path``, called ``name`` by the user, cannot be written as a file, or as a
+    folder. Looks only, so a long job can ask before it starts.
+    """
+    kind, other = ("folder", "file") if folder else ("file", "folder")
+    hint = f"name a {kind}, which may not exist yet"
+    try:
+        if path.exists() and path.is_dir() != folder:
+            raise ConfigurationError(f"{name}: {path} is a {other}", hint=hint)
+        above = next(place for place in path.absolute().parents if place.exists())
+        held = path if folder and path.exists() else above
+        if not above.is_dir():
+            raise ConfigurationError(f"{name}: {path} cannot be made, because {above} is a file", hint=hint)
+        if not os.access(held, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"{name}: nothing can be written into {held}", hint=hint)
+    except OSError as error:
+        raise ConfigurationError(f"{name}: {str(path)[:200]}: {error.strerror or error}", hint=hint) from None
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Write ``lines``, each ended with a newline, and give their number. Until the end the old file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    partial, count = Path(name), 0
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            for line in lines:
+                file.write(line + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o644)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    return count
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file at ``path`` by ``text`` in one step."""
+    write_lines(path, [text.removesuffix("\n")])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace the file at ``path`` by ``value`` as indented JSON, in one step. NaN raises ValueError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` to write into; it takes the place of ``path`` if the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    partial.chmod(0o755)
+    try:
+        yield partial
+        if path.exists():
+            old = partial.with_suffix(".old")
+            path.rename(old)
+            partial.rename(path)
+            shutil.rmtree(old)
+        else:
+            partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_CHUNK = 64 * 1024
+
+
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Put ``text``, whole or in pieces, in place of ``path``, whose permissions stay.
+
+    Half a surrogate pair is written as its escape. Raises OSError, and leaves the file as it was.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link
+    handle, name = tempfile.mkstemp(prefix=".policyguard-", dir=target.parent)
+    try:
+        with open(  # noqa: PTH123 (a descriptor)
+            handle, "w", buffering=_CHUNK, encoding="utf-8", errors="backslashreplace", newline="\n"
+        ) as file:
+            file.writelines([text] if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        Path(name).chmod(mode)
+        Path(name).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+_IN_MEMORY = 256 * 1024
+
+
+class Spool:
+    """Lines of text that are appended first and read then; beyond 256 KiB they are in a temporary file."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="policyguard-")  # noqa: SIM115
+        self.count = 0
+
+    def append(self, text: str) -> None:
+        """Add a line; ``text`` holds no line end, or stands for several."""
+        self._file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        self.count += 1
+
+    def __iter__(self) -> Iterator[str]:
+        """The lines, each with its line end."""
+        self._file.seek(0)
+        for line in self._file:
+            yield line.decode("utf-8")
+
+    def joined(self, separator: str) -> Iterator[str]:
+        """The lines with ``separator`` between them, as JSON lists want it."""
+        lead = ""
+        for line in self:
+            yield f"{lead}{line[:-1]}"
+            lead = separator
+        if lead:
+            yield "\n"
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self._file.close()
+
+
+def prepare(path: Path) -> None:
+    """Make the folder of ``path``. Raises OSError if a report could not be written there."""
+    if (descriptor := _descriptor(path)) is not None:
+        os.fstat(descriptor)
+        return
+    if _is_device(path):
+        with path.open("ab"):
+            return
+    target = Path(os.path.realpath(path))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(path)) from None
+    if target.is_dir():
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
+    with tempfile.TemporaryFile(dir=target.parent):
+        pass
+
+
+def write_report(path: Path, chunks: Iterable[str]) -> None:
+    """Put ``chunks`` in place of the file at ``path``, whose permissions stay. Raises OSError."""
+    descriptor = _descriptor(path)
+    if descriptor is None and not _is_device(path):
+        write_atomically(path, chunks)
+        return
+    opened = path if descriptor is None else os.dup(descriptor)  # what is printed stays before it
+    with open(opened, "a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:  # noqa: PTH123
+        file.writelines(chunks)
+
+
+def _is_device(path: Path) -> bool:
+    """Something that is there and can be neither replaced nor a folder: a device, a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _descriptor(path: Path) -> int | None:
+    """The open file that ``/dev/stdout`` and the like stand for."""
+    known = {"/dev/stdout": 1, "/dev/stderr": 2}
+    number = re.fullmatch(r"/(?:dev|proc/self)/fd/([0-9]{1,6})", str(path))
+    return known.get(str(path)) if number is None else int(number[1])

@@ -1,0 +1,114 @@
+"""What all stages pass on to TRL, from their recipes.
+
+Checkpoints that are whole: one counts only when its mark is there, which is written last.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import MissingExtraError
+from policyguard.strict.files import write_text
+from policyguard.train.models import WORK
+from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
+
+__all__ = [
+    "checkpoint_marker",
+    "common_arguments",
+    "expected_noise",
+    "latest_checkpoint",
+    "require_trl",
+]
+
+
+_MARK = "COMPLETE"
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in ``folder``. Half-written ones, left by a kill, are removed."""
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if not step.isdecimal():  # somebody's own copy
+            continue
+        if (path / _MARK).is_file():
+            found.append((int(step), path))
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    return max(found)[1] if found else None
+
+
+def checkpoint_marker() -> Any:
+    """A ``TrainerCallback`` that marks each checkpoint once all of it is written."""
+    try:
+        from transformers import TrainerCallback
+    except ImportError:
+        raise MissingExtraError("transformers", "train") from None
+
+    class Marker(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if state.is_world_process_zero and folder.is_dir():
+                write_text(folder / _MARK, "this checkpoint is whole")
+
+    return Marker()
+
+
+def require_trl() -> Any:
+    """The module ``trl``. Raises MissingExtraError."""
+    try:
+        import trl
+    except ImportError:
+        raise MissingExtraError("trl", "train") from None
+    return trl
+
+
+def common_arguments(recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, evaluates: bool) -> dict[str, Any]:
+    """Keyword arguments of ``SFTConfig`` and ``GRPOConfig``."""
+    import torch
+
+    optim, run = recipe.optim, recipe.run
+    on_cpu = run.device == "cpu" or not torch.cuda.is_available()
+    return {
+        "output_dir": str(Path(recipe.out).expanduser() / WORK),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": optim.lr,
+        "lr_scheduler_type": optim.schedule,
+        "warmup_steps": optim.warmup,  # below 1 it is a share of all steps
+        "weight_decay": optim.weight_decay,
+        "num_train_epochs": optim.epochs,
+        "max_steps": optim.max_steps or -1,
+        "per_device_train_batch_size": optim.batch,
+        "gradient_accumulation_steps": optim.accumulate,
+        "max_grad_norm": optim.max_grad_norm,
+        "bf16": run.precision == "bf16",
+        "gradient_checkpointing": run.gradient_checkpointing,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "dataloader_num_workers": run.loader_workers,
+        "logging_steps": run.log_every,
+        "save_strategy": "steps",
+        "save_steps": run.save_every,
+        "save_total_limit": run.keep,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": run.eval_every if evaluates else None,
+        "report_to": run.report_to,
+        "remove_unused_columns": False,
+        "disable_tqdm": None,
+    }
+
+
+@contextmanager
+def expected_noise() -> Iterator[None]:
+    """Silence warnings of the libraries that are foreseen and say nothing to the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*(pin_memory|use_reentrant|use_cache|torchvision).*")
+        yield

@@ -1,0 +1,254 @@
+"""A diff says what a change of policy changes: in its text, and on pictures."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pictures
+
+from policyguard import Policy
+from policyguard.assessment import Assessment, Failure, FailureKind, Rating
+from policyguard.authoring.diff import Change, Effect, Kind, RememberingBackend, compare_on, compare_policies
+from policyguard.authoring.diff.page import diff_page
+from policyguard.backends.base import AssessmentRequest
+from policyguard.errors import ConfigurationError
+from policyguard.policy import extend_policy, parse_policy
+from policyguard.testing import FakeBackend
+
+ARMS = {"id": "arms", "title": "Arms", "unsafe": ["guns", "knives"], "safe": ["toys", "kitchen tools"]}
+TOYS_TOO = ["guns", "knives", "toys"]
+KNIVES_TOO = ["toys", "kitchen tools", "knives"]
+DRINK = {"id": "drink", "title": "Drink", "unsafe": ["beer"]}
+
+
+def policy(*rules: dict[str, Any], **changes: Any) -> Policy:
+    head = {"id": "house", "version": "1.0.0", "title": "House"}
+    return parse_policy(head | {"rules": list(rules) or [ARMS]} | changes)
+
+
+def changes(before: Policy, after: Policy) -> list[Change]:
+    return list(compare_policies(before, after).changes)
+
+
+def arms(**fields: Any) -> Policy:
+    return policy(ARMS | fields)
+
+
+def test_the_same_policy_has_no_difference() -> None:
+    diff = compare_policies(policy(), policy())
+    assert ((), True, True, False) == (diff.changes, diff.same_prompt, diff.same_decisions, diff.weaker)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "effect", "field"),
+    [
+        ({"unsafe": ["guns", "knives", "bombs"]}, Kind.STRENGTHENED, Effect.STRONGER, "unsafe"),
+        ({"unsafe": ["guns"]}, Kind.WEAKENED, Effect.WEAKER, "unsafe"),
+        ({"safe": ["toys", "kitchen tools", "swords"]}, Kind.WEAKENED, Effect.WEAKER, "safe"),
+        ({"safe": ["toys"]}, Kind.STRENGTHENED, Effect.STRONGER, "safe"),
+        ({"safe": ["toys", "tools in a kitchen"]}, Kind.REWORDED, Effect.UNCLEAR, "safe"),
+        ({"unsafe": ["knives", "guns"]}, Kind.MOVED, Effect.UNCLEAR, "order of unsafe"),
+        ({"unsafe": ["guns"], "safe": KNIVES_TOO}, Kind.MOVED, Effect.WEAKER, "unsafe to safe"),
+        ({"unsafe": TOYS_TOO, "safe": ["kitchen tools"]}, Kind.MOVED, Effect.STRONGER, "safe to unsafe"),
+        ({"title": "Weapons"}, Kind.REWORDED, Effect.UNCLEAR, "title"),
+        ({"description": "Things that hurt."}, Kind.REWORDED, Effect.UNCLEAR, "description"),
+        ({"status": "exempt"}, Kind.WEAKENED, Effect.WEAKER, "status"),
+        ({"status": "sensitive"}, Kind.STRENGTHENED, Effect.STRONGER, "status"),
+        ({"threshold": 0.4}, Kind.STRENGTHENED, Effect.STRONGER, "threshold"),
+        ({"threshold": 0.6}, Kind.WEAKENED, Effect.WEAKER, "threshold"),
+        ({"action": "flag"}, Kind.WEAKENED, Effect.WEAKER, "action"),
+    ],
+)  # fmt: skip
+def test_a_change_of_a_rule_is_named_with_its_effect(
+    fields: dict[str, Any], kind: Kind, effect: Effect, field: str
+) -> None:
+    (change,) = changes(policy(), arms(**fields))
+    assert (kind, effect, "arms", field) == (change.kind, change.effect, change.rule, change.field)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "effect", "field"),
+    [
+        ({"title": "Home"}, Kind.REWORDED, Effect.UNCLEAR, "title"),
+        ({"version": "1.1.0"}, Kind.CHANGED, Effect.NONE, "version"),
+        ({"defaults": {"threshold": 0.7}}, Kind.WEAKENED, Effect.WEAKER, "defaults.threshold"),
+        ({"defaults": {"action": "flag"}}, Kind.WEAKENED, Effect.WEAKER, "defaults.action"),
+        ({"defaults": {"frames": "sample"}}, Kind.WEAKENED, Effect.WEAKER, "defaults.frames"),
+        ({"outcomes": {"error": "allow"}}, Kind.WEAKENED, Effect.WEAKER, "outcomes.error"),
+        (
+            {"defaults": {"undecided_band": [0.4, 0.6]}},
+            Kind.CHANGED,
+            Effect.UNCLEAR,
+            "defaults.undecided_band",
+        ),
+    ],
+)
+def test_a_change_of_the_policy_as_a_whole_is_named(
+    fields: dict[str, Any], kind: Kind, effect: Effect, field: str
+) -> None:
+    (change,) = changes(policy(), policy(**fields))
+    assert (kind, effect, None, field) == (change.kind, change.effect, change.rule, change.field)
+
+
+def test_rules_that_come_go_and_change_places_are_named() -> None:
+    one, two = policy(ARMS, DRINK), policy(DRINK, ARMS)
+    assert [(Kind.ADDED, Effect.STRONGER)] == [(c.kind, c.effect) for c in changes(policy(), one)]
+    assert [(Kind.REMOVED, Effect.WEAKER)] == [(c.kind, c.effect) for c in changes(one, policy())]
+    assert [(Kind.MOVED, "order of rules")] == [(c.kind, c.field) for c in changes(one, two)]
+
+
+def test_two_words_that_look_alike_are_not_one_reworded() -> None:
+    found = changes(arms(unsafe=["every redflag"]), arms(unsafe=["every placard"]))
+    assert [Kind.WEAKENED, Kind.STRENGTHENED] == [change.kind for change in found]
+
+
+def test_what_the_model_reads_and_what_is_decided_are_told_apart() -> None:
+    diff = compare_policies(policy(), arms(threshold=0.4))
+    assert (True, False) == (diff.same_prompt, diff.same_decisions)
+
+
+def test_the_reasons_that_the_new_policy_gives_are_carried() -> None:
+    layer = {
+        "id": "shop",
+        "version": "1.0.0",
+        "title": "House",
+        "drop": [{"id": "drink", "weakens": "we are a pub"}],
+    }
+    base = policy(ARMS, DRINK)
+    diff = compare_policies(base, extend_policy(base, layer))
+    assert any("we are a pub" in reason for reason in diff.weakenings)
+    assert diff.weaker
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Three pictures whose red is 0, 60 and 100 percent."""
+    paths = []
+    for red in (0, 153, 255):
+        paths.append(tmp_path / f"{red}.png")
+        Pictures.new("RGB", (8, 8), (red, 0, 0)).save(paths[-1])
+    return paths
+
+
+def by_red(request: AssessmentRequest) -> float:
+    pixel = request.frame.getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return float(pixel[0]) / 255
+
+
+def test_images_that_change_their_outcome_are_found_with_scores(images: list[Path]) -> None:
+    diff = compare_on(policy(), policy(defaults={"threshold": 0.8}), images, backend=FakeBackend(by_red))
+    (change,) = diff.changed
+    assert (str(images[1]), "violates", "complies") == (
+        change.source,
+        change.before.outcome,
+        change.after.outcome,
+    )
+    assert (0.6, 0.0, True) == (change.before.score, change.shift, change.weaker)
+
+
+def test_policies_that_read_the_same_are_judged_once_and_decided_afresh(images: list[Path]) -> None:
+    backend = FakeBackend(by_red)
+    diff = compare_on(policy(), policy(defaults={"threshold": 0.8}), images, backend=backend)
+    assert (3, 3, 3) == (len(backend.requests), diff.asked, diff.known)
+
+
+def test_policies_that_read_differently_are_judged_each(images: list[Path]) -> None:
+    diff = compare_on(policy(), arms(unsafe=["guns"]), images, backend=FakeBackend(by_red))
+    assert (6, 0) == (diff.asked, diff.known)
+
+
+def test_the_same_picture_under_two_names_is_judged_once(images: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(images[0].read_bytes())
+    backend = RememberingBackend(FakeBackend(by_red))
+    assert 2 == len(compare_on(policy(), policy(), [images[0], copy], backend=backend).images)
+    assert (1, 3) == (backend.asked, backend.known)
+
+
+def test_what_a_file_remembers_is_not_judged_again_in_another_run(images: list[Path], tmp_path: Path) -> None:
+    file = tmp_path / "judged.jsonl"
+    first = compare_on(policy(), policy(), images, backend=RememberingBackend(FakeBackend(by_red), file=file))
+    silent = FakeBackend(ConfigurationError("asked all the same"))
+    second = compare_on(policy(), policy(), images, backend=RememberingBackend(silent, file=file))
+    assert [i.after.score for i in first.images] == [i.after.score for i in second.images]
+    assert (3, 0) == (first.asked, second.asked)
+    assert "png" not in file.read_text()
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "judged.jsonl"
+    file.write_text('{"key": "a"}\n')
+    with pytest.raises(ConfigurationError, match="line 1"):
+        RememberingBackend(FakeBackend(), file=file)
+
+
+def test_a_line_that_was_cut_off_is_dropped_and_the_file_goes_on(images: list[Path], tmp_path: Path) -> None:
+    file = tmp_path / "judged.jsonl"
+    compare_on(policy(), policy(), images[:2], backend=RememberingBackend(FakeBackend(by_red), file=file))
+    file.write_text(file.read_text()[:-20])
+    for asked in (1, 0):
+        backend = RememberingBackend(FakeBackend(by_red), file=file)
+        assert asked == compare_on(policy(), policy(), images[:2], backend=backend).asked
+
+
+def test_failures_are_not_remembered(images: list[Path]) -> None:
+    backend = RememberingBackend(FakeBackend(Failure(FailureKind.ERROR, "down")))
+    compare_on(policy(), policy(), images[:1], backend=backend)
+    assert (2, 0) == (backend.asked, backend.known)
+
+
+def test_an_assessment_survives_the_file_unchanged(images: list[Path], tmp_path: Path) -> None:
+    answer = Assessment(
+        Rating.UNSAFE, 0.75, 0.9, 0.1, {"arms": 0.5}, "per_rule", category="arms", rationale="é", notes=("a",)
+    )
+    file = tmp_path / "judged.jsonl"
+    request = AssessmentRequest(Pictures.new("RGB", (4, 4)), policy().resolve())
+    RememberingBackend(FakeBackend(answer), file=file).assess([request])
+    assert [answer] == RememberingBackend(FakeBackend(), file=file).assess([request])
+
+
+@pytest.fixture
+def page(images: list[Path]) -> Callable[..., str]:
+    def build(name: str = "a.png", **options: Any) -> str:
+        rule = ARMS | {"title": name}
+        before, after = policy(rule), policy(rule, defaults={"threshold": 0.8})
+        names = [name, name, name]
+        diff = compare_on(before, after, images, names=names, backend=FakeBackend(by_red))
+        return diff_page(diff, compare_policies(before, after), **options)
+
+    return build
+
+
+def test_the_page_holds_no_picture_unless_asked(page: Callable[..., str], images: list[Path]) -> None:
+    assert "<img" not in page()
+    shown = page(pictures=images.__getitem__)
+    assert 1 == shown.count("<img"), "of changed images only"
+    assert "blur(" in shown
+    assert 'src="data:image/jpeg;base64,' in shown
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(page: Callable[..., str], images: list[Path]) -> None:
+    shown = page(pictures=images.__getitem__)
+    assert "default-src &#x27;none&#x27;" in shown
+    assert not re.search(r"<script|<link|https?://|javascript:|\son\w+=", shown)
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a'b&c"])
+def test_nothing_that_a_name_or_a_policy_says_is_markup(name: str, page: Callable[..., str]) -> None:
+    shown = page(name)
+    assert name not in shown
+    assert html.escape(name, quote=True) in shown
+
+
+def test_characters_that_reorder_text_are_shown_as_escapes(page: Callable[..., str]) -> None:
+    backend = FakeBackend(by_red)
+    diff = compare_on(policy(), policy(), ["x"], names=["gpj.\u202eexe"], backend=backend)
+    shown = diff_page(diff, compare_policies(policy(), policy()))
+    assert "\u202e" not in shown
+    assert r"gpj.\u202eexe" in shown

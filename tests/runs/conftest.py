@@ -1,0 +1,28 @@
+"""A project with one policy, in the current folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runs.support import POLICY
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POLICYGUARD_MODEL", "POLICYGUARD_BASE_URL", "POLICYGUARD_API_KEY", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with policyguard.toml, that names house.yaml for everything."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policyguard.toml").write_text('policy = "./house.yaml"\n')
+    (tmp_path / "house.yaml").write_text(POLICY.format(id="house"))
+    return tmp_path

@@ -1,0 +1,61 @@
+"""What --report takes, and what it refuses in one line."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from policyguard.errors import UsageError
+from policyguard.runs.reporting import Reports
+from policyguard.runs.reports import FORMATS, ReportSpec, open_report, parse_report
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("junit=a.xml", ReportSpec("junit", Path("a.xml"))),
+        ("html=out/a=b.html", ReportSpec("html", Path("out/a=b.html"))),
+        ("html:thumbnails=a.html", ReportSpec("html", Path("a.html"), frozenset({"thumbnails"}))),
+        ("github", ReportSpec("github")),
+    ],
+)
+def test_a_report_is_a_format_and_a_file(text: str, spec: ReportSpec) -> None:
+    assert spec == parse_report(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("junitt=a", "there is no report 'junitt': did you mean 'junit'?"),
+        ("=a", "there is no report '': known are junit, sarif"),
+        ("junit", "the report 'junit' needs a file"),
+        ("junit=", "the report 'junit' needs a file"),
+        ("github=x", "the report 'github' goes to the log"),
+        ("junit:thumbnails=a", "the report 'junit' has no option 'thumbnails': it has none"),
+        ("html:pictures=a", "the report 'html' has no option 'pictures': it has thumbnails"),
+        ("html=a\0b", "cannot go to a file with a NUL"),
+    ],
+)
+def test_anything_else_is_a_mistake_that_is_named(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_report(text)
+    assert said in error.value.message
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_can_be_opened(kind: str, tmp_path: Path) -> None:
+    spec = parse_report(kind if kind == "github" else f"{kind}={tmp_path / 'new' / 'x'}")
+    assert open_report(spec, log=StringIO())
+    assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_two_reports_in_one_place_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    same = [parse_report(f"junit={tmp_path}/x"), parse_report(f"sarif={tmp_path}/link/x")]
+    with pytest.raises(UsageError, match=r"the reports 'junit' and 'sarif' go to one file, '.*/link/x'"):
+        Reports.open(same, log=StringIO())
+    with pytest.raises(UsageError, match="the report 'github' is asked for twice"):
+        Reports.open([parse_report("github")] * 2, log=StringIO())
