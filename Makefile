@@ -55,6 +55,7 @@ check: $(VENV)/.ready  ## Lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.ready  ## Format the code
 	$(BIN)/ruff check --fix .

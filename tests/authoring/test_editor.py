@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from compose_cases import BASE, CASES, HEAD
-from policyguard.policy import json_schema, load_policy, packaged_policies
+from policyguard.authoring.editor import json_schema
+from policyguard.policy import load_policy, packaged_policies
 from policyguard.policy.files import packaged_path
 from policyguard.strict.documents import parse, plain
 
@@ -24,7 +25,7 @@ def faults(text: str) -> list[Any]:
 
 
 def test_the_packaged_copy_is_current() -> None:
-    packaged = ROOT / "src" / "policyguard" / "policy" / "policy.schema.json"
+    packaged = ROOT / "src" / "policyguard" / "authoring" / "policy.schema.json"
     assert json.loads(packaged.read_text(encoding="utf-8")) == json_schema()
     jsonschema.Draft7Validator.check_schema(json_schema())
 

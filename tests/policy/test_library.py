@@ -21,7 +21,7 @@ REGENERATE = "python tests/policy/test_library.py"
 STARTERS = tuple(name for name in packaged_policies() if name.startswith("apps/"))
 MODULES = tuple(name for name in packaged_policies() if name.startswith("modules/"))
 FICTIONS = ("safeedit/l1", "safeedit/l5", "pictosafe/l5")
-SCHEMA_LINE = "# yaml-language-server: $schema=../../src/policyguard/policy/policy.schema.json"
+SCHEMA_LINE = "# yaml-language-server: $schema=../../src/policyguard/authoring/policy.schema.json"
 UNSAFEBENCH = (
     "Hate",
     "Harassment",

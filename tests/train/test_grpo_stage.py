@@ -192,7 +192,7 @@ def test_a_killed_run_goes_on_from_a_step_boundary_and_ends_as_if_it_had_not_bee
     path = write_recipe(
         tmp_path / "killed.yaml", recipe("grpo", "pico", rows, tmp_path / "killed", **changes)
     )
-    run = [sys.executable, "-m", "policyguard.train.grpo", str(path)]
+    run = [sys.executable, "-m", "policyguard.train", str(path)]
     with subprocess.Popen(
         run, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -224,7 +224,7 @@ def test_two_ranks_share_the_prompts_and_end_with_one_model(tmp_path: Path) -> N
         "29572",
     ]
     done = subprocess.run(
-        [*torchrun, "-m", "policyguard.train.grpo", str(path)],
+        [*torchrun, "-m", "policyguard.train", str(path)],
         env=environment(),
         capture_output=True,
         text=True,

@@ -37,7 +37,8 @@ def test_a_packaged_recipe_loads_says_what_it_is_for_and_opens_with_its_command(
     loaded = load_recipe(name)
     head = (find_recipes() / f"{name}.yaml").read_text().splitlines()[:2]
     assert all(line.startswith("# ") for line in head)
-    assert f"{loaded.stage} {name}" in head[1]
+    command = head[1]
+    assert f"policyguard train {loaded.stage} {name}" in command or f"-m policyguard.train {name}" in command
     if isinstance(loaded, GrpoRecipe):
         found = Preflight()
         check_batches(loaded, found)
@@ -63,7 +64,7 @@ def test_an_accelerate_configuration_has_keys_that_accelerate_knows_and_says_tha
 
     text = path.read_text()
     assert "Not run by this project" in text
-    assert "-m policyguard.train." in text
+    assert "-m policyguard.train " in text
     assert load_config_from_file(str(path)).num_processes >= 8  # it raises for unknown keys
 
 

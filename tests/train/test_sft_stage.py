@@ -151,7 +151,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_as_if_i
     values = recipe("sft", base, rows, tmp_path / "whole", optim=optim)
     whole = train("sft", tmp_path, values)
     path = write_recipe(tmp_path / "killed.yaml", values | {"out": str(tmp_path / "killed")})
-    run = [sys.executable, "-m", "policyguard.train.sft", str(path)]
+    run = [sys.executable, "-m", "policyguard.train", str(path)]
     with subprocess.Popen(
         run, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -183,7 +183,7 @@ def test_two_ranks_train_one_model(tmp_path: Path) -> None:
         "--master_port",
         "29571",
     ]
-    command_ = [*torchrun, "-m", "policyguard.train.sft", str(path)]
+    command_ = [*torchrun, "-m", "policyguard.train", str(path)]
     done = subprocess.run(command_, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     losses = held_out_losses(tmp_path / "out")

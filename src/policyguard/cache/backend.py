@@ -15,7 +15,6 @@ from policyguard.cache.pictures import facts_key, facts_of, pending_image, read_
 from policyguard.cache.work import End, Flights, Work
 from policyguard.checking.rounds import checked
 from policyguard.errors import ConfigurationError, UsageError
-from policyguard.images.frames import decoder, frame_key
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
@@ -80,6 +79,7 @@ class CachedBackend:
         Raises ImageError and UsageError, as that does.
         """
         from policyguard.images import decode, describe, draw
+        from policyguard.images.frames import decoder
 
         source = draw(source)  # what is looked up and what is judged are the same bytes
         data = read_settled(source)
@@ -103,6 +103,8 @@ class CachedBackend:
         return image
 
     def _has_scores(self, image: Image, policy: ResolvedPolicy) -> bool:
+        from policyguard.images.frames import frame_key
+
         model = self.model
         for reading in Reading:
             request = AssessmentRequest(image.frames[0], policy, reading, frame_key(image, 0))

@@ -19,7 +19,6 @@ from policyguard.assessment import Assessment, Failure, FailureKind, Reading, Re
 from policyguard.backends.base import AssessmentRequest
 from policyguard.deciding import Decision, combine, decide
 from policyguard.errors import PolicyGuardError, UsageError
-from policyguard.images.frames import frame_key
 from policyguard.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -111,6 +110,8 @@ def _in_time(
 def _requests(
     image: Image, policy: ResolvedPolicy, reading: Reading, deadline: float | None
 ) -> Iterator[AssessmentRequest]:
+    from policyguard.images.frames import frame_key
+
     for number, frame in enumerate(image.frames):
         key = frame_key(image, number)
         yield AssessmentRequest(frame, policy, reading, key, deadline, image.plain)

@@ -79,7 +79,7 @@ app.command("test")(check_cases)
 @command
 def schema() -> ExitCode:
     """Print the JSON Schema of policy files, with which editors complete and underline."""
-    from policyguard.policy import json_schema
+    from policyguard.authoring.editor import json_schema
 
     print(json.dumps(json_schema(), indent=2))
     return ExitCode.OK

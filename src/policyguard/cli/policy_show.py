@@ -1,9 +1,4 @@
-"""Policies as people read them.
-
-Policies as a command line names them: a source, a root, and values for parameters.
-
-``policyguard policy render``: the prompt, as the model reads it.
-"""
+"""Policies as people read them: composed, and as the prompt that a model gets (``policy render``)."""
 
 from __future__ import annotations
 
@@ -11,6 +6,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,14 +15,12 @@ import typer
 from policyguard.cli.errors import command
 from policyguard.cli.options import DIALECT, PARAMETERS, ROOT, TextOrJson
 from policyguard.errors import UsageError
-from policyguard.policy import Policy, Rule, Status
-from policyguard.policy.files import find_library
-from policyguard.policy.schema import Origin
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line, printable
 
 if TYPE_CHECKING:
     from policyguard.dialects import Dialect, Prompt
+    from policyguard.policy import Origin, Policy, Rule
 
 __all__ = [
     "load",
@@ -187,6 +181,8 @@ class _Origins:
     def __init__(self, origins: Mapping[str, Origin]) -> None:
         self._several = len({origin.file for origin in origins.values()}) > 1
         self._origins = origins
+        from policyguard.policy.files import find_library
+
         self._folders = (find_library(), Path.cwd())
 
     def __call__(self, *fields: str) -> str:
@@ -200,12 +196,12 @@ class _Origins:
         for folder in self._folders:
             if file.is_absolute() and file.is_relative_to(folder):
                 file = file.relative_to(folder)
-        return printable(f"[{Origin(str(file), origin.line)}]")
+        return printable(f"[{replace(origin, file=str(file))}]")
 
 
 def _rule_lines(key: str, rule: Rule, origins: _Origins) -> Iterator[str]:
     field = f"rules.{rule.id}"
-    settings = [] if rule.status is Status.ACTIVE else [f"{rule.status}{origins(f'{field}.status')}"]
+    settings = [] if rule.status == "active" else [f"{rule.status}{origins(f'{field}.status')}"]
     if rule.threshold is not None:
         settings.append(f"threshold {rule.threshold:g}{origins(f'{field}.threshold')}")
     if rule.action is not None:
@@ -217,11 +213,11 @@ def _rule_lines(key: str, rule: Rule, origins: _Origins) -> Iterator[str]:
         [(item, origins(f"{field}.{name}[{place}]")) for place, item in enumerate(items)]
         for name, items in (("unsafe", rule.unsafe), ("safe", rule.safe))
     )
-    if rule.status is Status.EXEMPT:
+    if rule.status == "exempt":
         yield from _items("may show", [*unsafe, *safe])
     else:
         yield from _items("must not show", unsafe)
-        sensitive = rule.status is Status.SENSITIVE
+        sensitive = rule.status == "sensitive"
         yield from _items("nor, though often allowed" if sensitive else "may show", safe)
 
 

@@ -219,7 +219,7 @@ def recipes() -> ExitCode:
 def sft(recipe: _Recipe, settings: _Settings = None, dry_run: _DryRun = False) -> ExitCode:
     """Stage 1: learn to describe, from captions and nothing else.
 
-    On several devices: accelerate launch -m policyguard.train.sft RECIPE
+    On several devices: accelerate launch -m policyguard.train RECIPE
     """
     return _stage("sft", recipe, settings, dry_run)
 
@@ -229,7 +229,7 @@ def sft(recipe: _Recipe, settings: _Settings = None, dry_run: _DryRun = False) -
 def assess(recipe: _Recipe, settings: _Settings = None, dry_run: _DryRun = False) -> ExitCode:
     """Learn rating, category and rationale from labelled images.
 
-    On several devices: accelerate launch -m policyguard.train.assess RECIPE
+    On several devices: accelerate launch -m policyguard.train RECIPE
     """
     return _stage("assess", recipe, settings, dry_run)
 
@@ -239,7 +239,7 @@ def assess(recipe: _Recipe, settings: _Settings = None, dry_run: _DryRun = False
 def grpo(recipe: _Recipe, settings: _Settings = None, dry_run: _DryRun = False) -> ExitCode:
     """Stage 2: right verdicts under many policies, by reinforcement learning.
 
-    On several devices: accelerate launch -m policyguard.train.grpo RECIPE
+    On several devices: accelerate launch -m policyguard.train RECIPE
     """
     return _stage("grpo", recipe, settings, dry_run)
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
 from PIL.Image import Image as PILImage
 
-from policyguard.images.container import MAX_FRAMES, Limits
+from policyguard.images.container import DECODE_VERSION, MAX_FRAMES, Limits
 from policyguard.images.refusal import Refusal
 
 if TYPE_CHECKING:
-    from policyguard.images import Image
+    from policyguard.images.container import Image
 
 __all__ = [
     "Disposal",
@@ -45,8 +45,6 @@ def frame_key(image: Image, number: int) -> str:
 def decoder() -> str:
     """What turns bytes into pixels, with the codecs that Pillow was built with."""
     from PIL import features
-
-    from policyguard.images import DECODE_VERSION
 
     codecs = {name: features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "littlecms2")}
     return " ".join([DECODE_VERSION, *(f"{name}-{version}" for name, version in codecs.items())])

@@ -5,7 +5,6 @@ A policy goes file -> ``document`` (YAML with positions) -> ``stack`` (what it e
 package loads pydantic and PyYAML, and no model library.
 """
 
-from policyguard.authoring.editor import json_schema
 from policyguard.policy.files import packaged_policies
 from policyguard.policy.load import extend_policy, load_policy, parse_policy
 from policyguard.policy.policy import Policy
@@ -21,7 +20,6 @@ __all__ = [
     "Status",
     "Weakening",
     "extend_policy",
-    "json_schema",
     "load_policy",
     "packaged_policies",
     "parse_policy",

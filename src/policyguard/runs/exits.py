@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
-import typer
 from collections import Counter
 from dataclasses import dataclass
 from dataclasses import field
 from enum import IntEnum
 from policyguard.outcomes import Action
 from policyguard.verdict import Verdict
-from policyguard.cli.options import MODEL
-from policyguard.cli.options import BASE_URL
-from policyguard.cli.options import DIALECT
-from policyguard.cli.options import PATHS
-from policyguard.cli.options import POLICIES
-from policyguard.cli.options import CONFIG
-from policyguard.cli.options import BASELINE
-from policyguard.cli.options import EXPLAIN
-from policyguard.cli.options import CACHE
-from policyguard.cli.options import WORKERS
-from policyguard.cli.options import TIMEOUT
-from policyguard.cli.options import CHANGED_SINCE
-from policyguard.cli.options import ALLOW_EMPTY
-from policyguard.cli.options import ROOT
-from policyguard.cli.options import PARAMETERS
-from policyguard.cli.options import Format
-from policyguard.cli.options import TextOrJson
 
 __all__ = [
     "ExitCode",

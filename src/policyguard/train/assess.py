@@ -1,4 +1,4 @@
-"""Learn to rate, categorise and explain. Run: ``python -m policyguard.train.assess RECIPE``.
+"""Learn to rate, categorise and explain. Run: ``python -m policyguard.train RECIPE``.
 
 LlavaGuard's training (section 4) as a stage of its own: supervised fine-tuning on answers that the
 dialect's own parser reads, in the dialect's own layout, with policy exceptions among them. It makes a guard
@@ -21,7 +21,7 @@ from policyguard.train.recipe import AssessRecipe, Data
 from policyguard.train.rows import Located, Rows, gather
 from policyguard.train.sft import fine_tune
 
-__all__ = ["assess_example", "main", "read_labels", "run"]
+__all__ = ["assess_example", "read_labels", "run"]
 
 
 def read_labels(recipe: AssessRecipe) -> Rows[LabelRow]:
@@ -103,14 +103,3 @@ def _unreadable(dialect: Dialect, item: Located[LabelRow]) -> str | None:
     except PolicyGuardError as error:
         return f"policy '{item.policy.id}' cannot be put in the dialect '{dialect.name}': {error.message}"
     return None
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of ``python -m policyguard.train.assess``."""
-    from policyguard.train.command import run_stage
-
-    run_stage("assess", arguments)
-
-
-if __name__ == "__main__":
-    main()

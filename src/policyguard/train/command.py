@@ -1,14 +1,9 @@
-"""What the stages' command lines share:
-
-``policyguard train STAGE`` and ``python -m policyguard.train.STAGE``.
-"""
+"""What ``policyguard train STAGE`` and ``python -m policyguard.train`` share."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +13,7 @@ from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.strict.files import check_place, write_json
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
-__all__ = ["dry_run", "prepare", "remember", "run_stage", "start"]
+__all__ = ["dry_run", "prepare", "remember", "start"]
 
 
 _RUN = "run.json"
@@ -26,9 +21,12 @@ _FIXED = ("stage", "model", "seed", "data", "tune")
 
 
 def prepare(
-    stage: str, source: str, *, settings: Sequence[str] = ()
+    stage: str | None, source: str, *, settings: Sequence[str] = ()
 ) -> SftRecipe | AssessRecipe | GrpoRecipe:
-    """Load the recipe; refuse an output folder that cannot be one. Raises ConfigurationError."""
+    """Load the recipe of a stage (default: the one it names); refuse an output folder that cannot be one.
+
+    Raises ConfigurationError.
+    """
     recipe = load_recipe(source, stage=stage, settings=settings)
     check_place(Path(recipe.out).expanduser(), name="out", folder=True)
     return recipe
@@ -131,20 +129,3 @@ def _training(out: Path) -> Iterator[None]:
             f"training failed: {said}",
             hint=f"after mending the cause, start it again: it goes on from the last checkpoint in {out}",
         ) from error
-
-
-def run_stage(stage: str, arguments: Sequence[str] | None = None) -> None:
-    """The command line of one stage's module; ends the process with 2 for mistakes in the recipe."""
-    parser = argparse.ArgumentParser(prog=f"python -m policyguard.train.{stage}")
-    parser.add_argument("recipe", help="a path that ends in .yaml, or the name of a packaged recipe")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--dry-run", action="store_true", help="check everything and estimate; train nothing")
-    given = parser.parse_args(arguments)
-    try:
-        recipe = prepare(stage, given.recipe, settings=given.settings)
-        lines = dry_run(recipe) if given.dry_run else [f"the model is in {start(recipe)}"]
-    except PolicyGuardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    for line in lines:
-        print(line)

@@ -1,4 +1,4 @@
-"""Stage 2: right verdicts under many policies. Run: ``python -m policyguard.train.grpo RECIPE``.
+"""Stage 2: right verdicts under many policies. Run: ``python -m policyguard.train RECIPE``.
 
 SafeGuard-VL's second stage (section 2.2): GRPO with a verifiable reward, on prompts whose label depends on
 the policy in them (``grpo_data``). TRL's ``GRPOTrainer`` does the training. What differs from a plain run
@@ -52,7 +52,7 @@ from policyguard.train.trainer import (
 from policyguard.train.variants import read_wordings
 from policyguard.train.watch import watch_callback
 
-__all__ = ["banned_tokens", "grpo_example", "held_out_prompts", "main", "read_prompts", "run"]
+__all__ = ["banned_tokens", "grpo_example", "held_out_prompts", "read_prompts", "run"]
 
 _VISION_TOKEN = re.compile(r"image|vision|video|img|picture", re.IGNORECASE)
 
@@ -308,14 +308,3 @@ def _rating(label: str) -> Any:
     from policyguard.assessment import Rating
 
     return Rating(label)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of ``python -m policyguard.train.grpo``."""
-    from policyguard.train.command import run_stage
-
-    run_stage("grpo", arguments)
-
-
-if __name__ == "__main__":
-    main()

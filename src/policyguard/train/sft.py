@@ -1,9 +1,9 @@
-"""Stage 1: learn to describe what a policy may ask about. Run: ``python -m policyguard.train.sft RECIPE``.
+"""Stage 1: learn to describe what a policy may ask about. Run: ``python -m policyguard.train RECIPE``.
 
 SafeGuard-VL's first stage (section 2.1): supervised fine-tuning on recaptions, with no policy and no
 verdict in sight. That is enforced: a row that holds one is refused (``data.CaptionRow``). TRL's
 ``SFTTrainer`` does the training; the loss is on the caption only. On several devices: ``accelerate launch
--m policyguard.train.sft RECIPE``.
+-m policyguard.train RECIPE``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from policyguard.train.trainer import (
     require_trl,
 )
 
-__all__ = ["caption_example", "fine_tune", "main", "read_captions", "run"]
+__all__ = ["caption_example", "fine_tune", "read_captions", "run"]
 
 
 def read_captions(recipe: SftRecipe) -> Rows[CaptionRow]:
@@ -123,14 +123,3 @@ def fine_tune(
 
 def _evaluated_at_the_end(state: Any) -> bool:
     return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of ``python -m policyguard.train.sft``."""
-    from policyguard.train.command import run_stage
-
-    run_stage("sft", arguments)
-
-
-if __name__ == "__main__":
-    main()

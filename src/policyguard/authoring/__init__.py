@@ -1,0 +1,1 @@
+"""For those who write policies: lint, diff, tests, the editor's schema."""

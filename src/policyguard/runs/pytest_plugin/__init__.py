@@ -1,0 +1,1 @@
+"""The pytest plugin: image fixtures, case files, recordings."""

@@ -1,0 +1,1 @@
+"""Read by one strict rule; written whole or not at all."""
