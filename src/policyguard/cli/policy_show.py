@@ -6,7 +6,6 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,7 +169,7 @@ def policy_lines(policy: Policy) -> Iterator[str]:
         yield ""
         yield "weaker than what it extends, and why"
         for weakening in policy.weakenings:
-            place = origins.shown(Origin(weakening.file, weakening.line))
+            place = origins.shown(weakening.file, weakening.line)
             yield from _wrapped(f"{weakening.change} {place}", indent=" " * 5, first="   - ")
             yield from _wrapped(f"because: {weakening.reason}", indent=" " * 5)
 
@@ -179,24 +178,26 @@ class _Origins:
     """``[file:line]`` of a field, or nothing where all fields come from one file."""
 
     def __init__(self, origins: Mapping[str, Origin]) -> None:
-        self._several = len({origin.file for origin in origins.values()}) > 1
-        self._origins = origins
         from policyguard.policy.files import find_library
 
+        self._several = len({origin.file for origin in origins.values()}) > 1
+        self._origins = origins
         self._folders = (find_library(), Path.cwd())
 
     def __call__(self, *fields: str) -> str:
         if not self._several:
             return ""
-        found = [self.shown(self._origins[field]) for field in fields if field in self._origins]
-        return "".join(f" {place}" for place in dict.fromkeys(found))
+        places = [
+            self.shown(origin.file, origin.line) for field in fields if (origin := self._origins.get(field))
+        ]
+        return "".join(f" {place}" for place in dict.fromkeys(places))
 
-    def shown(self, origin: Origin) -> str:
-        file = Path(origin.file)
+    def shown(self, name: str, line: int | None) -> str:
+        file = Path(name)
         for folder in self._folders:
             if file.is_absolute() and file.is_relative_to(folder):
                 file = file.relative_to(folder)
-        return printable(f"[{replace(origin, file=str(file))}]")
+        return printable(f"[{file}]" if line is None else f"[{file}:{line}]")
 
 
 def _rule_lines(key: str, rule: Rule, origins: _Origins) -> Iterator[str]:
