@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from policyguard.assessment import Reading
+from policyguard.backends.base import require_backend
 from policyguard.checking import Checker
 from policyguard.checking.rounds import Opened
 from policyguard.errors import ConfigurationError
@@ -79,6 +80,7 @@ class Guard:
         if backend is not None:
             if model or base_url or dialect:
                 raise ConfigurationError("give either a backend or model, base_url and dialect, not both")
+            require_backend(backend)
             self.backend, self._owns_backend = backend, False
         else:
             from policyguard.backends import build_backend
@@ -246,7 +248,7 @@ class Guard:
 
     def _workers(self, workers: int | None) -> int:
         if workers is None:
-            return max(1, getattr(self.backend, "preferred_workers", 1))
+            return max(1, self.backend.preferred_workers)
         return count("workers", workers)
 
 

@@ -17,14 +17,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import Self, TypeAlias
 
 from policyguard.assessment import Assessment, Failure, ModelIdentity, Rating
-from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from policyguard.policy import ResolvedPolicy
 
 __all__ = ["FakeBackend"]
 
@@ -32,7 +29,7 @@ Answer: TypeAlias = float | Assessment | Failure | Exception
 """A score P(unsafe), a whole assessment, a failure, or an exception to raise."""
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """A Backend without a model.
 
     Args:
@@ -44,6 +41,9 @@ class FakeBackend:
     An exception fails the whole batch it is met in, as a real backend's would; a ``Failure`` one request.
     ``enqueue`` puts answers before it, used up one per request. ``requests`` holds the last 1,000 requests.
     """
+
+    preferred_batch: int = 4
+    preferred_workers: int = 1
 
     def __init__(
         self,
@@ -74,9 +74,6 @@ class FakeBackend:
     def model(self) -> ModelIdentity:
         return ModelIdentity("fake", revision="0", dialect="fake", dialect_version="0", backend="fake")
 
-    def accept(self, policy: ResolvedPolicy) -> None:
-        """Every policy can be asked about."""
-
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
         if self.closed:
             raise ConfigurationError("this backend is closed")
@@ -88,22 +85,8 @@ class FakeBackend:
             answers = [self._next(request) for request in requests]
         return [self._result(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
-    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
-        import asyncio
-
-        return await asyncio.to_thread(self.assess, requests)
-
-    def warm(self) -> None:
-        """Nothing to load."""
-
     def close(self) -> None:
         self.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _next(self, request: AssessmentRequest) -> Answer:
         if self._queue:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pictures
 
-from policyguard.assessment import Failure, FailureKind
+from cache.support import server_like, short_sighted
+from policyguard.assessment import Assessment, Failure, FailureKind
 from policyguard.authoring.cases import CaseReport, Status, junit, load_cases, run_cases
 from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import PolicyError
@@ -111,6 +112,20 @@ def test_an_image_is_judged_once_per_policy_text(repo: Repo) -> None:
     backend = FakeBackend(by_red)
     run(repo(GOOD), backend)
     assert 4 == len(backend.requests), "two images under two policies that read differently"
+
+
+@pytest.mark.parametrize(("backend", "outcome"), [(server_like, "violates"), (short_sighted, "undecided")])
+def test_scores_left_unread_for_one_policy_are_asked_for_where_another_needs_them(
+    repo: Repo, backend: Callable[[AssessmentRequest], Assessment], outcome: str
+) -> None:
+    text = "policies: {lenient: lenient.yaml, strict: strict.yaml}\nimages:\n"
+    file = repo(text + f"  - {{image: images/red.png, expect: {{lenient: complies, strict: {outcome}}}}}\n")
+    for name, threshold in (("lenient", 0.6), ("strict", 0.2)):
+        own = f"title: Arms\n    threshold: {threshold}\n"
+        (file.parent / f"{name}.yaml").write_text(POLICY.format(id=name).replace("title: Arms\n", own))
+    report = run(file, FakeBackend(backend))
+    assert [Status.PASSED] * 2 == [result.status for result in report.results], report.results
+    assert 2 == report.asked
 
 
 @pytest.mark.parametrize(

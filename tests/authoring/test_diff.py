@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image as Pictures
 
+from cache.support import server_like, short_sighted
 from policyguard import Policy
-from policyguard.assessment import Assessment, Failure, FailureKind, Rating
-from policyguard.authoring.diff import Change, Effect, Kind, RememberingBackend, compare_on, compare_policies
+from policyguard.assessment import Assessment, Failure, FailureKind
+from policyguard.authoring.diff import Change, Effect, Kind, compare_on, compare_policies
 from policyguard.authoring.diff.page import diff_page
 from policyguard.backends.base import AssessmentRequest
+from policyguard.cache import CachedBackend, MemoryCache, SqliteCache, VerdictCache
 from policyguard.errors import ConfigurationError
 from policyguard.policy import extend_policy, parse_policy
 from policyguard.testing import FakeBackend
@@ -158,59 +160,48 @@ def test_policies_that_read_the_same_are_judged_once_and_decided_afresh(images: 
     assert (3, 3, 3) == (len(backend.requests), diff.asked, diff.known)
 
 
+@pytest.mark.parametrize(("backend", "outcome"), [(server_like, "violates"), (short_sighted, "undecided")])
+def test_scores_left_unread_under_the_old_thresholds_are_asked_for_under_the_new_ones(
+    images: list[Path], backend: Callable[[AssessmentRequest], Assessment], outcome: str
+) -> None:
+    before, after = arms(threshold=0.6), arms(threshold=0.2)
+    diff = compare_on(before, after, images[:1], backend=FakeBackend(backend))
+    (change,) = diff.changed
+    assert ("complies", outcome) == (change.before.outcome, change.after.outcome)
+    assert (2, 0) == (diff.asked, diff.known)
+
+
 def test_policies_that_read_differently_are_judged_each(images: list[Path]) -> None:
     diff = compare_on(policy(), arms(unsafe=["guns"]), images, backend=FakeBackend(by_red))
     assert (6, 0) == (diff.asked, diff.known)
 
 
+def cached(answer: Any, cache: VerdictCache | None = None) -> CachedBackend:
+    return CachedBackend(FakeBackend(answer), cache or MemoryCache())
+
+
 def test_the_same_picture_under_two_names_is_judged_once(images: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(images[0].read_bytes())
-    backend = RememberingBackend(FakeBackend(by_red))
-    assert 2 == len(compare_on(policy(), policy(), [images[0], copy], backend=backend).images)
-    assert (1, 3) == (backend.asked, backend.known)
+    diff = compare_on(policy(), policy(), [images[0], copy], backend=FakeBackend(by_red))
+    assert (2, 1, 3) == (len(diff.images), diff.asked, diff.known)
 
 
-def test_what_a_file_remembers_is_not_judged_again_in_another_run(images: list[Path], tmp_path: Path) -> None:
-    file = tmp_path / "judged.jsonl"
-    first = compare_on(policy(), policy(), images, backend=RememberingBackend(FakeBackend(by_red), file=file))
-    silent = FakeBackend(ConfigurationError("asked all the same"))
-    second = compare_on(policy(), policy(), images, backend=RememberingBackend(silent, file=file))
+def test_what_a_cache_remembers_is_not_judged_again_in_another_run(
+    images: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "judged.sqlite"
+    first = compare_on(policy(), policy(), images, backend=cached(by_red, SqliteCache(file)))
+    failing = cached(ConfigurationError("asked all the same"), SqliteCache(file))
+    second = compare_on(policy(), policy(), images, backend=failing)
     assert [i.after.score for i in first.images] == [i.after.score for i in second.images]
     assert (3, 0) == (first.asked, second.asked)
-    assert "png" not in file.read_text()
-
-
-def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "judged.jsonl"
-    file.write_text('{"key": "a"}\n')
-    with pytest.raises(ConfigurationError, match="line 1"):
-        RememberingBackend(FakeBackend(), file=file)
-
-
-def test_a_line_that_was_cut_off_is_dropped_and_the_file_goes_on(images: list[Path], tmp_path: Path) -> None:
-    file = tmp_path / "judged.jsonl"
-    compare_on(policy(), policy(), images[:2], backend=RememberingBackend(FakeBackend(by_red), file=file))
-    file.write_text(file.read_text()[:-20])
-    for asked in (1, 0):
-        backend = RememberingBackend(FakeBackend(by_red), file=file)
-        assert asked == compare_on(policy(), policy(), images[:2], backend=backend).asked
 
 
 def test_failures_are_not_remembered(images: list[Path]) -> None:
-    backend = RememberingBackend(FakeBackend(Failure(FailureKind.ERROR, "down")))
-    compare_on(policy(), policy(), images[:1], backend=backend)
-    assert (2, 0) == (backend.asked, backend.known)
-
-
-def test_an_assessment_survives_the_file_unchanged(images: list[Path], tmp_path: Path) -> None:
-    answer = Assessment(
-        Rating.UNSAFE, 0.75, 0.9, 0.1, {"arms": 0.5}, "per_rule", category="arms", rationale="é", notes=("a",)
-    )
-    file = tmp_path / "judged.jsonl"
-    request = AssessmentRequest(Pictures.new("RGB", (4, 4)), policy().resolve())
-    RememberingBackend(FakeBackend(answer), file=file).assess([request])
-    assert [answer] == RememberingBackend(FakeBackend(), file=file).assess([request])
+    backend = cached(Failure(FailureKind.ERROR, "down"))
+    diff = compare_on(policy(), policy(), images[:1], backend=backend)
+    assert (2, 0) == (diff.asked, diff.known)
 
 
 @pytest.fixture

@@ -44,3 +44,18 @@ def picture(red: int = 0, *, side: int = 16, mode: str = "RGB") -> bytes:
     colour = (red, 0, 0) if mode == "RGB" else (red, 0, 0, 100)
     Pictures.new(mode, (side, side), colour).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def server_like(request: AssessmentRequest) -> Assessment:
+    """Rates every image 0.3, and like a server leaves the rules unread where they cannot matter."""
+    first, *others = [rule.id for rule in request.policy.rules]
+    share = 1.0 if request.policy.decisive_score <= 0.3 else 0.0
+    return Assessment(Rating.SAFE, 0.3, 1.0, rule_scores={first: share} | dict.fromkeys(others, 0.0))
+
+
+def short_sighted(request: AssessmentRequest) -> Assessment:
+    """Like a server that lists few tokens: the label unsafe is not among them, and may have up to 0.3."""
+    if request.policy.decisive_score <= 0.3:
+        return Assessment(Rating.UNDECIDED, None, 0.7, notes=("the server lists too few tokens",))
+    unread = {rule.id: 0.0 for rule in request.policy.rules}
+    return Assessment(Rating.SAFE, 0.0, 0.7, rule_scores=unread, blind_below=0.3)

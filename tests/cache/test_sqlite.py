@@ -211,9 +211,9 @@ def test_a_file_that_is_no_cache_is_a_mistake_and_left_alone(tmp_path: Path, con
     path = tmp_path / "photo.png"
     path.write_bytes(content)
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="no verdict cache"):
+        with pytest.raises(ConfigurationError, match="is not a verdict cache"):
             Guard(policy(), backend=FakeBackend(), cache=path)
-        with pytest.raises(ConfigurationError, match="no verdict cache"):
+        with pytest.raises(ConfigurationError, match="is not a verdict cache"):
             inspect(path, thorough=True)
     assert {"photo.png": content} == files(tmp_path)
 
@@ -240,7 +240,7 @@ def test_a_file_that_takes_the_cache_s_place_is_left_alone_and_the_check_goes_on
     path.write_bytes(b"a report of somebody else\n" * 100)
     assert Outcome.COMPLIES is guard.check(picture(1)).outcome
     assert {path.name: b"a report of somebody else\n" * 100} == files(path.parent)
-    assert "no verdict cache" in caplog.text
+    assert "is not a verdict cache" in caplog.text
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import pytest
 
 from guard_support import Watched, own_threads, picture, png, policy, shade
 from policyguard import ConfigurationError, Guard, Outcome
-from policyguard.assessment import Failure, FailureKind
+from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Rating, Result
+from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.checking import ahead
 from policyguard.checking.rounds import Opened
 from policyguard.images import draw
@@ -68,11 +69,23 @@ def test_one_worker_is_the_caller_and_asks_nothing_before_it_is_wanted() -> None
     assert [threading.current_thread()] == threads
 
 
-def test_a_backend_of_others_without_a_wish_for_workers_gets_one() -> None:
-    backend = Watched()
-    del backend.preferred_workers
-    list(Guard(policy(), backend=backend).check_many([png()] * 20))
-    assert backend.peak == 1
+def test_a_backend_that_says_only_what_it_must_gets_one_image_and_one_worker() -> None:
+    calls: list[int] = []
+
+    class Least(Backend):
+        @property
+        def model(self) -> ModelIdentity:
+            return ModelIdentity("least")
+
+        def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+            calls.append(len(requests))
+            return [Assessment(Rating.SAFE, 0.1) for _ in requests]
+
+    with Least() as backend:
+        guard = Guard(policy(), backend=backend, cache="memory").warm()
+        assert all(verdict.allowed for verdict in guard.check_many([png(n) for n in range(3)]))
+        assert asyncio.run(guard.acheck(png(3))).allowed
+    assert [1] * 4 == calls
 
 
 @pytest.mark.parametrize("workers", [0, -1, 2.5, True, "4"])

@@ -106,7 +106,7 @@ def test_a_file_that_is_no_cache_is_left_alone(action: str, tmp_path: Path, caps
     readme = tmp_path / "README.md"
     readme.write_text("# Read me\n")
     assert ExitCode.USAGE == main(["cache", action, str(readme)])
-    assert "no verdict cache" in capsys.readouterr().err
+    assert "is not a verdict cache" in capsys.readouterr().err
     assert "# Read me\n" == readme.read_text()
     assert [readme] == list(tmp_path.iterdir())
 

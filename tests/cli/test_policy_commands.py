@@ -294,11 +294,24 @@ def test_diff_keeps_scores_from_run_to_run_where_asked(
         "--on",
         str(images),
         "--judged",
-        str(tmp_path / "judged.jsonl"),
+        str(tmp_path / "judged.sqlite"),
     ]
     assert [0, 0] == [main(arguments), main(arguments)]
     assert 2 == len(guarded.requests)
     assert "0 judgements by fake, 4 known already" in capsys.readouterr().out
+
+
+def test_diff_refuses_scores_kept_in_another_form_and_leaves_the_file_alone(
+    tmp_path: Path, good: str, images: Path, guarded: FakeBackend, capsys: Captured
+) -> None:
+    file = tmp_path / "judged.jsonl"
+    file.write_text('{"key": "a", "rating": "safe"}\n' * 100)
+    before = file.read_bytes()
+    assert 2 == main(["policy", "diff", good, good, "--on", str(images), "--judged", str(file)])
+    printed = capsys.readouterr().err
+    assert f"{file} is not a verdict cache" in printed
+    assert "name a new file" in printed
+    assert before == file.read_bytes()
 
 
 @pytest.mark.parametrize("options", [["--html", "x.html"], ["--thumbnails"], ["--judged", "x.jsonl"]])

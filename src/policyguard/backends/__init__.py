@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policyguard.backends.base import Backend
+from policyguard.backends.wrapping import WrappingBackend
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import texts
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Backend", "build_backend"]
+__all__ = ["Backend", "WrappingBackend", "build_backend"]
 
 
 def build_backend(

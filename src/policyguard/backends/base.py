@@ -1,29 +1,30 @@
-"""What every backend is: something that assesses pictures under policies, one shape for local and remote."""
+"""What every backend is: something that assesses images under policies, one shape for local and remote."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from inspect import getattr_static
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
-from policyguard.assessment import Assessment, Failure, ModelIdentity, Reading
+from policyguard.assessment import ModelIdentity, Reading, Result
+from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
+    from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
-__all__ = [
-    "AssessmentRequest",
-    "Backend",
-]
+__all__ = ["AssessmentRequest", "Backend", "require_backend"]
 
 
 @dataclass(frozen=True, slots=True)
 class AssessmentRequest:
-    """One RGB picture (one frame of an image) under one policy.
+    """One frame of an image, in RGB, under one policy.
 
-    ``frame_key`` names the pixels: equal keys are equal pictures; empty where that is not known, and nothing
+    ``frame_key`` names the pixels: equal keys are equal frames; empty where that is not known, and nothing
     is cached then. ``deadline`` is when the answer is of no more use, on ``time.monotonic``'s clock.
     ``encoded`` is a JPEG or PNG file of these pixels and nothing else, where there is one.
     """
@@ -40,37 +41,88 @@ class AssessmentRequest:
 class Backend(Protocol):
     """Runs one guard model. Thread-safe; usable as a context manager.
 
-    ``assess`` returns one result per request, in order. What goes wrong with one request is a
-    ``Failure`` in its place; what is wrong with the set-up raises a ``UsageError``, at first sight.
+    To write your own, inherit from this class and define ``model`` and ``assess``; all other members have
+    defaults. A backend in front of another one inherits from ``WrappingBackend``.
     """
 
     @property
-    def preferred_batch(self) -> int:
-        """How many requests the backend likes to get at once."""
+    @abstractmethod
+    def model(self) -> ModelIdentity:
+        """Which model answers."""
         ...
+
+    @abstractmethod
+    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+        """One result per request, in order.
+
+        What goes wrong with one request is a ``Failure`` in its place; what is wrong with the set-up raises
+        a ``UsageError``, at first sight.
+        """
+        ...
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+        """``assess`` without blocking the event loop. Default: in a thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.assess, requests)
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many requests the backend likes to get at once. Default: 1."""
+        return 1
 
     @property
     def preferred_workers(self) -> int:
-        """How many calls of ``assess`` or ``aassess`` the backend likes to get at the same time."""
-        ...
+        """How many calls of ``assess`` or ``aassess`` the backend likes at the same time. Default: 1."""
+        return 1
 
     @property
-    def model(self) -> ModelIdentity: ...
-
-    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]: ...
-
-    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]: ...
+    def cache_scope(self) -> str:
+        """What tells askers apart who may get different answers. Part of cache keys. Default: empty."""
+        return ""
 
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raise a UsageError if this model cannot be asked about ``policy``; cheap, loads nothing."""
-        ...
+        return
+
+    def recall_image(
+        self, source: object, *, frames: Literal["all", "sample"], policies: Sequence[ResolvedPolicy]
+    ) -> Image:
+        """The image that ``source`` holds, to be checked against ``policies``. Default: decoded.
+
+        A cache puts decoding off where it knows the scores. Raises ImageError and UsageError.
+        """
+        from policyguard.images import decode
+
+        return decode(source, frames=frames)
 
     def warm(self) -> None:
-        """Load what is loaded lazily."""
-        ...
+        """Load now what is loaded lazily."""
+        return
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what the backend holds. It cannot be used afterwards."""
+        return
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+_MEMBERS = [name for name in vars(Backend) if not name.startswith("_")]
+
+
+def require_backend(backend: object) -> None:
+    """Raises ConfigurationError unless ``backend`` has all members of ``Backend``; calls none of them."""
+    absent = [
+        name
+        for name in _MEMBERS
+        if getattr_static(backend, name, None) is None and not hasattr(backend, name)
+    ]
+    if absent:
+        raise ConfigurationError(
+            f"a {type(backend).__name__} is not a backend: it has no {', '.join(absent)}",
+            hint="inherit from policyguard.backends.Backend, which has defaults",
+        )

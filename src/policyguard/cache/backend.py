@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from threading import Lock
+from typing import TYPE_CHECKING, Literal
 
-from policyguard.assessment import Assessment, Failure, ModelIdentity, Reading
+from policyguard.assessment import Reading, Result
 from policyguard.backends.base import AssessmentRequest
-from policyguard.cache.keys import assessment_key, scope_of
+from policyguard.backends.wrapping import WrappingBackend
+from policyguard.cache.keys import assessment_key
 from policyguard.cache.pictures import facts_key, facts_of, pending_image, read_settled
+from policyguard.cache.store import MemoryCache
 from policyguard.cache.work import End, Flights, Work
 from policyguard.checking.rounds import checked
 from policyguard.errors import ConfigurationError, UsageError
@@ -22,13 +26,12 @@ if TYPE_CHECKING:
     from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["CachedBackend"]
+__all__ = ["CachedBackend", "remembering"]
 
-Result = Assessment | Failure
 _log = logging.getLogger("policyguard.cache")
 
 
-class CachedBackend:
+class CachedBackend(WrappingBackend):
     """``inner`` behind ``cache``. Thread-safe, and usable from any number of event loops.
 
     Args:
@@ -38,13 +41,17 @@ class CachedBackend:
     ``Failure``, which is not stored: the next who asks tries again. If that one is cancelled or its time is
     up, another takes over. If its call raises, the others ask for themselves, all at once. Nobody waits past
     its own deadline.
+
+    ``asked`` and ``known`` count the requests answered by the model, and those it need not be asked.
     """
 
     def __init__(
         self, inner: Backend, cache: VerdictCache, *, owns_inner: bool = False, owns_cache: bool = False
     ) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.cache = cache
+        self.asked = self.known = 0
+        self._counting = Lock()
         self._owns_inner, self._owns_cache = owns_inner, owns_cache
         self._flights = Flights()
         self._closed = False
@@ -52,33 +59,11 @@ class CachedBackend:
     def __repr__(self) -> str:
         return f"CachedBackend({self.inner!r}, {self.cache!r})"
 
-    @property
-    def preferred_batch(self) -> int:
-        return self.inner.preferred_batch
-
-    @property
-    def preferred_workers(self) -> int:
-        return int(getattr(self.inner, "preferred_workers", 1))
-
-    @property
-    def model(self) -> ModelIdentity:
-        return self.inner.model
-
-    def accept(self, policy: ResolvedPolicy) -> None:
-        """Raises what ``inner`` raises."""
-        self.inner.accept(policy)
-
-    def warm(self) -> None:
-        self.inner.warm()
-
     def recall_image(
         self, source: object, *, frames: Literal["all", "sample"], policies: Sequence[ResolvedPolicy]
     ) -> Image:
-        """``images.decode``, put off where scores of this image under the first of ``policies`` are stored.
-
-        Raises ImageError and UsageError, as that does.
-        """
-        from policyguard.images import decode, describe, draw
+        """Not decoded yet where scores of this image under the first of ``policies`` are stored."""
+        from policyguard.images import describe, draw
         from policyguard.images.frames import decoder
 
         source = draw(source)  # what is looked up and what is judged are the same bytes
@@ -94,7 +79,7 @@ class CachedBackend:
                 raise
             except Exception as error:  # a cache that breaks its promise: go on without it
                 _log.warning("the verdict cache is passed over: %s: %s", type(error).__name__, error)
-        image = decode(source, frames=frames)
+        image = super().recall_image(source, frames=frames, policies=policies)
         if data is not None and image.format is not None:
             try:
                 self.cache.put(facts_key(image.sha256, frames, decoder()), facts_of(image))
@@ -108,7 +93,7 @@ class CachedBackend:
         model = self.model
         for reading in Reading:
             request = AssessmentRequest(image.frames[0], policy, reading, frame_key(image, 0))
-            key = assessment_key(model, request, scope=scope_of(self.inner))
+            key = assessment_key(model, request, scope=self.cache_scope)
             if key is not None and self.cache.get(key) is not None:
                 return True
         return False
@@ -120,8 +105,8 @@ class CachedBackend:
         while work.open:
             work.join(coroutine=False)
             try:
-                if asked := work.look_up():
-                    work.settle(checked(self.inner.assess(asked), len(asked)))
+                if requests := work.look_up():
+                    work.settle(checked(self.inner.assess(requests), len(requests)))
             except Exception:
                 work.drop(End.BROKEN)
                 raise
@@ -129,7 +114,7 @@ class CachedBackend:
                 work.drop(End.ABANDONED)
             for index, flight, deadline in work.followed():
                 work.take(index, flight.wait(deadline))
-        return work.results
+        return self._counted(work)
 
     async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """``assess`` without blocking the event loop.
@@ -142,8 +127,8 @@ class CachedBackend:
         while work.open:
             work.join(coroutine=True)  # not in the thread, which goes on if this is cancelled
             try:
-                if asked := await asyncio.to_thread(work.look_up):
-                    answers = checked(await self.inner.aassess(asked), len(asked))
+                if requests := await asyncio.to_thread(work.look_up):
+                    answers = checked(await self.inner.aassess(requests), len(requests))
                     await asyncio.to_thread(work.settle, answers)
             except Exception:
                 work.drop(End.BROKEN)
@@ -152,6 +137,12 @@ class CachedBackend:
                 work.drop(End.ABANDONED)
             for index, flight, deadline in work.followed():
                 work.take(index, await flight.await_(deadline))
+        return self._counted(work)
+
+    def _counted(self, work: Work) -> list[Result]:
+        with self._counting:
+            self.asked += work.asked
+            self.known += len(work.results) - work.asked
         return work.results
 
     def close(self) -> None:
@@ -162,12 +153,13 @@ class CachedBackend:
         if self._owns_cache:
             self.cache.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def _require_open(self) -> None:
         if self._closed:
             raise ConfigurationError("the cached backend is closed", hint="build a new one")
+
+
+def remembering(backend: Backend) -> CachedBackend:
+    """``backend``, behind a cache of this object's own unless it has one already."""
+    if isinstance(backend, CachedBackend):
+        return backend
+    return CachedBackend(backend, MemoryCache(max_entries=sys.maxsize, ttl=None))

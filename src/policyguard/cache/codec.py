@@ -1,8 +1,8 @@
 """Assessments as JSON, and back by one strict rule.
 
-Covered: whatever is not exactly what ``encode`` writes raises ValueError: missing and additional fields,
-other types, unknown ratings, NaN, infinities and numbers outside of [0, 1]. Whether scores suit a policy is
-not asked here, see ``enough``.
+Covered: whatever is not exactly what is written here raises ValueError: missing and additional fields, other
+types, unknown ratings, NaN, infinities and numbers outside of [0, 1]. Whether scores suit a policy is not
+asked here, see ``keys.holds_enough``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from policyguard.assessment import Assessment, Rating, Reading
 
-__all__ = ["LARGEST", "decode", "encode"]
+__all__ = ["LARGEST", "decode", "encode", "from_fields", "to_fields"]
 
 LARGEST = 1 << 16
 """Characters; a fast assessment takes some hundred."""
@@ -23,9 +23,8 @@ _FIELDS = frozenset(name for name in Assessment.__slots__ if name != "cached")
 
 def encode(assessment: Assessment) -> str:
     """One line of ASCII. Raises ValueError for what ``decode`` would not take."""
-    data = {name: value for name, value in assessment.to_dict().items() if name in _FIELDS}
     try:
-        text = json.dumps(data, allow_nan=False, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(to_fields(assessment), allow_nan=False, sort_keys=True, separators=(",", ":"))
     except (TypeError, RecursionError) as error:
         raise ValueError(f"not an assessment that can be stored: {error}") from None
     decode(text)
@@ -37,31 +36,40 @@ def decode(text: str) -> Assessment:
     if len(text) > LARGEST:
         raise ValueError("an assessment that long is not one")
     try:
-        data = json.loads(text, parse_constant=_refuse)
+        return from_fields(json.loads(text, parse_constant=_refuse))
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if not isinstance(data, dict) or data.keys() != _FIELDS:
+
+
+def to_fields(assessment: Assessment) -> dict[str, Any]:
+    """All that is stored of ``assessment``, JSON-ready."""
+    return {name: value for name, value in assessment.to_dict().items() if name in _FIELDS}
+
+
+def from_fields(fields: Any) -> Assessment:
+    """The assessment that ``to_fields`` gave ``fields`` of, marked as cached. Raises ValueError."""
+    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         raise ValueError("not the fields of an assessment")
-    scores, notes = data["rule_scores"], data["notes"]
+    scores, notes = fields["rule_scores"], fields["notes"]
     if scores is not None and not isinstance(scores, dict):
-        raise ValueError("rule_scores is no mapping")
+        raise ValueError("rule_scores is not a mapping")
     if not isinstance(notes, list):
-        raise ValueError("notes is no list")
-    if data["scoring"] not in _SCORINGS:
+        raise ValueError("notes is not a list")
+    if fields["scoring"] not in _SCORINGS:
         raise ValueError("not a scoring")
     return Assessment(
-        rating=Rating(data["rating"]),
-        p_unsafe=_share(data["p_unsafe"]),
-        label_mass=_share(data["label_mass"]),
-        p_undecided=_number(data["p_undecided"]),
+        rating=Rating(fields["rating"]),
+        p_unsafe=_share(fields["p_unsafe"]),
+        label_mass=_share(fields["label_mass"]),
+        p_undecided=_number(fields["p_undecided"]),
         rule_scores=None if scores is None else {rule: _number(score) for rule, score in scores.items()},
-        category_mass=_share(data["category_mass"]),
-        scoring=data["scoring"],
-        reading=Reading(data["reading"]),
-        category=_text(data["category"]),
-        rationale=_text(data["rationale"]),
+        category_mass=_share(fields["category_mass"]),
+        scoring=fields["scoring"],
+        reading=Reading(fields["reading"]),
+        category=_text(fields["category"]),
+        rationale=_text(fields["rationale"]),
         notes=tuple(_note(note) for note in notes),
-        blind_below=_number(data["blind_below"]),
+        blind_below=_number(fields["blind_below"]),
         cached=True,
     )
 
@@ -73,7 +81,7 @@ def _refuse(constant: str) -> NoReturn:
 def _number(value: Any) -> float:
     # `not 0 <= x`, so that a NaN does not slip through; 1e999 reads as infinity.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0 + _SLACK:
-        raise ValueError("not a probability")
+        raise ValueError("its scores are not probabilities")
     return float(value)
 
 
@@ -83,7 +91,7 @@ def _share(value: Any) -> float | None:
 
 def _note(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("not a text")
+        raise ValueError("its category, rationale and notes must be texts")
     return value
 
 

@@ -52,7 +52,7 @@ def connect(path: Path, busy_timeout: float) -> tuple[sqlite3.Connection, int]:
     status = path.stat()
     _require_own(status)
     if status.st_size == 1:  # which SQLite takes for empty
-        raise ForeignError("is no verdict cache")
+        raise ForeignError("is not a verdict cache")
     connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -94,7 +94,7 @@ def require_mark(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(_MARK_AT + 4)
     if not head.startswith(_MAGIC) or head[_MARK_AT:] != _APPLICATION.to_bytes(4, "big"):
-        raise ForeignError("is no verdict cache")
+        raise ForeignError("is not a verdict cache")
 
 
 def set_aside(path: Path) -> Path:

@@ -31,8 +31,8 @@ __all__ = [
     "FORMAT",
     "assessment_key",
     "digest",
+    "frame_digest",
     "holds_enough",
-    "scope_of",
 ]
 
 
@@ -81,11 +81,6 @@ def digest(*parts: str) -> str:
     return hashed.hexdigest()
 
 
-def scope_of(backend: object) -> str:
-    """A backend may answer one asker otherwise than another; if so, its ``cache_scope`` tells them apart."""
-    return str(getattr(backend, "cache_scope", ""))
-
-
 def assessment_key(model: ModelIdentity, request: AssessmentRequest, *, scope: str = "") -> str | None:
     """The key for ``request`` to ``model``; ``None`` where it is not known which pixels these are.
 
@@ -103,3 +98,9 @@ def assessment_key(model: ModelIdentity, request: AssessmentRequest, *, scope: s
         value = getattr(model, field.name)
         parts += [field.name, "none" if value is None else f"={value}"]
     return digest(*parts)
+
+
+def frame_digest(request: AssessmentRequest) -> str:
+    """Names the pixels of a frame, whatever decoded them: for what is kept longer than a decoder is."""
+    frame = request.frame
+    return hashlib.sha256(f"{frame.mode} {frame.size}\n".encode() + frame.tobytes()).hexdigest()

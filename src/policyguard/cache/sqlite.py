@@ -84,7 +84,7 @@ class SqliteCache(VerdictCache):
             self._use(lambda _: None, write=True)
         except ForeignError as error:
             raise ConfigurationError(
-                f"the verdict cache {self.path} {error}", hint="name a file of its own for the cache"
+                f"{self.path} {error}", hint="name a new file, or one that was made as a cache"
             ) from None
         with self._lock:
             self._drop()  # opened again on first use, which may be in a forked process

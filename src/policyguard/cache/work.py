@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
 from policyguard.backends.base import AssessmentRequest
 from policyguard.cache.codec import LARGEST, decode, encode
-from policyguard.cache.keys import assessment_key, holds_enough, scope_of
+from policyguard.cache.keys import assessment_key, holds_enough
 from policyguard.cache.pictures import PendingFrame
 from policyguard.errors import ImageError, UsageError
 
@@ -145,7 +145,7 @@ class Work:
         self._inner, self._cache, self._flights, self._requests = inner, cache, flights, requests
         self._identity = self._identify()
         identity = self._identity
-        scope = scope_of(inner)
+        scope = inner.cache_scope
         self._keys = [
             None if identity is None else assessment_key(identity, one, scope=scope) for one in requests
         ]
@@ -153,6 +153,7 @@ class Work:
         self._found: dict[int, Result] = {}
         self._led: dict[int, Flight] = {}
         self._asked: list[int] = []
+        self.asked = 0
         self._followed: list[tuple[int, Flight]] = []
 
     @property
@@ -195,6 +196,7 @@ class Work:
             if unchanged and isinstance(answer, Assessment):
                 self._store(index, answer)
             self._end(index, answer)
+        self.asked += len(answers)
 
     def drop(self, end: End) -> None:
         """End all flights that this batch still leads."""

@@ -39,19 +39,13 @@ class Checker:
 
     def open(self, source: object) -> Opened:
         """Decode an image; what is wrong with it is in the result. Raises UsageError only."""
-        from policyguard.images import decode, describe
+        from policyguard.images import describe
 
         began = monotonic()
         sample = any(policy.frames == "sample" for policy in self.policies)
         plan: Literal["all", "sample"] = "sample" if sample else "all"
-        # A cached backend does not decode images whose scores it knows.
-        recall = getattr(self.backend, "recall_image", None)
         try:
-            image: Image | Failure = (
-                decode(source, frames=plan)
-                if recall is None
-                else recall(source, frames=plan, policies=self.policies)
-            )
+            image: Image | Failure = self.backend.recall_image(source, frames=plan, policies=self.policies)
         except ImageError as error:
             image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
         return Opened(describe(source), image, monotonic() - began, began)

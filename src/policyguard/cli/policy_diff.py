@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ from policyguard.runs.exits import ExitCode
 
 if TYPE_CHECKING:
     from policyguard.authoring.diff import BehaviourDiff, PolicyDiff
+    from policyguard.cache import VerdictCache
     from policyguard.guard import Guard
     from policyguard.policy import Policy
     from policyguard.runs.sources import Source
@@ -59,7 +61,7 @@ def diff(
         typer.Option(
             "--judged",
             metavar="FILE",
-            help="Keep the model's scores in this file, without pictures; ask about no picture again.",
+            help="Keep the model's scores in this file, a verdict cache, so that no image is judged twice.",
         ),
     ] = None,
     fail_on: Annotated[
@@ -96,21 +98,27 @@ def diff(
         sources, skipped = collect(on)
         if note := str(skipped):
             warn(f"passed over {note}")
-        with Guard(policies, model=model, base_url=base_url, dialect=dialect) as guard:
-            behaviour = _behaviour(policies, sources, guard, judged)
+        with (
+            _memory(judged) as cache,
+            Guard(policies, model=model, base_url=base_url, dialect=dialect, cache=cache) as guard,
+        ):
+            behaviour = _behaviour(policies, sources, guard)
     _print(structure, behaviour, style)
     if page is not None and behaviour is not None:
         _write_page(page, behaviour, structure, sources if thumbnails else None)
     return _code(structure, behaviour, fail_on)
 
 
-def _behaviour(
-    policies: tuple[Policy, Policy], sources: Sequence[Source], guard: Guard, judged: Path | None
-) -> BehaviourDiff:
-    from policyguard.authoring.diff import RememberingBackend, compare_on
+def _memory(file: Path | None) -> AbstractContextManager[VerdictCache | None]:
+    from policyguard.cache import SqliteCache
+
+    return nullcontext() if file is None else closing(SqliteCache(file, ttl=None))
+
+
+def _behaviour(policies: tuple[Policy, Policy], sources: Sequence[Source], guard: Guard) -> BehaviourDiff:
+    from policyguard.authoring.diff import compare_on
     from policyguard.cli.progress import progress_bar, waiting
 
-    backend = RememberingBackend(guard.backend, file=judged)
     with waiting("loading the guard model", sys.stderr):
         guard.warm()
     with progress_bar(sys.stderr) as move:
@@ -118,7 +126,7 @@ def _behaviour(
             *policies,
             [source.image for source in sources],
             names=[source.name for source in sources],
-            backend=backend,
+            backend=guard.backend,
             progress=lambda done, total: move(done, total, "judging under both policies"),
         )
 

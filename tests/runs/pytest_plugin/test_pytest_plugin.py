@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cache.support import server_like, short_sighted
 from runs.support import POLICY, pictures
 from cli.support import picture, red
 from policyguard import Guard
@@ -125,7 +126,7 @@ def test_an_image_that_is_missing_fails(suite: Suite) -> None:
 def test_an_image_without_a_recorded_answer_fails_and_is_told_how_to_record(suite: Suite) -> None:
     pictures(suite.root, "new.png", score=7)
     said = suite.test("new.png", failed=1)
-    assert "answers.json holds no recorded answer: this picture is not in it" in said
+    assert "answers.json holds no recorded answer: this image is not in it" in said
     assert "pytest --policyguard-record" in said
 
 
@@ -150,6 +151,21 @@ def test_a_recorded_answer_is_decided_afresh_under_a_new_threshold(suite: Suite)
     house = suite.root / "house.yaml"
     house.write_text(house.read_text() + "defaults: {threshold: 0.3}\n")
     assert "violates from 0.3" in suite.test("good.png", failed=1)
+
+
+@pytest.mark.parametrize("answer", [server_like, short_sighted])
+def test_a_recorded_answer_that_left_scores_unread_is_none_under_a_threshold_that_needs_them(
+    suite: Suite, answer: Callable[[AssessmentRequest], Assessment]
+) -> None:
+    house = suite.root / "house.yaml"
+    words = house.read_text()
+    house.write_text(words.replace("title: Arms", "title: Arms\n    threshold: 0.6"))
+    suite.record(answer, "good.png")
+    suite.test("good.png")
+    house.write_text(words.replace("title: Arms", "title: Arms\n    threshold: 0.2"))
+    said = suite.test("good.png", failed=1)
+    assert "the scores that the thresholds of policy 'house' need today were not read" in said
+    assert "pytest --policyguard-record" in said
 
 
 def test_a_fast_answer_is_none_for_a_test_that_wants_reasons(suite: Suite) -> None:
@@ -284,7 +300,7 @@ def test_a_set_up_that_cannot_work_fails_tests_with_one_clear_message(
 BROKEN = {
     "no JSON": "{",
     "another file": "[]",
-    "another format": '{"policyguard_recording": 2, "model": {}, "answers": []}',
+    "another format": '{"policyguard_recording": 3, "model": {}, "answers": []}',
     "no model": '{"policyguard_recording": 1, "answers": []}',
     "no answers": '{"policyguard_recording": 1, "model": {"id": "m"}}',
     "an answer without a key": '{"policyguard_recording": 1, "model": {"id": "m"}, "answers": [{}]}',
@@ -330,6 +346,52 @@ def test_a_score_out_of_range_in_a_recording_is_an_error_and_no_pass(suite: Suit
         entry["answer"]["p_unsafe"] = -1
     file.write_text(json.dumps(content))
     assert "not probabilities" in suite.test("good.png", failed=1)
+
+
+def first_format(suite: Suite) -> None:
+    """Write the recording as it was before it said for which thresholds an answer was read."""
+    file = suite.root / "answers.json"
+    content = json.loads(file.read_text()) | {"policyguard_recording": 1}
+    for entry in content["answers"]:
+        entry["picture"] = entry.pop("frame")
+        del entry["decisions"]
+    file.write_text(json.dumps(content))
+
+
+def test_a_recording_of_the_first_format_answers_where_it_holds_enough(suite: Suite) -> None:
+    first_format(suite)
+    suite.test("good.png")
+    suite.test("bad.png", failed=1)
+
+
+def test_an_answer_of_the_first_format_that_may_have_been_cut_to_thresholds_is_none(suite: Suite) -> None:
+    house = suite.root / "house.yaml"
+    house.write_text(house.read_text().replace("title: Arms", "title: Arms\n    threshold: 0.2"))
+    suite.record(Assessment(Rating.SAFE, 0.3, 1.0, rule_scores={"arms": 0.0}), "good.png")
+    suite.test("good.png")
+    first_format(suite)
+    assert "need today were not read" in suite.test("good.png", failed=1)
+
+
+def test_answers_for_two_sets_of_thresholds_are_recorded_side_by_side(suite: Suite) -> None:
+    house = suite.root / "house.yaml"
+    words = house.read_text()
+    backend = RecordingBackend(FakeBackend(server_like))
+    for threshold in (0.6, 0.2):
+        house.write_text(words.replace("title: Arms", f"title: Arms\n    threshold: {threshold}"))
+        Guard(str(house), backend=backend).check(suite.root / "good.png")
+    write_recording(suite.root / "answers.json", Recording(backend.model, reversed(backend.entries)))
+    for threshold, outcomes in ((0.6, {"passed": 1}), (0.2, {"failed": 1})):
+        house.write_text(words.replace("title: Arms", f"title: Arms\n    threshold: {threshold}"))
+        assert "holds no recorded answer" not in suite.test("good.png", **outcomes)
+
+
+def test_a_bare_rating_is_replayed_under_the_thresholds_it_was_recorded_for_alone(suite: Suite) -> None:
+    suite.record(Assessment(Rating.SAFE), "good.png")
+    suite.test("good.png")
+    house = suite.root / "house.yaml"
+    house.write_text(house.read_text() + "defaults: {threshold: 0.7}\n")
+    assert "need today were not read" in suite.test("good.png", failed=1)
 
 
 def test_a_recording_holds_no_picture(suite: Suite) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from policyguard.authoring.cases.load import PathRefused
 from policyguard.authoring.cases.result import CaseReport, CaseResult, Status
 from policyguard.authoring.diff.behaviour import called
-from policyguard.cache.recording import RememberingBackend
+from policyguard.cache.backend import remembering
 from policyguard.errors import PolicyError, Problem
 from policyguard.guard import Guard
 from policyguard.outcomes import Outcome
@@ -34,20 +34,21 @@ def run_cases(cases: Cases, *, backend: Backend, progress: Progress | None = Non
     Raises UsageError when the set-up is wrong: a model that cannot be asked about one of the policies, an
     image that has gone since the cases were loaded.
     """
-    remembering = RememberingBackend(backend)
+    cached = remembering(backend)
+    asked = cached.asked
     started = perf_counter()
-    verdicts = _judge(cases, remembering, progress)
+    verdicts = _judge(cases, cached, progress)
     return CaseReport(
         file=str(cases.file),
-        model=remembering.model.id,
+        model=cached.model.id,
         policies={name: f"{policy.id} {policy.version}" for name, policy in cases.policies.items()},
         results=(*_images(cases, verdicts), *_pairs(cases, verdicts)),
-        asked=remembering.asked,
+        asked=cached.asked - asked,
         seconds=perf_counter() - started,
     )
 
 
-def _judge(cases: Cases, backend: RememberingBackend, progress: Progress | None) -> _Verdicts:
+def _judge(cases: Cases, backend: Backend, progress: Progress | None) -> _Verdicts:
     from policyguard.images import Limits
 
     wanted: dict[str, dict[str, None]] = {name: {} for name in cases.policies}

@@ -2,7 +2,6 @@
 
 from policyguard.authoring.diff.behaviour import BehaviourDiff, ImageChange, compare_on
 from policyguard.authoring.diff.structure import Change, Effect, Kind, PolicyDiff, compare_policies
-from policyguard.cache.recording import RememberingBackend
 
 __all__ = [
     "BehaviourDiff",
@@ -11,7 +10,6 @@ __all__ = [
     "ImageChange",
     "Kind",
     "PolicyDiff",
-    "RememberingBackend",
     "compare_on",
     "compare_policies",
 ]

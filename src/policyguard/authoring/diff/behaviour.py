@@ -1,7 +1,7 @@
 """What a change of policy does to pictures: each is judged under both policies, and asked about once.
 
-Both policies go through the same Guard path as any check; ``RememberingBackend`` sees to it that a picture
-whose scores are known is decided afresh and not asked about again.
+Both policies go through the same Guard path as any check; a cache sees to it that an image whose scores
+are known is decided afresh and not asked about again, as long as they are enough for both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from policyguard.authoring.diff.structure import Head
-from policyguard.cache.recording import RememberingBackend
+from policyguard.cache.backend import remembering
 from policyguard.guard import Guard
 from policyguard.outcomes import Action
 from policyguard.verdict import Verdict
@@ -115,11 +115,12 @@ def compare_on(
     """Judge ``images`` under both policies.
 
     ``names`` are what the images are called in the result, one each. What is wrong with an image is its
-    outcome under both. Raises UsageError when the set-up is wrong, such as a model that reads neither policy.
+    outcome under both. To keep scores from run to run, give a ``CachedBackend``. Raises UsageError when the
+    set-up is wrong, such as a model that reads neither policy.
     """
-    remembering = backend if isinstance(backend, RememberingBackend) else RememberingBackend(backend)
-    asked, known = remembering.asked, remembering.known
-    guards = [Guard(policy, backend=remembering) for policy in (before, after)]
+    cached = remembering(backend)
+    asked, known = cached.asked, cached.known
+    guards = [Guard(policy, backend=cached) for policy in (before, after)]
     total = len(images)
     sides: list[list[Verdict]] = []
     for turn, guard in enumerate(guards):
@@ -133,10 +134,10 @@ def compare_on(
     return BehaviourDiff(
         Head.of(guards[0].policies[0]),
         Head.of(guards[1].policies[0]),
-        remembering.model.id,
+        cached.model.id,
         found,
-        asked=remembering.asked - asked,
-        known=remembering.known - known,
+        asked=cached.asked - asked,
+        known=cached.known - known,
     )
 
 

@@ -8,10 +8,10 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
-from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.remote.chat import render
 from policyguard.backends.remote.client import Client
 from policyguard.backends.remote.endpoint import Endpoint
@@ -32,7 +32,7 @@ Result = Assessment | Failure
 T = TypeVar("T")
 
 
-class RemoteBackend:
+class RemoteBackend(Backend):
     """Asks a model on an OpenAI-compatible server that gives log-probabilities, such as vLLM.
 
     Args:
@@ -74,8 +74,7 @@ class RemoteBackend:
         self._total = 3.0 * self._timeout if deadline is None else seconds("deadline", deadline)
         self._cache_salt = None if cache_salt is None else text("cache_salt", cache_salt)
         self._max_pixels = None if max_pixels is None else count("max_pixels", max_pixels)
-        self.preferred_batch = 1
-        self.preferred_workers = count("concurrency", concurrency)
+        self._concurrency = count("concurrency", concurrency)
         self._endpoints = _endpoints(base_url, api_key)
         self._dialect = dialect
         self._retries = retries or Retries()
@@ -101,6 +100,11 @@ class RemoteBackend:
             world=self._dialect.world,
             settings=" ".join(self._told_apart_by()),
         )
+
+    @property
+    def preferred_workers(self) -> int:
+        """``concurrency``."""
+        return self._concurrency
 
     @property
     def cache_scope(self) -> str:
@@ -157,12 +161,6 @@ class RemoteBackend:
             thread = self._thread
         thread.stop()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def _wait(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
         future = self._submit(work)
         try:
@@ -183,7 +181,7 @@ class RemoteBackend:
             self._endpoints,
             timeout=self._timeout,
             total=self._total,
-            concurrency=self.preferred_workers,
+            concurrency=self._concurrency,
             retries=self._retries,
         )
         self._reader = Reader(

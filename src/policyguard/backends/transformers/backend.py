@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from policyguard.assessment import Assessment, Failure, ModelIdentity, Rating
+from policyguard.assessment import Assessment, ModelIdentity, Rating, Result
 from policyguard.backends import registry
-from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.transformers import files as model_files
 from policyguard.errors import ConfigurationError, ModelLoadError
 
@@ -27,8 +26,6 @@ __all__ = ["TransformersBackend"]
 PLANS = 64
 """Tokenised prompts kept, one per policy; a plan is a few kilobytes."""
 
-Result = Assessment | Failure
-
 
 def _plan_key(policy: ResolvedPolicy) -> tuple[str, float]:
     """What the model reads, and the threshold, which says whether a broken explanation is a failure."""
@@ -42,7 +39,7 @@ def _installed_version() -> str:
         return ""
 
 
-class TransformersBackend:
+class TransformersBackend(Backend):
     """Runs any image-text-to-text model of transformers.
 
     Args:
@@ -114,11 +111,6 @@ class TransformersBackend:
         return 4 if self._place()[0].type == "cpu" else 16
 
     @property
-    def preferred_workers(self) -> int:
-        """1: the model runs one batch at a time."""
-        return 1
-
-    @property
     def model(self) -> ModelIdentity:
         """Which model answers. Finds its files (fetching the settings of a hub model), loads no weights.
 
@@ -168,10 +160,6 @@ class TransformersBackend:
                     results.update(zip(batch, answers, strict=True))
         return [results[index] for index in range(len(requests))]
 
-    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
-        """``assess`` in a worker thread."""
-        return await asyncio.to_thread(self.assess, requests)
-
     def warm(self) -> None:
         """Load the weights now."""
         self._load()
@@ -184,12 +172,6 @@ class TransformersBackend:
             runner, self._runner = self._runner, None
         if runner is not None:
             runner.free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _require_open(self) -> None:
         if self._closed:

@@ -294,7 +294,7 @@ def _write(file: Path, parts: list[dict[str, Any]]) -> str:
     if any(part["model"] != parts[0]["model"] for part in parts):
         raise UsageError("the workers asked different models: nothing is recorded")
     known = read_recording(file) if file.exists() else Recording(model)
-    kept = known.entries.values() if known.model == model else ()
+    kept = known.entries if known.model == model else ()
     recording = Recording(model, kept)
     for part in parts:
         for entry in part["entries"]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from policyguard.runs.project import Project
     from policyguard.cache.recording import RecordingBackend
     from policyguard.policy import ResolvedPolicy
-    from policyguard.cache.recording import RememberingBackend
 
 __all__ = ["Suite", "SuiteOptions"]
 
@@ -51,7 +50,7 @@ class Suite:
         self._loaded: dict[str, ResolvedPolicy] = {}
         self._owner: Guard | None = None
         self._first: Guard | None = None
-        self._remembering: RememberingBackend | None = None
+        self._cached: Backend | None = None
 
     @cached_property
     def project(self) -> Project:
@@ -98,12 +97,12 @@ class Suite:
 
     def backend(self, policies: Sequence[ResolvedPolicy]) -> Backend:
         """The session's backend, which asks about no picture twice; ``policies`` are to be judged by it."""
-        from policyguard.cache.recording import RememberingBackend
+        from policyguard.cache.backend import remembering
 
         backend = self._guard(policies).backend
-        if self._remembering is None:
-            self._remembering = RememberingBackend(backend)
-        return self._remembering
+        if self._cached is None:
+            self._cached = remembering(backend)
+        return self._cached
 
     def close(self) -> None:
         """Free the model."""
