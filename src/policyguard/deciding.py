@@ -66,7 +66,7 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     """
     if isinstance(result, Failure):
         return _unjudged(policy, Outcome(result.kind.value), result.reason)
-    if (wrong := fault(policy, result)) is not None:
+    if (wrong := unfit(policy, result)) is not None:
         return _unjudged(policy, Outcome.ERROR, wrong, cached=result.cached)
 
     scores = _rule_scores(policy, result)
@@ -153,7 +153,7 @@ def _unjudged(policy: ResolvedPolicy, outcome: Outcome, reason: str, **common: A
     return Decision(outcome, action, reason=reason, degraded=action is not Action.BLOCK, **common)
 
 
-def fault(policy: ResolvedPolicy, result: Assessment) -> str | None:
+def unfit(policy: ResolvedPolicy, result: Assessment) -> str | None:
     """What makes this assessment unfit for a decision, if anything."""
     shares = list((result.rule_scores or {}).values())
     numbers = [result.p_unsafe, result.label_mass, result.category_mass, result.p_undecided, *shares]

@@ -23,12 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    pass
+from typing import ClassVar
 
 __all__ = [
+    "MAX_PROBLEMS",
     "AnswerError",
     "BackendError",
     "ConfigurationError",
@@ -42,6 +40,9 @@ __all__ = [
     "UnavailableError",
     "UsageError",
 ]
+
+MAX_PROBLEMS = 50
+"""No error lists more problems than this: whoever has to fix fifty runs it again anyway."""
 
 
 class PolicyGuardError(Exception):

@@ -222,7 +222,7 @@ images:
     [
         ("", "cases.yaml:1:1: the file holds no cases"),
         ("- a\n", "cases.yaml:1:1: a file of cases is a mapping, and this file holds a list"),
-        (HEAD, "cases.yaml:1:1: there is nothing to test"),
+        (HEAD, "cases.yaml:1:1: nothing to test"),
         ("images: []\npolices: {}\n", "cases.yaml:2:1: polices: unknown key 'polices': did you mean"),
         ("polices: {}\nimages: []\n", "cases.yaml:1:1: polices: unknown key 'polices'"),
         ("policies: {}\nimages: []\n", "cases.yaml:1:11: policies: is empty"),

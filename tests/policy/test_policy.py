@@ -112,7 +112,7 @@ def test_a_misspelt_required_key_is_one_problem() -> None:
 def test_a_long_list_of_problems_is_cut() -> None:
     found = problems_of(data(**{f"key{i}": 1 for i in range(500)}))
     assert len(found) == 51
-    assert found[-1] == "<dict>: and more: mend these first"
+    assert found[-1] == "<dict>: and more: fix these first"
 
 
 @pytest.mark.parametrize(

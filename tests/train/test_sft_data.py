@@ -49,10 +49,10 @@ def test_bad_rows_are_named_with_file_line_field_and_reason_and_good_ones_are_re
     assert [row.label for row in found.rows] == ["unsafe", "safe"]
     lines = [str(problem).removeprefix(f"{path}:") for problem in found.problems]
     assert lines == [
-        "2: label: 'dangerous' is outside the set: 'safe' or 'unsafe'",
+        "2: label: expected safe or unsafe, found the text 'dangerous'",
         "3: the line is not JSON: Expecting property name enclosed in double quotes at character 2",
-        "5: licence: this field is missing",
-        "6: lable: unknown field: did you mean 'label'?",
+        "5: licence: is missing",
+        "6: lable: unknown key 'lable': did you mean `label`?",
         "7: sha256: expected the file's SHA-256, 64 hex digits in lower case",
         "8: the field 'image' is there twice",
         "9: the line is not a JSON object",

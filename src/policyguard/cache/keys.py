@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from policyguard.assessment import ModelIdentity, Rating
 from policyguard.backends.base import AssessmentRequest
-from policyguard.deciding import fault
+from policyguard.deciding import unfit
 
 if TYPE_CHECKING:
     from policyguard.assessment import Assessment, Reading
@@ -43,7 +43,7 @@ def holds_enough(assessment: Assessment, policy: ResolvedPolicy, reading: Readin
     two readings never stand in for each other: explain may put another category, and may fail where fast
     does not.
     """
-    if assessment.reading is not reading or fault(policy, assessment) is not None:
+    if assessment.reading is not reading or unfit(policy, assessment) is not None:
         return False
     score = assessment.p_unsafe
     if score is None:

@@ -14,11 +14,10 @@ from pydantic import ValidationError
 from policyguard.policy.layer import Override
 from policyguard.policy.loosening import Change, loosening
 from policyguard.policy.merge import Flat, Merged, merge, rebuilt
-from policyguard.policy.messages import FieldPath, explain_at
 from policyguard.policy.policy import Policy
 from policyguard.policy.schema import Defaults, Origin, Rule, Weakening
 from policyguard.policy.source import Layer, Source
-from policyguard.strict.explain import nearest
+from policyguard.strict.explain import FieldPath, nearest
 
 __all__ = ["apply", "flat"]
 
@@ -171,9 +170,7 @@ class _Application:
         try:
             self.rules[rule.id] = Rule.model_validate(values)
         except ValidationError as error:
-            self.source.problems.extend(
-                explain_at(error, path, self.source.data, self.source.file, self.source.root)
-            )
+            self.source.explain(error, Rule, path)
 
     def _take(self, items: dict[str, Any], text: str, path: FieldPath, rule_id: str, name: str) -> bool:
         if items.pop(text, self) is not self:
@@ -262,7 +259,7 @@ class _Application:
         try:
             return Policy.model_validate(values)
         except ValidationError as error:
-            self.source.problems.extend(explain_at(error, (), values, self.source.file, self.source.root))
+            self.source.explain(error, Policy, ())
             return None
 
 

@@ -22,54 +22,54 @@ __all__ = [
     "Threshold",
     "Title",
     "Unjudged",
-    "fault",
     "listed",
+    "schema_error",
 ]
 
 SLUG = r"[a-z0-9][a-z0-9_-]{0,63}"
 SEMVER = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
 
 
-def fault(kind: str, message: str) -> PydanticCustomError:
+def schema_error(kind: str, message: str) -> PydanticCustomError:
     """An error about a value, for validators to raise; ``message`` is shown as it stands."""
-    return PydanticCustomError(kind, "{said}", {"said": message})
+    return PydanticCustomError(kind, "{message}", {"message": message})
 
 
 def _characters(text: str) -> str:
     index = find_forbidden(text)
     if index is not None:
-        raise fault("refused_character", f"the character {describe_character(text[index])} is refused")
+        raise schema_error("refused_character", f"the character {describe_character(text[index])} is refused")
     return text
 
 
 def _not_blank(text: str) -> str:
     if not text:
-        raise fault("blank", "is empty")
+        raise schema_error("blank", "is empty")
     return text
 
 
 def listed(value: object) -> tuple[object, ...]:
     """A list or a tuple as a tuple. Sets have no order, and a lone text would be taken apart by letters."""
     if not isinstance(value, (list, tuple)):
-        raise fault("not_a_list", "expected a list")
+        raise schema_error("not_a_list", "expected a list")
     return tuple(value)
 
 
 def _band(band: tuple[float, float]) -> tuple[float, float]:
     if band[0] > band[1]:
-        raise fault("band", f"the low end comes first: [{band[1]:g}, {band[0]:g}]")
+        raise schema_error("band", f"the low end comes first: [{band[1]:g}, {band[0]:g}]")
     return band
 
 
 def _pair(value: object) -> object:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise fault("not_a_pair", "expected two numbers, such as [0.4, 0.6]")
+        raise schema_error("not_a_pair", "expected two numbers, such as [0.4, 0.6]")
     return tuple(value)
 
 
 def _covers(outcome: Outcome) -> Outcome:
     if outcome.judged:
-        raise fault(
+        raise schema_error(
             "judged_outcome",
             f"'{outcome}' cannot be set here: a violation's action comes from the rules and `defaults:`, "
             "and what complies is allowed",

@@ -18,17 +18,12 @@ from policyguard.policy.compose import apply, flat
 from policyguard.policy.files import Found, Named, find, include
 from policyguard.policy.files import locate as _locate
 from policyguard.policy.merge import Flat
-from policyguard.policy.messages import (
-    FieldPath,
-    capped,
-    check_plain,
-)
-from policyguard.policy.parameters import Value, fault_of_value, fill, formatted, is_name
+from policyguard.policy.parameters import Value, fill, formatted, is_name, problem_with
 from policyguard.policy.policy import Policy
 from policyguard.policy.schema import Provenance
-from policyguard.policy.source import Source, check_layer
+from policyguard.policy.source import Source, check_layer, check_policy
 from policyguard.strict.documents import Document, parse, plain
-from policyguard.strict.explain import nearest
+from policyguard.strict.explain import FieldPath, capped, nearest
 
 __all__ = [
     "MAX_FILES",
@@ -47,8 +42,7 @@ __all__ = [
 
 
 def validate_document(document: Document) -> Policy:
-    """A Policy from a file that was read; faults of its YAML and of its contents are reported together."""
-
+    """A Policy from a file that was read; its problems, of YAML and of contents, are reported together."""
     return from_document(document)
 
 
@@ -232,9 +226,9 @@ class _Stack:
         self._sources.append(source)
         values: dict[str, Value] = {}
         for name, value in given.items():
-            fault = "needs a value" if value is None else fault_of_value(value)
-            if fault:
-                source.report((str(name),), fault)
+            problem = "needs a value" if value is None else problem_with(value)
+            if problem:
+                source.report((str(name),), problem)
             values[str(name)] = value
         return values
 
@@ -257,8 +251,8 @@ class _Stack:
             path: FieldPath = ("parameters", str(name))
             if not is_name(name):
                 source.report(path, "a parameter's name is made of a-z, 0-9 and _", key=True)
-            elif fault := fault_of_value(value):
-                source.report(path, fault)
+            elif problem := problem_with(value):
+                source.report(path, problem)
             elif value is None and unit.names.get(name) is not None:
                 # Taken back here and given anew above, it would be reworded without a reason.
                 said = f"what is extended gives it the value {unit.names[name]!r}: leave this out"
@@ -305,7 +299,7 @@ class _Stack:
     def _composed(self, unit: _Unit, bases: list[Flat], *, layer: bool) -> Flat | None:
         source = unit.source
         if not isinstance(source.data, Mapping):
-            check_plain(source.data, source.file, source.root, source.problems)
+            check_policy(source, source.data)
             return None
         before = len(source.problems)
         source.data = fill(source.data, unit.names, self._values, source.report)
@@ -322,7 +316,7 @@ class _Stack:
                     (name,), "this changes what is extended, and nothing is: add `extends:`", key=True
                 )
         rest = {key: v for key, v in source.data.items() if key not in (*_NEEDS_BASE, "parameters")}
-        policy = check_plain(rest, source.file, source.root, source.problems)
+        policy = check_policy(source, rest)
         return flat(policy, source) if policy is not None else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from policyguard.strict.explain import nearest
 from policyguard.strict.text import describe_character, find_forbidden
 
-__all__ = ["NAME", "Value", "fault_of_value", "fill", "formatted", "is_name"]
+__all__ = ["NAME", "Value", "fill", "formatted", "is_name", "problem_with"]
 
 NAME = r"[a-z][a-z0-9_]{0,63}"
 MAX_VALUE = 200
@@ -32,7 +32,7 @@ def formatted(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def fault_of_value(value: object) -> str | None:
+def problem_with(value: object) -> str | None:
     """What is wrong with a parameter's value, or ``None``."""
     if value is None or isinstance(value, (bool, int)):
         huge = isinstance(value, int) and value.bit_length() > 64

@@ -22,8 +22,8 @@ from policyguard.policy.fields import (
     Text,
     Title,
     Unjudged,
-    fault,
     listed,
+    schema_error,
 )
 from policyguard.policy.schema import MAX_RULES, Defaults, Model, Origin, Provenance, Rule, Weakening
 
@@ -57,7 +57,7 @@ class Policy(Model):
         seen: set[str] = set()
         for rule in self.rules:
             if rule.id in seen:
-                raise fault("duplicate_rule", f"two rules have the id '{rule.id}'")
+                raise schema_error("duplicate_rule", f"two rules have the id '{rule.id}'")
             seen.add(rule.id)
         return self
 

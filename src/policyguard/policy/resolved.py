@@ -125,7 +125,7 @@ class ResolvedPolicy:
     def _require_sound(self) -> None:
         """``dataclasses.replace`` must not bend what the schema has checked. Raises PolicyError."""
         decided = {outcome for outcome in Outcome if outcome is not Outcome.VIOLATES}
-        faults = {
+        sound = {
             "threshold": isinstance(self.threshold, (int, float)) and 0.0 < self.threshold <= 1.0,
             "min_label_mass": 0.0 <= self.min_label_mass <= 1.0,
             "action": isinstance(self.action, Action),
@@ -133,7 +133,7 @@ class ResolvedPolicy:
             "outcomes": set(self.outcomes) == decided
             and all(isinstance(action, Action) for action in self.outcomes.values()),
         }
-        if wrong := [name for name, sound in faults.items() if not sound]:
+        if wrong := [name for name, holds in sound.items() if not holds]:
             raise PolicyError([Problem("not a value that a policy may have", self.id, field=wrong[0])])
 
     def __hash__(self) -> int:

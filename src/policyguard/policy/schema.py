@@ -28,11 +28,10 @@ from policyguard.policy.fields import (
     Text,
     Threshold,
     Title,
-    fault,
+    schema_error,
 )
-
-if TYPE_CHECKING:
-    pass
+from policyguard.policy.hints import POLICY
+from policyguard.strict.explain import capped, explain
 
 __all__ = [
     "MAX_RULES",
@@ -111,9 +110,8 @@ class Model(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                from policyguard.policy.messages import explain
-
-                raise PolicyError(explain(error, file=f"<{type(self).__name__}>")) from None
+                problems = explain(error, type(self), f"<{type(self).__name__}>", hints=POLICY)
+                raise PolicyError(capped(problems)) from None
 
         # So that pydantic validates nested models itself and reports all their errors together.
         __init__.__pydantic_base_init__ = True
@@ -138,7 +136,7 @@ class Rule(Model):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.status is not Status.EXEMPT and not self.unsafe and not self.description:
-            raise fault(
+            raise schema_error(
                 "says_nothing",
                 f"the rule '{self.id}' forbids nothing: list under `unsafe:` what must not be shown, "
                 "or say it in `description:`",

@@ -1,22 +1,25 @@
-"""Checks one file that extends others, entry by entry, so that one mistake hides no other."""
+"""Checks one file of a policy; one that extends others entry by entry, so that one mistake hides no other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from policyguard.errors import Problem
-from policyguard.policy.layer import SECTIONS, Drop, Head, LayerRule, Override
-from policyguard.policy.messages import FieldPath, explain_at, problem_at
+from policyguard.errors import MAX_PROBLEMS, Problem
+from policyguard.policy.hints import POLICY
+from policyguard.policy.layer import LAYER_FIELDS, SECTIONS, Drop, Head, LayerRule, Override
+from policyguard.policy.policy import Policy
 from policyguard.policy.schema import Model
 from policyguard.strict.documents import Node, Place
+from policyguard.strict.explain import FieldPath, explain, problem_at
 
-__all__ = ["Layer", "Source", "check_layer"]
+__all__ = ["Layer", "Source", "check_layer", "check_policy"]
 
 M = TypeVar("M", bound=Model)
+_HINTS = replace(POLICY, more=LAYER_FIELDS, ignored=("duplicate_rule",))
 
 
 @dataclass(slots=True)
@@ -30,7 +33,13 @@ class Source:
 
     def report(self, path: FieldPath, message: str, *, key: bool = False) -> None:
         """Note what is wrong at ``path`` (with ``key``, at its key)."""
-        self.problems.append(problem_at(path, message, self.file, self.root, key=key))
+        self.problems.append(problem_at(path, message, self.file, self._locate, key=key))
+
+    def explain(self, error: ValidationError, model: type[BaseModel], path: FieldPath) -> None:
+        """Note all that is wrong with what stands at ``path`` and was validated as ``model``."""
+        self.problems += explain(
+            error, model, self.file, hints=_HINTS, locate=self._locate, prefix=path, top=Policy
+        )
 
     def line(self, path: FieldPath) -> int | None:
         """The line of the value at ``path``, or of what is nearest to it."""
@@ -38,6 +47,10 @@ class Source:
 
     def place(self, path: FieldPath) -> Place:
         return Place(1, 1) if self.root is None else self.root.locate(path)
+
+    @property
+    def _locate(self) -> Callable[..., Place] | None:
+        return None if self.root is None else self.root.locate
 
 
 @dataclass(slots=True)
@@ -50,6 +63,29 @@ class Layer:
     replace: list[tuple[FieldPath, LayerRule]]
     overrides: list[tuple[FieldPath, str, Override]]
     drop: list[tuple[FieldPath, Drop]]
+
+
+def check_policy(source: Source, data: object) -> Policy | None:
+    """The policy that ``data`` is, which extends nothing; ``source.problems`` holds what is wrong."""
+    _report_repeated_ids(source, data)
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        source.explain(error, Policy, ())
+        return None
+
+
+def _report_repeated_ids(source: Source, data: object) -> None:
+    """Here as well as in the schema, which looks only once all else is right."""
+    rules = data.get("rules") if isinstance(data, Mapping) else None
+    first: dict[str, int] = {}
+    repeated = 0
+    for index, rule in enumerate(rules if isinstance(rules, (list, tuple)) else ()):
+        rule_id = rule.get("id") if isinstance(rule, Mapping) else getattr(rule, "id", None)
+        if isinstance(rule_id, str) and first.setdefault(rule_id, index) != index and repeated < MAX_PROBLEMS:
+            repeated += 1
+            message = f"the id '{rule_id[:80]}' is taken by rule {first[rule_id] + 1}: ids are unique"
+            source.report(("rules", index, "id"), message)
 
 
 def check_layer(source: Source) -> Layer | None:
@@ -110,5 +146,5 @@ def _model(source: Source, model: type[M], value: object, path: FieldPath) -> M 
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        source.problems.extend(explain_at(error, path, source.data, source.file, source.root))
+        source.explain(error, model, path)
         return None

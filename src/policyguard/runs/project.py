@@ -17,28 +17,15 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from policyguard.errors import ConfigurationError, Problem
-from policyguard.strict.explain import nearest
+from policyguard.strict.explain import Hints, explain
 
 __all__ = ["PolicyEntry", "Project", "Settings", "find_project"]
 
 _FILES = ("policyguard.toml", "pyproject.toml")
 _MAX_BYTES = 1024 * 1024
 _SECRETS = re.compile(r"(api_?)?key|.*token|.*secret|.*password|authorization|credentials?", re.IGNORECASE)
-_KINDS = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "model_type": "a table",
-}
-
-
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -162,8 +149,8 @@ def _settings(table: Mapping[str, Any], file: str) -> Settings:
     try:
         settings = Settings.model_validate(dict(table))
     except ValidationError as error:
-        found = (_problem(item, file) for item in _told_once(error.errors(include_url=False)))
-        problems += [problem for problem in found if problem.field not in known]
+        unfit = explain(error, Settings, file, hints=Hints(syntax="toml"))
+        problems += [problem for problem in unfit if problem.field not in known]
     if problems:
         secret = "keys belong in the environment: POLICYGUARD_API_KEY" if known else None
         raise ConfigurationError("\n".join(map(str, problems)), hint=secret)
@@ -185,38 +172,3 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or "the server"
     except ValueError:
         return "the server"
-
-
-def _told_once(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """``path =`` is one mistake, not an unknown key and a missing one."""
-    unknown = [item["loc"] for item in details if item["type"] == "extra_forbidden"]
-    meant = {(*path[:-1], nearest(str(path[-1]), _fields(path))) for path in unknown}
-    return [item for item in details if item["type"] != "missing" or item["loc"] not in meant]
-
-
-def _fields(path: tuple[int | str, ...]) -> list[str]:
-    """The keys known where the last step of ``path`` stands."""
-    return list((PolicyEntry if path[0] == "policies" and len(path) > 1 else Settings).model_fields)
-
-
-def _problem(item: ErrorDetails, file: str) -> Problem:
-    path = [step for step in item["loc"] if not (isinstance(step, str) and step.startswith("function-"))]
-    shown = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
-    kind, context = item["type"], item.get("ctx", {})
-    if kind == "extra_forbidden":
-        fields = _fields(tuple(path))
-        close = nearest(str(path[-1]).replace("-", "_"), fields)
-        guess = f"did you mean {close!r}?" if close else f"known are {', '.join(fields)}"
-        message = f"unknown key: {guess}"
-    elif kind == "missing":
-        message = "is missing"
-    elif kind in _KINDS:
-        message = f"must be {_KINDS[kind]}"
-    elif kind == "literal_error":
-        message = f"must be {context['expected']}"
-    elif kind in ("too_short", "string_too_short"):
-        message = "is empty"
-    else:
-        said = item["msg"].removeprefix("Input ").removeprefix("should ")
-        message = f"must {said}"
-    return Problem(message, file, field=shown or None)

@@ -26,14 +26,13 @@ from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.scanner import Scanner
 
-from policyguard.errors import PolicyError, Problem
+from policyguard.errors import MAX_PROBLEMS, PolicyError, Problem
 from policyguard.strict.text import describe_character, find_forbidden
 
 __all__ = [
     "MAX_BYTES",
     "MAX_DEPTH",
     "MAX_NODES",
-    "MAX_PROBLEMS",
     "Document",
     "Node",
     "Place",
@@ -46,8 +45,6 @@ __all__ = [
 
 MAX_BYTES = 256 * 1024
 
-MAX_PROBLEMS = 50
-"""No error lists more problems than this: who must mend fifty things runs it again anyway."""
 _MARKS = {
     b"\xef\xbb\xbf": "the file starts with a byte order mark",
     b"\xff\xfe": "the file is UTF-16, not UTF-8",

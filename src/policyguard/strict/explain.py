@@ -1,12 +1,277 @@
-"""What pydantic finds wrong, as one line each that says what to change."""
+"""Pydantic's errors as one line each that says what was expected, what was there, and what to change.
+
+The one home of this wording: policies, policy tests, project files, recipes and training rows are explained
+here. A reader of one kind of file passes ``Hints``: its own words for fields, examples, and messages.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from policyguard.errors import MAX_PROBLEMS, Problem
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "FieldPath",
+    "Hints",
+    "capped",
+    "explain",
+    "field_name",
+    "fields_at",
+    "nearest",
+    "not_one_of",
+    "problem_at",
+    "seen",
+]
+
+FieldPath = tuple[str | int, ...]
+Locate = Callable[..., tuple[int, int]]
+"""``Node.locate``: the line and column of what stands at a path, or (``key=True``) of its key."""
+
+_TYPES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "not_a_list": "a list",
+    "not_a_pair": "two numbers such as [0.4, 0.6]",
+}
+_MAPPINGS = {"yaml": "a mapping", "toml": "a table", "json": "an object"}
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}
+_MAX_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the reader of one kind of file knows beyond its pydantic model.
+
+    ``syntax``: how the file is written. ``synonyms``: what people call a field, and its name. ``examples``:
+    what to add where a field is missing. ``homes``: a field that holds other models, and how to say "in
+    there". ``message``: the reader's own words for one error, or None. ``more``: keys known at the top of
+    the file beside those of the model. ``ignored``: kinds of errors that the reader reports itself.
+    """
+
+    syntax: Literal["yaml", "toml", "json"] = "yaml"
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
+    homes: Mapping[str, str] = field(default_factory=dict)
+    message: Callable[[ErrorDetails], str | None] = lambda _: None
+    more: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    file: str,
+    *,
+    hints: Hints,
+    locate: Locate | None = None,
+    prefix: FieldPath = (),
+    top: type[BaseModel] | None = None,
+) -> list[Problem]:
+    """What ``error`` found, in the order in which pydantic reports it, each mistake once.
+
+    ``model``: what was validated; it stands at ``prefix`` of ``file``, of which ``top`` is the whole.
+    """
+    details = error.errors(include_url=False)[: MAX_PROBLEMS * 2]
+    reader = _Explainer(model, top or model, hints, prefix)
+    keys = [_path(item) for item in details if item["type"] == "extra_forbidden"]
+    misspelt = {(*path[:-1], reader.intended(path)) for path in keys}
+    problems: list[Problem] = []
+    for item in details:
+        path = _path(item)
+        if item["type"] in hints.ignored or (item["type"] == "missing" and path in misspelt):
+            continue  # `idd: weapons` is one mistake, not an unknown key and a missing id
+        message = reader.message(item, path)
+        at_key = item["type"] == "extra_forbidden" or item["loc"][-1:] == ("[key]",)
+        problems.append(problem_at((*prefix, *path), message, file, locate, key=at_key))
+    return problems
+
+
+def problem_at(
+    path: FieldPath, message: str, file: str, locate: Locate | None, *, key: bool = False
+) -> Problem:
+    """A problem with what stands at ``path`` (with ``key``, with its key)."""
+    line, column = (None, None) if locate is None else locate(path, key=key)
+    return Problem(message, file, line, column, field_name(path) or None)
+
+
+def field_name(path: FieldPath) -> str:
+    """``path`` as people write it: ``rules[0].title``, printable."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path)
+    name = "".join(steps).lstrip(".")
+    return name if name.isprintable() else ascii(name)
+
+
+def capped(problems: list[Problem]) -> list[Problem]:
+    """At most ``MAX_PROBLEMS`` of ``problems``; a last one says if there are more."""
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    return [*problems[:MAX_PROBLEMS], Problem("and more: fix these first", problems[0].file)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The one of ``known`` that ``word`` was most likely meant to be."""
-    found = difflib.get_close_matches(word[:64].lower(), list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(word[:64].lower(), list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def fields_at(model: type[BaseModel], path: FieldPath) -> tuple[str, ...]:
+    """The keys that ``model`` knows in the mapping at ``path``; none where no model stands."""
+    annotation: Any = model
+    for step in path:
+        annotation = _bare(annotation)
+        if hasattr(annotation, "model_fields"):
+            known = annotation.model_fields.get(step)
+            annotation = None if known is None else known.annotation
+        else:  # a list or a dict: what its values are
+            inner = [argument for argument in get_args(annotation) if argument is not Ellipsis]
+            annotation = inner[-1] if inner else None
+    return tuple(getattr(_bare(annotation), "model_fields", ()))
+
+
+def _bare(annotation: Any) -> Any:
+    """``annotation`` without ``Annotated`` and ``| None``."""
+    while get_origin(annotation) in (Annotated, Union, types.UnionType):
+        arguments = get_args(annotation)
+        annotation = next(argument for argument in arguments if argument is not type(None))
+    return annotation
+
+
+def _path(item: ErrorDetails) -> FieldPath:
+    """Where the error is, without pydantic's marks for a dict's key and for validators."""
+    return tuple(step for step in item["loc"] if isinstance(step, int) or not _MARK.match(step))
+
+
+_MARK = re.compile(r"\[key\]$|function-(before|after|wrap|plain)\[")
+
+
+class _Explainer:
+    def __init__(self, model: type[BaseModel], top: type[BaseModel], hints: Hints, prefix: FieldPath) -> None:
+        self._model, self._top, self._hints, self._prefix = model, top, hints, prefix
+
+    def message(self, item: ErrorDetails, path: FieldPath) -> str:
+        whole = (*self._prefix, *path)
+        if item["type"] == "extra_forbidden":
+            return self._unknown_key(path)
+        marks = item["loc"][-1:] if item["loc"][-1:] == ("[key]",) else ()
+        own = self._hints.message({**item, "loc": (*whole, *marks)})
+        return own or self._general(item, whole)
+
+    def intended(self, path: FieldPath) -> str | None:
+        """The field that the unknown key at the end of ``path`` was meant to be."""
+        key, known = str(path[-1]).lower().replace("-", "_"), self._known(path)
+        synonym = self._hints.synonyms.get(key)
+        return synonym if synonym in known else nearest(key, known)
+
+    def _known(self, path: FieldPath) -> tuple[str, ...]:
+        more = self._hints.more if not self._prefix and len(path) == 1 else ()
+        return tuple(dict.fromkeys((*fields_at(self._model, path[:-1]), *more)))
+
+    def _unknown_key(self, path: FieldPath) -> str:
+        key = str(path[-1])
+        known = self._known(path)
+        start = f"unknown key {_short(key, 64)}"
+        if homes := [home for home, keys in self._homes() if key in keys]:
+            return f"{start}: it belongs {' or '.join(homes)}"
+        if intended := self.intended(path):
+            return f"{start}: did you mean {self._key(intended)}?"
+        return f"{start}: known here are {', '.join(known)}" if known else start
+
+    def _homes(self) -> Iterable[tuple[str, Sequence[str]]]:
+        yield "at the top level", (*self._top.model_fields, *self._hints.more)
+        for name in self._top.model_fields:
+            if keys := fields_at(self._top, (name,)):
+                yield f"under {self._key(name)}", keys
+            elif keys := fields_at(self._top, (name, 0)):
+                yield self._hints.homes.get(name, f"in an entry of {self._key(name)}"), keys
+
+    def _key(self, name: str) -> str:
+        return f"`{name}:`" if self._hints.syntax == "yaml" else f"`{name}`"
+
+    def _general(self, item: ErrorDetails, path: FieldPath) -> str:
+        kind, value, context = item["type"], item["input"], item.get("ctx", {})
+        if kind == "missing":
+            name = str(path[-1])
+            example = self._key(name) if self._hints.syntax == "yaml" else None
+            example = self._hints.examples.get(name, example)
+            return f"is missing: add {example}" if example else "is missing"
+        if kind in ("enum", "literal_error"):
+            return not_one_of(value, re.findall(r"'([^']+)'", str(context["expected"])))
+        if kind in ("model_type", "model_attributes_type", "dict_type"):
+            return f"expected {_MAPPINGS[self._hints.syntax]}, found {self._seen(value)}"
+        if kind in _TYPES:
+            remedy = _remedy(kind, value) if self._hints.syntax == "yaml" else ""
+            return f"expected {_TYPES[kind]}, found {self._seen(value)}{remedy}"
+        if kind in _BOUNDS:
+            return f"must be {_BOUNDS[kind]} {next(iter(context.values())):g}, found {self._seen(value)}"
+        if kind == "string_unicode":
+            return "holds half of a character (a lone surrogate), which is refused"
+        if kind in ("too_short", "string_too_short"):
+            return "is empty: give at least one" if kind == "too_short" else "is empty"
+        if kind in ("too_long", "string_too_long"):
+            unit = "characters" if isinstance(value, str) else "items"
+            return f"is too long: at most {context['max_length']} {unit}"
+        return item["msg"].removeprefix("Value error, ")
+
+    def _seen(self, value: object) -> str:
+        return _MAPPINGS[self._hints.syntax] if isinstance(value, Mapping) else seen(value)
+
+
+def not_one_of(value: object, words: Sequence[str]) -> str:
+    """``value`` is none of ``words``: what is allowed, and which of them was likely meant."""
+    message = f"expected {' or '.join(filter(None, (', '.join(words[:-1]), words[-1])))}, found {seen(value)}"
+    word = nearest(value, words) if isinstance(value, str) else None
+    return f"{message}: did you mean {word}?" if word else message
+
+
+def _remedy(kind: str, value: object) -> str:
+    if kind == "string_type":
+        if value is None:
+            return ": write one, or delete the line"
+        whole = ": put the whole text in quotes, because of the `: ` in it"
+        return whole if isinstance(value, Mapping) else ": put it in quotes"
+    if _TYPES[kind] == "a list":
+        empty = ": add items, or delete the line"
+        return empty if value is None else ": start each item with `- ` on a line of its own"
+    return ""
+
+
+def seen(value: object) -> str:
+    """What was there, shortened and without unprintable characters."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a huge number"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text {_short(value, _MAX_SHOWN)}"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
+
+
+def _short(text: str, limit: int) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

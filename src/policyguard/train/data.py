@@ -15,13 +15,15 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from policyguard.errors import ConfigurationError, Problem
+from policyguard.strict.explain import Hints, explain
 from policyguard.strict.files import write_lines
 
 __all__ = [
@@ -206,7 +208,8 @@ def read_rows(path: Path, kind: type[Row]) -> ReadRows[Row]:
             try:
                 rows.append(kind.model_validate(read_object(line)))
             except ValidationError as error:
-                problems.extend(_explain(error, str(path), number, kind))
+                unfit = explain(error, kind, str(path), hints=_HINTS)
+                problems += [replace(problem, line=number) for problem in unfit]
             except (ValueError, RecursionError) as error:
                 problems.append(Problem(str(error), str(path), number))
     except OSError as error:
@@ -273,20 +276,10 @@ def read_object(line: bytes) -> dict[str, Any]:
     return found
 
 
-def _explain(error: ValidationError, file: str, line: int, kind: type[BaseModel]) -> Iterator[Problem]:
-    from policyguard.strict.explain import nearest
+def _message(item: ErrorDetails) -> str | None:
+    if item["type"] == "string_pattern_mismatch" and item["loc"] == ("sha256",):
+        return "expected the file's SHA-256, 64 hex digits in lower case"
+    return None
 
-    for item in error.errors(include_url=False, include_input=True):
-        name = str(item["loc"][0]) if item["loc"] else None
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden" and name is not None:
-            meant = nearest(name, kind.model_fields)
-            message = f"unknown field: did you mean {meant!r}?" if meant else "unknown field"
-        elif item["type"] == "missing":
-            message = "this field is missing"
-        elif item["type"] == "literal_error":
-            given, expected = str(item["input"])[:40], item["ctx"]["expected"]
-            message = f"{given!r} is outside the set: {expected}"
-        elif item["type"] == "string_pattern_mismatch" and name == "sha256":
-            message = "expected the file's SHA-256, 64 hex digits in lower case"
-        yield Problem(message, file, line, field=name)
+
+_HINTS = Hints(syntax="json", message=_message)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from policyguard.errors import ConfigurationError, PolicyError, Problem
-from policyguard.strict.documents import Node, parse, plain
-from policyguard.strict.explain import nearest
+from policyguard.strict.documents import parse, plain
+from policyguard.strict.explain import Hints, explain, nearest
 
 __all__ = [
     "AssessRecipe",
@@ -374,18 +374,18 @@ def load_recipe(
     try:
         recipe: Any = TypeAdapter(_STAGES[named]).validate_python(values)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        unfit = explain(error, _STAGES[named], str(path), hints=Hints(), locate=document.root.locate)
         problems += [
-            _problem(item, _STAGES[named], path, document.root, overridden) for item in _told_once(details)
+            replace(p, file="--set", line=None, column=None) if p.field in overridden else p for p in unfit
         ]
     if problems:
         raise _refusal(problems)
     return recipe  # type: ignore[no-any-return]
 
 
-def _apply(values: dict[str, Any], settings: Sequence[str], problems: list[Problem]) -> set[tuple[str, ...]]:
+def _apply(values: dict[str, Any], settings: Sequence[str], problems: list[Problem]) -> set[str]:
     """Write ``key.path=value`` into ``values`` and give the paths that were set."""
-    paths: set[tuple[str, ...]] = set()
+    paths: set[str] = set()
     for text in settings:
         match = _SETTING.fullmatch(text)
         if match is None:
@@ -407,66 +407,14 @@ def _apply(values: dict[str, Any], settings: Sequence[str], problems: list[Probl
             inner = below
         else:
             inner[steps[-1]] = value["value"]
-            paths.add(steps)
+            paths.add(match.group(1))
     return paths
-
-
-def _told_once(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """A misspelt key that is required is one mistake, not an unknown key and a missing one."""
-    unknown = [item["loc"] for item in details if item["type"] == "extra_forbidden"]
-    return [
-        item
-        for item in details
-        if item["type"] != "missing"
-        or not any(
-            path[:-1] == item["loc"][:-1] and nearest(str(path[-1]), [str(item["loc"][-1])])
-            for path in unknown
-        )
-    ]
-
-
-def _problem(
-    item: ErrorDetails, kind: type[BaseModel], path: Path, root: Node, overridden: set[tuple[str, ...]]
-) -> Problem:
-    at = item["loc"]
-    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in at).lstrip(".")
-    unknown = item["type"] == "extra_forbidden"
-    if tuple(map(str, at)) in overridden:
-        return Problem(_message(item, kind), "--set", field=field)
-    return Problem(_message(item, kind), str(path), *root.locate(at, key=unknown), field=field or None)
-
-
-def _message(item: ErrorDetails, kind: type[BaseModel]) -> str:
-    if item["type"] == "missing":
-        return "this key is missing"
-    if item["type"] != "extra_forbidden":
-        message = re.sub(r"^Input should be ", "expected ", item["msg"])
-        return f"{message}, found {str(item['input'])[:60]!r}"
-    key, at = str(item["loc"][-1]), item["loc"][:-1]
-    known = _fields(kind, at)
-    if meant := nearest(key, known):
-        return f"unknown key: did you mean `{meant}:`?"
-    homes = [name for name, part in kind.model_fields.items() if key in _fields(kind, (name,))]
-    if homes or (at and key in kind.model_fields):
-        return f"unknown key here: it belongs {f'under `{homes[0]}:`' if homes else 'at the top level'}"
-    return f"unknown key: known here are {', '.join(known)}"
-
-
-def _fields(kind: type[BaseModel], at: tuple[str | int, ...]) -> list[str]:
-    """The keys of the part at ``at``."""
-    part: Any = kind
-    for step in at:
-        field = part.model_fields.get(step) if isinstance(step, str) else None
-        part = field.annotation if field is not None else None
-        if not (isinstance(part, type) and issubclass(part, BaseModel)):
-            return []
-    return list(part.model_fields)
 
 
 def _about_recipes(problem: Problem) -> Problem:
     message = re.sub(r"\b[Oo]ne policy\b", "one recipe", problem.message)
     message = message.replace("a policy is", "a recipe is").replace("holds no policy", "holds no recipe")
-    return Problem(message, problem.file, problem.line, problem.column, problem.field)
+    return replace(problem, message=message)
 
 
 def _refusal(problems: Sequence[Problem]) -> ConfigurationError:

@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from policyguard.errors import PolicyError, Problem
 from policyguard.outcomes import Action, Outcome
-from policyguard.policy.fields import SLUG, Band, Line, Lines, Share, fault, listed
+from policyguard.policy.fields import SLUG, Band, Line, Lines, Share, listed, schema_error
 from policyguard.policy.load import load_policy, read_document
-from policyguard.policy.messages import describe
 from policyguard.policy.resolved import ResolvedPolicy
-from policyguard.strict.documents import MAX_PROBLEMS, Document, plain
-from policyguard.strict.explain import nearest
+from policyguard.strict.documents import Document, plain
+from policyguard.strict.explain import FieldPath, Hints, capped, explain, nearest, problem_at
 from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
 
 __all__ = [
@@ -131,11 +129,11 @@ class Expectation(_Model):
     @model_validator(mode="after")
     def _expects_something(self) -> Self:
         if all(getattr(self, name) is None for name in ("outcome", "action", "findings", "score", "between")):
-            raise fault(
+            raise schema_error(
                 "expects_nothing", "expects nothing: give outcome, action, findings, score or between"
             )
         if self.tolerance is not None and self.score is None:
-            raise fault("tolerance", "tolerance goes with `score:`, and there is none")
+            raise schema_error("tolerance", "tolerance goes with `score:`, and there is none")
         return self
 
 
@@ -180,11 +178,8 @@ class CaseFile(_Model):
     @model_validator(mode="after")
     def _holds_cases(self) -> Self:
         if not self.images and not self.pairs:
-            raise fault("no_cases", "there is nothing to test: list images under `images:` or `pairs:`")
+            raise schema_error("no_cases", "nothing to test: list images under `images:` or `pairs:`")
         return self
-
-
-_Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,59 +231,13 @@ def _validated(document: Document) -> CaseFile:
     try:
         return CaseFile.model_validate(plain(document.root))
     except ValidationError as error:
-        problems = [
-            *document.problems,
-            *(_problem(item, document) for item in _told_once(error.errors(include_url=False))),
-        ]
-        raise PolicyError(_sorted(problems, document.file)) from None
-
-
-def _told_once(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """``polices:`` is one mistake, not an unknown key and a missing one."""
-    unknown = [item["loc"] for item in details if item["type"] == "extra_forbidden"]
-    meant = {(*path[:-1], nearest(str(path[-1]), _fields(path))) for path in unknown}
-    return [item for item in details if item["type"] != "missing" or item["loc"] not in meant]
-
-
-def _problem(item: ErrorDetails, document: Document) -> Problem:
-    path, kind = item["loc"], item["type"]
-    at_key = kind == "extra_forbidden" or path[-1:] == ("[key]",)
-    path = path[:-1] if path[-1:] == ("[key]",) else path
-    if kind == "extra_forbidden":
-        fields = _fields(path)
-        close = nearest(str(path[-1]), fields)
-        guess = f"did you mean `{close}:`?" if close else f"known here are {', '.join(fields)}"
-        message = f"unknown key {str(path[-1])[:64]!r}: {guess}"
-    elif kind == "missing":
-        message = f"is missing: add `{path[-1]}:`"
-    elif kind == "too_short":
-        message = "is empty: name at least one"
-    else:
-        message = describe({**item, "loc": path}, None, level="policy")
-    return _at(document, path, message, key=at_key)
-
-
-def _fields(path: _Path) -> list[str]:
-    """The keys known where the last step of ``path`` stands."""
-    model: type[BaseModel] = PolicyUnderTest if path[0] == "policies" else Expectation
-    if len(path) == 1:
-        model = CaseFile
-    elif "expect" not in path and path[0] != "policies":
-        model = ImageCase if path[0] == "images" else PairCase
-    return list(model.model_fields)
-
-
-def _at(document: Document, path: _Path, message: str, *, key: bool = False) -> Problem:
-    shown = "".join(f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path).lstrip(".")
-    shown = shown if shown.isprintable() else ascii(shown)
-    return Problem(message, document.file, *document.root.locate(path, key=key), field=shown or None)
+        problems = explain(error, CaseFile, document.file, hints=Hints(), locate=document.root.locate)
+        raise PolicyError(_sorted([*document.problems, *problems], document.file)) from None
 
 
 def _sorted(problems: list[Problem], file: str) -> list[Problem]:
-    problems.sort(key=lambda p: (p.file != file, p.line or 0, p.column or 0))
-    if len(problems) <= MAX_PROBLEMS:
-        return problems
-    return [*problems[:MAX_PROBLEMS], Problem("and more: mend these first", file)]
+    """Those of ``file`` first, in its order."""
+    return capped(sorted(problems, key=lambda p: (p.file != file, p.line or 0, p.column or 0)))
 
 
 class _Finder:
@@ -329,7 +278,7 @@ class _Finder:
                 message = f"this image is case {earlier + 1} already: put its expectations together"
                 yield self._wrong(("images", index, "image"), message)
             for name, expected in case.expect.items():
-                path: _Path = ("images", index, "expect", name)
+                path: FieldPath = ("images", index, "expect", name)
                 if name not in self._content.policies:
                     yield self._unknown(path, name, list(self._content.policies), "policy", key=True)
                     continue
@@ -338,7 +287,7 @@ class _Finder:
 
     def _pair_cases(self) -> Iterator[Problem]:
         for index, pair in enumerate(self._content.pairs):
-            path: _Path = ("pairs", index)
+            path: FieldPath = ("pairs", index)
             yield from self._find((*path, "unsafe"), pair.unsafe)
             yield from self._find((*path, "safe"), pair.safe)
             for place, name in enumerate(pair.policies or ()):
@@ -351,25 +300,27 @@ class _Finder:
                 for name in self._content.policies:
                     yield from self._rule((*path, "rule"), pair.rule, name)
 
-    def _find(self, path: _Path, name: str) -> Iterator[Problem]:
+    def _find(self, path: FieldPath, name: str) -> Iterator[Problem]:
         try:
             self.folder.find(name)
         except PathRefused as refused:
             yield self._wrong(path, str(refused))
 
-    def _rule(self, path: _Path, rule: str, policy: str) -> Iterator[Problem]:
+    def _rule(self, path: FieldPath, rule: str, policy: str) -> Iterator[Problem]:
         if policy in self.policies:
             known = [known.id for known in self.policies[policy].rules]
             if rule not in known:
                 yield self._unknown(path, rule, known, f"rule in policy '{policy}'")
 
-    def _unknown(self, path: _Path, name: str, known: list[str], what: str, *, key: bool = False) -> Problem:
+    def _unknown(
+        self, path: FieldPath, name: str, known: list[str], what: str, *, key: bool = False
+    ) -> Problem:
         close = nearest(name, known)
         guess = f"did you mean {close!r}?" if close else f"there are {', '.join(known[:12])}"
         return self._wrong(path, f"there is no {what} called {name[:64]!r}: {guess}", key=key)
 
-    def _wrong(self, path: _Path, message: str, *, key: bool = False) -> Problem:
-        return _at(self._document, path, message, key=key)
+    def _wrong(self, path: FieldPath, message: str, *, key: bool = False) -> Problem:
+        return problem_at(path, message, self._document.file, self._document.root.locate, key=key)
 
 
 def _is_path(source: str) -> bool:
