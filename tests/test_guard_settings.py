@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,35 @@ def checked(guard: Guard, images: list[Any], way: str) -> list[Any]:
     return list(guard.check_many(images, workers=3 if "workers" in way else None))
 
 
+class Clock(threading.local):
+    """``time.monotonic``, and what each thread has waited for without waiting."""
+
+    waited = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.waited
+
+    def wait(self, seconds: float) -> None:
+        self.waited += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("checker", "rounds"):
+        monkeypatch.setattr(f"policyguard.checking.{module}.monotonic", clock)
+    return clock
+
+
 class SlowFile(io.BytesIO):
+    """Takes 200 seconds to read."""
+
+    def __init__(self, data: bytes, clock: Clock) -> None:
+        super().__init__(data)
+        self._clock = clock
+
     def read(self, size: int | None = -1) -> bytes:
-        time.sleep(0.2)
+        self._clock.wait(200.0)
         return super().read(size)
 
 
@@ -59,10 +86,10 @@ def test_without_a_timeout_there_is_no_deadline() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_decoding_that_takes_too_long_is_an_error_and_nothing_is_asked(way: str) -> None:
+def test_decoding_that_takes_too_long_is_an_error_and_nothing_is_asked(way: str, clock: Clock) -> None:
     backend = FakeBackend()
-    verdict = checked(Guard(policy(), backend=backend, timeout=0.1), [SlowFile(png())], way)[0]
-    assert (Outcome.ERROR, Action.BLOCK, "did not finish within 0.1 s") == (
+    verdict = checked(Guard(policy(), backend=backend, timeout=100.0), [SlowFile(png(), clock)], way)[0]
+    assert (Outcome.ERROR, Action.BLOCK, "did not finish within 100 s") == (
         verdict.outcome,
         verdict.action,
         verdict.reason,
@@ -70,29 +97,43 @@ def test_decoding_that_takes_too_long_is_an_error_and_nothing_is_asked(way: str)
     assert backend.calls == 0
 
 
-def test_one_that_is_late_takes_no_other_of_its_batch_with_it() -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_the_time_that_decoding_took_is_missing_from_the_time_to_answer(way: str, clock: Clock) -> None:
+    backend = FakeBackend()
+    guard = Guard(policy(), backend=backend, timeout=1000.0)
+    assert checked(guard, [png(), SlowFile(png(1), clock)], way)[-1].allowed
+    left = {
+        shade(request): request.deadline - time.monotonic()
+        for request in backend.requests
+        if request.deadline
+    }
+    assert 900.0 < left[0] <= 1000.0 + clock.waited
+    assert left[1] <= 800.0 + clock.waited
+
+
+def test_one_that_is_late_takes_no_other_of_its_batch_with_it(clock: Clock) -> None:
     backend = FakeBackend(preferred_batch=3)
-    guard = Guard(policy(), backend=backend, timeout=0.15)
-    verdicts = list(guard.check_many([picture(), SlowFile(png()), picture()]))
+    guard = Guard(policy(), backend=backend, timeout=100.0)
+    verdicts = list(guard.check_many([picture(), SlowFile(png(), clock), picture()]))
     assert [True, False, True] == [verdict.allowed for verdict in verdicts]
 
 
-def test_waiting_for_its_turn_among_many_does_not_use_up_an_image_s_time() -> None:
+def test_waiting_for_its_turn_among_many_does_not_use_up_an_image_s_time(clock: Clock) -> None:
     def during(requests: Any) -> None:
         if shade(requests[0]) == 0:
-            time.sleep(0.6)
+            clock.wait(600.0)
 
-    guard = Guard(policy(), backend=Watched(during), timeout=0.5)
+    guard = Guard(policy(), backend=Watched(during), timeout=500.0)
     assert all(verdict.allowed for verdict in guard.check_many([png(n) for n in range(4)]))
 
 
-def test_what_is_to_be_asked_a_second_time_is_not_asked_past_the_deadline() -> None:
+def test_what_is_to_be_asked_a_second_time_is_not_asked_past_the_deadline(clock: Clock) -> None:
     rules = [
         {"id": "ads", "title": "Ads", "unsafe": ["adverts"], "action": "allow"},
         {"id": "arms", "title": "Arms", "unsafe": ["weapons"]},
     ]
-    backend = FakeBackend(0.9, delay=0.2)
-    verdict = Guard(policy(rules=rules), backend=backend, timeout=0.1).check(picture())
+    backend = Watched(lambda _: clock.wait(200.0))
+    verdict = Guard(policy(rules=rules), backend=backend, timeout=100.0).check(picture(230))
     assert (1, False, Outcome.ERROR) == (backend.calls, verdict.allowed, verdict.outcome)
 
 

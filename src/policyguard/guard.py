@@ -83,11 +83,9 @@ class Guard:
             require_backend(backend)
             self.backend, self._owns_backend = backend, False
         else:
-            from policyguard.backends import build_backend
-            from policyguard.backends.registry import resolve_model
+            from policyguard.backends import build_backend, runs_here
 
-            if base_url is None and not (model and resolve_model(model).path):
-                # A packaged model that is named outright runs here: its pictures go to no server by surprise.
+            if base_url is None and not runs_here(model):
                 base_url = _addresses(os.environ.get("POLICYGUARD_BASE_URL"))
             self.backend = build_backend(
                 model or os.environ.get("POLICYGUARD_MODEL") or None,

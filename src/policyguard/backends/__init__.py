@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policyguard.backends.base import Backend
+from policyguard.backends.registry import require_dialect, resolve_model, resolve_served
 from policyguard.backends.wrapping import WrappingBackend
+from policyguard.dialects import get_dialect
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import texts
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Backend", "WrappingBackend", "build_backend"]
+__all__ = ["Backend", "WrappingBackend", "build_backend", "runs_here"]
+
+
+def runs_here(model: str | None) -> bool:
+    """Whether ``model``, as a caller names it, is a packaged one.
+
+    It runs here then, whatever server the environment or a project file names: its images go to no server by
+    surprise.
+    """
+    return model is not None and resolve_model(model).path is not None
 
 
 def build_backend(
@@ -33,9 +44,6 @@ def build_backend(
     Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
     and a ConfigurationError says how to name one.
     """
-    from policyguard.backends.registry import require_dialect, resolve_served
-    from policyguard.dialects import get_dialect
-
     if base_url is not None:
         urls = texts("base_url", base_url.split(",") if isinstance(base_url, str) else base_url)
         if model is None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from policyguard.dialects import dialect_names, get_dialect
+from policyguard.dialects.base import HOW_TO_CHOOSE
 from policyguard.errors import ConfigurationError
 from policyguard.strict.jsontext import read_settings
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_DIALECT",
-    "HOW_TO_CHOOSE",
     "KnownModel",
     "declared_dialect",
     "known_models",
@@ -28,10 +29,6 @@ __all__ = [
 ]
 
 DEFAULT_DIALECT = "safeguard"
-HOW_TO_CHOOSE = (
-    "name a real guard model, for example model='Qwen/Qwen3-VL-4B-Instruct', or set POLICYGUARD_MODEL; "
-    "`policyguard models` lists some"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +126,6 @@ def require_dialect(model: str, declared: str | None, dialect: Dialect) -> None:
 
     In another dialect it would be asked about pictures and policies that it never learnt to judge.
     """
-    from policyguard.dialects import dialect_names, get_dialect
-
     if declared is None or declared == dialect.name or declared not in dialect_names():
         return
     world = get_dialect(declared).world

@@ -1,19 +1,47 @@
-"""A dialect says how one model family is spoken to: layout, verdict position, label texts, parser."""
+"""A dialect says how one model family is spoken to: layout, verdict position, label texts, parser.
+
+Covered: ``render_for`` refuses a policy of a world that the models do not know, and control tokens in it.
+Not covered: a server does not list its model's control tokens, so those of the families in use are refused.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from policyguard.assessment import Rating
+from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["PICTURE", "Answer", "Dialect", "Layout", "Message", "Picture", "Prompt"]
+__all__ = [
+    "HOW_TO_CHOOSE",
+    "PICTURE",
+    "Answer",
+    "Dialect",
+    "Layout",
+    "Message",
+    "Picture",
+    "Prompt",
+    "refuse_control_tokens",
+    "render_for",
+    "require_world",
+]
+
+HOW_TO_CHOOSE = (
+    "name a real guard model, for example model='Qwen/Qwen3-VL-4B-Instruct', or set POLICYGUARD_MODEL; "
+    "`policyguard models` lists some"
+)
+_CONTROL_TOKEN = re.compile(
+    r"<[|｜][\w▁ -]{1,40}[|｜]>|</?s>|<[be]os>|<(start|end)_of_(turn|image)>|<end_of_utterance>"
+    r"|<image>|<image_soft_token>|<fake_token_around_image>|\[/?INST\]"
+)
+"""Control tokens of the model families in use."""
 
 Layout = Literal["policy-first", "image-first"]
 
@@ -108,3 +136,37 @@ class Dialect(Protocol):
     def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
         """Read a whole answer, ``prefill`` included. Raises AnswerError unless it holds one verdict."""
         ...
+
+
+def require_world(dialect: Dialect, policy: ResolvedPolicy) -> None:
+    """Raises ConfigurationError if the models know one world only, and ``policy`` is of another."""
+    if dialect.world is not None and policy.world != dialect.world:
+        raise ConfigurationError(
+            f"models of the dialect '{dialect.name}' judge policies of 'world: {dialect.world}' and nothing "
+            f"else; policy '{policy.id}' is not one",
+            hint=HOW_TO_CHOOSE,
+        )
+
+
+def render_for(dialect: Dialect, policy: ResolvedPolicy) -> Prompt:
+    """The prompt for a model whose control tokens are not known.
+
+    Raises ConfigurationError where ``render``, ``require_world`` and ``refuse_control_tokens`` do.
+    """
+    require_world(dialect, policy)
+    prompt = dialect.render(policy)
+    refuse_control_tokens(prompt, policy, _CONTROL_TOKEN)
+    return prompt
+
+
+def refuse_control_tokens(prompt: Prompt, policy: ResolvedPolicy, tokens: re.Pattern[str]) -> None:
+    """Raises ConfigurationError for a text that holds one of ``tokens``.
+
+    A policy with ``<|im_end|>`` in it would end its own turn and speak in another's name.
+    """
+    for part in (part for message in prompt.messages for part in message.parts):
+        if isinstance(part, str) and (match := tokens.search(part)) is not None:
+            raise ConfigurationError(
+                f"the prompt for policy '{policy.id}' holds {match[0]!r}, a control token of the model",
+                hint="take it out of the policy's texts",
+            )

@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, ClassVar
 
 from policyguard.assessment import Rating
-from policyguard.dialects.base import PICTURE, Answer, Layout, Message, Prompt
+from policyguard.dialects.base import PICTURE, Answer, Layout, Message, Prompt, require_world
 from policyguard.errors import AnswerError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class PicoDialect:
 
     def render(self, policy: ResolvedPolicy) -> Prompt:
         """Raises ConfigurationError for another world, too many rules, or words pico never learnt."""
+        require_world(self, policy)
         _require_readable(policy)
         text = render_rules((rule.status, rule.unsafe, rule.safe) for rule in policy.rules)
         return Prompt(
@@ -92,12 +93,6 @@ class PicoDialect:
 def _require_readable(policy: ResolvedPolicy) -> None:
     from policyguard.pictosafe.language import parse_item
 
-    if policy.world != PicoDialect.world:
-        raise ConfigurationError(
-            f"pico judges pictogram scenes under policies of 'world: pictosafe' and nothing else; "
-            f"policy '{policy.id}' is not one",
-            hint="name a guard model such as model='Qwen/Qwen3-VL-4B-Instruct', or set POLICYGUARD_MODEL",
-        )
     if len(policy.rules) > MAX_RULES:
         raise ConfigurationError(
             f"pico reads at most {MAX_RULES} rules and policy '{policy.id}' has {len(policy.rules)}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from policyguard.backends import runs_here
 from policyguard.runs.baseline import BASELINE_FILE
 from policyguard.runs.project import Project
 from policyguard.runs.exits import FailOn
@@ -78,8 +79,7 @@ def effective(flags: Flags, project: Project) -> Effective:
             variable = f"POLICYGUARD_{name.upper()}"
             if name in ("model", "base_url", "cache") and os.environ.get(variable):
                 origins[name] = variable  # the guard reads it, by rules of its own
-    if flags.model and not flags.base_url and _packaged(flags.model):
-        # A packaged model that is named outright runs here: its pictures go to no server by surprise.
+    if not flags.base_url and runs_here(flags.model):
         values["base_url"], origins["base_url"] = None, "default"
     values["base_url"] = _tuple(values["base_url"])
     values["policy"], values["reports"] = _tuple(values["policy"]), _tuple(values["reports"])
@@ -105,12 +105,6 @@ def _resolved(name: str, value: Any, project: Project) -> Any:
 def _report(text: str, project: Project) -> str:
     kind, equals, path = text.partition("=")
     return f"{kind}={os.path.relpath(project.resolve(path))}" if equals and path else text
-
-
-def _packaged(model: str) -> bool:
-    from policyguard.backends.registry import resolve_model
-
-    return resolve_model(model).path is not None
 
 
 def _tuple(value: Any) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
 from policyguard.backends.base import AssessmentRequest, Backend
-from policyguard.backends.remote.chat import render
 from policyguard.backends.remote.client import Client
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.faults import CallError
 from policyguard.backends.remote.loop import LoopThread
 from policyguard.backends.remote.reader import Reader
 from policyguard.backends.remote.retry import Retries
+from policyguard.dialects.base import render_for
 from policyguard.errors import BackendError, ConfigurationError, UnavailableError
 from policyguard.strict.arguments import count, seconds, text, texts
 
@@ -120,7 +120,7 @@ class RemoteBackend(Backend):
 
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raises ConfigurationError when ``policy`` cannot be put to the model. Asks no server."""
-        render(self._dialect, policy)
+        render_for(self._dialect, policy)
 
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """One result per request, in order. Raises ConfigurationError also after ``close``."""

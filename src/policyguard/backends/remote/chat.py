@@ -19,7 +19,7 @@ from policyguard.errors import ConfigurationError
 if TYPE_CHECKING:
     from policyguard.backends.remote.client import Client
     from policyguard.backends.remote.faults import Reply
-    from policyguard.dialects import Dialect, Prompt
+    from policyguard.dialects import Prompt
     from policyguard.policy import ResolvedPolicy
 
 __all__ = [
@@ -28,33 +28,7 @@ __all__ = [
     "Topic",
     "chat_messages",
     "continuing",
-    "render",
 ]
-
-
-_CONTROL_TOKEN = re.compile(
-    r"<[|｜][\w▁ -]{1,40}[|｜]>|</?s>|<[be]os>|<(start|end)_of_(turn|image)>|<end_of_utterance>"
-    r"|<image>|<image_soft_token>|<fake_token_around_image>|\[/?INST\]"
-)
-"""Control tokens of the model families in use. Which ones a server's model has cannot be asked."""
-
-
-def render(dialect: Dialect, policy: ResolvedPolicy) -> Prompt:
-    """The dialect's prompt. Raises ConfigurationError where the dialect does, and for a text that holds a
-    control token: a policy with ``<|im_end|>`` in it would end its own turn and speak in another's name."""
-    if dialect.world is not None and policy.world != dialect.world:
-        raise ConfigurationError(
-            f"the dialect '{dialect.name}' judges policies of 'world: {dialect.world}' and nothing else; "
-            f"policy '{policy.id}' is not one"
-        )
-    prompt = dialect.render(policy)
-    for part in (part for message in prompt.messages for part in message.parts):
-        if isinstance(part, str) and (found := _CONTROL_TOKEN.search(part)) is not None:
-            raise ConfigurationError(
-                f"the prompt for policy '{policy.id}' holds {found[0]!r}, a control token of models",
-                hint="take it out of the policy's texts",
-            )
-    return prompt
 
 
 def chat_messages(prompt: Prompt, picture: str) -> list[dict[str, Any]]:

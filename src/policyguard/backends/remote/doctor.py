@@ -23,11 +23,12 @@ from policyguard.backends.remote.capabilities import (
     examine_server,
     picture_tokens,
 )
-from policyguard.backends.remote.chat import Chat, Topic, chat_messages, continuing, render
+from policyguard.backends.remote.chat import Chat, Topic, chat_messages, continuing
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.faults import CallError
 from policyguard.backends.remote.pictures import data_uri, grid_for
 from policyguard.backends.remote.reader import Reader
+from policyguard.dialects.base import render_for
 from policyguard.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ class _Doctor:
 
     async def _speed(self, model: str, dialect: Dialect, policy: ResolvedPolicy) -> None:
         """Times the rating alone: with a policy that is new to the server, and with one it has just seen."""
-        prompt = render(dialect, policy)
+        prompt = render_for(dialect, policy)
         first: list[float] = []
         cached: list[float] = []
         shares: list[int | None] = []

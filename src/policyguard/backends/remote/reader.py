@@ -16,10 +16,11 @@ from policyguard.backends.remote.answers import (
     rest_pattern,
     verdict_form,
 )
-from policyguard.backends.remote.chat import Chat, NoScoresError, Topic, chat_messages, render
+from policyguard.backends.remote.chat import Chat, NoScoresError, Topic, chat_messages
 from policyguard.backends.remote.faults import CallError
 from policyguard.backends.remote.labels import LabelReader, LabelScores, rate, with_rules, without_rules
 from policyguard.backends.remote.pictures import data_uri, grid_for, is_light
+from policyguard.dialects.base import render_for
 from policyguard.errors import AnswerError, UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Reader:
 
     async def _converse(self, request: AssessmentRequest) -> Assessment:
         policy = request.policy
-        prompt = render(self._dialect, policy)
+        prompt = render_for(self._dialect, policy)
         if is_light(request, self._grid):
             reason, picture = self._prepare(request)
         else:

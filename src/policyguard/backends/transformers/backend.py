@@ -13,6 +13,7 @@ from policyguard.assessment import Assessment, ModelIdentity, Rating, Result
 from policyguard.backends import registry
 from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.transformers import files as model_files
+from policyguard.dialects.base import require_world
 from policyguard.errors import ConfigurationError, ModelLoadError
 
 if TYPE_CHECKING:
@@ -121,13 +122,7 @@ class TransformersBackend(Backend):
 
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raises ConfigurationError if this model cannot be asked about ``policy``; loads nothing."""
-        world = self.dialect.world
-        if world is not None and policy.world != world:
-            raise ConfigurationError(
-                f"model '{self._name}' judges policies of 'world: {world}' and nothing else; "
-                f"policy '{policy.id}' is not one",
-                hint=registry.HOW_TO_CHOOSE,
-            )
+        require_world(self.dialect, policy)
         self.dialect.render(policy)
 
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:

@@ -8,13 +8,14 @@ must agree on everything before it and differ there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Rating
 from policyguard.backends.transformers.loading import prepare
-from policyguard.dialects.base import Message, Picture, Prompt
+from policyguard.dialects.base import Message, Picture, Prompt, refuse_control_tokens
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def make_plan(loaded: LoadedModel, prompt: Prompt, policy: ResolvedPolicy, *, sh
     if not {Rating.SAFE, Rating.UNSAFE} <= set(prompt.ratings.values()):
         raise ConfigurationError("a dialect's ratings need a label for safe and one for unsafe")
     tokenizer = loaded.processor.tokenizer
-    _refuse_control_tokens(loaded.processor, prompt, policy)
+    refuse_control_tokens(prompt, policy, _control_tokens(loaded.processor))
     head = _chat_text(loaded.processor, prompt, policy)
     special = not (tokenizer.bos_token and head.startswith(tokenizer.bos_token))
     tokens = _Tokens(tokenizer, special)
@@ -209,19 +210,11 @@ def _chat_message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": parts}
 
 
-def _refuse_control_tokens(processor: Any, prompt: Prompt, policy: ResolvedPolicy) -> None:
-    """A policy that holds ``<|im_end|>`` would end its own turn and speak in another's name."""
-    texts = [part for message in prompt.messages for part in message.parts if isinstance(part, str)]
-    added = processor.tokenizer.added_tokens_decoder.values()
-    places = [getattr(processor, name, None) for name in ("image_token", "video_token", "boi_token")]
-    for token in sorted(
-        {token.content for token in added if token.special} | {place for place in places if place}
-    ):
-        if any(token in text for text in texts):
-            raise ConfigurationError(
-                f"the prompt for policy '{policy.id}' holds {token!r}, a control token of this model",
-                hint="take it out of the policy's texts",
-            )
+def _control_tokens(processor: Any) -> re.Pattern[str]:
+    special = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    places = {getattr(processor, name, None) for name in ("image_token", "video_token", "boi_token")}
+    tokens = special | {place for place in places if place}
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens)) or r"(?!)")
 
 
 def _prefix(loaded: LoadedModel, tokens: _Tokens, text: str, blank: Any, whole: Any) -> Prefix | None:

@@ -170,16 +170,12 @@ class Suite:
             )
         return ReplayBackend(recording, file)
 
-    def _base_url(self) -> str | list[str] | None:
-        """A packaged model that pytest names runs here: its pictures go to no server by surprise."""
-        from policyguard.backends.registry import resolve_model
+    def _base_url(self) -> str | Sequence[str] | None:
+        from policyguard.backends import runs_here
 
-        if self.options.model and resolve_model(self.options.model).path:
+        if runs_here(self.options.model):
             return None
-        if self.options.base_url:
-            return self.options.base_url
-        urls = self.project.settings.base_url or []
-        return urls[0] if len(urls) == 1 else urls or None
+        return self.options.base_url or self.project.settings.base_url or None
 
     def _cache(self) -> str | None:
         cache = self.project.settings.cache
