@@ -15,8 +15,9 @@ from PIL import Image
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.train.data import LabelRow, read_rows
-from policyguard.train.importers import import_rows, validate_rows
+from policyguard.train.importers import import_rows
 from policyguard.train.policies import PolicyShelf
+from policyguard.train.rows import validate_rows
 
 PREAMBLE = "Provide a safety assessment. Review these categories:\n"
 TITLES = (
@@ -377,7 +378,7 @@ def test_validate_names_a_changed_image_a_missing_one_a_leak_and_a_rule_that_is_
     said = "\n".join(map(str, validate_rows(out / "rows.jsonl").problems))
     for expected in (
         "rows.jsonl:7: label: 'perhaps' is outside the set",
-        "there is no such file",
+        "there is no such image",
         "is not the one that `sha256` names",
         "has no rule 'weather'",
         "its splits are test and train",

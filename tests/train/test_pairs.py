@@ -39,7 +39,7 @@ from policyguard.policy import parse_policy
 from policyguard.strict.files import sha256_of
 from policyguard.testing import FakeBackend
 from policyguard.train.data import LabelRow, read_rows
-from policyguard.train.importers import import_rows, validate_rows
+from policyguard.train.importers import import_rows
 from policyguard.train.pairs import (
     Candidate,
     Decision,
@@ -56,13 +56,14 @@ from policyguard.train.pairs import (
     review_page,
 )
 from policyguard.train.pairs.candidate import Labels
-from policyguard.train.pairs.difference import Difference, fault_of
+from policyguard.train.pairs.difference import Difference, edit_problem
 from policyguard.train.pairs.diffusion import DiffusersEditor
 from policyguard.train.pairs.gemini import GeminiEditor
 from policyguard.train.pairs.picto import PictoEditor, complying
 from policyguard.train.pairs.review import columns
 from policyguard.train.pairs.sheet import SCRIPT
 from policyguard.train.recaption import Task
+from policyguard.train.rows import validate_rows
 
 SIDE = 96
 HOUSE = {
@@ -100,7 +101,7 @@ class Scripted:
     async def edit(self, order: Order) -> PILImage:
         self.orders.append(order)
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        return step(order.picture.copy())
+        return step(order.frame.copy())
 
     async def close(self) -> None: ...
 
@@ -166,7 +167,7 @@ def test_a_twin_that_still_violates_and_one_that_is_drawn_anew_are_refused_and_t
     assert (report.made, report.edits) == (1, 4)
     said = [order.instruction.splitlines()[-1] for order in editor.orders[1:]]
     assert "still violates (Arms)" in said[0]
-    assert "of the picture was changed" in said[1]
+    assert "of the image was changed" in said[1]
     assert "nothing was changed" in said[2]
     assert [order.attempt for order in editor.orders] == [0, 1, 2, 3]
 
@@ -244,11 +245,11 @@ def test_the_difference_is_measured_where_it_is(tmp_path: Path) -> None:
     assert found.region == pytest.approx(256 / 6000)
     assert found.inside == 100.0
     assert found.outside == 0.0
-    assert fault_of(found, Limits()) is None
+    assert edit_problem(found, Limits()) is None
     noisy = after.point(lambda value: value + 5)
     assert compare(before, noisy).outside == pytest.approx(5.0)
-    assert "outside the edit" in str(fault_of(compare(before, noisy), Limits()))
-    assert fault_of(compare(before, before), Limits()) == "nothing was changed"
+    assert "outside the edit" in str(edit_problem(compare(before, noisy), Limits()))
+    assert edit_problem(compare(before, before), Limits()) == "nothing was changed"
     apart = before.copy()
     apart.paste((0, 0, 0), (0, 0, 8, 8))
     apart.paste((0, 0, 0), (88, 48, 96, 56))
@@ -258,10 +259,10 @@ def test_the_difference_is_measured_where_it_is(tmp_path: Path) -> None:
 
 
 def test_a_whole_new_picture_is_no_local_edit() -> None:
-    assert "100% of the picture" in str(
-        fault_of(compare(scene_picture(), repaint(scene_picture())), Limits())
+    assert "100% of the image" in str(
+        edit_problem(compare(scene_picture(), repaint(scene_picture())), Limits())
     )
-    assert fault_of(Difference(0.2, 0.9, 80.0, 1.0), Limits()) is None
+    assert edit_problem(Difference(0.2, 0.9, 80.0, 1.0), Limits()) is None
 
 
 # PictoSafe: the exact editor, and the packaged model as guard.
@@ -641,7 +642,7 @@ def test_a_diffusers_pipeline_is_called_as_they_are_called_with_a_seed_per_attem
 
 @pytest.mark.parametrize(
     ("result", "said"),
-    [(RuntimeError("CUDA out of memory"), "out of memory"), ("no picture", "no PIL picture")],
+    [(RuntimeError("CUDA out of memory"), "out of memory"), ("no picture", "no PIL image")],
 )
 def test_what_goes_wrong_in_a_pipeline_is_an_edit_error(result: Any, said: str) -> None:
     with pytest.raises(EditError, match=said):

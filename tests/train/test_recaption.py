@@ -25,11 +25,12 @@ from policyguard.images import decode
 from policyguard.train.data import CaptionRow, passes_judgement, read_rows
 from policyguard.train.recaption import REQUEST, Message, Report, ScriptedChat, Task, recaption, sample_page
 from policyguard.train.recaption.chat import ChatError, OpenAIChat, Reply, ServerDownError
-from policyguard.train.recaption.checks import Bounds, fault_of_caption, fault_of_edit, is_refusal, kept_share
+from policyguard.train.recaption.checks import caption_problem, edit_problem, is_refusal, kept_share
 from policyguard.train.recaption.local_chat import LocalChat
 from policyguard.train.recaption.prompts import edit_request
+from policyguard.train.recipe import Checks
 
-MINIMAL = Bounds(0.6, 0.8, 2.0)
+MINIMAL = Checks(min_kept=0.6, min_growth=0.8, max_growth=2.0)
 BASE = "A person holds an object in a dim room with a brown table and two chairs."
 EDIT = "A person holds a bloody knife in a dim room with a brown table and two chairs."
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def images(folder: Path, count: int) -> list[Task]:
 def run(tasks: Sequence[Task], out: Path, base: Any = None, edit: Any = None, **options: Any) -> Report:
     captioner = ScriptedChat(base or (lambda messages, seed: BASE), model="base")
     editor = ScriptedChat(edit or (lambda messages, seed: EDIT), model="frank")
-    settings = {"mode": "minimal", "request": REQUEST, "bounds": MINIMAL, "workers": 3} | options
+    settings = {"mode": "minimal", "request": REQUEST, "checks": MINIMAL, "workers": 3} | options
     return asyncio.run(recaption(tasks, out, captioner=captioner, editor=editor, **settings))
 
 
@@ -113,11 +114,11 @@ def test_a_description_is_no_refusal(text: str) -> None:
     ],
 )
 def test_what_is_wrong_with_a_caption_has_a_name(text: str, fault: str) -> None:
-    assert fault_of_caption(Reply(text)) == fault
+    assert caption_problem(Reply(text)) == fault
 
 
 def test_an_answer_that_was_cut_short_is_no_caption() -> None:
-    assert fault_of_caption(Reply(BASE, cut=True)) == "cut short"
+    assert caption_problem(Reply(BASE, cut=True)) == "cut short"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_an_answer_that_was_cut_short_is_no_caption() -> None:
     ],
 )
 def test_an_edit_must_stay_close_to_the_base_caption(edit: str, fault: str | None) -> None:
-    assert fault_of_edit(BASE, Reply(edit), MINIMAL) == fault
+    assert edit_problem(BASE, Reply(edit), MINIMAL) == fault
 
 
 def test_kept_share_counts_words_in_order() -> None:
@@ -151,9 +152,7 @@ def test_the_two_modes_ask_for_what_the_paper_s_two_texts_ask_for() -> None:
     assert "fewest changes" in minimal.text
     assert "neutral" in minimal.text
     assert "leave out what has nothing to do" in supplement.text
-    assert all(
-        message.text.endswith(BASE) and message.picture is picture for message in (minimal, supplement)
-    )
+    assert all(message.text.endswith(BASE) and message.frame is picture for message in (minimal, supplement))
 
 
 def test_an_edit_that_fails_is_tried_again_with_another_seed_and_then_the_base_caption_is_kept_and_marked(
@@ -163,20 +162,20 @@ def test_an_edit_that_fails_is_tried_again_with_another_seed_and_then_the_base_c
 
     def edit(messages: Sequence[Message], seed: int) -> str:
         seeds.append(seed)
-        pixel = messages[0].picture.getpixel((0, 0))  # type: ignore[union-attr]
+        pixel = messages[0].frame.getpixel((0, 0))  # type: ignore[union-attr]
         return EDIT if pixel == (0, 0, 0) and len(set(seeds)) > 1 else "I cannot help with that."
 
-    report = run(images(tmp_path / "in", 2), tmp_path / "out.jsonl", edit=edit, retries=2, workers=1)
+    report = run(images(tmp_path / "in", 2), tmp_path / "out.jsonl", edit=edit, workers=1)
     first, second = rows_of(report.out)
     assert (first.status, first.caption) == ("edited", EDIT)
     assert (second.status, second.caption, second.kept_share) == ("kept", BASE, 1.0)
-    assert report.faults["edit a refusal"] == 4
+    assert report.rejected["edit a refusal"] == 4
     assert len(set(seeds)) == len(seeds)
 
 
 def test_an_image_that_the_base_model_refuses_is_named_and_has_no_row(tmp_path: Path) -> None:
     def base(messages: Sequence[Message], seed: int) -> str:
-        return "I'm sorry, I can't." if messages[0].picture.getpixel((0, 0)) == (1, 0, 0) else BASE  # type: ignore[union-attr]
+        return "I'm sorry, I can't." if messages[0].frame.getpixel((0, 0)) == (1, 0, 0) else BASE  # type: ignore[union-attr]
 
     report = run(images(tmp_path / "in", 3), tmp_path / "out.jsonl", base=base)
     assert len(rows_of(report.out)) == 2
@@ -234,7 +233,7 @@ def test_a_line_that_a_kill_cut_short_is_done_again_and_a_line_that_is_no_row_st
     assert run(tasks, out).statuses["edited"] == 1
     assert len(rows_of(out)) == 3
     out.write_bytes(whole + b"{}\n")
-    with pytest.raises(ConfigurationError, match="no rows"):
+    with pytest.raises(ConfigurationError, match="not rows"):
         run(tasks, out)
     assert out.read_bytes() == whole + b"{}\n"
 
@@ -246,7 +245,7 @@ def test_kill_9_in_the_middle_loses_no_finished_row(tmp_path: Path) -> None:
 import asyncio, os, signal, sys
 from pathlib import Path
 from policyguard.train.recaption import REQUEST, ScriptedChat, Task, recaption
-from policyguard.train.recaption.checks import Bounds
+from policyguard.train.recipe import Checks
 count = 0
 def edit(messages, seed):
     global count
@@ -256,7 +255,7 @@ def edit(messages, seed):
     return {EDIT!r}
 tasks = [Task(path, "drawn", "CC0-1.0") for path in sorted(Path(sys.argv[1]).glob("*.png"))]
 asyncio.run(recaption(tasks, Path(sys.argv[2]), captioner=ScriptedChat(lambda m, s: {BASE!r}, model="base"),
-    editor=ScriptedChat(edit, model="frank"), mode="minimal", request=REQUEST, bounds=Bounds(.6, .8, 2.),
+    editor=ScriptedChat(edit, model="frank"), mode="minimal", request=REQUEST, checks=Checks(),
     workers=1))
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
@@ -291,7 +290,7 @@ def test_no_more_images_are_worked_on_at_once_than_asked_for(tmp_path: Path) -> 
     running, most = 0, 0
 
     class Slow(ScriptedChat):
-        async def ascribe(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
+        async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -303,7 +302,7 @@ def test_no_more_images_are_worked_on_at_once_than_asked_for(tmp_path: Path) -> 
     asyncio.run(
         recaption(
             images(tmp_path / "in", 12), tmp_path / "out.jsonl", captioner=chat, editor=chat, mode="minimal",
-            request=REQUEST, bounds=MINIMAL, workers=4,
+            request=REQUEST, checks=MINIMAL, workers=4,
         )
     )  # fmt: skip
     assert most == 4
@@ -324,7 +323,7 @@ def test_the_page_is_self_contained_escapes_what_models_say_and_shows_pictures_o
     assert "\u200b" not in plain
     assert "<ins>bloody knife</ins>" in plain or "<ins>a bloody knife</ins>" in plain
     assert "2 of 3 rows" in plain
-    shown = sample_page([row], tmp_path, pictures=True)
+    shown = sample_page([row], tmp_path, images=True)
     assert len(re.findall("<img", shown)) == 1
     assert "blur(14px)" in shown
     assert not re.findall(r'(?:src|href)="(?!data:)', shown)
@@ -395,7 +394,7 @@ def ask(server_url: str, **options: Any) -> Reply:
     async def once() -> Reply:
         chat = OpenAIChat("base", server_url, **{"first_wait": 0.01, "timeout": 5.0} | options)
         try:
-            return await chat.ascribe([Message("user", "Describe.", Image.new("RGB", (8, 8)))], seed=7)
+            return await chat.reply([Message("user", "Describe.", Image.new("RGB", (8, 8)))], seed=7)
         finally:
             await chat.close()
 
@@ -560,7 +559,7 @@ def test_a_local_model_answers_through_its_chat_template() -> None:
 
     chat = LocalChat(str(tiny_model("qwen2_5_vl")), max_tokens=4, device="cpu", dtype="float32")
     messages = [Message("user", "Describe.", Image.new("RGB", (64, 64), "red"))]
-    first, again, other = (asyncio.run(chat.ascribe(messages, seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (asyncio.run(chat.reply(messages, seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
     assert first.cut
     assert first.answer_tokens == 4

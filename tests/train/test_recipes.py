@@ -15,7 +15,6 @@ from pydantic import BaseModel
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.train.command import dry_run, prepare, start
-from policyguard.train.importers import validate_rows
 from policyguard.train.preflight import Preflight, check_batches
 from policyguard.train.recipe import (
     AssessRecipe,
@@ -25,6 +24,7 @@ from policyguard.train.recipe import (
     load_recipe,
     recipe_names,
 )
+from policyguard.train.rows import validate_rows
 from policyguard.train.trainer import latest_checkpoint
 from tiny_models import tiny_model
 from train_support import caption_rows, environment, label_rows, recipe, write_recipe
@@ -301,7 +301,9 @@ def test_a_folder_that_holds_something_else_is_no_place_for_a_run(tmp_path: Path
     out.mkdir()
     assert dry_run(prepare("sft", str(path)))
     (out / "thesis.tex").write_text("years of work")
-    with pytest.raises(ConfigurationError, match=r"something else than a training run, such as thesis\.tex"):
+    with pytest.raises(
+        ConfigurationError, match=r"holds other files than a training run's, such as thesis\.tex"
+    ):
         dry_run(prepare("sft", str(path)))
     (out / "training").mkdir()
     assert dry_run(prepare("sft", str(path)))
@@ -337,7 +339,7 @@ def test_too_little_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
         ("reward.wrong=1.5", r"reward: right \(1 with its weight\) must be over wrong \(1\.5\)"),
         ("reward.unreadable=0.5", r"no less than unreadable \(0\.5\)"),
         ("rollout.server=ftp://gpu", r"rollout\.server: is not an http or https URL"),
-        ("run.report_to=wandbb", r"run\.report_to: wandbb is unknown or not installed; here are: none"),
+        ("run.report_to=wandbb", r"run\.report_to: wandbb is unknown or not installed; available: none"),
         pytest.param(
             "rollout.by=vllm-colocate",
             r"rollout\.by: vllm-colocate needs vllm, which is not installed",

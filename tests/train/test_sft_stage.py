@@ -84,7 +84,7 @@ def test_what_is_learnt_has_the_tokens_that_the_runtime_asks_with(tmp_path: Path
     from policyguard.train.assess import assess_example
     from policyguard.train.assess_data import AssessItem
     from policyguard.train.models import processor_of
-    from policyguard.train.rows import image_dataset, open_picture
+    from policyguard.train.rows import image_dataset, open_frame
 
     label_rows(tmp_path)
     base, policy, dialect = tiny_model("qwen3_vl"), POLICY.resolve(), SafeguardDialect()
@@ -97,7 +97,7 @@ def test_what_is_learnt_has_the_tokens_that_the_runtime_asks_with(tmp_path: Path
         plan = make_plan(loaded, dialect.render(policy), policy, share_prefix=False)
     asked = loaded.processor(
         text=[plan.text + "A"],
-        images=[[open_picture(item.path)]],
+        images=[[open_frame(item.path)]],
         return_tensors="pt",
     )["input_ids"][0]
     assert batch["input_ids"][0, : len(asked)].tolist() == asked.tolist()

@@ -103,7 +103,7 @@ def validate(
 
     The exit code is 1 if a row is bad.
     """
-    from policyguard.train.importers import validate_rows
+    from policyguard.train.rows import validate_rows
 
     with progress_bar(sys.stderr) as move:
         found = validate_rows(rows, progress=move)
@@ -169,7 +169,7 @@ def recaption(
         rows = read_rows(report.out, CaptionRow).rows
         write_text(
             page,
-            sample_page(rows, report.out.parent, count=sample, seed=loaded.seed, pictures=pictures),
+            sample_page(rows, report.out.parent, count=sample, seed=loaded.seed, images=pictures),
         )
         print(f"the sample is in {page}")
     return ExitCode.BLOCKED if report.problems else ExitCode.OK

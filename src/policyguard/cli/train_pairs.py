@@ -131,7 +131,7 @@ def _decided(out: Path) -> list[Decision]:
 def _write_sheet(out: Path, decisions: Sequence[Decision], pictures: bool) -> None:
     """The sheet and the CSV, with the decisions so far in both."""
     from policyguard.strict.files import write_text
-    from policyguard.train.importers.pictures import write_bytes
+    from policyguard.train.importers.images import write_bytes
     from policyguard.train.pairs import read_candidates, review_csv, review_page
     from policyguard.train.pairs.candidate import CANDIDATES
     from policyguard.train.pairs.review import REVIEW
@@ -140,7 +140,7 @@ def _write_sheet(out: Path, decisions: Sequence[Decision], pictures: bool) -> No
         return
     candidates = read_candidates(out)
     write_bytes(out / REVIEW, review_csv(candidates, decisions).encode())
-    write_text(out / "review.html", review_page(candidates, decisions, out, pictures=pictures))
+    write_text(out / "review.html", review_page(candidates, decisions, out, images=pictures))
     print(f"open {out / 'review.html'}, decide, and save its CSV over {out / REVIEW}")
     print(f"then: policyguard train pairs-rows {out}")
 

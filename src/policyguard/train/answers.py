@@ -69,12 +69,12 @@ def write_answer(dialect: Dialect, policy: ResolvedPolicy, answer: Answer) -> st
             f"answers in the dialect '{dialect.name}' cannot be written for training",
             hint="train in the dialect 'safeguard'",
         )
-    said = prompt.prefill + prompt.label(answer.rating)
+    beginning = prompt.prefill + prompt.label(answer.rating)
     if answer.rating is Rating.UNSAFE and key is not None:
         label = next(label for label, rule in prompt.categories.items() if rule == answer.category)
-        said += prompt.category_prefill + label
+        beginning += prompt.category_prefill + label
     read = dialect.parse(text, policy)
-    if not text.startswith(said) or read.rating is not answer.rating:
+    if not text.startswith(beginning) or read.rating is not answer.rating:
         raise ConfigurationError(f"the dialect '{dialect.name}' reads another answer than was written")
     return text
 

@@ -30,15 +30,15 @@ def read_labels(recipe: AssessRecipe) -> Rows[LabelRow]:
     Raises ConfigurationError; also if only one label is left.
     """
     dialect = get_dialect(recipe.dialect)
-    faults: dict[str, str | None] = {}
+    unrendered: dict[str, str | None] = {}
 
     def inspect(item: Located[LabelRow]) -> str | None:
         assert item.policy is not None
         if item.row.label == "unsafe" and not item.row.violated:
             return "an unsafe row needs a category or violations: the answer must name the broken rule"
-        if item.policy.fingerprint not in faults:
-            faults[item.policy.fingerprint] = _unreadable(dialect, item)
-        return faults[item.policy.fingerprint]
+        if item.policy.fingerprint not in unrendered:
+            unrendered[item.policy.fingerprint] = _render_problem(dialect, item)
+        return unrendered[item.policy.fingerprint]
 
     rows = gather(recipe.data, LabelRow, seed=recipe.seed, inspect=inspect)
     require_both_labels(recipe.data, rows)
@@ -59,11 +59,11 @@ def require_both_labels(data: Data, rows: Rows[LabelRow]) -> None:
 
 def assess_example(item: AssessItem, dialect: Dialect) -> dict[str, Any]:
     """One example as TRL takes it."""
-    said = write_answer(dialect, item.policy, item.answer)
+    text = write_answer(dialect, item.policy, item.answer)
     return {
         "image": str(item.path),
         "prompt": conversation(dialect, item.policy),
-        "completion": [{"role": "assistant", "content": [{"type": "text", "text": said}]}],
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
     }
 
 
@@ -96,7 +96,7 @@ def run(recipe: AssessRecipe) -> Path:
     )
 
 
-def _unreadable(dialect: Dialect, item: Located[LabelRow]) -> str | None:
+def _render_problem(dialect: Dialect, item: Located[LabelRow]) -> str | None:
     assert item.policy is not None
     try:
         conversation(dialect, item.policy)

@@ -35,11 +35,11 @@ class AssessItem:
 def augment(items: Sequence[Located[LabelRow]], settings: Augment, *, seed: int) -> list[AssessItem]:
     """All examples, shuffled. Rows must name their violations; ``assess`` skips those that do not."""
     random_ = random.Random(f"assess/{seed}")
-    found: list[AssessItem] = []
+    examples: list[AssessItem] = []
     for item in items:
         assert item.policy is not None
         row, policy = item.row, item.policy
-        found.append(_example(item, policy, settings, "given"))
+        examples.append(_example(item, policy, settings, "given"))
         violated = row.violated or ()
         others = [
             rule.id for rule in policy.rules if rule.id not in violated and rule.status is not Status.EXEMPT
@@ -47,14 +47,14 @@ def augment(items: Sequence[Located[LabelRow]], settings: Augment, *, seed: int)
         if row.label == "unsafe" and random_.random() < settings.exceptions:
             extra = _some(random_, others, at_most=settings.exempt_up_to - 1)
             flipped = with_exemptions(policy, (*violated, *extra))
-            found.append(_example(item, flipped, settings, "exception"))
+            examples.append(_example(item, flipped, settings, "exception"))
         if others and random_.random() < settings.irrelevant:
             chosen = _some(random_, others, at_most=settings.exempt_up_to) or [random_.choice(others)]
-            found.append(_example(item, with_exemptions(policy, chosen), settings, "irrelevant"))
+            examples.append(_example(item, with_exemptions(policy, chosen), settings, "irrelevant"))
     if settings.balance:
-        found += _missing(found, random_)
-    random_.shuffle(found)
-    return found
+        examples += _missing(examples, random_)
+    random_.shuffle(examples)
+    return examples
 
 
 def with_exemptions(policy: ResolvedPolicy, rules: Sequence[str]) -> ResolvedPolicy:
@@ -100,8 +100,8 @@ def _missing(items: Sequence[AssessItem], random_: random.Random) -> list[Assess
     """Repeats of the rarer label, each item as often as any other, give or take one."""
     by_rating = {rating: [item for item in items if item.answer.rating is rating] for rating in Rating}
     safe, unsafe = by_rating[Rating.SAFE], by_rating[Rating.UNSAFE]
-    rare, wanted = (safe, len(unsafe)) if len(safe) < len(unsafe) else (unsafe, len(safe))
+    rare, target = (safe, len(unsafe)) if len(safe) < len(unsafe) else (unsafe, len(safe))
     if not rare:
         return []
-    rounds, rest = divmod(wanted - len(rare), len(rare))
+    rounds, rest = divmod(target - len(rare), len(rare))
     return [*(rare * rounds), *random_.sample(rare, rest)]

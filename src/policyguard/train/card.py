@@ -1,4 +1,4 @@
-"""The record of a run and the model card: data by hash, settings, figures. No pictures, no rows."""
+"""The record of a run and the model card: data by hash, settings, figures. No images, no rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_card(
         "figures": figures(history),
         "history": [dict(entry) for entry in history],
         "notes": list(notes),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": {name: number for name in _PACKAGES if (number := _version(name))},
         "platform": platform.platform(),
     }
     write_json(out / WORK / "record.json", _finite(record))

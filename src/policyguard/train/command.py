@@ -1,4 +1,4 @@
-"""What ``policyguard train STAGE`` and ``python -m policyguard.train`` share."""
+"""Check a recipe and run its stage: behind ``policyguard train`` and ``python -m policyguard.train``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.strict.files import check_place, write_json
+from policyguard.train import assess, grpo, sft
+from policyguard.train.models import WORK, is_complete
+from policyguard.train.preflight import inspect_recipe
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
 __all__ = ["dry_run", "prepare", "remember", "start"]
-
 
 _RUN = "run.json"
 _FIXED = ("stage", "model", "seed", "data", "tune")
@@ -33,25 +35,18 @@ def prepare(
 
 
 def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
-    """What is worth knowing before the run starts.
-
-    Raises ConfigurationError with everything that is wrong.
-    """
-    from policyguard.train.preflight import inspect_recipe
-
+    """Notes to read before the run starts. Raises ConfigurationError with everything that is wrong."""
     _check_out(recipe)
-    found = inspect_recipe(recipe)
-    if found.problems:
+    preflight = inspect_recipe(recipe)
+    if preflight.problems:
         raise ConfigurationError(
-            "\n".join(found.problems), hint="nothing was started; mend these and try again"
+            "\n".join(preflight.problems), hint="nothing was started; fix these and try again"
         )
-    return found.notes
+    return preflight.notes
 
 
 def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
     """Check everything, then run the stage and give the folder of the finished model."""
-    from policyguard.train import assess, grpo, sft
-
     out = Path(recipe.out).expanduser()
     _check_out(recipe)
     running = int(os.environ.get("WORLD_SIZE", "1"))
@@ -71,9 +66,7 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
 
 
 def remember(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
-    """Write down what the checkpoints in the output folder are of."""
-    from policyguard.train.models import WORK
-
+    """Write down which run the checkpoints in the output folder belong to."""
     write_json(Path(recipe.out).expanduser() / WORK / _RUN, _identity(recipe))
 
 
@@ -83,9 +76,7 @@ def _identity(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> dict[str, Any]:
 
 
 def _check_out(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
-    """Refuse a folder that a run would overwrite, or go on from although it is another run's."""
-    from policyguard.train.models import WORK, is_complete
-
+    """Refuse a folder that holds a finished model, other files, or checkpoints of another run."""
     out = Path(recipe.out).expanduser()
     check_place(out, name="out", folder=True)
     if is_complete(out):
@@ -94,7 +85,7 @@ def _check_out(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
         )
     if out.is_dir() and not (out / WORK).is_dir() and (other := min(out.iterdir(), default=None)):
         raise ConfigurationError(
-            f"out: {out} holds something else than a training run, such as {other.name}",
+            f"out: {out} holds other files than a training run's, such as {other.name}",
             hint="name a new or an empty folder with --set out=...",
         )
     run = out / WORK / _RUN
@@ -119,13 +110,13 @@ def _training(out: Path) -> Iterator[None]:
     except PolicyGuardError:
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
         if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
             raise ConfigurationError(
-                f"training ran out of memory: {said}",
+                f"training ran out of memory: {message}",
                 hint="lower optim.batch (and raise optim.accumulate), run.max_pixels or rollout.max_tokens",
             ) from error
         raise PolicyGuardError(
-            f"training failed: {said}",
-            hint=f"after mending the cause, start it again: it goes on from the last checkpoint in {out}",
+            f"training failed: {message}",
+            hint=f"fix the cause and start it again: it goes on from the last checkpoint in {out}",
         ) from error

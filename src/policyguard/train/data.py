@@ -5,7 +5,7 @@ that the image has under that policy (stages assess and GRPO). All values are te
 texts, so that ``datasets.load_dataset("json", data_files=...)`` reads the files too; fields that are
 ``None`` are left out.
 
-``read_rows`` is strict and goes on: a bad row is named (``file:line: field: why``) and skipped, never mended.
+``read_rows`` is strict and goes on: a bad row is named (``file:line: field: why``) and skipped, not repaired.
 Image paths are relative to the folder of the file that names them.
 """
 
@@ -28,6 +28,7 @@ from policyguard.strict.files import write_lines
 
 __all__ = [
     "CaptionRow",
+    "Label",
     "LabelRow",
     "ReadRows",
     "Row",
@@ -67,8 +68,8 @@ _ASKS_JUDGEMENT = re.compile(
 
 def passes_judgement(caption: str) -> str | None:
     """The words in which ``caption`` passes judgement, or ``None``."""
-    found = _PASSES_JUDGEMENT.search(caption)
-    return found.group() if found else None
+    match = _PASSES_JUDGEMENT.search(caption)
+    return match.group() if match else None
 
 
 class _Row(BaseModel):
@@ -115,17 +116,17 @@ class CaptionRow(_Row):
     @model_validator(mode="before")
     @classmethod
     def _has_no_verdict_field(cls, data: Any) -> Any:
-        found = [name for name in _VERDICT_FIELDS if isinstance(data, dict) and name in data]
-        if found:
-            raise ValueError(f"a caption row holds no verdict, and this one has {', '.join(found)}")
+        fields = [name for name in _VERDICT_FIELDS if isinstance(data, dict) and name in data]
+        if fields:
+            raise ValueError(f"a caption row holds no verdict, and this one has {', '.join(fields)}")
         return data
 
     @model_validator(mode="after")
     def _passes_no_judgement(self) -> Self:
-        if said := passes_judgement(self.caption):
-            raise ValueError(f"the caption passes judgement: {said[:80]!r}")
-        if found := _ASKS_JUDGEMENT.search(self.prompt):
-            raise ValueError(f"the prompt asks for judgement: {found.group()[:80]!r}")
+        if words := passes_judgement(self.caption):
+            raise ValueError(f"the caption passes judgement: {words[:80]!r}")
+        if match := _ASKS_JUDGEMENT.search(self.prompt):
+            raise ValueError(f"the prompt asks for judgement: {match.group()[:80]!r}")
         return self
 
 
@@ -266,14 +267,14 @@ def read_object(line: bytes) -> dict[str, Any]:
         raise ValueError(f"{word} is no number")
 
     try:
-        found = json.loads(line.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
     except UnicodeDecodeError:
         raise ValueError("the line is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ValueError("the line is not a JSON object")
-    return found
+    return value
 
 
 def _message(item: ErrorDetails) -> str | None:

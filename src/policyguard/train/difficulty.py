@@ -57,13 +57,17 @@ def filter_units(
             log,
             (
                 json.dumps(
-                    {"policy": half.first.policy.fingerprint, "first": found.first, "second": found.second}
+                    {
+                        "policy": half.first.policy.fingerprint,
+                        "first": measure.first,
+                        "second": measure.second,
+                    }
                 )
-                for half, found in zip(units.halves, measured, strict=True)
+                for half, measure in zip(units.halves, measured, strict=True)
             ),
         )
-    teaching = [half for half, found in zip(units.halves, measured, strict=True) if found.teaches]
-    easy = [half for half, found in zip(units.halves, measured, strict=True) if found.easy]
+    teaching = [half for half, measure in zip(units.halves, measured, strict=True) if measure.teaches]
+    easy = [half for half, measure in zip(units.halves, measured, strict=True) if measure.easy]
     random_ = random.Random(f"difficulty/{seed}")
     anchors = random_.sample(easy, min(len(easy), int(len(teaching) * settings.keep_at_most_easy)))
     kept = {id(half) for half in (*teaching, *anchors)}
@@ -75,8 +79,8 @@ def _read(log: Path, units: Units) -> list[Measured] | None:
     """What an earlier start of this run measured, if it is about the same prompts."""
     try:
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        found = [Measured(line["first"], line["second"]) for line in lines]
-        named = [line["policy"] for line in lines]
+        measured = [Measured(line["first"], line["second"]) for line in lines]
+        fingerprints = [line["policy"] for line in lines]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if named == [half.first.policy.fingerprint for half in units.halves] else None
+    return measured if fingerprints == [half.first.policy.fingerprint for half in units.halves] else None

@@ -81,7 +81,7 @@ def measure(folder: Path) -> Sizes:
 def estimate(
     recipe: SftRecipe | AssessRecipe | GrpoRecipe, sizes: Sizes, *, rows: int, tokens: int
 ) -> Estimate:
-    """``rows``: to train on. ``tokens``: of a typical row, picture included."""
+    """``rows``: to train on. ``tokens``: of a typical row, image included."""
     tune, run, optim = recipe.tune, recipe.run, recipe.optim
     width = 4 if tune.mode == "full" or run.precision == "fp32" else 2
     if tune.mode == "full":
@@ -141,8 +141,8 @@ def _seconds(recipe: Any, sizes: Sizes, steps: int, tokens: int) -> float | None
     operations = (8 if recipe.run.gradient_checkpointing else 6) * sizes.weights * tokens * completions
     seconds = operations / (peak * _UTILISATION)
     if isinstance(recipe, GrpoRecipe):
-        said = recipe.rollout.max_tokens
-        seconds += 2 * sizes.weights * (said * completions) / (peak * _GENERATION)
+        answer_tokens = recipe.rollout.max_tokens
+        seconds += 2 * sizes.weights * (answer_tokens * completions) / (peak * _GENERATION)
     return float(seconds * steps)
 
 

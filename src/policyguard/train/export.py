@@ -3,15 +3,13 @@
 One folder holds the prompts in the layout of each (``verl.parquet``, ``easyr1.parquet``, ``swift.jsonl``),
 the policies, and a small reward file for each, which calls this package's own reward; so the package has to
 be installed where they run (without extras). Layouts follow verl's ``examples/data_preprocess/geo3k.py``,
-EasyR1's ``verl/utils/dataset.py`` and ms-swift's ``examples/train/grpo/plugin``. Pictures go into the
+EasyR1's ``verl/utils/dataset.py`` and ms-swift's ``examples/train/grpo/plugin``. Images go into the
 parquet files as PNG, the way the runtime decodes them. The order of prompts is part of the data: turn
 shuffling off.
 
-The reward in an exported folder: what the files ``reward_*.py`` there call.
-
-Covered: everything that ``reward.score`` covers, from the same code. Not covered: tokens. Those trainers
-hand over text without control tokens, so an answer that was cut off just after a whole verdict passes; let
-them mask such answers.
+Covered by the exported reward: everything that ``reward.score`` covers, from the same code. Not covered:
+tokens. Those trainers hand over text without control tokens, so an answer that was cut off just after a
+whole verdict passes; let them mask such answers.
 """
 
 from __future__ import annotations
@@ -30,19 +28,15 @@ from policyguard.train.answers import AnswerFormat, conversation
 from policyguard.train.grpo import held_out_prompts, read_prompts
 from policyguard.train.grpo_data import Prompt
 from policyguard.train.policies import PolicyShelf, document_of, write_policies
-from policyguard.train.preflight import fault_of_reward
+from policyguard.train.preflight import reward_problem
 from policyguard.train.recipe import GrpoRecipe, RewardSettings
 from policyguard.train.reward import Expected, Scored, score
-from policyguard.train.rows import check_images, open_picture
+from policyguard.train.rows import check_images, listing, open_frame
 
-__all__ = [
-    "SETTINGS",
-    "ExportedReward",
-    "export",
-]
-
+__all__ = ["SETTINGS", "ExportedReward", "export"]
 
 SETTINGS = "reward.json"
+_PLACE = "<image>"
 
 
 class ExportedReward:
@@ -50,10 +44,10 @@ class ExportedReward:
 
     def __init__(self, folder: Path) -> None:
         try:
-            found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-            self._settings = RewardSettings.model_validate(found["reward"])
-            self._answer: AnswerFormat = found["answer"]
-            self._dialect = get_dialect(found["dialect"])
+            settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+            self._settings = RewardSettings.model_validate(settings["reward"])
+            self._answer: AnswerFormat = settings["answer"]
+            self._dialect = get_dialect(settings["dialect"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{folder / SETTINGS} is not what `policyguard train export` writes"
@@ -71,29 +65,23 @@ class ExportedReward:
         return self.score(text, expected).value
 
 
-_PLACE = "<image>"
-
-_VERL = '''"""Reward for verl: custom_reward_function.path=THIS_FILE (name: compute_score)."""
-
+_SETUP = """
 from pathlib import Path
 
 from policyguard.train.export import ExportedReward
 
 _reward = ExportedReward(Path(__file__).parent)
+"""
 
+_VERL = '''"""Reward for verl: custom_reward_function.path=THIS_FILE (name: compute_score)."""
+{setup}
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
     return _reward(solution_str, ground_truth)
 '''
 
 _EASYR1 = '''"""Reward for EasyR1: worker.reward.reward_function=THIS_FILE:compute_score."""
-
-from pathlib import Path
-
-from policyguard.train.export import ExportedReward
-
-_reward = ExportedReward(Path(__file__).parent)
-
+{setup}
 
 def compute_score(reward_input, **_):
     if isinstance(reward_input, list):
@@ -104,22 +92,16 @@ def compute_score(reward_input, **_):
 '''
 
 _SWIFT = '''"""Reward for ms-swift: --external_plugins THIS_FILE --reward_funcs policyguard_verdict."""
-
-from pathlib import Path
-
-from policyguard.train.export import ExportedReward
-
+{setup}
 try:
     from swift.rewards import ORM, orms
 except ImportError:  # before version 4
     from swift.plugin import ORM, orms
 
-_reward = ExportedReward(Path(__file__).parent)
-
 
 class PolicyGuardVerdict(ORM):
     def __call__(self, completions, expected, **_):
-        return [_reward(text, wanted) for text, wanted in zip(completions, expected, strict=True)]
+        return [_reward(*pair) for pair in zip(completions, expected, strict=True)]
 
 
 orms["policyguard_verdict"] = PolicyGuardVerdict
@@ -134,17 +116,13 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
     if out.exists():
         raise ConfigurationError(f"{out} is there already", hint="name a new folder")
     check_place(out, name="FOLDER", folder=True)
-    if wrong := fault_of_reward(recipe.reward):
-        raise ConfigurationError(wrong)
+    if problem := reward_problem(recipe.reward):
+        raise ConfigurationError(problem)
     dialect = get_dialect(recipe.dialect)
     rows, units = read_prompts(recipe)
     items = [*rows.train, *rows.validation]
     if problems := check_images(items, look_into=len(items)):
-        shown = [
-            *map(str, problems[:20]),
-            *([f"and {len(problems) - 20} more"] if len(problems) > 20 else []),
-        ]
-        raise ConfigurationError("\n".join(shown), hint="nothing was written; mend these and try again")
+        raise ConfigurationError(listing(problems), hint="nothing was written; fix these and try again")
     sides = {"train": units.prompts, "validation": held_out_prompts(rows)}
     everything = [prompt for prompts in sides.values() for prompt in prompts]
     with fresh_folder(out) as folder:
@@ -167,10 +145,12 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
             _write_parquet(
                 folder / f"easyr1-{side}.parquet", [_easyr1(item, dialect, recipe) for item in prompts]
             )
-            lines = (json.dumps(_swift(item, dialect, recipe), ensure_ascii=False) for item in prompts)
-            write_lines(folder / f"swift-{side}.jsonl", lines)
+            write_lines(
+                folder / f"swift-{side}.jsonl",
+                (json.dumps(_swift(item, dialect, recipe), ensure_ascii=False) for item in prompts),
+            )
         for name, code in (("verl", _VERL), ("easyr1", _EASYR1), ("swift", _SWIFT)):
-            write_text(folder / f"reward_{name}.py", code)
+            write_text(folder / f"reward_{name}.py", code.replace("{setup}", _SETUP))
     return sorted(out.iterdir())
 
 
@@ -185,12 +165,10 @@ def _expected(prompt: Prompt) -> str:
 
 
 def _messages(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> list[dict[str, str]]:
-    """The chat with one text per turn, and a placeholder for the picture."""
+    """The chat with one text per turn, and a placeholder for the image."""
     turns = conversation(dialect, prompt.policy, answer=recipe.answer)
     if any(_PLACE in part.get("text", "") for turn in turns for part in turn["content"]):
-        raise ConfigurationError(
-            f"policy '{prompt.policy.id}' holds {_PLACE!r}, which stands for the picture"
-        )
+        raise ConfigurationError(f"policy '{prompt.policy.id}' holds {_PLACE!r}, which stands for the image")
     return [
         {
             "role": turn["role"],
@@ -227,7 +205,7 @@ def _swift(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, An
 
 def _png(path: Path) -> bytes:
     data = io.BytesIO()
-    open_picture(path).save(data, format="PNG")
+    open_frame(path).save(data, format="PNG")
     return data.getvalue()
 
 

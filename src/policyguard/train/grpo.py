@@ -41,7 +41,7 @@ from policyguard.train.models import (
 )
 from policyguard.train.recipe import GrpoRecipe
 from policyguard.train.reward import Expected, VerdictReward
-from policyguard.train.rows import Located, Rows, gather, image_dataset, open_picture
+from policyguard.train.rows import Located, Rows, gather, image_dataset, open_frame
 from policyguard.train.trainer import (
     checkpoint_marker,
     common_arguments,
@@ -102,12 +102,12 @@ def grpo_example(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[s
 
 def banned_tokens(processor: Any) -> list[int]:
     """Tokens that no answer may hold: one more image token than features, and the model fails."""
-    found = {
+    banned = {
         number
         for number, token in processor.tokenizer.added_tokens_decoder.items()
         if token.special and _VISION_TOKEN.search(token.content)
     }
-    return sorted(found)
+    return sorted(banned)
 
 
 def run(recipe: GrpoRecipe) -> Path:
@@ -279,7 +279,7 @@ def _share_right(
     times = recipe.difficulty.samples
     inputs = processor(
         text=[text] * times,
-        images=[[open_picture(prompt.path)]] * times,
+        images=[[open_frame(prompt.path)]] * times,
         return_tensors="pt",
         add_special_tokens=False,
     ).to(model.device)
@@ -298,8 +298,8 @@ def _share_right(
     texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
     expected = Expected(prompt.policy, _rating(prompt.label), prompt.categories)
     right = 0
-    for said, ids in zip(texts, answers.tolist(), strict=True):
-        scored = reward.score_ids(said, reward.until_end(ids), expected)
+    for answer, ids in zip(texts, answers.tolist(), strict=True):
+        scored = reward.score_ids(answer, reward.until_end(ids), expected)
         right += scored.rating is expected.label
     return right / len(texts)
 

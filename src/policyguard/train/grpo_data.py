@@ -132,11 +132,11 @@ class _Builder:
         return [item for item in self._items if id(item) not in self._used and item.row.label == label]
 
     def _pairs(self) -> None:
-        found: dict[tuple[str, str], list[_Item]] = defaultdict(list)
+        pairs: dict[tuple[str, str], list[_Item]] = defaultdict(list)
         for item in self._items:
             if item.row.pair_id is not None:
-                found[item.row.pair_id, _policy(item).fingerprint].append(item)
-        for twins in found.values():
+                pairs[item.row.pair_id, _policy(item).fingerprint].append(item)
+        for twins in pairs.values():
             by_label = {item.row.label: item for item in twins}
             if len(by_label) == 2:
                 self._add("pair", [(by_label["unsafe"], by_label["safe"], _policy(twins[0]))])

@@ -45,10 +45,10 @@ class PolicyShelf:
                 self._found[name] = self._read(name).resolve()
             except PolicyGuardError as error:
                 self._found[name] = error
-        found = self._found[name]
-        if isinstance(found, PolicyGuardError):
-            raise found
-        return found
+        policy = self._found[name]
+        if isinstance(policy, PolicyGuardError):
+            raise policy
+        return policy
 
     def _read(self, name: str) -> Policy:
         if name.startswith("#"):

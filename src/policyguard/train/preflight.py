@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong before the first expensive step, all at once."""
+"""What can be checked before the first expensive step, reported all at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.errors import PolicyGuardError, Problem
+from policyguard.dialects import get_dialect
+from policyguard.errors import PolicyGuardError
+from policyguard.train.answers import conversation
+from policyguard.train.assess import read_labels
+from policyguard.train.estimate import available_disk, available_memory, estimate, measure
+from policyguard.train.grpo import read_prompts
+from policyguard.train.models import model_folder, processor_of
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, RewardSettings, SftRecipe
-from policyguard.train.rows import Rows, check_images
+from policyguard.train.rows import Rows, check_images, listing, open_frame
+from policyguard.train.sft import read_captions
 
-__all__ = ["Preflight", "check_batches", "fault_of_reward", "inspect_recipe"]
+__all__ = ["Preflight", "check_batches", "inspect_recipe", "reward_problem"]
 
-_SHOWN = 30
+_LISTED = 30
 
 
 @dataclass(slots=True)
@@ -27,58 +34,63 @@ class Preflight:
 
 
 def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
-    """Look at rows, pictures, policies, model, batch sizes and memory; nothing is trained, no weights are
+    """Look at rows, images, policies, model, batch sizes and memory; nothing is trained, no weights are
     read.
     """
-    found = Preflight()
-    rows = _rows(recipe, found)
+    result = Preflight()
+    rows = _rows(recipe, result)
     if rows is not None:
         items: list[Any] = [*rows.train, *rows.validation]
-        pictures = check_images(items)
-        found.problems += _capped(pictures)
-        found.notes += [f"{len(rows.train)} rows to train on, {len(rows.validation)} held out"]
-        found.notes += [f"skipped: {line}" for line in _capped(rows.problems)]
+        if problems := check_images(items):
+            result.problems.append(listing(problems, limit=_LISTED))
+        result.notes += [f"{len(rows.train)} rows to train on, {len(rows.validation)} held out"]
+        if rows.problems:
+            result.notes += [
+                f"skipped: {line}" for line in listing(rows.problems, limit=_LISTED).splitlines()
+            ]
         if not rows.validation:
-            found.notes.append("nothing is held out, so nothing is evaluated on the way: set `data.held_out`")
+            result.notes.append(
+                "nothing is held out, so nothing is evaluated on the way: set `data.held_out`"
+            )
     if isinstance(recipe, GrpoRecipe):
-        check_batches(recipe, found)
-    _libraries(recipe, found)
-    _model(recipe, rows, found)
-    return found
+        check_batches(recipe, result)
+    _libraries(recipe, result)
+    _model(recipe, rows, result)
+    return result
 
 
-def check_batches(recipe: GrpoRecipe, found: Preflight) -> None:
+def check_batches(recipe: GrpoRecipe, result: Preflight) -> None:
     """Whether batches hold whole groups, and both labels."""
     completions = recipe.optim.batch * recipe.optim.accumulate * recipe.run.devices
     group = recipe.rollout.group
     if completions % group:
-        found.problems.append(
+        result.problems.append(
             f"optim.batch x optim.accumulate x run.devices = {completions} completions per update, which "
             f"rollout.group = {group} does not divide: change one of them"
         )
     elif completions // group % 2:
-        found.problems.append(
+        result.problems.append(
             f"{completions} completions in groups of {group} are {completions // group} prompts per update: "
             "an even number is needed, so that each update holds both labels under each policy"
         )
     reward = recipe.reward
-    if wrong := fault_of_reward(reward):
-        found.problems.append(wrong)
+    if problem := reward_problem(reward):
+        result.problems.append(problem)
     if reward.safe_weight != reward.unsafe_weight and recipe.grpo.scale_rewards == "group":
-        found.problems.append(
+        result.problems.append(
             "class weights do nothing with grpo.scale_rewards: group, because a group holds one label; "
             "set it to batch or none"
         )
     if recipe.rollout.by == "vllm-server" and not recipe.rollout.server:
-        found.problems.append("rollout.by: vllm-server needs rollout.server, the server's address")
+        result.problems.append("rollout.by: vllm-server needs rollout.server, the server's address")
     if recipe.rollout.server:
         try:
             Endpoint.parse(recipe.rollout.server)
         except PolicyGuardError as error:
-            found.problems.append(f"rollout.server: {error.message.removeprefix('base_url ')}")
+            result.problems.append(f"rollout.server: {error.message.removeprefix('base_url ')}")
 
 
-def fault_of_reward(reward: RewardSettings) -> str | None:
+def reward_problem(reward: RewardSettings) -> str | None:
     """Why these rewards would teach wrong or unreadable answers, or ``None``."""
     least = reward.right * min(reward.safe_weight, reward.unsafe_weight)
     if reward.unreadable <= reward.wrong < least:
@@ -89,25 +101,23 @@ def fault_of_reward(reward: RewardSettings) -> str | None:
     )
 
 
-def _libraries(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> None:
+def _libraries(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight) -> None:
     """What the recipe needs to be installed apart from the extra."""
     if isinstance(recipe, GrpoRecipe) and recipe.rollout.by != "transformers" and find_spec("vllm") is None:
-        found.problems.append(f"rollout.by: {recipe.rollout.by} needs vllm, which is not installed")
+        result.problems.append(f"rollout.by: {recipe.rollout.by} needs vllm, which is not installed")
     name = recipe.run.report_to
     if name not in ("none", "all"):
-        with suppress(ImportError):  # without transformers, which is said where the model is read
+        with suppress(ImportError):  # without transformers, which is reported where the model is read
             from transformers.integrations import get_available_reporting_integrations
 
             if name not in (known := get_available_reporting_integrations()):
                 here = ", ".join(["none", *known])
-                found.problems.append(f"run.report_to: {name} is unknown or not installed; here are: {here}")
+                result.problems.append(
+                    f"run.report_to: {name} is unknown or not installed; available: {here}"
+                )
 
 
-def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> Rows[Any] | None:
-    from policyguard.train.assess import read_labels
-    from policyguard.train.grpo import read_prompts
-    from policyguard.train.sft import read_captions
-
+def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight) -> Rows[Any] | None:
     try:
         if isinstance(recipe, SftRecipe):
             return read_captions(recipe)
@@ -115,45 +125,42 @@ def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, found: Preflight) -> Ro
             return read_labels(recipe)
         rows, units = read_prompts(recipe)
     except PolicyGuardError as error:
-        found.problems.append(str(error))
+        result.problems.append(str(error))
         return None
     prompts = units.prompts
     texts = len({prompt.policy.fingerprint for prompt in prompts})
     unsafe = sum(prompt.label == "unsafe" for prompt in prompts)
-    found.notes.append(f"{len(prompts)} prompts, {unsafe} of them unsafe, under {texts} policy texts")
+    result.notes.append(f"{len(prompts)} prompts, {unsafe} of them unsafe, under {texts} policy texts")
     if units.dropped:
-        found.notes.append(f"{units.dropped} rows are left out: their policies have rows of one label only")
+        result.notes.append(f"{units.dropped} rows are left out: their policies have rows of one label only")
     return rows
 
 
-def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None, found: Preflight) -> None:
-    from policyguard.train.estimate import available_disk, available_memory, estimate, measure
-    from policyguard.train.models import model_folder, processor_of
-
+def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None, result: Preflight) -> None:
     try:
         folder = model_folder(recipe.model)
         processor = processor_of(folder, max_pixels=recipe.run.max_pixels)
         sizes = measure(folder)
     except PolicyGuardError as error:
-        found.problems.append(str(error))
+        result.problems.append(str(error))
         return
     except Exception as error:  # what transformers raises for files that are not a model
-        found.problems.append(f"model '{recipe.model}' cannot be read: {type(error).__name__}: {error}")
+        result.problems.append(f"model '{recipe.model}' cannot be read: {type(error).__name__}: {error}")
         return
-    if rows is None or found.problems:
+    if rows is None or result.problems:
         return
     needed = estimate(recipe, sizes, rows=len(rows.train), tokens=_tokens(recipe, rows, processor))
-    found.notes.append(f"estimate: {needed}")
+    result.notes.append(f"estimate: {needed}")
     free = available_memory(recipe)
     if needed.memory > free:
-        found.problems.append(
+        result.problems.append(
             f"too little memory: about {needed.memory / 2**30:.1f} GiB are needed per device and "
             f"{free / 2**30:.1f} GiB are free; lower optim.batch or run.max_pixels, set tune.mode: lora, "
             "or run on more devices with a configuration from train/accelerate/"
         )
     room = available_disk(Path(recipe.out).expanduser())
     if needed.disk > room:
-        found.problems.append(
+        result.problems.append(
             f"out: too little disk: the model and {recipe.run.keep} checkpoints need about "
             f"{needed.disk / 2**30:.1f} GiB and {room / 2**30:.1f} GiB are free in {recipe.out}; name a "
             "folder on another disk, lower run.keep, or set tune.mode: lora"
@@ -161,25 +168,16 @@ def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None
 
 
 def _tokens(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any], processor: Any) -> int:
-    """Tokens of the longest of a few rows, picture included."""
-    from policyguard.dialects import get_dialect
-    from policyguard.train.answers import conversation
-    from policyguard.train.rows import open_picture
-
+    """Tokens of the longest of a few rows, image included."""
     longest = 0
     for item in rows.train[:: max(1, len(rows.train) // 8)][:8]:
-        picture = open_picture(Path(item.path))
+        frame = open_frame(Path(item.path))
         if isinstance(recipe, SftRecipe):
             text = f"{item.row.prompt} {item.row.caption}"
         else:
             assert item.policy is not None
             turns = conversation(get_dialect(recipe.dialect), item.policy)
             text = " ".join(part.get("text", "") for turn in turns for part in turn["content"])
-        inputs = processor(text=[processor.image_token + text], images=[[picture]], return_tensors="pt")
+        inputs = processor(text=[processor.image_token + text], images=[[frame]], return_tensors="pt")
         longest = max(longest, int(inputs["input_ids"].shape[1]))
     return longest + (recipe.rollout.max_tokens if isinstance(recipe, GrpoRecipe) else 64)
-
-
-def _capped(problems: list[Problem]) -> list[str]:
-    lines = [str(problem) for problem in problems[:_SHOWN]]
-    return [*lines, f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else lines

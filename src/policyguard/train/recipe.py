@@ -81,7 +81,7 @@ class Optim(_Part):
 
 class Run(_Part):
     """``devices``: how many the run is meant for; estimates and batch checks use it. ``max_pixels``: larger
-    pictures are scaled down; give the guard the same bound. ``save_every``, ``eval_every``, ``log_every``: in
+    images are scaled down; give the guard the same bound. ``save_every``, ``eval_every``, ``log_every``: in
     updates. ``keep``: how many checkpoints stay. ``report_to``: as in transformers.
     """
 

@@ -120,14 +120,14 @@ class VerdictReward:
         **_: Any,
     ) -> list[float]:
         values = []
-        for completion, ids, name, wanted, rules in zip(
+        for completion, ids, name, true_label, rules in zip(
             completions, completion_ids, policy, label, categories, strict=True
         ):
-            expected = Expected(self._policies[name], Rating(wanted), tuple(rules))
+            expected = Expected(self._policies[name], Rating(true_label), tuple(rules))
             scored = self.score_ids(_text(completion), ids, expected)
             values.append(scored.value)
             if log_metric is not None:
-                log_metric(f"verdict/recall_{wanted}", float(scored.rating is expected.label))
+                log_metric(f"verdict/recall_{true_label}", float(scored.rating is expected.label))
                 log_metric("verdict/readable", float(scored.rating is not None))
                 log_metric("verdict/says_unsafe", float(scored.rating is Rating.UNSAFE))
         return values
@@ -159,8 +159,8 @@ def _speaks_of_the_rule(read: Answer, expected: Expected) -> bool:
     """Whether the rationale is short prose that shares words with a rule that decides."""
     if not read.rationale or len(read.rationale) > _LONGEST:
         return False
-    said = [word.lower() for word in _WORD.findall(read.rationale)]
-    if len(said) < 3 or len(set(said)) * 2 < len(said):
+    spoken = [word.lower() for word in _WORD.findall(read.rationale)]
+    if len(spoken) < 3 or len(set(spoken)) * 2 < len(spoken):
         return False
     rules = [rule for rule in expected.policy.rules if rule.id in expected.categories]
     if not rules:
@@ -169,5 +169,5 @@ def _speaks_of_the_rule(read: Answer, expected: Expected) -> bool:
         text for rule in rules for text in (rule.title, rule.description, *rule.unsafe, *rule.safe)
     )
     words = {word.lower() for word in _WORD.findall(about)}
-    found = len(words.intersection(said))
-    return 0 < found <= 12  # a list of all the policy's words is no rationale
+    shared = len(words.intersection(spoken))
+    return 0 < shared <= 12  # a list of all the policy's words is no rationale

@@ -42,10 +42,10 @@ def read_captions(recipe: SftRecipe) -> Rows[CaptionRow]:
 
 
 def caption_example(item: Located[CaptionRow]) -> dict[str, Any]:
-    """One row as TRL takes it: the picture, then the request, then the caption."""
+    """One row as TRL takes it: the image, then the request, then the caption."""
     prompt = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item.row.prompt}]}]
-    said = [{"role": "assistant", "content": [{"type": "text", "text": item.row.caption}]}]
-    return {"image": str(item.path), "prompt": prompt, "completion": said}
+    completion = [{"role": "assistant", "content": [{"type": "text", "text": item.row.caption}]}]
+    return {"image": str(item.path), "prompt": prompt, "completion": completion}
 
 
 def run(recipe: SftRecipe) -> Path:

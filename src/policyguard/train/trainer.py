@@ -1,6 +1,6 @@
-"""What all stages pass on to TRL, from their recipes.
+"""What all stages share of TRL: arguments from the recipe, checkpoints, warnings to silence.
 
-Checkpoints that are whole: one counts only when its mark is there, which is written last.
+A checkpoint counts only with its mark, which is written after everything else in it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ __all__ = [
     "require_trl",
 ]
 
-
 _MARK = "COMPLETE"
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in ``folder``. Half-written ones, left by a kill, are removed."""
-    found: list[tuple[int, Path]] = []
+    checkpoints: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
         step = path.name.removeprefix("checkpoint-")
         if not step.isdecimal():  # somebody's own copy
             continue
         if (path / _MARK).is_file():
-            found.append((int(step), path))
+            checkpoints.append((int(step), path))
         elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-    return max(found)[1] if found else None
+    return max(checkpoints)[1] if checkpoints else None
 
 
 def checkpoint_marker() -> Any:
@@ -106,7 +105,7 @@ def common_arguments(recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, evaluates
 
 @contextmanager
 def expected_noise() -> Iterator[None]:
-    """Silence warnings of the libraries that are foreseen and say nothing to the user."""
+    """Silence warnings of the libraries that mean nothing to the user."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)

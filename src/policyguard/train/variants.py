@@ -48,11 +48,11 @@ def reword(
 ) -> ResolvedPolicy:
     """Items of each list in another order, and in another wording where ``wordings`` gives some."""
 
-    def said(items: Sequence[str]) -> tuple[str, ...]:
+    def vary(items: Sequence[str]) -> tuple[str, ...]:
         chosen = [random_.choice([item, *wordings.get(item, ())]) for item in items]
         return tuple(random_.sample(chosen, len(chosen)))
 
-    rules = tuple(_changed(rule, unsafe=said(rule.unsafe), safe=said(rule.safe)) for rule in policy.rules)
+    rules = tuple(_changed(rule, unsafe=vary(rule.unsafe), safe=vary(rule.safe)) for rule in policy.rules)
     return replace(policy, rules=rules)
 
 
@@ -61,18 +61,18 @@ def read_wordings(path: str | None) -> dict[str, list[str]]:
     if path is None:
         return {}
     try:
-        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        wordings = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"variants.wordings: {path} cannot be read: {error}") from error
-    if not isinstance(found, dict) or not all(
+    if not isinstance(wordings, dict) or not all(
         isinstance(others, list) and all(isinstance(other, str) and other for other in others)
-        for others in found.values()
+        for others in wordings.values()
     ):
         raise ConfigurationError(
             f"variants.wordings: {path} is not a JSON object of lists of texts",
             hint='for example {"firearms": ["guns and rifles", "weapons that shoot"]}',
         )
-    return found
+    return wordings
 
 
 def _changed(rule: Rule, **changes: object) -> Rule:

@@ -25,13 +25,13 @@ SHOWN = {
 }
 
 
-def collapse_of(seen: dict[str, float], settings: Watch) -> str | None:
+def collapse_of(figures: dict[str, float], settings: Watch) -> str | None:
     """Why the figures of one logged step look collapsed, or ``None``."""
     for label in ("safe", "unsafe"):
-        recall = seen.get(f"recall_{label}")
+        recall = figures.get(f"recall_{label}")
         if recall is not None and recall < settings.min_recall:
             return f"recall of {label} is {recall:.3f}, under {settings.min_recall}"
-    spread = seen.get("zero_variance")
+    spread = figures.get("zero_variance")
     if spread is not None and spread > settings.max_zero_variance:
         return f"{spread:.3f} of the groups hold one reward, over {settings.max_zero_variance}"
     return None
@@ -53,10 +53,10 @@ def watch_callback(settings: Watch, log: Path) -> Any:
             self.stopped: str | None = None
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            seen = {name: float(logs[key]) for key, name in SHOWN.items() if key in (logs or {})}
-            if "reward" not in seen:
+            figures = {name: float(logs[key]) for key, name in SHOWN.items() if key in (logs or {})}
+            if "reward" not in figures:
                 return
-            why = collapse_of(seen, settings)
+            why = collapse_of(figures, settings)
             self.streak = self.streak + 1 if why else 0
             if why and self.streak >= settings.patience and state.global_step >= settings.grace:
                 self.stopped = f"at update {state.global_step}: {why}, {self.streak} logged steps in a row"
@@ -64,6 +64,6 @@ def watch_callback(settings: Watch, log: Path) -> Any:
             if state.is_world_process_zero:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": state.global_step, **seen, "collapse": why}) + "\n")
+                    file.write(json.dumps({"step": state.global_step, **figures, "collapse": why}) + "\n")
 
     return WatchCallback()

@@ -185,7 +185,7 @@ def chain(name: str, base: Path, work: Path, seed: int) -> tuple[Path, list[dict
             file.write_text(yaml.safe_dump(recipe, sort_keys=False))
             start, before = time.monotonic(), _children()
             with (path / "log.txt").open("a") as log:
-                command = [sys.executable, "-m", f"policyguard.train.{step.stage}", str(file)]
+                command = [sys.executable, "-m", "policyguard.train", str(file)]
                 subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
             spent = {"minutes": (time.monotonic() - start) / 60, "cpu_minutes": (_children() - before) / 60}
             took.write_text(json.dumps(asdict(step) | spent))

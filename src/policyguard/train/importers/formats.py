@@ -1,11 +1,8 @@
-"""The formats: which columns they have, and what a row of each means.
+"""The formats that can be imported: tables (CSV, JSON lines, parquet) and what a row of each data set means.
 
 Column names, label strings and category names are those of the published data sets. Policies are ours: the
-words of a row's own policy are not kept, only what they declare.
-
-Tables of rows: CSV, JSON lines and parquet, and folders of such files.
-
-A row that cannot be read is a ``Problem`` with its place, and reading goes on after it.
+words of a row's own policy are not kept, only what they declare. A row that cannot be read is a ``Problem``
+with its place, and reading goes on after it.
 """
 
 from __future__ import annotations
@@ -19,13 +16,12 @@ from typing import Any
 
 from policyguard.errors import ConfigurationError, MissingExtraError, Problem
 from policyguard.policy import ResolvedPolicy
-from policyguard.train.data import read_object
+from policyguard.train.data import Label, read_object
+from policyguard.train.importers.images import ImageStore
 from policyguard.train.importers.llavaguard import LlavaGuard
-from policyguard.train.importers.pictures import PictureStore
 from policyguard.train.importers.record import (
     BadRowError,
     Draft,
-    Label,
     Record,
     first_of,
     label_of,
@@ -33,32 +29,29 @@ from policyguard.train.importers.record import (
     text_of,
 )
 
-__all__ = [
-    "FORMATS",
-    "SUFFIXES",
-    "Format",
-    "Reader",
-    "find_tables",
-    "read_table",
-]
-
+__all__ = ["FORMATS", "SUFFIXES", "Format", "Reader", "find_tables", "read_table"]
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+SAFE_UNSAFE: dict[str, Label] = {"safe": "safe", "unsafe": "unsafe"}
+_UNSAFEBENCH_NAMES = {"adult": "sexual", "self harm": "self-harm", "illegal": "illegal-activity"}
+_EDITED = "_edited"
 _MAX_CELL = 1 << 20
-
 _BATCH = 32
-"""Rows of a parquet file in memory at once; each may hold a picture."""
+"""Rows of a parquet file in memory at once; each may hold an image."""
+
+Policies = Callable[[str], ResolvedPolicy]
+Reader = Callable[[Record], Draft]
 
 
 def find_tables(source: Path) -> list[Path]:
     """The table ``source``, or all tables below the folder ``source``. Raises ConfigurationError."""
     if source.is_dir():
-        found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not found:
+        tables = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not tables:
             raise ConfigurationError(
                 f"there is no table in folder '{source}'", hint=f"looked for {', '.join(SUFFIXES)}"
             )
-        return found
+        return tables
     if not source.is_file():
         raise ConfigurationError(f"there is no file '{source}'", hint="give a table or a folder of tables")
     if source.suffix.lower() not in SUFFIXES:
@@ -144,28 +137,21 @@ def _parquet(path: Path) -> Iterator[Record | Problem]:
         ) from error
 
 
-Policies = Callable[[str], ResolvedPolicy]
-Reader = Callable[[Record], Draft]
-SAFE_UNSAFE: dict[str, Label] = {"safe": "safe", "unsafe": "unsafe"}
-_UNSAFEBENCH_NAMES = {"adult": "sexual", "self harm": "self-harm", "illegal": "illegal-activity"}
-_EDITED = "_edited"
-
-
 @dataclass(frozen=True, slots=True)
 class Format:
-    """``source``, ``licence``: what the rows say, unless told otherwise. ``policy``: the default."""
+    """``source``, ``licence``: what the rows say by default. ``policy``: the default."""
 
     source: str | None
     licence: str | None
     policy: str | None
-    reader: Callable[[str, Policies, PictureStore], Reader]
+    reader: Callable[[str, Policies, ImageStore], Reader]
 
 
-def _llavaguard(policy: str, policies: Policies, store: PictureStore) -> Reader:
+def _llavaguard(policy: str, policies: Policies, store: ImageStore) -> Reader:
     return LlavaGuard(policy, policies(policy), store).read
 
 
-def _unsafebench(policy: str, policies: Policies, store: PictureStore) -> Reader:
+def _unsafebench(policy: str, policies: Policies, store: ImageStore) -> Reader:
     resolved = policies(policy)
 
     def read(record: Record) -> Draft:
@@ -182,7 +168,7 @@ def _unsafebench(policy: str, policies: Policies, store: PictureStore) -> Reader
     return read
 
 
-def _safeedit(policy: str, policies: Policies, store: PictureStore) -> Reader:
+def _safeedit(policy: str, policies: Policies, store: ImageStore) -> Reader:
     def read(record: Record) -> Draft:
         _, image = first_of(record, "image_path", "image", "file_name")
         name = policy
@@ -206,7 +192,7 @@ def _safeedit(policy: str, policies: Policies, store: PictureStore) -> Reader:
     return read
 
 
-def _folder(policy: str, policies: Policies, store: PictureStore) -> Reader:
+def _folder(policy: str, policies: Policies, store: ImageStore) -> Reader:
     resolved = policies(policy)
 
     def read(record: Record) -> Draft:

@@ -2,7 +2,7 @@
 
 The same image appears under the default policy and under others, where categories are declared
 non-violating or sensitive or are left out. Which, is read out of the row's ``policy`` text, and written as
-the packaged policy with those changes, so that the label and the policy it was given under stay together.
+the packaged policy with those changes, so that a label and the policy it holds under stay together.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from policyguard.policy import ResolvedPolicy
 from policyguard.policy.schema import Status
-from policyguard.train.importers.pictures import PictureStore
-from policyguard.train.importers.record import BadRowError, Draft, Label, Record, first_of, label_of, text_of
+from policyguard.train.data import Label
+from policyguard.train.importers.images import ImageStore
+from policyguard.train.importers.record import BadRowError, Draft, Record, first_of, label_of, text_of
 
 __all__ = ["RATINGS", "LlavaGuard"]
 
@@ -41,19 +42,19 @@ Change = Literal["exempt", "sensitive", "left out"]
 class LlavaGuard:
     """Reads rows under ``policy``, called ``name``, and under what the rows make of it."""
 
-    def __init__(self, name: str, policy: ResolvedPolicy, store: PictureStore) -> None:
+    def __init__(self, name: str, policy: ResolvedPolicy, store: ImageStore) -> None:
         self._name = name
         self._policy = policy
         self._store = store
         self._rules = {
-            found[1]: rule.id for rule in policy.rules if (found := _CATEGORY.match(rule.title or rule.id))
+            match[1]: rule.id for rule in policy.rules if (match := _CATEGORY.match(rule.title or rule.id))
         }
         self._resolved: dict[str, ResolvedPolicy] = {}
 
     def read(self, record: Record) -> Draft:
         """One row. Raises BadRowError."""
         answer = _assessment(record)
-        field, rating, said = self._rating(record, answer)
+        field, rating, stated = self._rating(record, answer)
         label = label_of(field, rating, RATINGS)
         name, policy = self._policy_of(text_of(record, "policy"))
         category = self._category(text_of(record, "category", "image-category") or answer.get("category"))
@@ -73,7 +74,7 @@ class LlavaGuard:
             label,
             category=category,
             rationale=rationale,
-            rationale_rating=said if rationale else None,
+            rationale_rating=stated if rationale else None,
             severity=severity,
         )
 
@@ -82,25 +83,25 @@ class LlavaGuard:
 
         The severity is the finest, and must agree with the rating.
         """
-        said = label_of("assessment", answer["rating"], RATINGS) if answer else None
+        own_rating = label_of("assessment", answer["rating"], RATINGS) if answer else None
         stated = text_of(record, "rating", "decision", "safety_label")
         severity = text_of(record, "severity")
         if severity is not None:
             label = label_of("severity", severity, RATINGS)
             if stated is not None and label_of("rating", stated, RATINGS) != label:
                 raise BadRowError("severity", f"{severity!r} contradicts the rating {stated!r}")
-            return "severity", severity, said
+            return "severity", severity, own_rating
         if stated is None and answer:
-            return "assessment", answer["rating"], said
-        return *first_of(record, "rating", "decision", "safety_label"), said
+            return "assessment", answer["rating"], own_rating
+        return *first_of(record, "rating", "decision", "safety_label"), own_rating
 
     def _category(self, text: Any) -> str | None:
         if text is None or (isinstance(text, str) and _NONE.match(text)):
             return None
-        found = _CATEGORY.match(text) if isinstance(text, str) else None
-        if found is None or found[1] not in self._rules:
+        match = _CATEGORY.match(text) if isinstance(text, str) else None
+        if match is None or match[1] not in self._rules:
             raise BadRowError("category", f"{str(text)[:60]!r} is outside the set: O1 to O9, NA")
-        return self._rules[found[1]]
+        return self._rules[match[1]]
 
     def _policy_of(self, text: str | None) -> tuple[str, ResolvedPolicy]:
         """The packaged policy, with what ``text`` declares."""
@@ -130,7 +131,7 @@ class LlavaGuard:
         return f"#{name}", self._resolved[name]
 
     def _image(self, record: Record) -> Any:
-        """The picture, or the file that is called like the row's id or like the end of its address."""
+        """The image, or the file that is called like the row's id or like the end of its address."""
         value = record.fields.get("image")
         if isinstance(value, dict) or (isinstance(value, str) and value):
             return value
@@ -155,9 +156,9 @@ def _assessment(record: Record) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        found = json.loads(text)
+        answer = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or "rating" not in found:
+        answer = None
+    if not isinstance(answer, dict) or "rating" not in answer:
         raise BadRowError("assessment", "is not a JSON object with a rating")
-    return found
+    return answer

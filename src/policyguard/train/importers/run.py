@@ -1,7 +1,7 @@
 """Import a published format, or a plain folder, into ``OUT/rows.jsonl`` and ``OUT/images``.
 
-A bad row is named (``file:line: field: why``) and left out; nothing is mended. The rows are written in one
-step at the end; pictures are written as they come, each whole, and found again by an import that is
+A bad row is named (``file:line: field: why``) and left out; nothing is repaired. The rows are written in one
+step at the end; images are written as they come, each whole, and used again by an import that is
 started anew.
 """
 
@@ -20,7 +20,7 @@ from policyguard.policy.files import is_path
 from policyguard.strict.files import check_place, write_lines
 from policyguard.train.data import LabelRow, Split, write_rows
 from policyguard.train.importers.formats import FORMATS, find_tables, read_table
-from policyguard.train.importers.pictures import PictureStore, find_pictures
+from policyguard.train.importers.images import ImageStore, find_images
 from policyguard.train.importers.record import BadRowError, Draft, Record
 from policyguard.train.policies import document_of, problem_of, write_policies
 from policyguard.train.rows import assign_splits, images_on_two_sides
@@ -34,7 +34,7 @@ Progress = Callable[[int, int | None, str], None]
 
 @dataclass(slots=True)
 class Summary:
-    """How an import went. ``rows``: the file; ``new``: pictures copied by this run."""
+    """How an import went. ``rows``: the file; ``new``: images copied by this run."""
 
     rows: Path
     labels: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Summary:
         if len(self.policies) > 1:
             lines.append(f"{len(self.policies):,} policies")
         if self.repeated:
-            lines.append(f"{self.repeated:,} rows said again what another had said, and are left out")
+            lines.append(f"{self.repeated:,} rows repeat another row, and are left out")
         if self.problems:
             lines.append(f"{len(self.problems):,} rows are bad and left out; {PROBLEMS} names them all")
         if len(self.labels) == 1:
@@ -82,11 +82,11 @@ def import_rows(
     """Import ``source`` (a table, a folder of tables or a folder of images) into the folder ``out``.
 
     ``policy``: under which the labels hold, where the format does not say. ``images``: the folder that paths
-    are relative to; default: the table's. ``copy=False`` leaves pictures where they are. ``split``: the same
+    are relative to; default: the table's. ``copy=False`` leaves images where they are. ``split``: the same
     for all; else drawn by image hash with the shares ``validation`` and ``test``. A table called like a
     split (``test-00000-of-00001.parquet``) keeps it.
 
-    Raises ConfigurationError for what is wrong as a whole; then nothing but pictures has been written.
+    Raises ConfigurationError for what is wrong as a whole; then nothing but images has been written.
     """
     plan = FORMATS.get(kind)
     if plan is None:
@@ -95,7 +95,7 @@ def import_rows(
     licence, origin = licence or plan.licence, origin or plan.source
     if name is None or licence is None or origin is None:
         raise ConfigurationError(
-            f"the format '{kind}' needs to be told the policy, the licence and the source of the images",
+            f"the format '{kind}' needs the policy, the licence and the source of the images",
             hint="--policy policies/house.yaml --licence 'ours' --source-name 'photos of 2026'",
         )
     if not (validation >= 0 and test >= 0 and validation + test < 1):  # nan fails all three
@@ -108,17 +108,17 @@ def import_rows(
     source, root = source.expanduser(), images
     if root is None:
         root = source if source.is_dir() else source.parent
-    store = PictureStore(out, root.expanduser(), copy=copy)
+    store = ImageStore(out, root.expanduser(), copy=copy)
     shelf: dict[str, ResolvedPolicy] = {}
-    own: dict[str, Policy] = {}
+    inline: dict[str, Policy] = {}
 
-    def policies(wanted: str) -> ResolvedPolicy:
-        if wanted not in shelf:
-            shelf[wanted] = load_policy(wanted).resolve()
-        return shelf[wanted]
+    def policies(name_or_path: str) -> ResolvedPolicy:
+        if name_or_path not in shelf:
+            shelf[name_or_path] = load_policy(name_or_path).resolve()
+        return shelf[name_or_path]
 
     read = plan.reader(name, policies, store)
-    found: list[tuple[Record, LabelRow]] = []
+    drafted: list[tuple[Record, LabelRow]] = []
     summary = Summary(out / ROWS)
     for done, record in enumerate(_records(kind, source), 1):
         progress(done, None, f"{len(summary.problems):,} bad")
@@ -127,14 +127,16 @@ def import_rows(
             continue
         try:
             draft = read(record)
-            called = _called(draft, own)
+            policy_name = _policy_name(draft, inline)
             side = split or _side(record.file)
-            found.append((record, _row(draft, called, store, origin=origin, licence=licence, split=side)))
+            drafted.append(
+                (record, _row(draft, policy_name, store, origin=origin, licence=licence, split=side))
+            )
         except BadRowError as error:
             summary.problems.append(Problem(error.message, str(record.file), record.line, field=error.field))
         except PolicyGuardError as error:
             raise ConfigurationError(f"{record.file}:{record.line}: {problem_of(error)}") from error
-    rows = _consistent(found, summary)
+    rows = _consistent(drafted, summary)
     if not rows:
         why = [str(problem) for problem in summary.problems[:20]] or [f"{source} holds none"]
         raise ConfigurationError(
@@ -143,14 +145,14 @@ def import_rows(
         )
     shares: dict[Split, float] = {"train": 1 - validation - test, "validation": validation, "test": test}
     rows = assign_splits(rows, shares={side: share for side, share in shares.items() if share > 0}, seed=seed)
-    if torn := images_on_two_sides(rows):
+    if divided := images_on_two_sides(rows):
         raise ConfigurationError(
-            f"{len(torn)} images, or edit pairs, are in two splits of the source, such as {next(iter(torn))}",
+            f"{len(divided)} images, or edit pairs, are in two splits, such as {next(iter(divided))}",
             hint="give --split to put all rows on one side, or import the tables one by one",
         )
-    if own:
+    if inline:
         used = {row.policy for row in rows}
-        write_policies(out, {name: text for name, text in sorted(own.items()) if f"#{name}" in used})
+        write_policies(out, {name: text for name, text in sorted(inline.items()) if f"#{name}" in used})
     write_lines(out / PROBLEMS, map(str, summary.problems))
     write_rows(out / ROWS, rows)
     summary.labels.update(row.label for row in rows)
@@ -169,8 +171,8 @@ def _records(kind: str, source: Path) -> Iterator[Record | Problem]:
 
 
 def _folders(source: Path) -> Iterator[Record | Problem]:
-    """Pictures by the folder they lie in: ``unsafe/x.png``, ``safe/x.png``, ``unsafe/RULE/x.png``."""
-    paths, left_out = find_pictures(source)
+    """Images by the folder they lie in: ``unsafe/x.png``, ``safe/x.png``, ``unsafe/RULE/x.png``."""
+    paths, left_out = find_images(source)
     yield from left_out
     if not paths:
         raise ConfigurationError(
@@ -185,20 +187,19 @@ def _folders(source: Path) -> Iterator[Record | Problem]:
         yield Record(path, number, fields)
 
 
-def _called(draft: Draft, own: dict[str, Policy]) -> str:
-    """What a row calls its policy. Files, and policies that the importer made, go into ``policies.jsonl``
+def _policy_name(draft: Draft, inline: dict[str, Policy]) -> str:
+    """The name a row gives its policy. Files, and policies that the importer made, go into ``policies.jsonl``
     beside the rows, so that the folder can be moved.
     """
     if not draft.policy.startswith("#") and not is_path(draft.policy):
         return draft.policy
     name = draft.policy[1:] if draft.policy.startswith("#") else draft.resolved.id
-    if name not in own:
-        own[name] = document_of(draft.resolved)
+    inline.setdefault(name, document_of(draft.resolved))
     return f"#{name}"
 
 
 def _row(
-    draft: Draft, policy: str, store: PictureStore, *, origin: str, licence: str, split: Split | None
+    draft: Draft, policy: str, store: ImageStore, *, origin: str, licence: str, split: Split | None
 ) -> LabelRow:
     image, sha256 = store.add(draft.image, field="image")
     try:
@@ -229,22 +230,22 @@ def _side(file: Path) -> Split | None:
     return None
 
 
-def _consistent(found: list[tuple[Record, LabelRow]], summary: Summary) -> list[LabelRow]:
+def _consistent(drafted: list[tuple[Record, LabelRow]], summary: Summary) -> list[LabelRow]:
     """One row per image and policy. Of two that contradict each other, neither is kept."""
     rows: dict[tuple[str, str], tuple[Record, LabelRow]] = {}
-    torn: set[tuple[str, str]] = set()
-    for record, row in found:
+    contradicted: set[tuple[str, str]] = set()
+    for record, row in drafted:
         key = (row.sha256, row.policy)
         if key not in rows:
             rows[key] = (record, row)
         elif rows[key][1].label == row.label:
             summary.repeated += 1
         else:
-            torn.add(key)
+            contradicted.add(key)
             first = rows[key][0]
             message = (
                 f"{row.label} under {row.policy}, and {first.file.name}:{first.line} says "
                 f"{rows[key][1].label} of the same image"
             )
             summary.problems.append(Problem(message, str(record.file), record.line, field="label"))
-    return [replaced for key, (_, replaced) in rows.items() if key not in torn]
+    return [replaced for key, (_, replaced) in rows.items() if key not in contradicted]

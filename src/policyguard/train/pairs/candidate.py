@@ -1,6 +1,7 @@
-"""A pair that passed the checks, as one JSON line; the lines are the job's journal.
+"""An edit, from the order that an image editor gets to the pair that passed the checks.
 
-What an image editor is asked for, and the one interface that all editors have.
+``Editor`` is the one interface of all editors. A ``Candidate`` is one JSON line; the lines are the job's
+journal.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyguard.errors import ConfigurationError
-from policyguard.train.data import Split
+from policyguard.train.data import Label, Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -33,48 +34,52 @@ __all__ = [
 ]
 
 
+CANDIDATES = "candidates.jsonl"
+_Name = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
 class EditError(Exception):
-    """The editor gave no picture. Becomes a ``Problem`` of the image."""
+    """The editor gave no image. Becomes a ``Problem`` of the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One edit. ``picture``: RGB; ``sha256``: of the file it is from; ``rules``: ids of what is violated.
+    """One edit. ``frame``: RGB; ``sha256``: of the file it is from; ``rules``: ids of what is violated.
 
     ``instruction`` says in words what to change; ``attempt`` counts from 0.
     """
 
-    picture: PILImage
+    frame: PILImage
     sha256: str
     policy: ResolvedPolicy
     rules: tuple[str, ...]
     instruction: str
     attempt: int = 0
 
-    def again(self, fault: str) -> Order:
-        """The next attempt, told what was wrong with this one."""
-        told = f"{self.instruction}\nAn earlier attempt failed: {fault}. Avoid that."
-        return replace(self, attempt=self.attempt + 1, instruction=told)
+    def again(self, problem: str) -> Order:
+        """The next attempt, which names the problem of this one."""
+        instruction = f"{self.instruction}\nAn earlier attempt failed: {problem}. Avoid that."
+        return replace(self, attempt=self.attempt + 1, instruction=instruction)
 
 
 class Editor(Protocol):
-    """Makes the edited picture, of the same size. ``name`` goes into the rows."""
+    """Makes the edited image, of the same size. ``name`` goes into the rows."""
 
     @property
     def name(self) -> str: ...
 
     async def edit(self, order: Order) -> PILImage:
-        """Raises EditError for this picture, and ConfigurationError for a wrong set-up."""
+        """Raises EditError for this image, and ConfigurationError for a wrong set-up."""
         ...
 
     async def close(self) -> None: ...
 
 
-def order_for(picture: PILImage, sha256: str, policy: ResolvedPolicy, verdict: Verdict) -> Order:
-    """What to ask for, from a verdict that the picture violates ``policy``: its findings and rationale."""
-    found = [finding for finding in verdict.findings if finding.violates and finding.policy == policy.id]
+def order_for(frame: PILImage, sha256: str, policy: ResolvedPolicy, verdict: Verdict) -> Order:
+    """What to ask for, from a verdict that the image violates ``policy``: its findings and rationale."""
+    findings = [finding for finding in verdict.findings if finding.violates and finding.policy == policy.id]
     lines = ["Edit this picture so that it keeps to the rules below. It breaks:"]
-    for rule in (policy.rule(finding.rule) for finding in found):
+    for rule in (policy.rule(finding.rule) for finding in findings):
         lines.append(
             f"- {rule.title}" + (f" (must not show: {'; '.join(rule.unsafe)})" if rule.unsafe else "")
         )
@@ -88,12 +93,7 @@ def order_for(picture: PILImage, sha256: str, policy: ResolvedPolicy, verdict: V
         "background, light, style, framing and size. No blurring, no black bars, no added text. "
         "Give back the edited picture only."
     )
-    return Order(picture, sha256, policy, tuple(finding.rule for finding in found), "\n".join(lines))
-
-
-CANDIDATES = "candidates.jsonl"
-Label = Literal["safe", "unsafe"]
-_Name = Annotated[str, Field(min_length=1, max_length=4096)]
+    return Order(frame, sha256, policy, tuple(finding.rule for finding in findings), "\n".join(lines))
 
 
 class _Part(BaseModel):
@@ -146,15 +146,15 @@ def read_candidates(folder: Path) -> list[Candidate]:
             f"{path} cannot be read: {error.strerror or error}",
             hint="`policyguard train pairs IMAGES FOLDER` writes it",
         ) from error
-    found = []
+    candidates = []
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
             if line.strip():
-                found.append(Candidate.model_validate(json.loads(line)))
+                candidates.append(Candidate.model_validate(json.loads(line)))
         except ValidationError as error:
             item = error.errors(include_url=False)[0]
             where = ".".join(map(str, item["loc"]))
             raise ConfigurationError(f"{path}:{number}: {where}: {item['msg']}") from error
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"{path}:{number}: {error}") from error
-    return found
+    return candidates

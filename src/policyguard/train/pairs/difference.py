@@ -1,8 +1,8 @@
-"""How two pictures differ, measured in pixels: where, how much of the picture, and what is left outside.
+"""How two images differ, measured in pixels: where, how much of the image, and what is left outside.
 
-Pictures are compared in blocks. A block belongs to the edit if its values differ by more than a little on
+Images are compared in blocks. A block belongs to the edit if its values differ by more than a little on
 average; everything else is outside, and should be as good as untouched. An editor that draws the whole
-picture anew shows in both numbers.
+image anew shows in both numbers.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from policyguard.errors import MissingExtraError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-__all__ = ["BLOCK", "Difference", "Limits", "compare", "fault_of"]
+__all__ = ["BLOCK", "Difference", "Limits", "compare", "edit_problem"]
 
 BLOCK = 8
-"""Pixels a side; larger in large pictures, of which the shorter side has at most 96 blocks."""
+"""Pixels a side; larger in large images, of which the shorter side has at most 96 blocks."""
 _CHANGED = 10.0
 """Mean difference of a block, in 8-bit levels, from which it belongs to the edit."""
 
@@ -57,7 +57,7 @@ def compare(before: PILImage, after: PILImage) -> Difference:
         raise MissingExtraError("numpy", "train") from None
     if before.size != after.size:
         raise ValueError(f"the sizes differ: {before.size} and {after.size}")
-    first, second = (np.asarray(picture.convert("RGB"), np.float32) for picture in (before, after))
+    first, second = (np.asarray(image.convert("RGB"), np.float32) for image in (before, after))
     levels = np.abs(first - second).max(axis=2)
     height, width = levels.shape
     side = max(BLOCK, min(height, width) // 96)
@@ -78,12 +78,12 @@ def compare(before: PILImage, after: PILImage) -> Difference:
     )
 
 
-def fault_of(found: Difference, limits: Limits) -> str | None:
-    """Why this is no local edit, or ``None``."""
-    if found.region == 0.0:
+def edit_problem(edit: Difference, limits: Limits) -> str | None:
+    """Why this is not a local edit, or ``None``."""
+    if edit.region == 0.0:
         return "nothing was changed"
-    if found.region > limits.max_region:
-        return f"{found.region:.0%} of the picture was changed, and at most {limits.max_region:.0%} may be"
-    if found.outside > limits.max_outside:
-        return f"outside the edit pixels differ by {found.outside:.1f} levels, and {limits.max_outside:g} may"
+    if edit.region > limits.max_region:
+        return f"{edit.region:.0%} of the image was changed, and at most {limits.max_region:.0%} may be"
+    if edit.outside > limits.max_outside:
+        return f"pixels outside the edit differ by {edit.outside:.1f} levels, over {limits.max_outside:g}"
     return None

@@ -59,18 +59,18 @@ class DiffusersEditor:
             with self._lock:
                 generator = torch.Generator("cpu").manual_seed(self._seed + order.attempt)
                 result = self._pipeline(
-                    image=order.picture, prompt=order.instruction, generator=generator, **self._options
+                    image=order.frame, prompt=order.instruction, generator=generator, **self._options
                 )
-            picture = result.images[0]
+            frame = result.images[0]
         except Exception as error:  # the edge to torch and diffusers
-            said = " ".join(str(error).split())[:300]
-            raise EditError(f"the pipeline failed: {type(error).__name__}: {said}") from error
+            message = " ".join(str(error).split())[:300]
+            raise EditError(f"the pipeline failed: {type(error).__name__}: {message}") from error
         flagged = getattr(result, "nsfw_content_detected", None)
         if flagged and flagged[0]:
-            raise EditError("the pipeline's own safety checker blanked the picture")
-        if not isinstance(picture, Image):
-            raise EditError("the pipeline gave no PIL picture (output_type must be 'pil')")
-        return picture
+            raise EditError("the pipeline's own safety checker blanked the image")
+        if not isinstance(frame, Image):
+            raise EditError("the pipeline gave no PIL image (output_type must be 'pil')")
+        return frame
 
 
 def _load(model: str, device: str | None) -> Any:
@@ -87,8 +87,8 @@ def _load(model: str, device: str | None) -> Any:
         )
         return pipeline.to(place)
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise ConfigurationError(
-            f"the pipeline '{model}' cannot be loaded: {type(error).__name__}: {said}",
+            f"the pipeline '{model}' cannot be loaded: {type(error).__name__}: {message}",
             hint="give a hub id or folder of an image editing pipeline with safetensors weights",
         ) from error

@@ -56,19 +56,19 @@ def export_pairs(folder: Path, decisions: Sequence[Decision]) -> Exported:
     are none.
     """
     candidates = {candidate.id: candidate for candidate in read_candidates(folder)}
-    found = Exported(undecided=len(candidates) - sum(decision.choice != "" for decision in decisions))
+    exported = Exported(undecided=len(candidates) - sum(decision.choice != "" for decision in decisions))
     resolved: dict[str, ResolvedPolicy] = {}
     own: dict[str, Policy] = {}
     rows: list[LabelRow] = []
     bench: list[str] = []
     for decision in decisions:
-        found.rejected += decision.choice == "reject"
+        exported.rejected += decision.choice == "reject"
         if decision.choice != "accept":
             continue
         candidate = candidates[decision.id]
-        found.pairs += 1
+        exported.pairs += 1
         if decision.labels.get(candidate.policy) != Labels(before="unsafe", after="safe"):
-            found.unturned.append(candidate.id)
+            exported.unturned.append(candidate.id)
         for name, labels in decision.labels.items():
             if name not in resolved:
                 resolved[name] = load_policy(name).resolve()
@@ -78,7 +78,7 @@ def export_pairs(folder: Path, decisions: Sequence[Decision]) -> Exported:
                 own[policy.id], called = document_of(policy), f"#{policy.id}"
             for side, label in (("before", labels.before), ("after", labels.after)):
                 if label is None:
-                    found.unlabelled += 1
+                    exported.unlabelled += 1
                     continue
                 rows.append(_row(candidate, side, label, name, called))
                 bench.append(_bench_row(candidate, side, label, policy))
@@ -90,8 +90,8 @@ def export_pairs(folder: Path, decisions: Sequence[Decision]) -> Exported:
     if own:
         write_policies(folder, own)
     write_lines(folder / BENCH_ROWS, bench)
-    found.rows = write_rows(folder / ROWS, rows)
-    return found
+    exported.rows = write_rows(folder / ROWS, rows)
+    return exported
 
 
 def _row(candidate: Candidate, side: str, label: str, name: str, called: str) -> LabelRow:

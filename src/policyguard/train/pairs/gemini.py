@@ -1,7 +1,7 @@
 """Gemini's image models as editor, over their REST API.
 
 Covered: bounds on time, size and attempts; a refusal of the provider is said as such and is no verdict.
-Not covered: the picture leaves this machine. Send only what you may send, and read the provider's terms.
+Not covered: the image leaves this machine. Send only what you may send, and read the provider's terms.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class GeminiEditor:
         self._client = JsonClient(self._endpoint, headers={"x-goog-api-key": key}, **options)
 
     async def edit(self, order: Order) -> PILImage:
-        data = base64.b64encode(await asyncio.to_thread(png_of, order.picture)).decode("ascii")
+        data = base64.b64encode(await asyncio.to_thread(png_of, order.frame)).decode("ascii")
         payload = {
             "contents": [
                 {
@@ -72,30 +72,30 @@ class GeminiEditor:
         }
         url = f"{self._endpoint.base}/models/{self.name}:generateContent"
         try:
-            found = await self._client.post(url, payload)
+            answer = await self._client.post(url, payload)
         except ChatError as error:
             raise EditError(str(error)) from None
-        return await asyncio.to_thread(_picture, found)
+        return await asyncio.to_thread(_frame, answer)
 
     async def close(self) -> None:
         await self._client.close()
 
 
-def _picture(found: dict[str, Any]) -> PILImage:
-    """The one picture of an answer. Raises EditError, with the provider's reason where there is none."""
+def _frame(answer: dict[str, Any]) -> PILImage:
+    """The one image of an answer. Raises EditError, with the provider's reason where there is none."""
     try:
-        candidates = found.get("candidates") or [{}]
+        candidates = answer.get("candidates") or [{}]
         parts = (candidates[0].get("content") or {}).get("parts") or []
         images = [
             part["inlineData"]["data"] for part in parts if part.get("inlineData") and not part.get("thought")
         ]
-        blocked = (found.get("promptFeedback") or {}).get("blockReason") or candidates[0].get("finishReason")
+        blocked = (answer.get("promptFeedback") or {}).get("blockReason") or candidates[0].get("finishReason")
         if len(images) == 1:
             return decode(base64.b64decode(images[0], validate=True)).frames[0]
     except (AttributeError, KeyError, IndexError, TypeError, binascii.Error):
         raise EditError("the answer is not of the form that Gemini's API documents") from None
     except ImageError as error:
-        raise EditError(f"the answer holds no picture that can be opened: {error.message}") from None
+        raise EditError(f"the answer holds no image that can be opened: {error.message}") from None
     if len(images) > 1:
-        raise EditError(f"the answer holds {len(images)} pictures, and one was asked for")
-    raise EditError(f"the provider gave no picture ({str(blocked or 'no reason given')[:100]})")
+        raise EditError(f"the answer holds {len(images)} images, and one was asked for")
+    raise EditError(f"the provider gave no image ({str(blocked or 'no reason given')[:100]})")

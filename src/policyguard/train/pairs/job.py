@@ -1,7 +1,7 @@
-"""The job: judge, edit, check, keep; one finished pair after the other on the disk.
+"""The job: check, edit, check again, keep; one finished pair after the other on the disk.
 
-A pair is kept only if the guard finds that the twin complies and the edit is local. What fails is named, has
-no line, and is tried again by the next run; what is kept is not asked about again.
+A pair is kept only if the guard finds that the twin complies and the edit is local. An image that fails is
+reported, has no line, and is tried again by the next run; a pair that is kept is not checked again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from policyguard.errors import ConfigurationError, ImageError, Problem
 from policyguard.images import decode
 from policyguard.outcomes import Outcome
-from policyguard.train.importers.pictures import write_bytes
+from policyguard.train.data import Label
+from policyguard.train.importers.images import ENDINGS, write_bytes
 from policyguard.train.pairs.candidate import (
     CANDIDATES,
     Candidate,
@@ -29,9 +30,9 @@ from policyguard.train.pairs.candidate import (
     order_for,
     read_candidates,
 )
-from policyguard.train.pairs.difference import Difference, Limits, compare, fault_of
+from policyguard.train.pairs.difference import Difference, Limits, compare, edit_problem
 from policyguard.train.recaption.chat import png_of
-from policyguard.train.recaption.job import Task
+from policyguard.train.recaption.job import Task, run_workers
 from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Report", "make_pairs"]
 
 Progress = Callable[[int, int | None, str], None]
-_ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
 
 
 @dataclass(slots=True)
@@ -84,21 +84,21 @@ class _Job:
         """One image; ``None`` if it complies. Raises EditError and ImageError, which concern this image."""
         original = await asyncio.to_thread(decode, data)
         if len(original.frames) != 1:
-            raise EditError("it is animated or transparent, and has no single picture to edit")
-        picture = original.frames[0]
+            raise EditError("it is animated or transparent, and has no single image to edit")
+        frame = original.frames[0]
         guard = self.guards[self.target]
         verdict = await guard.acheck(data, explain=True)
         if verdict.outcome is Outcome.COMPLIES:
             return None
         if verdict.outcome is not Outcome.VIOLATES:
             raise EditError(f"the guard could not judge it: {verdict.reason or verdict.outcome}")
-        order = order_for(picture, original.sha256, guard.policies[0], verdict)
+        order = order_for(frame, original.sha256, guard.policies[0], verdict)
         made, difference, order = await self._edit(order)
         labels = {self.target: Labels(before="unsafe", after="safe")}  # as both have just been judged
         for policy, other in [*self.guards.items()][1:]:
-            found = [_label(await other.acheck(image)) for image in (data, made)]
-            labels[policy] = Labels(before=found[0], after=found[1])
-        before, after = f"images/{name}.{_ENDINGS[original.format or 'PNG']}", f"images/{name}_edited.png"
+            judged = [_label(await other.acheck(image)) for image in (data, made)]
+            labels[policy] = Labels(before=judged[0], after=judged[1])
+        before, after = f"images/{name}.{ENDINGS[original.format or 'PNG']}", f"images/{name}_edited.png"
         await asyncio.to_thread(write_bytes, self.out / before, data)
         await asyncio.to_thread(write_bytes, self.out / after, made)
         return Candidate(
@@ -122,22 +122,22 @@ class _Job:
 
     async def _edit(self, order: Order) -> tuple[bytes, Difference, Order]:
         """The twin as PNG, once it passes. Raises EditError with what was wrong with the last attempt."""
-        fault = "no attempt was made"
+        last_problem = "no attempt was made"
         for _ in range(self.attempts):
             self.report.edits += 1
             edited = (await self.editor.edit(order)).convert("RGB")
-            if edited.size != order.picture.size:
-                edited = edited.resize(order.picture.size)
-            difference = await asyncio.to_thread(compare, order.picture, edited)
-            wrong = fault_of(difference, self.limits)
-            if wrong is None:
+            if edited.size != order.frame.size:
+                edited = edited.resize(order.frame.size)
+            difference = await asyncio.to_thread(compare, order.frame, edited)
+            problem = edit_problem(difference, self.limits)
+            if problem is None:
                 data = await asyncio.to_thread(png_of, edited)
                 verdict = await self.guards[self.target].acheck(data)
                 if verdict.outcome is Outcome.COMPLIES:
                     return data, difference, order
-                wrong = _said(verdict)
-            fault, order = wrong, order.again(wrong)
-        raise EditError(f"no edit passed in {self.attempts} attempts; the last: {fault}")
+                problem = _describe(verdict)
+            last_problem, order = problem, order.again(problem)
+        raise EditError(f"no edit passed in {self.attempts} attempts; the last: {last_problem}")
 
 
 async def make_pairs(
@@ -166,27 +166,19 @@ async def make_pairs(
     async def work() -> None:
         for task, name, data in waiting:
             try:
-                found = await job.pair(task, name, data)
+                candidate = await job.pair(task, name, data)
             except (EditError, ImageError) as error:
                 report.problems.append(Problem(str(error).splitlines()[0], str(task.path)))
             else:
-                if found is None:
+                if candidate is None:
                     report.complied += 1
                 else:
-                    _append(out / CANDIDATES, found)
+                    _append(out / CANDIDATES, candidate)
                     report.made += 1
             done = report.made + report.reused + report.complied + len(report.problems)
             progress(done, len(tasks), f"{report.made:,} pairs, {len(report.problems):,} without one")
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, workers)):
-                group.create_task(work())
-    except BaseExceptionGroup as errors:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+    await run_workers(work, workers)
     return report
 
 
@@ -222,14 +214,14 @@ def _append(path: Path, candidate: Candidate) -> None:
         os.fsync(file.fileno())
 
 
-def _label(verdict: Verdict) -> Literal["safe", "unsafe"] | None:
+def _label(verdict: Verdict) -> Label | None:
     """The guard's label, if it judged the image."""
     if not verdict.outcome.judged:
         return None
     return "unsafe" if verdict.outcome is Outcome.VIOLATES else "safe"
 
 
-def _said(verdict: Verdict) -> str:
+def _describe(verdict: Verdict) -> str:
     if verdict.outcome is not Outcome.VIOLATES:
         return f"the guard could not judge the twin ({verdict.reason or verdict.outcome})"
     broken = ", ".join(finding.title for finding in verdict.findings if finding.violates)

@@ -1,4 +1,4 @@
-"""PictoSafe's exact editor: it knows the scene that a picture was drawn from, and draws the edited one.
+"""PictoSafe's exact editor: it knows the scene that an image was drawn from, and draws the edited one.
 
 For each pictogram that breaks the policy it puts another one into the same place, of the same group if one
 complies, and draws everything else as it was. It needs no model, so the whole job can be tested exactly.
@@ -52,8 +52,8 @@ class PictoEditor:
                 row = json.loads(line)
                 if row["style"] not in STYLES:
                     raise ValueError(f"no drawing style {row['style']!r}")
-                shown = Scene.from_dict(row["scene"])
-                scenes[sha256_of(path.parent / row["image"])] = (shown, row["style"])
+                scene = Scene.from_dict(row["scene"])
+                scenes[sha256_of(path.parent / row["image"])] = (scene, row["style"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{path}, line {len(scenes) + 1}, says nothing about a scene: {error}",
@@ -63,7 +63,7 @@ class PictoEditor:
 
     async def edit(self, order: Order) -> PILImage:
         if order.sha256 not in self._scenes:
-            raise EditError("the scene of this picture is not known")
+            raise EditError("the scene of this image is not known")
         scene, style = self._scenes[order.sha256]
         try:
             policy = PictoPolicy.from_resolved(order.policy)
@@ -75,7 +75,7 @@ class PictoEditor:
         if edited is None:
             raise EditError("no pictogram in this place would comply")
         async with self._lock:  # a renderer is not for two at once
-            return self._renderers[style].picture(edited, scale=order.picture.width // SIDE)
+            return self._renderers[style].picture(edited, scale=order.frame.width // SIDE)
 
     async def close(self) -> None:
         """Nothing to close."""

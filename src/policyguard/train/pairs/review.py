@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from policyguard.errors import ConfigurationError, Problem
+from policyguard.train.data import Label
 from policyguard.train.pairs.candidate import Candidate, Labels
 
 __all__ = ["REVIEW", "Choice", "Decision", "columns", "open_decisions", "read_review", "review_csv"]
@@ -22,7 +23,7 @@ _CHOICES: dict[str, Choice] = {"": "", "accept": "accept", "reject": "reject"}
 _FORMULA = re.compile(r"^(?='*[=+\-@\t\r])")
 """A cell that starts like this is a formula to a spreadsheet, unless an apostrophe stands before it."""
 _GUARDED = re.compile(r"^'(?='*[=+\-@\t\r])")
-_LABELS: dict[str, Literal["safe", "unsafe"] | None] = {"": None, "safe": "safe", "unsafe": "unsafe"}
+_LABELS: dict[str, Label | None] = {"": None, "safe": "safe", "unsafe": "unsafe"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,9 @@ def read_review(path: Path, candidates: Sequence[Candidate]) -> tuple[list[Decis
     problems: list[Problem] = []
     times = Counter(row["pair"] for _, row in rows)
     for line, row in rows:
-        fault = _fault(row, known, times)
-        if fault is not None:
-            problems.append(Problem(fault[1], str(path), line, field=fault[0]))
+        problem = _line_problem(row, known, times)
+        if problem is not None:
+            problems.append(Problem(problem[1], str(path), line, field=problem[0]))
             continue
         labels = {
             policy: Labels(
@@ -109,7 +110,7 @@ def read_review(path: Path, candidates: Sequence[Candidate]) -> tuple[list[Decis
     return list(decisions.values()), problems
 
 
-def _fault(
+def _line_problem(
     row: Mapping[str, str | None], known: Mapping[str, Candidate], times: Mapping[str | None, int]
 ) -> tuple[str, str] | None:
     """Field and message of what is wrong with a line."""
@@ -120,16 +121,16 @@ def _fault(
         return "pair", f"there is no pair {pair[:40]!r}"
     choice = str(row["decision"]).strip().lower()
     if choice not in _CHOICES:
-        return "decision", f"{choice[:40]!r} is outside the set: accept, reject, or empty"
+        return "decision", f"{choice[:40]!r} is not one of: accept, reject, or empty"
     for policy in known[pair].labels:
         for side in ("before", "after"):
             value = str(row[f"{side}: {policy}"]).strip().lower()
             if value not in _LABELS:
-                return f"{side}: {policy}", f"{value[:40]!r} is outside the set: safe, unsafe, or empty"
+                return f"{side}: {policy}", f"{value[:40]!r} is not one of: safe, unsafe, or empty"
     if times[pair] > 1:
         return "pair", f"{pair} is there {times[pair]} times: keep the line that is right"
     return None
 
 
-def _label(cell: str | None) -> Literal["safe", "unsafe"] | None:
+def _label(cell: str | None) -> Label | None:
     return _LABELS[str(cell).strip().lower()]

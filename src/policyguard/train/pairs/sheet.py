@@ -110,37 +110,37 @@ if (typeof document !== "undefined") start(document, window);
 
 
 def review_page(
-    candidates: Sequence[Candidate], decisions: Sequence[Decision], folder: Path, *, pictures: bool = False
+    candidates: Sequence[Candidate], decisions: Sequence[Decision], folder: Path, *, images: bool = False
 ) -> str:
-    """HTML. ``pictures``: put small ones in, blurred until clicked; otherwise only their file names."""
+    """HTML. ``images``: put small ones in, blurred until clicked; otherwise only their file names."""
     by_id = {decision.id: decision for decision in decisions}
     keys = (
         "<p><kbd>j</kbd> <kbd>k</kbd> next, previous · <kbd>a</kbd> accept · <kbd>r</kbd> reject · "
         "<kbd>u</kbd> undecided · <kbd>1</kbd>…<kbd>9</kbd> relabel the twin under that policy, with "
-        "<kbd>Shift</kbd> the original · <kbd>v</kbd> view the pictures · <kbd>s</kbd> save the CSV</p>"
+        "<kbd>Shift</kbd> the original · <kbd>v</kbd> view the images · <kbd>s</kbd> save the CSV</p>"
     )
     head = "".join(f"<li>{text(name)}</li>" for name in columns(candidates))
     body = [
         "<h1>Review of edit pairs</h1>",
         f'<header>{keys}<button id="save">save review.csv</button> <span id="count"></span></header>',
         f'<ol id="head" hidden>{head}</ol>',
-        *(_pair(candidate, by_id.get(candidate.id), folder, pictures) for candidate in candidates),
+        *(_pair(candidate, by_id.get(candidate.id), folder, images) for candidate in candidates),
     ]
     return document("Review of edit pairs", body, style=_STYLE, script=SCRIPT)
 
 
-def _pair(candidate: Candidate, decision: Decision | None, folder: Path, pictures: bool) -> str:
+def _pair(candidate: Candidate, decision: Decision | None, folder: Path, images: bool) -> str:
     decision = decision or Decision(candidate.id, "", candidate.labels)
     rules = ", ".join(candidate.rules) or "no one rule"
     about = (
         f"edited by {candidate.editor} in {candidate.attempts} attempts; {candidate.region:.1%} of the "
-        f"picture changed, {candidate.outside:.2f} levels outside; violated {rules}"
+        f"image changed, {candidate.outside:.2f} levels outside; violated {rules}"
     )
     return "".join(
         [
             f'<article id="{text(candidate.id)}" data-decision="{decision.choice}">',
             f'<h2 class="small">{text(candidate.id)}</h2><div class="twins">',
-            *(_figure(folder, path, pictures) for path in (candidate.before, candidate.after)),
+            *(_figure(folder, path, images) for path in (candidate.before, candidate.after)),
             f'</div><p class="small">{text(about)}</p>',
             "<table><tr><th></th><th>policy</th><th>original</th><th>twin</th></tr>",
             *(_labels(number, *item) for number, item in enumerate(decision.labels.items(), 1)),
@@ -151,9 +151,9 @@ def _pair(candidate: Candidate, decision: Decision | None, folder: Path, picture
     )
 
 
-def _figure(folder: Path, path: str, pictures: bool) -> str:
-    shown = thumbnail(folder / path, side=_SIDE) if pictures else ""
-    return f'<figure>{shown}<figcaption class="small">{text(path)}</figcaption></figure>'
+def _figure(folder: Path, path: str, images: bool) -> str:
+    preview = thumbnail(folder / path, side=_SIDE) if images else ""
+    return f'<figure>{preview}<figcaption class="small">{text(path)}</figcaption></figure>'
 
 
 def _labels(number: int, policy: str, labels: Labels) -> str:
@@ -162,5 +162,5 @@ def _labels(number: int, policy: str, labels: Labels) -> str:
 
 
 def _label(side: str, policy: str, label: str | None) -> str:
-    said, column = label or "", text(f"{side}: {policy}")
-    return f'<td class="{side}"><button class="label {said}" data-column="{column}">{said}</button></td>'
+    value, column = label or "", text(f"{side}: {policy}")
+    return f'<td class="{side}"><button class="label {value}" data-column="{column}">{value}</button></td>'

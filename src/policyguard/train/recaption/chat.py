@@ -1,9 +1,9 @@
-"""The one thing that recaptioning asks of a model: an answer to a conversation with a picture in it.
+"""The one thing that recaptioning asks of a model: an answer to a conversation with an image in it.
 
 JSON over HTTP to a model's server: bounded in time, size and attempts.
 
 Covered: a deadline for each attempt and for all together, a bound on the answer, retries of what may pass,
-no redirects, keys out of messages. Not covered: whether the server may have the pictures; it gets them.
+no redirects, keys out of messages. Not covered: whether the server may have the images; it gets them.
 
 A model behind any OpenAI-compatible server: vLLM, SGLang, llama.cpp, or a vendor.
 """
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class ChatError(Exception):
-    """No usable answer about one picture, also after retries. Becomes a ``Problem`` of that picture."""
+    """No usable answer about one image, also after retries. Becomes a ``Problem`` of that image."""
 
 
 class ServerDownError(ChatError):
@@ -47,11 +47,11 @@ class ServerDownError(ChatError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. The picture, an RGB frame, comes before the text."""
+    """One turn. The image, an RGB frame, comes before the text."""
 
     role: Literal["system", "user", "assistant"]
     text: str
-    picture: PILImage | None = None
+    frame: PILImage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Chat(Protocol):
     @property
     def model(self) -> str: ...
 
-    async def ascribe(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
+    async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
         """The next assistant turn. Raises ChatError, and ConfigurationError for a wrong set-up."""
         ...
 
@@ -85,7 +85,7 @@ class ScriptedChat:
         self.model = model
         self.calls = 0
 
-    async def ascribe(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
+    async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
         self.calls += 1
         text = self._answer(messages, seed)
         return Reply(text, sum(len(message.text.split()) for message in messages), len(text.split()))
@@ -253,7 +253,7 @@ class OpenAIChat:
         self._client = JsonClient(self._endpoint, headers=headers, **client)
         self._fields = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
 
-    async def ascribe(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
+    async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
         turns = [await asyncio.to_thread(_turn, message) for message in messages]
         payload = {"model": self.model, "messages": turns, "seed": seed, **self._fields}
         found = await self._client.post(f"{self._endpoint.base}/chat/completions", payload)
@@ -273,16 +273,16 @@ class OpenAIChat:
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    if message.picture is None:
+    if message.frame is None:
         return {"role": message.role, "content": message.text}
-    uri = "data:image/png;base64," + base64.b64encode(png_of(message.picture)).decode("ascii")
+    uri = "data:image/png;base64," + base64.b64encode(png_of(message.frame)).decode("ascii")
     parts = [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": message.text}]
     return {"role": message.role, "content": parts}
 
 
-def png_of(picture: PILImage) -> bytes:
-    """The pixels as PNG, and nothing else of the picture."""
-    clean = picture.convert("RGB").copy()
+def png_of(frame: PILImage) -> bytes:
+    """The pixels as PNG, and nothing else of the image."""
+    clean = frame.convert("RGB").copy()
     clean.info = {}
     buffer = io.BytesIO()
     clean.save(buffer, "PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""What a caption must be like, base or edited, before anybody learns from it.
+"""What a caption, base or edited, must pass before a model learns from it.
 
 Covered: refusals, verdicts, control tokens of models, answers cut short, an edit that kept too little or
 grew too much. Not covered: whether what it says is true; read a sample (``--page``).
@@ -7,14 +7,14 @@ grew too much. Not covered: whether what it says is true; read a sample (``--pag
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from policyguard.strict.text import find_forbidden
 from policyguard.train.data import passes_judgement
 from policyguard.train.recaption.chat import Reply
+from policyguard.train.recipe import Checks
 
-__all__ = ["Bounds", "fault_of_caption", "fault_of_edit", "is_refusal", "kept_share", "words"]
+__all__ = ["caption_problem", "edit_problem", "is_refusal", "kept_share", "words"]
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*", re.UNICODE)
 _REFUSAL = re.compile(
@@ -31,17 +31,6 @@ _REFUSAL = re.compile(
 _CONTROL = re.compile(r"<[|｜][^|｜<>]{1,40}[|｜]>|</?s>|<image>|<(?:start|end)_of_\w+>|\[/?INST\]|</?think>")
 _LONGEST = 30_000
 """Characters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """``min_kept``: share of the base caption's words that an edit keeps, in order. ``min_growth``,
-    ``max_growth``: words of the edit over words of the base caption.
-    """
-
-    min_kept: float
-    min_growth: float
-    max_growth: float
 
 
 def words(text: str) -> list[str]:
@@ -63,8 +52,8 @@ def kept_share(base: str, edited: str) -> float:
     return sum(block.size for block in blocks) / len(before)
 
 
-def fault_of_caption(reply: Reply) -> str | None:
-    """Why nobody should learn from this text, in a few words; ``None`` if it is fine."""
+def caption_problem(reply: Reply) -> str | None:
+    """Why no model should learn from this text, in a few words; ``None`` if it is fine."""
     text = reply.text
     if reply.cut:
         return "cut short"
@@ -81,10 +70,10 @@ def fault_of_caption(reply: Reply) -> str | None:
     return None
 
 
-def fault_of_edit(base: str, reply: Reply, bounds: Bounds) -> str | None:
-    """The same for an edit of ``base``, which must also stay close to it."""
-    if fault := fault_of_caption(reply):
-        return fault
+def edit_problem(base: str, reply: Reply, bounds: Checks) -> str | None:
+    """The same for an edit of ``base``, which must also stay close to it within ``bounds``."""
+    if problem := caption_problem(reply):
+        return problem
     growth = len(words(reply.text)) / max(1, len(words(base)))
     if growth < bounds.min_growth:
         return "shrunk"

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,15 @@ from policyguard.errors import ConfigurationError, ImageError, Problem
 from policyguard.strict.files import sha256_of
 from policyguard.train.data import CaptionRow, Split, append_rows, read_rows, write_rows
 from policyguard.train.recaption.chat import Chat, ChatError, Reply, ServerDownError
-from policyguard.train.recaption.checks import Bounds, fault_of_caption, fault_of_edit, kept_share
+from policyguard.train.recaption.checks import caption_problem, edit_problem, kept_share
 from policyguard.train.recaption.prompts import PROMPT_VERSION, Mode, caption_request, edit_request
+from policyguard.train.recipe import Checks
+from policyguard.train.rows import open_frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-__all__ = ["Report", "Task", "recaption"]
+__all__ = ["Report", "Task", "recaption", "run_workers"]
 
 Progress = Callable[[int, int | None, str], None]
 _DOWN_IN_A_ROW = 3
@@ -45,22 +47,22 @@ class Task:
 
 @dataclass(slots=True)
 class Report:
-    """How it went. ``reused``: rows of earlier runs. ``faults``: why edits failed, also those that a retry
-    mended. ``tokens``: (model, "in" or "out") -> count, where models count.
+    """How it went. ``reused``: rows of earlier runs. ``rejected``: why answers were, also those that a retry
+    replaced. ``tokens``: (model, "in" or "out") -> count, where models count.
     """
 
     out: Path
     images: int = 0
     reused: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     tokens: Counter[tuple[str, str]] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def words(self) -> str:
-        """What to show beside a progress bar."""
+        """The text beside a progress bar."""
         rate = self.statuses.total() / self.seconds if self.seconds else 0.0
         spent = sum(count for (_, way), count in self.tokens.items() if way == "out")
         kept = f"{self.statuses['kept']:,} kept as they were"
@@ -80,9 +82,9 @@ class Report:
             f"{model}: {self.tokens[model, 'in']:,} tokens read, {self.tokens[model, 'out']:,} written"
             for model in sorted({model for model, _ in self.tokens})
         ]
-        if self.faults:
+        if self.rejected:
             lines.append(
-                "answers refused: " + ", ".join(f"{n:,} {why}" for why, n in self.faults.most_common())
+                "answers rejected: " + ", ".join(f"{n:,} {why}" for why, n in self.rejected.most_common())
             )
         if self.problems:
             lines.append(f"{len(self.problems):,} images have no caption; start again to try them once more")
@@ -95,16 +97,15 @@ class _Job:
     editor: Chat
     mode: Mode
     request: str
-    bounds: Bounds
-    retries: int
+    checks: Checks
     out: Path
     report: Report
 
     async def row(self, task: Task, seed: int) -> CaptionRow:
         """Both steps for one image. Raises ChatError, ImageError and OSError, which concern this image."""
-        sha256, picture = await asyncio.to_thread(_open, task)
-        base = await self._caption(picture, seed)
-        edited = await self._edit(base, picture, seed)
+        sha256, frame = await asyncio.to_thread(_open, task)
+        base = await self._caption(frame, seed)
+        edited = await self._edit(base, frame, seed)
         caption = base if edited is None else edited
         return CaptionRow(
             image=_relative(task.path, self.out.parent),
@@ -122,28 +123,28 @@ class _Job:
             mode=f"{self.mode}/{PROMPT_VERSION}",
         )
 
-    async def _caption(self, picture: PILImage, seed: int) -> str:
-        fault: str | None = None
-        for attempt in range(self.retries + 1):
-            reply = await self._ask(self.captioner, caption_request(self.request, picture), seed + attempt)
-            fault = fault_of_caption(reply)
-            if fault is None:
+    async def _caption(self, frame: PILImage, seed: int) -> str:
+        problem: str | None = None
+        for attempt in range(self.checks.retries + 1):
+            reply = await self._ask(self.captioner, caption_request(self.request, frame), seed + attempt)
+            problem = caption_problem(reply)
+            if problem is None:
                 return reply.text
-            self.report.faults[f"base {fault}"] += 1
-        raise ChatError(f"{self.captioner.model} gave no base caption: {fault}")
+            self.report.rejected[f"base {problem}"] += 1
+        raise ChatError(f"{self.captioner.model} gave no base caption: {problem}")
 
-    async def _edit(self, base: str, picture: PILImage, seed: int) -> str | None:
+    async def _edit(self, base: str, frame: PILImage, seed: int) -> str | None:
         """The edit, or ``None`` if no attempt passed the checks."""
-        for attempt in range(self.retries + 1):
-            reply = await self._ask(self.editor, edit_request(self.mode, base, picture), seed + attempt)
-            fault = fault_of_edit(base, reply, self.bounds)
-            if fault is None:
+        for attempt in range(self.checks.retries + 1):
+            reply = await self._ask(self.editor, edit_request(self.mode, base, frame), seed + attempt)
+            problem = edit_problem(base, reply, self.checks)
+            if problem is None:
                 return reply.text
-            self.report.faults[f"edit {fault}"] += 1
+            self.report.rejected[f"edit {problem}"] += 1
         return None
 
     async def _ask(self, chat: Chat, messages: Any, seed: int) -> Reply:
-        reply = await chat.ascribe(messages, seed=seed)
+        reply = await chat.reply(messages, seed=seed)
         self.report.tokens[chat.model, "in"] += reply.prompt_tokens or 0
         self.report.tokens[chat.model, "out"] += reply.answer_tokens or 0
         return Reply(reply.text.strip(), reply.prompt_tokens, reply.answer_tokens, reply.cut)
@@ -157,8 +158,7 @@ async def recaption(
     editor: Chat,
     mode: Mode,
     request: str,
-    bounds: Bounds,
-    retries: int = 2,
+    checks: Checks | None = None,
     workers: int = 8,
     seed: int = 0,
     progress: Progress = lambda done, total, words: None,
@@ -169,7 +169,7 @@ async def recaption(
     for what is wrong with the set-up, also in the middle; finished rows stay.
     """
     report = Report(out, images=len(tasks))
-    job = _Job(captioner, editor, mode, request, bounds, retries, out, report)
+    job = _Job(captioner, editor, mode, request, checks or Checks(), out, report)
     done = await asyncio.to_thread(_earlier, job)
     started = time.perf_counter()
     waiting = _pending(tasks, done, report)
@@ -192,7 +192,7 @@ async def recaption(
                 report.problems.append(Problem(str(error).splitlines()[0], str(task.path)))
             else:
                 down.clear()
-                if row.sha256 in done:  # the same picture under two names
+                if row.sha256 in done:  # the same image under two names
                     report.reused += 1
                     continue
                 done.add(row.sha256)
@@ -203,14 +203,23 @@ async def recaption(
             progress(finished, len(tasks), report.words)
 
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, workers)):
-                group.create_task(work())
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        await run_workers(work, workers)
     finally:
         report.seconds = time.perf_counter() - started
     return report
+
+
+async def run_workers(work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+    """Run ``work`` ``count`` times at once; the first error of one ends all, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, count)):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def _pending(tasks: Sequence[Task], done: set[str], report: Report) -> Iterator[tuple[int, Task]]:
@@ -227,12 +236,10 @@ def _pending(tasks: Sequence[Task], done: set[str], report: Report) -> Iterator[
 
 
 def _open(task: Task) -> tuple[str, PILImage]:
-    from policyguard.images import decode
-
     sha256 = sha256_of(task.path)
     if task.sha256 is not None and sha256 != task.sha256:
         raise ImageError(f"{task.path}: the file is not the one that `sha256` names")
-    return sha256, decode(task.path, frames="sample").frames[0]
+    return sha256, open_frame(task.path)
 
 
 def _earlier(job: _Job) -> set[str]:
@@ -244,8 +251,8 @@ def _earlier(job: _Job) -> set[str]:
     last = max((problem.line or 0 for problem in read.problems), default=0)
     if read.problems and (ended or {problem.line for problem in read.problems} != {last}):
         raise ConfigurationError(
-            "\n".join([f"{job.out} holds lines that are no rows:", *map(str, read.problems[:10])]),
-            hint="mend or remove them, or name another file",
+            "\n".join([f"{job.out} holds lines that are not rows:", *map(str, read.problems[:10])]),
+            hint="fix or remove them, or name another file",
         )
     if read.problems:  # a kill cut the last line short; its image is done again
         write_rows(job.out, read.rows)
@@ -262,10 +269,3 @@ def _earlier(job: _Job) -> set[str]:
 
 def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,4 +1,4 @@
-"""A model in this process, through transformers. One picture at a time: for many, serve it with vLLM."""
+"""A model in this process, through transformers. One image at a time: for many, serve it with vLLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LocalChat:
     """``model``: a hub id or folder of an image-text-to-text model with a chat template.
 
     It is loaded by the guard's own loader: safetensors only, no code of the model's own. Raises
-    ModelLoadError and ConfigurationError when it is built, before the first picture.
+    ModelLoadError and ConfigurationError when it is built, before the first frame.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LocalChat:
             self._options |= {"temperature": temperature, "top_p": top_p, "top_k": 0}
         self._lock = threading.Lock()
 
-    async def ascribe(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
+    async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
         return await asyncio.to_thread(self._answer, messages, seed)
 
     async def close(self) -> None:
@@ -68,16 +68,16 @@ class LocalChat:
             {
                 "role": message.role,
                 "content": [
-                    *([{"type": "image"}] if message.picture is not None else []),
+                    *([{"type": "image"}] if message.frame is not None else []),
                     {"type": "text", "text": message.text},
                 ],
             }
             for message in messages
         ]
         frames = [
-            shrink(loaded.processor, message.picture, self._max_pixels)
+            shrink(loaded.processor, message.frame, self._max_pixels)
             for message in messages
-            if message.picture is not None
+            if message.frame is not None
         ]
         try:
             with self._lock, torch.inference_mode():
@@ -90,10 +90,10 @@ class LocalChat:
                 torch.manual_seed(seed)
                 produced = loaded.model.generate(**inputs, **self._options)[0]
         except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            raise ChatError(f"{self.model} failed: {type(error).__name__}: {said}") from error
+            message = " ".join(str(error).split())[:300]
+            raise ChatError(f"{self.model} failed: {type(error).__name__}: {message}") from error
         length = int(inputs["input_ids"].shape[1])
         answer = produced[length:].tolist()
         ended = bool(answer) and answer[-1] in loaded.ends
-        said = loaded.processor.tokenizer.decode(answer, skip_special_tokens=True)
-        return Reply(said, length, len(answer), cut=not ended)
+        message = loaded.processor.tokenizer.decode(answer, skip_special_tokens=True)
+        return Reply(message, length, len(answer), cut=not ended)

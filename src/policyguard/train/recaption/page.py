@@ -22,7 +22,7 @@ td.caption { width: 38% ; white-space: pre-wrap; overflow-wrap: anywhere }
 
 
 def sample_page(
-    rows: Sequence[CaptionRow], folder: Path, *, count: int = 50, seed: int = 0, pictures: bool = False
+    rows: Sequence[CaptionRow], folder: Path, *, count: int = 50, seed: int = 0, images: bool = False
 ) -> str:
     """HTML of ``count`` random rows. ``folder``: what image paths are relative to."""
     chosen = random.Random(seed).sample(list(rows), min(count, len(rows)))
@@ -34,19 +34,19 @@ def sample_page(
     body = [
         f"<h1>Recaptions</h1><p>{about}</p>",
         "<table><thead><tr><th>image</th><th>base caption</th><th>caption</th></tr></thead><tbody>",
-        *(_row(row, folder, pictures) for row in chosen),
+        *(_row(row, folder, images) for row in chosen),
         "</tbody></table>",
     ]
     return document("Recaptions", body, style=_STYLE)
 
 
-def _row(row: CaptionRow, folder: Path, pictures: bool) -> str:
+def _row(row: CaptionRow, folder: Path, images: bool) -> str:
     before, after = _marked(row.base_caption or "", row.caption)
-    picture = thumbnail(folder / row.image, side=_SIDE) if pictures else ""
+    image = thumbnail(folder / row.image, side=_SIDE) if images else ""
     kept = "" if row.kept_share is None else f", {row.kept_share:.0%} of the words kept"
     about = f'<div class="small">{text(row.image)}<br>{text(row.status)}{kept}</div>'
     return (
-        f'<tr class="{row.status}"><td>{picture}{about}</td><td class="caption">{before}</td>'
+        f'<tr class="{row.status}"><td>{image}{about}</td><td class="caption">{before}</td>'
         f'<td class="caption">{after}</td></tr>'
     )
 

@@ -55,11 +55,11 @@ _EDIT: Mapping[Mode, str] = {
 }
 
 
-def caption_request(request: str, picture: PILImage) -> Sequence[Message]:
-    """Step one: the base model describes the picture, as anybody would ask it to."""
-    return (Message("user", request, picture),)
+def caption_request(request: str, frame: PILImage) -> Sequence[Message]:
+    """Step one: the base model describes the image, as anybody would ask it to."""
+    return (Message("user", request, frame),)
 
 
-def edit_request(mode: Mode, caption: str, picture: PILImage) -> Sequence[Message]:
+def edit_request(mode: Mode, caption: str, frame: PILImage) -> Sequence[Message]:
     """Step two: the second model edits ``caption``."""
-    return (Message("user", f"{_EDIT[mode]}\n\nDescription:\n{caption}", picture),)
+    return (Message("user", f"{_EDIT[mode]}\n\nDescription:\n{caption}", frame),)

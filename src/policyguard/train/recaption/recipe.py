@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.errors import ConfigurationError, Problem
 from policyguard.strict.files import check_place
 from policyguard.train.data import CaptionRow, LabelRow, read_rows
-from policyguard.train.importers.pictures import find_pictures
+from policyguard.train.importers.images import find_images
 from policyguard.train.recaption.chat import Chat, OpenAIChat
-from policyguard.train.recaption.checks import Bounds
 from policyguard.train.recaption.job import Report, Task, recaption
 from policyguard.train.recaption.local_chat import LocalChat
 from policyguard.train.recaption.prompts import REQUEST
@@ -40,7 +40,7 @@ def collect(images: Images) -> tuple[list[Task], list[Problem]]:
                 hint="images: {folder: photos, source: our own, licence: ours}",
             )
         root = Path(images.folder).expanduser()
-        paths, problems = find_pictures(root)
+        paths, problems = find_images(root)
         tasks += [Task(path, images.source, images.licence) for path in paths]
     seen: set[str] = set()
     for name in images.rows:
@@ -53,11 +53,9 @@ def collect(images: Images) -> tuple[list[Task], list[Problem]]:
                 tasks.append(Task(path, row.source, row.licence, row.sha256, row.split))
     if not tasks:
         raise ConfigurationError("there are no images to caption", hint="check `images` in the recipe")
-    there = [task for task in tasks if _is_file(task.path)]
-    problems += [
-        Problem("there is no such image", str(task.path)[:500]) for task in tasks if not _is_file(task.path)
-    ]
-    return there, problems
+    there = {task: _is_file(task.path) for task in tasks}
+    problems += [Problem("there is no such image", str(task.path)[:500]) for task in tasks if not there[task]]
+    return [task for task in tasks if there[task]], problems
 
 
 def _is_file(path: Path) -> bool:
@@ -107,8 +105,6 @@ def run(
     Raises ConfigurationError. Finished rows are on the disk whatever happens.
     """
     tasks, _, problems = inspect(recipe)
-    bounds = Bounds(recipe.checks.min_kept, recipe.checks.min_growth, recipe.checks.max_growth)
-
     out = Path(recipe.out).expanduser()
 
     async def work() -> Report:
@@ -121,8 +117,7 @@ def run(
                 editor=editor,
                 mode=recipe.mode,
                 request=recipe.request or REQUEST,
-                bounds=bounds,
-                retries=recipe.checks.retries,
+                checks=recipe.checks,
                 workers=recipe.workers,
                 seed=recipe.seed,
                 progress=progress,
@@ -158,8 +153,6 @@ def _chat(settings: ChatModel, recipe: RecaptionRecipe) -> Chat:
 def _place(settings: ChatModel) -> str:
     if settings.base_url is None:
         return f"{settings.model} in this process"
-    from policyguard.backends.remote.endpoint import Endpoint
-
     return f"{settings.model} on {Endpoint.parse(settings.base_url).host}"
 
 

@@ -1,7 +1,7 @@
-"""Where imported pictures lie: one file per picture, under the SHA-256 of its bytes.
+"""Where imported images are kept: one file per image, under the SHA-256 of its bytes.
 
-Covered: a picture is opened by the guard's own decoder before it is kept, a path out of a table cannot
-leave the folder of images, and a file in the store is whole or absent. Not covered: what a picture shows.
+Covered: an image is opened by the guard's own decoder before it is kept, a path out of a table cannot
+leave the folder of images, and a file in the store is whole or absent. Not covered: what an image shows.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from policyguard.images import Limits, decode
 from policyguard.strict.files import sha256_of
 from policyguard.train.importers.record import BadRowError
 
-__all__ = ["PictureStore", "find_pictures", "write_bytes"]
+__all__ = ["ENDINGS", "ImageStore", "find_images", "write_bytes"]
 
-_ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
+ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _UNREAD = (".avif", ".bmp", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jxl", ".tif", ".tiff")
 
 
-def find_pictures(folder: Path) -> tuple[list[Path], list[Problem]]:
-    """The pictures below ``folder``, sorted, and what looks like pictures too and is left out."""
-    found, left_out = [], []
+def find_images(folder: Path) -> tuple[list[Path], list[Problem]]:
+    """The images below ``folder``, sorted, and image files of other kinds, which are left out."""
+    images, left_out = [], []
     for path in sorted(folder.rglob("*")):
         suffix = path.suffix.lower()
         if path.is_symlink() and path.is_dir():
             left_out.append(Problem("a link to a folder is not followed: name that folder itself", str(path)))
         elif suffix in _SUFFIXES:
-            found.append(path)
+            images.append(path)
         elif suffix in _UNREAD:
             left_out.append(Problem(f"a {suffix} file is not opened: save it as PNG or JPEG", str(path)))
-    return found, left_out
+    return images, left_out
 
 
-class PictureStore:
-    """Keeps pictures below ``out/images``, or with ``copy=False`` names files where they lie.
+class ImageStore:
+    """Keeps images below ``out/images``, or with ``copy=False`` names files where they lie.
 
-    ``folder``: what paths are relative to, and must lie in. A picture that is in the store already is not
+    ``folder``: what paths are relative to, and must lie in. An image that is in the store already is not
     decoded again, so an import that was stopped goes on quickly.
     """
 
@@ -54,19 +54,19 @@ class PictureStore:
         self.added = 0
 
     def add(self, value: Any, *, field: str) -> tuple[str, str]:
-        """Path (relative to ``out``) and SHA-256 of a picture. Raises BadRowError."""
+        """Path (relative to ``out``) and SHA-256 of an image. Raises BadRowError."""
         path, data = self._read(value, field)
         sha256 = hashlib.sha256(data).hexdigest()
         kept = next((self._out / "images" / sha256[:2]).glob(f"{sha256}.*"), None)
         if kept is not None and sha256_of(kept) == sha256:
             return kept.relative_to(self._out).as_posix(), sha256
         try:
-            found = decode(data, frames="sample")
+            image = decode(data, frames="sample")
         except ImageError as error:
             raise BadRowError(field, str(error).splitlines()[0]) from None
         if path is not None and not self._copy:
             return Path(os.path.relpath(path, self._out.resolve())).as_posix(), sha256
-        target = self._out / "images" / sha256[:2] / f"{sha256}.{_ENDINGS[found.format or 'PNG']}"
+        target = self._out / "images" / sha256[:2] / f"{sha256}.{ENDINGS[image.format or 'PNG']}"
         write_bytes(target, data)
         self.added += 1
         return target.relative_to(self._out).as_posix(), sha256
@@ -80,7 +80,7 @@ class PictureStore:
         if isinstance(value, bytes) and value:
             return None, value
         if not isinstance(value, str) or not value:
-            raise BadRowError(field, "holds neither a picture nor the path of one")
+            raise BadRowError(field, "holds neither an image nor a path")
         if "://" in value:
             raise BadRowError(field, "is an address: fetch the images first, nothing is downloaded here")
         path = self.find(value)
