@@ -93,7 +93,7 @@ def test_an_export_is_whole_or_absent_and_never_written_over(
     written: tuple[Path, GrpoRecipe], tmp_path: Path
 ) -> None:
     folder, loaded = written
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="already exists"):
         export(loaded, folder)
     broken = loaded.model_copy(update={"data": loaded.data.model_copy(update={"rows": ["nowhere.jsonl"]})})
     with pytest.raises(ConfigurationError, match="cannot be read"):

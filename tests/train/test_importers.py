@@ -165,7 +165,7 @@ def test_bad_rows_are_named_with_file_line_and_field_and_the_others_are_imported
         (2, "rating"), (3, "image"), (4, "image"), (5, "image"), (6, "image"), (7, "category"),
         (8, "category"), (52, "rating"), (53, "policy"),
     ]  # fmt: skip
-    assert "outside the set" in summary.problems[0].message
+    assert "found the text 'Perhaps'" in summary.problems[0].message
     assert "fetch the images first" in summary.problems[4].message
     assert len(rows_of(tmp_path / "out")) == 1
     assert (tmp_path / "out" / "problems.txt").read_text().count("\n") == 9
@@ -205,7 +205,7 @@ def test_parquet_without_pyarrow_names_the_extra_and_a_broken_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.parquet").write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(ConfigurationError, match="no parquet file"):
+    with pytest.raises(ConfigurationError, match="not a readable parquet file"):
         import_rows("unsafebench", tmp_path / "x.parquet", tmp_path / "out")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match="pyarrow"):
@@ -310,7 +310,7 @@ def test_rows_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     source = table(tmp_path / "t.csv", [{"image": "a.png", "safety_label": "Safe", "category": ""}])
     import_rows("unsafebench", source, tmp_path / "out")
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="already exists"):
         import_rows("unsafebench", source, tmp_path / "out")
 
 
@@ -377,7 +377,7 @@ def test_validate_names_a_changed_image_a_missing_one_a_leak_and_a_rule_that_is_
     (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in read))
     said = "\n".join(map(str, validate_rows(out / "rows.jsonl").problems))
     for expected in (
-        "rows.jsonl:7: label: 'perhaps' is outside the set",
+        "rows.jsonl:7: label: expected safe or unsafe, found the text 'perhaps'",
         "there is no such image",
         "is not the one that `sha256` names",
         "has no rule 'weather'",
@@ -427,8 +427,8 @@ def test_a_json_line_with_a_field_twice_is_bad_and_a_byte_order_mark_is_not(tmp_
     )
     assert summary.labels == {"safe": 1}
     assert [(problem.line, problem.message) for problem in summary.problems] == [
-        (2, "the field 'label' is there twice"),
-        (3, "NaN is no number"),
+        (2, "the field 'label' appears twice"),
+        (3, "NaN is not a number"),
     ]
 
 

@@ -427,7 +427,7 @@ def test_wrong_lines_of_a_review_are_named_and_decide_nothing(tmp_path: Path) ->
         ("a,b\r\n1,2\r\n", "lacks the columns pair, decision(.|\n)*review the sheet"),
         ("", "lacks the columns pair, decision"),
         (head.replace(",", ";"), "lacks the columns(.|\n)*save it with commas"),
-        (head.replace("note", "note,decision"), "the column 'decision' is there twice"),
+        (head.replace("note", "note,decision"), "the column 'decision' appears twice"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigurationError, match=said):

@@ -626,7 +626,7 @@ def test_bad_rows_and_pictures_of_other_formats_are_named_and_end_with_1(
     for extra in (["--dry-run"], []):
         assert main(["train", "recaption", str(path), *extra]) == 1
         said = capsys.readouterr().err
-        assert "rows.jsonl:3: status: 'maybe' is outside the set" in said
+        assert "rows.jsonl:3: status: expected plain, edited or kept, found the text 'maybe'" in said
         assert "there is no such image" in said
     assert len(rows_of(tmp_path / "captions.jsonl")) == 2
     images(tmp_path / "in", 1)

@@ -101,5 +101,7 @@ def _render_problem(dialect: Dialect, item: Located[LabelRow]) -> str | None:
     try:
         conversation(dialect, item.policy)
     except PolicyGuardError as error:
-        return f"policy '{item.policy.id}' cannot be put in the dialect '{dialect.name}': {error.message}"
+        return (
+            f"policy '{item.policy.id}' cannot be rendered in the dialect '{dialect.name}': {error.message}"
+        )
     return None

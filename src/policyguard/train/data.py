@@ -44,7 +44,7 @@ Split = Literal["train", "validation", "test"]
 Label = Literal["safe", "unsafe"]
 
 MAX_LINE = 1 << 20
-"""Bytes. A longer line is no row."""
+"""Bytes. A longer line is not a row."""
 
 _Line = Annotated[str, Field(min_length=1, max_length=4096)]
 _Prose = Annotated[str, Field(min_length=1, max_length=32_768)]
@@ -77,7 +77,7 @@ class _Row(BaseModel):
 
     ``image``: path of the file, relative to the folder of the rows. ``sha256``: of the file's bytes.
     ``source``: where it comes from, such as a data set's name or an address. ``licence``: what it may be used
-    for. ``split``: ``None`` until somebody has decided; see ``splits.assign_splits``.
+    for. ``split``: ``None`` until somebody has decided; see ``rows.assign_splits``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -98,7 +98,7 @@ class CaptionRow(_Row):
 
     It holds no verdict, neither in a field nor in its words: stage SFT must not see any.
 
-    ``base_caption``: what the base model had said, where ``caption`` is an edit of it. ``status``: how
+    ``base_caption``: the base model's, where ``caption`` is an edit of it. ``status``: how
     ``caption`` came to be; ``kept`` is the base caption after edits that failed. ``kept_share``: the share of
     the base caption's words that the edit kept, in [0, 1]. ``captioner``, ``editor``: models; ``mode``: which
     prompt the editor had.
@@ -137,8 +137,8 @@ class LabelRow(_Row):
     ``#id`` for the line with that id in ``policies.jsonl`` beside the rows (see ``policies.PolicyShelf``).
     ``category``: the rule id that describes the image best, safe images included. ``violations``: every rule
     that the image violates, where that is known; ``None`` means that ``category`` is taken for the only one.
-    ``rationale_rating``: what the writer of ``rationale`` said, where a model wrote it; a rationale is used
-    only if that agrees with ``label``. ``pair_id``: shared by the two images of an edit pair.
+    ``rationale_rating``: that of the writer of ``rationale``, where a model wrote it; a rationale is used
+    only if it agrees with ``label``. ``pair_id``: shared by the two images of an edit pair.
     ``severity``: the source's own finer label.
     """
 
@@ -193,7 +193,7 @@ class ReadRows(Generic[Row]):
 
     @property
     def bad(self) -> int:
-        """How many lines are no good rows."""
+        """How many lines hold a bad row."""
         return len({problem.line for problem in self.problems})
 
 
@@ -253,18 +253,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_object(line: bytes) -> dict[str, Any]:
-    """The JSON object in ``line``. Raises ValueError for anything else, a field that is there twice too."""
+    """The JSON object in ``line``. Raises ValueError for anything else, also if a field appears twice."""
     if len(line) > MAX_LINE:
         raise ValueError(f"the line is longer than {MAX_LINE >> 20} MiB")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"the field {twice!r} is there twice")
+            raise ValueError(f"the field {twice!r} appears twice")
         return dict(pairs)
 
     def refuse(word: str) -> Any:
-        raise ValueError(f"{word} is no number")
+        raise ValueError(f"{word} is not a number")
 
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)

@@ -114,7 +114,7 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
     Raises ConfigurationError for rows that cannot be used.
     """
     if out.exists():
-        raise ConfigurationError(f"{out} is there already", hint="name a new folder")
+        raise ConfigurationError(f"{out} already exists", hint="name a new folder")
     check_place(out, name="FOLDER", folder=True)
     if problem := reward_problem(recipe.reward):
         raise ConfigurationError(problem)

@@ -5,8 +5,8 @@ the policy in them (``grpo_data``). TRL's ``GRPOTrainer`` does the training. Wha
 of it: the reward is gated by the runtime's own parser (``reward``); batches hold both labels under each
 policy text; prompts that teach nothing can be dropped beforehand (``difficulty``); a run that collapses to
 one answer is stopped (``watch``); image tokens are banned from answers; the model is handed over by path,
-so the KL reference is what the run starts from. On several devices: ``accelerate launch -m
-policyguard.train.grpo RECIPE``, see ``train/accelerate/``.
+so the KL reference is what the run starts from. On several devices: ``accelerate launch -m policyguard.train
+RECIPE``, see ``train/accelerate/``.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def read_prompts(recipe: GrpoRecipe) -> tuple[Rows[LabelRow], Units]:
         assert item.policy is not None
         if fits(item.policy):
             return None
-        return f"policy '{item.policy.id}' cannot be put in the dialect '{dialect.name}'"
+        return f"policy '{item.policy.id}' cannot be rendered in the dialect '{dialect.name}'"
 
     rows = gather(recipe.data, LabelRow, seed=recipe.seed, inspect=inspect)
     require_both_labels(recipe.data, rows)

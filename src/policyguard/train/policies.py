@@ -72,7 +72,7 @@ class PolicyShelf:
                     if not isinstance(entry["id"], str):
                         raise ConfigurationError(f"{path}:{number}: id: expected a text")
                     if entry["id"] in self._inline:
-                        raise ConfigurationError(f"{path}:{number}: the id {entry['id']!r} is there twice")
+                        raise ConfigurationError(f"{path}:{number}: the id {entry['id']!r} appears twice")
                     self._inline[entry["id"]] = entry["policy"]
             except OSError as error:
                 raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error

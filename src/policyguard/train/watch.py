@@ -1,6 +1,4 @@
-"""Watches a GRPO run: recall of each label, share of groups without variance, entropy; stops what has
-collapsed.
-"""
+"""Watches recall of each label, groups without variance and entropy, and stops a GRPO run that collapsed."""
 
 from __future__ import annotations
 

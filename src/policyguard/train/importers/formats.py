@@ -16,6 +16,7 @@ from typing import Any
 
 from policyguard.errors import ConfigurationError, MissingExtraError, Problem
 from policyguard.policy import ResolvedPolicy
+from policyguard.strict.explain import not_one_of
 from policyguard.train.data import Label, read_object
 from policyguard.train.importers.images import ImageStore
 from policyguard.train.importers.llavaguard import LlavaGuard
@@ -56,7 +57,7 @@ def find_tables(source: Path) -> list[Path]:
         raise ConfigurationError(f"there is no file '{source}'", hint="give a table or a folder of tables")
     if source.suffix.lower() not in SUFFIXES:
         raise ConfigurationError(
-            f"'{source}' is no table that can be read", hint=f"convert it to one of {', '.join(SUFFIXES)}"
+            f"'{source}' is not a table that can be read", hint=f"convert it to one of {', '.join(SUFFIXES)}"
         )
     return [source]
 
@@ -132,7 +133,7 @@ def _parquet(path: Path) -> Iterator[Record | Problem]:
                     yield Record(path, line, fields)
     except pa.ArrowException as error:
         raise ConfigurationError(
-            f"{path} is no parquet file that can be read: {str(error).splitlines()[0]}",
+            f"{path} is not a readable parquet file: {str(error).splitlines()[0]}",
             hint="fetch it again; a file of Git LFS holds a pointer only",
         ) from error
 
@@ -175,7 +176,7 @@ def _safeedit(policy: str, policies: Policies, store: ImageStore) -> Reader:
         if not name:
             level = text_of(record, "policy_level")
             if level is None or level.upper() not in ("L1", "L2", "L3", "L4", "L5"):
-                raise BadRowError("policy_level", f"{level!r} is outside the set: L1, L2, L3, L4, L5")
+                raise BadRowError("policy_level", not_one_of(level, ["L1", "L2", "L3", "L4", "L5"]))
             name = f"safeedit/{level.lower()}"
         resolved = policies(name)
         label = label_of("safety_label", record.fields.get("safety_label"), SAFE_UNSAFE)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from policyguard.policy import ResolvedPolicy
 from policyguard.policy.schema import Status
+from policyguard.strict.explain import seen
 from policyguard.train.data import Label
 from policyguard.train.importers.images import ImageStore
 from policyguard.train.importers.record import BadRowError, Draft, Record, first_of, label_of, text_of
@@ -100,7 +101,7 @@ class LlavaGuard:
             return None
         match = _CATEGORY.match(text) if isinstance(text, str) else None
         if match is None or match[1] not in self._rules:
-            raise BadRowError("category", f"{str(text)[:60]!r} is outside the set: O1 to O9, NA")
+            raise BadRowError("category", f"expected O1 to O9 or NA, found {seen(text)}")
         return self._rules[match[1]]
 
     def _policy_of(self, text: str | None) -> tuple[str, ResolvedPolicy]:

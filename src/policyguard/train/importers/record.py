@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.policy import ResolvedPolicy
-from policyguard.strict.explain import nearest
+from policyguard.strict.explain import nearest, not_one_of
 from policyguard.train.data import Label
 
 __all__ = ["BadRowError", "Draft", "Record", "first_of", "label_of", "rule_named", "text_of"]
@@ -75,10 +75,10 @@ def text_of(record: Record, *names: str) -> str | None:
 
 
 def label_of(field: str, value: Any, labels: Mapping[str, Label]) -> Label:
-    """The label that ``value`` stands for, whatever its case. Raises BadRowError if it is outside the set."""
+    """The label that ``value`` stands for, whatever its case. Raises BadRowError if it is unknown."""
     label = labels.get(" ".join(value.lower().split())) if isinstance(value, str) else None
     if label is None:
-        raise BadRowError(field, f"{str(value)[:40]!r} is outside the set: {', '.join(labels)}")
+        raise BadRowError(field, not_one_of(value, [*labels]))
     return label
 
 

@@ -103,7 +103,7 @@ def import_rows(
     check_place(out, name="the output", folder=True)
     if (out / ROWS).exists():
         raise ConfigurationError(
-            f"{out / ROWS} is there already", hint="remove it to import again, or name another folder"
+            f"{out / ROWS} already exists", hint="remove it to import again, or name another folder"
         )
     source, root = source.expanduser(), images
     if root is None:

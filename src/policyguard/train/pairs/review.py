@@ -88,7 +88,7 @@ def read_review(path: Path, candidates: Sequence[Candidate]) -> tuple[list[Decis
             hint="save it with commas between the cells" if commas else "review the sheet of this folder",
         )
     if twice := next((name for name in head if head.count(name) > 1), None):
-        raise ConfigurationError(f"{path}:1: the column {twice!r} is there twice", hint="remove one of them")
+        raise ConfigurationError(f"{path}:1: the column {twice!r} appears twice", hint="remove one of them")
     known = {candidate.id: candidate for candidate in candidates}
     decisions: dict[str, Decision] = {}
     problems: list[Problem] = []

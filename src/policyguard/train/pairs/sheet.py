@@ -1,6 +1,6 @@
 """The review sheet: one HTML file with keys for accepting, rejecting and relabelling, which saves a CSV.
 
-The only script in it is the one below; see ``pages`` for what the page may do and what not.
+The only script in it is the one below; see ``strict.page`` for what the page may and may not do.
 """
 
 from __future__ import annotations

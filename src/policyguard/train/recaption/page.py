@@ -1,4 +1,4 @@
-"""A sample of recaptions side by side: what the base model said, and what became of it."""
+"""A sample of recaptions side by side: the base caption and the edited one."""
 
 from __future__ import annotations
 
