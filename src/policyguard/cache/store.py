@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from dataclasses import dataclass
-from threading import Lock
 from time import monotonic
 from typing import Any
 
 from policyguard.errors import ConfigurationError
+from policyguard.strict.lru import LruDict
 
 __all__ = [
     "TTL",
@@ -89,48 +88,36 @@ class MemoryCache(VerdictCache):
     def __init__(self, *, max_entries: int = 10_000, ttl: float | None = TTL) -> None:
         if max_entries < 1:
             raise ConfigurationError(f"max_entries must be at least 1, not {max_entries!r}")
-        self._max = max_entries
         self._ttl = require_ttl(ttl)
-        self._lock = Lock()
-        self._entries: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._entries: LruDict[str, tuple[float, str]] = LruDict(max_entries)
         self._closed = False
 
     def get(self, key: str) -> str | None:
-        with self._lock:
+        with self._entries.lock:
             entry = self._entries.get(key)
             if entry is None:
                 return None
             if monotonic() - entry[0] >= self._ttl:
-                del self._entries[key]
+                self._entries.pop(key)
                 return None
-            self._entries.move_to_end(key)
             return entry[1]
 
     def put(self, key: str, value: str) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._entries[key] = monotonic(), value
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._max:
-                self._entries.popitem(last=False)
+        with self._entries.lock:
+            if not self._closed:
+                self._entries.put(key, (monotonic(), value))
 
     def discard(self, key: str) -> None:
-        with self._lock:
-            self._entries.pop(key, None)
+        self._entries.pop(key)
 
     def clear(self) -> int:
-        with self._lock:
-            count = len(self._entries)
-            self._entries.clear()
-            return count
+        return self._entries.clear()
 
     def info(self) -> CacheInfo:
-        with self._lock:
-            size = sum(len(value) for _, value in self._entries.values())
-            return CacheInfo(len(self._entries), size, "memory")
+        values = self._entries.values()
+        return CacheInfo(len(values), sum(len(text) for _, text in values), "memory")
 
     def close(self) -> None:
-        with self._lock:
+        with self._entries.lock:
             self._closed = True
             self._entries.clear()

@@ -83,7 +83,7 @@ def test_a_prefix_is_computed_once_and_never_written_to(family: Family) -> None:
     backend = tiny_backend(family)
     backend.assess(requests(2, LONG))
     runner = backend._load()
-    [cache] = runner.prefixes._entries.values()
+    [cache] = runner.prefixes.values()
     before = [(layer.keys, layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
     lengths: list[int] = []
     hook = runner.loaded.model.register_forward_pre_hook(
@@ -92,7 +92,7 @@ def test_a_prefix_is_computed_once_and_never_written_to(family: Family) -> None:
     for _ in range(3):
         backend.assess(requests(4, LONG))
     hook.remove()
-    assert list(runner.prefixes._entries.values()) == [cache]
+    assert list(runner.prefixes.values()) == [cache]
     for layer, (keys, old_keys, old_values) in zip(cache.layers, before, strict=True):
         assert layer.keys is keys
         assert torch.equal(layer.keys, old_keys)
@@ -127,17 +127,17 @@ def test_prefixes_are_bounded_by_bytes_and_the_least_used_goes_first() -> None:
             return compute_prefix(model, torch.arange(40).view(1, -1))
 
     one = PrefixCache(1 << 30)
-    one.get("a", make)
-    held = PrefixCache(2 * one.bytes)
-    first = held.get("a", make)
-    held.get("b", make)
-    assert held.get("a", make) is first
-    held.get("c", make)
+    one.get_or_make("a", make)
+    held = PrefixCache(2 * one.weight)
+    first = held.get_or_make("a", make)
+    held.get_or_make("b", make)
+    assert held.get_or_make("a", make) is first
+    held.get_or_make("c", make)
     assert list(held._entries) == ["a", "c"]
-    assert held.bytes <= held.max_bytes
+    assert held.weight <= held.limit
     tiny = PrefixCache(1)
-    tiny.get("a", make)
-    tiny.get("b", make)
+    tiny.get_or_make("a", make)
+    tiny.get_or_make("b", make)
     assert len(tiny) == 1  # the one in use stays, however large
 
 
@@ -146,7 +146,7 @@ def test_many_policies_leave_memory_bounded_and_answers_as_they_were() -> None:
     policies = [policy(f"p{n}", words="knife gun museum " * 40) for n in range(12)]
     before = [assessments(backend.assess([AssessmentRequest(picture(1), one)]))[0] for one in policies]
     runner = backend._load()
-    assert runner.prefixes.bytes <= 1 << 20
+    assert runner.prefixes.weight <= 1 << 20
     assert len(runner.prefixes) < len(policies)
     after = [assessments(backend.assess([AssessmentRequest(picture(1), one)]))[0] for one in policies]
     assert furthest(before, after) < 1e-6

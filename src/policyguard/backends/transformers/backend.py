@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, RLock
@@ -15,6 +14,7 @@ from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.transformers import files as model_files
 from policyguard.dialects.base import require_world
 from policyguard.errors import ConfigurationError, ModelLoadError
+from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
     from policyguard.backends.transformers.plan import Plan
@@ -100,7 +100,7 @@ class TransformersBackend(Backend):
         self._placement: tuple[Any, Any] | None = None
         self._identity: ModelIdentity | None = None
         self._runner: Runner | None = None
-        self._plans: OrderedDict[tuple[str, float], Plan] = OrderedDict()
+        self._plans: LruDict[tuple[str, float], Plan] = LruDict(PLANS)
         if model_files.is_local(self._location):
             self._find()
 
@@ -240,14 +240,9 @@ class TransformersBackend(Backend):
     def _plan(self, runner: Runner, policy: ResolvedPolicy) -> Plan:
         from policyguard.backends.transformers.plan import make_plan
 
+        def make() -> Plan:
+            prompt = self.dialect.render(policy)
+            return make_plan(runner.loaded, prompt, policy, share_prefix=runner.shares_prefixes)
+
         with self._set_up:
-            key = _plan_key(policy)
-            plan = self._plans.get(key)
-            if plan is None:
-                prompt = self.dialect.render(policy)
-                plan = make_plan(runner.loaded, prompt, policy, share_prefix=runner.shares_prefixes)
-                self._plans[key] = plan
-            self._plans.move_to_end(key)
-            while len(self._plans) > PLANS:
-                self._plans.popitem(last=False)
-            return plan
+            return self._plans.get_or_make(_plan_key(policy), make)

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers.loading import prepare, shrink
 from policyguard.backends.transformers.reading import Scores, continuations, explained, read_scores
 from policyguard.errors import UsageError
+from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -100,33 +100,15 @@ def with_positions(model: Any, inputs: Any, prefix_ids: Any | None) -> dict[str,
     return rest | {"attention_mask": mask, "position_ids": positions[:, :, skip:]}
 
 
-class PrefixCache:
+class PrefixCache(LruDict[Hashable, Any]):
     """The most recently used prefixes, bounded by the bytes they hold; the last one is always kept."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._entries: OrderedDict[Hashable, Any] = OrderedDict()
+        super().__init__(max_bytes, weigh=_bytes_of)
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The prefix under ``key``, made if it is not there. Call it where the model is locked."""
-        if key not in self._entries:
-            self._entries[key] = make()
-        self._entries.move_to_end(key)
-        while len(self._entries) > 1 and self.bytes > self.max_bytes:
-            self._entries.popitem(last=False)
-        return self._entries[key]
 
-    @property
-    def bytes(self) -> int:
-        """What the keys and values of all prefixes take."""
-        layers = (layer for cache in self._entries.values() for layer in cache.layers)
-        return sum(int(layer.keys.nbytes) + int(layer.values.nbytes) for layer in layers)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def clear(self) -> None:
-        self._entries.clear()
+def _bytes_of(prefix: Any) -> int:
+    return sum(int(layer.keys.nbytes) + int(layer.values.nbytes) for layer in prefix.layers)
 
 
 Result = Assessment | Failure
@@ -208,7 +190,7 @@ class Runner:
             options["logits_to_keep"] = plan.keep
         with self._lock, torch.inference_mode():
             if shared is not None:
-                cache = self.prefixes.get(plan.policy.fingerprint, lambda: self._compute(shared.ids))
+                cache = self.prefixes.get_or_make(plan.policy.fingerprint, lambda: self._compute(shared.ids))
                 options |= {"past_key_values": fork_prefix(cache, len(frames)), "use_cache": True}
             return self.loaded.model(**inputs, **options).logits[:, -plan.keep :]
 

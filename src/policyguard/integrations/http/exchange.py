@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +28,7 @@ from policyguard.integrations.http.streams import Framing
 from policyguard.integrations.screen import Screened, ScreenResult
 from policyguard.integrations.screen.altered import altered
 from policyguard.outcomes import Action, Outcome
+from policyguard.strict.lru import LruDict
 from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
@@ -64,21 +63,10 @@ class Core:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._raised: OrderedDict[bytes, Blocked] = OrderedDict()
-        self._lock = threading.Lock()
+        self.raised: LruDict[bytes, Blocked] = LruDict(_MAX_RAISED)
 
     def begin(self, head: RequestHead) -> Exchange:
         return Exchange(self, head)
-
-    def remember_raised(self, key: bytes, blocked: Blocked) -> None:
-        with self._lock:
-            self._raised[key] = blocked
-            while len(self._raised) > _MAX_RAISED:
-                self._raised.popitem(last=False)
-
-    def raised(self, key: bytes) -> Blocked | None:
-        with self._lock:
-            return self._raised.get(key)
 
 
 class Exchange:
@@ -108,7 +96,7 @@ class Exchange:
                 return None
             if self.settings.response_mode == "raise":
                 self._key = self._digest(data)
-                if self.head.attempt and (before := self.core.raised(self._key)) is not None:
+                if self.head.attempt and (before := self.core.raised.get(self._key)) is not None:
                     raise before.again()  # the SDK asks again: the server must not be asked a second time
             body = self._open(data, self.head.headers, strict=True)
             return (yield from self._judge("request", body))
@@ -267,7 +255,7 @@ class Exchange:
         """Note that ``direction`` was stopped."""
         self.result.blocked, self.result.reason = direction, blocked.message
         if direction == "response" and self._key is not None:
-            self.core.remember_raised(self._key, blocked.again())
+            self.core.raised.put(self._key, blocked.again())
 
     def refusal(self, blocked: Blocked) -> Synthetic:
         return refusal(self.head.provider, blocked.code, blocked.message, self.result)

@@ -8,12 +8,12 @@ pieces stand at different places.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from policyguard.integrations.extract import ImageSite, SiteKind
 from policyguard.integrations.extract.magic import sniff_base64
+from policyguard.strict.lru import LruDict
 
 __all__ = ["Watch"]
 
@@ -37,7 +37,7 @@ class Watch:
     _PLACES = 4096
 
     def __init__(self) -> None:
-        self._tails: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._tails: LruDict[str, tuple[str, int]] = LruDict(self._PLACES)
 
     def over(self, payloads: Iterable[Any], *, judged: bool) -> ImageSite | None:
         """An unreadable site if the texts of an event complete the beginning of an image.
@@ -45,9 +45,10 @@ class Watch:
         ``judged``: the images that stand in this event alone are judged.
         """
         found = None
+        tails: dict[str, tuple[str, int]] = {}
         for payload in payloads:
             for place, text in _texts(payload):
-                tail, start = self._tails.pop(place, ("", 0))
+                tail, start = tails.get(place) or self._tails.get(place) or ("", 0)
                 joined = tail + text[: self._SEARCHED]
                 begins = list(_beginnings(joined, start))
                 if found is None and any(at < len(tail) or not judged for at in begins):
@@ -59,9 +60,9 @@ class Watch:
                 cut = max(0, len(joined) - self._KEPT)
                 # What stands at the cut may be a piece of something longer.
                 start = max(1 if cut else 0, *(at + 1 - cut for at in (start - 1, *begins)))
-                self._tails[place] = (joined[cut:], start)
-        while len(self._tails) > self._PLACES:
-            self._tails.popitem(last=False)
+                tails[place] = (joined[cut:], start)
+        for place, ending in tails.items():
+            self._tails.put(place, ending)
         return found
 
 

@@ -6,9 +6,7 @@ elsewhere does not ask again. A new run begins with none: what failed in the las
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
@@ -16,6 +14,7 @@ from langchain.agents.middleware.types import AgentState, OmitFromSchema
 from pydantic import TypeAdapter
 
 from policyguard.integrations.screen import Memo
+from policyguard.strict.lru import LruDict
 from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -60,14 +59,15 @@ class RunMemo(Memo):
 
     def put(self, key: Hashable, verdict: Verdict) -> None:
         super().put(key, verdict)
-        with self._lock:
+        with self._verdicts.lock:
             self._fresh.append(key)
 
     def take(self) -> dict[str, Any]:
         """The verdicts that were put in since the last call, ready for JSON."""
-        with self._lock:
+        with self._verdicts.lock:
             fresh, self._fresh = self._fresh, []
-            verdicts = {_written(key): self._verdicts[key] for key in fresh if key in self._verdicts}
+            known = {_written(key): self._verdicts.get(key) for key in fresh}
+        verdicts = {name: verdict for name, verdict in known.items() if verdict is not None}
         return {name: _VERDICT.dump_python(verdict, mode="json") for name, verdict in verdicts.items()}
 
     def load(self, guard: Guard, verdicts: Mapping[str, Any]) -> None:
@@ -82,8 +82,7 @@ class Runs:
     def __init__(self, name: str, guard: Guard) -> None:
         self._name, self._guard = name, guard
         self._policies = [f"{policy.fingerprint} {policy.decision_fingerprint}" for policy in guard.policies]
-        self._memos: OrderedDict[str, RunMemo] = OrderedDict()
-        self._lock = threading.Lock()
+        self._memos: LruDict[str, RunMemo] = LruDict(_RUNS)
 
     def begin(self) -> dict[str, Any]:
         """The update of the state with which a run begins."""
@@ -97,22 +96,17 @@ class Runs:
         entry = (known or {}).get(self._name)
         if not entry:
             return RunMemo("")
-        with self._lock:
-            memo = self._memos.get(entry["run"])
-            if memo is None:
-                memo = self._memos[entry["run"]] = RunMemo(entry["run"])
-                if entry.get("policies") == self._policies:  # a run may be taken up under other ones
-                    memo.load(self._guard, entry.get("verdicts", {}))
-            self._memos.move_to_end(entry["run"])
-            while len(self._memos) > _RUNS:
-                self._memos.popitem(last=False)
+        return self._memos.get_or_make(entry["run"], lambda: self._loaded(entry))
+
+    def _loaded(self, entry: Mapping[str, Any]) -> RunMemo:
+        memo = RunMemo(entry["run"])
+        if entry.get("policies") == self._policies:  # a run may be taken up under other ones
+            memo.load(self._guard, entry.get("verdicts", {}))
         return memo
 
     def end(self, state: Any) -> None:
         """Forget a run."""
-        memo = self.memo(state)
-        with self._lock:
-            self._memos.pop(memo.run, None)
+        self._memos.pop(self.memo(state).run)
 
 
 def _written(key: Hashable) -> str:

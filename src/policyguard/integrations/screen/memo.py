@@ -5,10 +5,10 @@ Which files at a provider were judged on their way there.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
+
+from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
     from policyguard.verdict import Verdict
@@ -27,24 +27,15 @@ class FileLedger:
     """
 
     def __init__(self, *, max_entries: int = 10_000) -> None:
-        self._max = max_entries
-        self._verdicts: OrderedDict[str, Verdict] = OrderedDict()
-        self._lock = threading.Lock()
+        self._verdicts: LruDict[str, Verdict] = LruDict(max_entries)
 
     def remember(self, file_id: str, verdict: Verdict) -> None:
         """Note that the file the provider calls ``file_id`` got ``verdict`` when it was uploaded."""
-        with self._lock:
-            self._verdicts[file_id] = verdict
-            self._verdicts.move_to_end(file_id)
-            while len(self._verdicts) > self._max:
-                self._verdicts.popitem(last=False)
+        self._verdicts.put(file_id, verdict)
 
     def lookup(self, file_id: str) -> Verdict | None:
         """The verdict of the upload, or None where none went through the guard."""
-        with self._lock:
-            if file_id in self._verdicts:
-                self._verdicts.move_to_end(file_id)
-            return self._verdicts.get(file_id)
+        return self._verdicts.get(file_id)
 
     def __len__(self) -> int:
         return len(self._verdicts)
@@ -59,22 +50,13 @@ class Memo:
     """
 
     def __init__(self, *, max_entries: int = 4096) -> None:
-        self._max = max_entries
-        self._verdicts: OrderedDict[Hashable, Verdict] = OrderedDict()
-        self._lock = threading.Lock()
+        self._verdicts: LruDict[Hashable, Verdict] = LruDict(max_entries)
 
     def get(self, key: Hashable) -> Verdict | None:
-        with self._lock:
-            if key in self._verdicts:
-                self._verdicts.move_to_end(key)
-            return self._verdicts.get(key)
+        return self._verdicts.get(key)
 
     def put(self, key: Hashable, verdict: Verdict) -> None:
-        with self._lock:
-            self._verdicts[key] = verdict
-            self._verdicts.move_to_end(key)
-            while len(self._verdicts) > self._max:
-                self._verdicts.popitem(last=False)
+        self._verdicts.put(key, verdict)
 
     def __len__(self) -> int:
         return len(self._verdicts)
