@@ -23,7 +23,7 @@ from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdenti
 from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.checking import ahead
 from policyguard.checking.rounds import Opened
-from policyguard.images import draw
+from policyguard.images import snapshot
 from policyguard.testing import FakeBackend
 
 PATIENCE = 30.0
@@ -385,7 +385,7 @@ def test_files_that_were_read_count_as_what_waits_for_the_model(tmp_path: Path) 
     path = tmp_path / "a.png"
     path.write_bytes(bytes(3000))
     held = ahead.Ahead(lambda source: Opened("", Failure(FailureKind.ERROR, ""), 0.0), workers=1, pixels=1000)
-    held.submit(draw(path), 0).result(PATIENCE)
+    held.submit(snapshot(path), 0).result(PATIENCE)
     assert held.full
     held.release(0)
     assert not held.full

@@ -132,7 +132,7 @@ def test_faint_layers_of_an_apng_add_up_as_in_a_browser() -> None:
 
 
 def test_a_gif_frame_outside_the_picture_is_refused() -> None:
-    with pytest.raises(ImageError, match="outside the picture"):
+    with pytest.raises(ImageError, match="outside the image"):
         decode(gif((9, 9), gif_frame((0, 0, 9, 9), 1), gif_frame((6, 6, 9, 9), 2)))
 
 
@@ -170,7 +170,7 @@ def test_an_apng_whose_animation_comes_after_the_picture_is_refused() -> None:
     control = next(part for part in chunks if part[0] == b"acTL")
     rest = [part for part in chunks if part[0] != b"acTL"]
     at = next(n for n, part in enumerate(rest) if part[0] == b"IDAT")
-    with pytest.raises(ImageError, match="acTL comes after the picture"):
+    with pytest.raises(ImageError, match="acTL comes after the image"):
         decode(join_png([*rest[: at + 1], control, *rest[at + 1 :]]))
 
 

@@ -224,7 +224,7 @@ def test_a_jpeg_whose_first_picture_is_followed_by_more_is_judged_by_the_first_a
     image = decode(first[:2] + index + first[2:] + second)
     assert len(image.frames) == 1
     assert image.frames[0].getpixel((9, 9))[0] > 190
-    assert "more pictures" in image.notes[0]
+    assert "more images" in image.notes[0]
 
 
 def test_a_phone_picture_that_pil_opened_as_several_is_judged_by_the_first() -> None:
@@ -237,14 +237,14 @@ def test_a_phone_picture_that_pil_opened_as_several_is_judged_by_the_first() -> 
         image = decode(source)
         assert len(image.frames) == 1
         assert image.frames[0].getpixel((9, 9))[0] > 190
-        assert "more pictures" in image.notes[0]
+        assert "more images" in image.notes[0]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
 def test_what_follows_the_end_of_a_picture_is_noted(kind: str) -> None:
     data = encode(reference(), kind)
     image = decode(data + b"<script>")
-    assert image.notes == ("8 bytes after the end of the picture were not looked at",)
+    assert image.notes == ("8 bytes after the end of the image were not looked at",)
     assert image.frames[0].tobytes() == decode(data).frames[0].tobytes()
     assert decode(data + bytes(64)).notes == ()
 

@@ -17,7 +17,7 @@ from PIL import Image as pil  # noqa: N813 (the module)
 
 from images.support import encode, plain, psnr, reference
 from policyguard.errors import ConfigurationError, ImageError
-from policyguard.images import Limits, decode, describe, draw, is_settled
+from policyguard.images import Limits, decode, describe, is_settled, snapshot
 
 LIMIT = 20 * 1024 * 1024
 
@@ -326,23 +326,23 @@ class Bytes(bytes):
 
 
 def test_only_what_cannot_change_is_settled() -> None:
-    assert all(map(is_settled, ("data:image/png;base64,AA==", b"bytes", draw("a.png"))))
+    assert all(map(is_settled, ("data:image/png;base64,AA==", b"bytes", snapshot("a.png"))))
     changing = [bytearray(), memoryview(b""), io.BytesIO(), reference(), np.zeros((2, 2)), None]
     assert not any(map(is_settled, [*changing, "a.png", Path("a.png"), Text("a.png"), Bytes(b"bytes")]))
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_drawn_file_is_judged_as_it_was_and_keeps_its_name(tmp_path: Path, kind: Any) -> None:
+def test_a_snapshot_of_a_file_is_judged_as_it_was_and_keeps_its_name(tmp_path: Path, kind: Any) -> None:
     path = tmp_path / "frame.png"
     path.write_bytes(encode(pil.new("RGB", (4, 4), "red"), "PNG"))
-    drawn = draw(kind(path))
+    kept = snapshot(kind(path))
     path.write_bytes(encode(pil.new("RGB", (4, 4), "blue"), "PNG"))
-    image = decode(drawn)
+    image = decode(kept)
     assert (str(path), (255, 0, 0)) == (image.source, image.frames[0].getpixel((0, 0)))
-    assert draw(drawn) is drawn
+    assert snapshot(kept) is kept
 
 
-def test_what_cannot_be_drawn_is_said_when_it_is_decoded_as_without_drawing(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported_when_it_is_decoded(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
     (tmp_path / "large").write_bytes(bytes(Limits().max_bytes + 1))
     (tmp_path / "empty").touch()
@@ -351,12 +351,12 @@ def test_what_cannot_be_drawn_is_said_when_it_is_decoded_as_without_drawing(tmp_
     for source in sources:
         with pytest.raises(ImageError) as direct:
             decode(source)
-        drawn = draw(source)
+        kept = snapshot(source)
         with pytest.raises(ImageError) as later:
-            decode(drawn)
+            decode(kept)
         assert str(direct.value) == str(later.value)
 
 
-def test_drawing_leaves_alone_what_is_no_path() -> None:
+def test_a_snapshot_leaves_alone_what_is_no_path() -> None:
     for source in (b"bytes", bytearray(b"x"), "data:image/png;base64,AA==", Text("a.png"), None, object()):
-        assert draw(source) is source
+        assert snapshot(source) is source

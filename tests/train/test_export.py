@@ -126,7 +126,7 @@ def test_every_picture_that_is_missing_or_changed_is_named_before_anything_is_wr
         export(loaded, tmp_path / "new")
     assert "red-0.png: there is no such image" in caught.value.message
     assert "white-1.png: the file is not the one that `sha256` names" in caught.value.message
-    assert "white-1.png: is a damaged PNG picture, or cut short" in caught.value.message
+    assert "white-1.png: is a damaged PNG image, or cut short" in caught.value.message
     with pytest.raises(ConfigurationError, match=r"cannot be made, because .*run\.yaml is a file"):
         export(loaded, path / "new")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "run.yaml"]

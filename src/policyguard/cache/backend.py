@@ -63,10 +63,10 @@ class CachedBackend(WrappingBackend):
         self, source: object, *, frames: Literal["all", "sample"], policies: Sequence[ResolvedPolicy]
     ) -> Image:
         """Not decoded yet where scores of this image under the first of ``policies`` are stored."""
-        from policyguard.images import describe, draw
+        from policyguard.images import describe, snapshot
         from policyguard.images.frames import decoder
 
-        source = draw(source)  # what is looked up and what is judged are the same bytes
+        source = snapshot(source)  # what is looked up and what is judged are the same bytes
         data = read_settled(source)
         if data is not None:
             try:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from policyguard.assessment import Failure
 from policyguard.checking.rounds import Opened
-from policyguard.images import Drawn
+from policyguard.images import Snapshot
 
 __all__ = ["READ_AHEAD_PIXELS", "Ahead"]
 
@@ -49,7 +49,7 @@ class Ahead:
         """Open ``source`` in a thread, as soon as there is room for its pixels."""
         opened: Future[Opened] = Future()
         with self._lock:
-            read = len(source.data) // 3 if type(source) is Drawn else 0
+            read = len(source.data) // 3 if type(source) is Snapshot else 0
             self._held[group] = self._held.get(group, 0) + read
             self._queue.append((opened, source, group))
         self._go_on()

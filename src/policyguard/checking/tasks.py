@@ -107,7 +107,7 @@ class _Run:
 
     async def _feed(self) -> Exception | None:
         """Draw all images, each group as soon as there is room for it; what ended the source early."""
-        from policyguard.images import draw, is_settled
+        from policyguard.images import is_settled, snapshot
 
         number = 0
         group: list[Future[Opened]] = []
@@ -117,7 +117,7 @@ class _Run:
             async with aclosing(_each(self._images)) as images:
                 async for source in images:
                     # Its owner may change it, or the file it names, once the next one is asked for.
-                    image = source if is_settled(source) else await asyncio.to_thread(draw, source)
+                    image = source if is_settled(source) else await asyncio.to_thread(snapshot, source)
                     group.append(self._ahead.submit(image, number))
                     if not is_settled(image):
                         await asyncio.gather(asyncio.wrap_future(group[-1]), return_exceptions=True)

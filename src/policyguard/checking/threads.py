@@ -100,11 +100,11 @@ class _Run:
             self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _draw(self) -> list[Future[Opened]]:
-        from policyguard.images import draw, is_settled
+        from policyguard.images import is_settled, snapshot
 
         group: list[Future[Opened]] = []
         try:
-            for image in map(draw, islice(self._source, self._size)):
+            for image in map(snapshot, islice(self._source, self._size)):
                 opening = self._ahead.submit if is_settled(image) else self._ahead.open
                 group.append(opening(image, self._number))
         except Exception as error:

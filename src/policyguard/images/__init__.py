@@ -2,16 +2,16 @@
 
 from policyguard.images.container import DECODE_VERSION, MAX_FRAMES, Image, Limits
 from policyguard.images.decode import decode
-from policyguard.images.sources import Drawn, describe, draw, is_settled
+from policyguard.images.sources import Snapshot, describe, is_settled, snapshot
 
 __all__ = [
     "DECODE_VERSION",
     "MAX_FRAMES",
-    "Drawn",
     "Image",
     "Limits",
+    "Snapshot",
     "decode",
     "describe",
-    "draw",
     "is_settled",
+    "snapshot",
 ]

@@ -1,7 +1,4 @@
-"""What the four file formats have in common: a size, frames, and what the file says about its colours.
-
-What a decoded image is, and how large it may be.
-"""
+"""What the four file formats have in common, what a decoded image is, and how large it may be."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class Limits:
     """What is refused as too large. All counts are inclusive; pixels are width x height.
 
     ``max_bytes``: encoded size. ``max_pixels`` and ``max_side``: one frame. ``max_total_pixels``: all
-    pictures that come out of one image (frames, and both backgrounds of transparent ones).
+    frames that come out of one image (both backgrounds of transparent ones).
     ``max_work_pixels``: frames in the file x pixels of each, distinct or not. ``max_file_frames``: frames in
     the file.
     """
@@ -51,15 +48,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image, ready to be judged: every picture in ``frames`` must comply for the image to comply.
+    """One image, ready to be judged: every one of ``frames`` must comply for the image to comply.
 
     ``frames`` are RGB, turned upright, in sRGB. Usually there is one per distinct frame of the file. A frame
     with real transparency gives two (on white, then on black), and so does one whose colour profile makes
     viewers disagree about it (as the profile says, then without it). ``frame_count`` counts the distinct
     frames of the file; ``partial`` says that only some of them are here. ``sha256`` is of the original bytes,
-    or, for pixels that came without bytes, of the pictures themselves. ``size`` is (width, height) as
+    or, for pixels that came without bytes, of the frames themselves. ``size`` is (width, height) as
     displayed. ``format`` is PNG, JPEG, WEBP, GIF or ``None``. ``notes`` are remarks for the evidence.
-    ``plain`` is a JPEG or PNG file that decodes to the only picture, in other decoders too, without metadata,
+    ``plain`` is a JPEG or PNG file that decodes to the only frame, in other decoders too, without metadata,
     for sending on.
     """
 
@@ -123,11 +120,11 @@ def check_size(size: tuple[int, int], frame_count: int, limits: Limits) -> None:
 
 
 def end_notes(data: bytes, end: int, *, marked: bool) -> tuple[str, ...]:
-    """Remarks on how the file ends: whether the picture's end is ``marked``, and what follows it.
+    """Remarks on how the file ends: whether the image's end is ``marked``, and what follows it.
 
     Padding with zeros is not worth a remark.
     """
     if not marked:
         return ("the file has no end marker; it may be cut short",)
     rest = len(data[end:].rstrip(b"\0"))
-    return (f"{rest} bytes after the end of the picture were not looked at",) if rest else ()
+    return (f"{rest} bytes after the end of the image were not looked at",) if rest else ()

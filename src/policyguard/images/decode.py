@@ -2,11 +2,11 @@
 
 Covered: PNG, JPEG, WebP and GIF by content, all else refused; bounds on bytes, sides, pixels, frames and
 work, checked from headers before anything is decoded; every frame, orientation, transparency, colour
-profiles, 16-bit, CMYK and palette pictures, so that the pictures judged are those that people see; all errors
+profiles, 16-bit, CMYK and palette images, so that what is judged is what people see; all errors
 as ``ImageError``. No global state of Pillow is changed, so threads do not disturb each other.
 Not covered: bugs in the decoders' native code (run untrusted input in a separate, confined process), patterns
-made to appear only when the picture is scaled down, and what a file carries besides its picture (metadata,
-thumbnails, further pictures, trailing data), which is never looked at.
+made to appear only when the image is scaled down, and what a file carries besides its image (metadata,
+thumbnails, further images, trailing data), which is never looked at.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _PARSERS: Mapping[Format, Callable[[bytes], Container]] = {
     "GIF": gif.parse,
 }
 _DEFAULT_LIMITS = Limits()
-#: Pillow opens files lazily, and two threads that load the same picture at once get garbage.
+#: Pillow opens files lazily, and two threads that load the same image at once get garbage.
 _LOADING = threading.Lock()
 
 
 def decode(
     source: object, *, frames: Literal["all", "sample"] = "all", limits: Limits = _DEFAULT_LIMITS
 ) -> Image:
-    """Open an image and return the RGB pictures that have to be judged.
+    """Open an image and return the frames that have to be judged, in RGB.
 
     ``source`` is a path, encoded bytes, a binary file object, a PIL image, a data URI, or a uint8 array of
     shape (H, W), (H, W, 3) or (H, W, 4) in RGB(A) order. ``frames="sample"`` lets an animation of more than
@@ -60,7 +60,7 @@ def decode(
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigurationError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set",
-            hint="set it to False: a cut-off picture would be judged by what is left of it",
+            hint="set it to False: a cut-off image would be judged by what is left of it",
         )
     name = describe(source)
     with boundary(name):
@@ -75,18 +75,19 @@ def decode(
             sample=frames == "sample",
             limits=limits,
         )
-        pictures = selection.pictures
-        fingerprint = hashlib.sha256(loaded).digest() if isinstance(loaded, bytes) else digest(pictures)
+        fingerprint = (
+            hashlib.sha256(loaded).digest() if isinstance(loaded, bytes) else digest(selection.frames)
+        )
         return Image(
-            frames=pictures,
+            frames=selection.frames,
             sha256=fingerprint.hex(),
             source=name,
-            size=pictures[0].size,
+            size=selection.frames[0].size,
             format=container.format,
             partial=selection.partial,
             frame_count=selection.distinct,
             notes=(*container.notes, *render.notes),
-            plain=container.plain if len(pictures) == 1 and render.faithful else None,
+            plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
         )
 
 
@@ -95,30 +96,30 @@ def _parse(data: bytes) -> Container:
     try:
         return _PARSERS[kind](data)
     except (IndexError, ValueError, struct.error) as error:
-        raise Refusal(f"is a damaged {kind} picture, or cut short") from error
+        raise Refusal(f"is a damaged {kind} image, or cut short") from error
 
 
-def _from_pixels(picture: PILImage) -> Container:
-    """A picture that the caller decoded. What it knows about its colours and orientation is honoured."""
+def _from_pixels(image: PILImage) -> Container:
+    """A image that the caller decoded. What it knows about its colours and orientation is honoured."""
     notes: tuple[str, ...] = ()
-    if getattr(picture, "n_frames", 1) > 1:
-        if picture.format != "MPO":
+    if getattr(image, "n_frames", 1) > 1:
+        if image.format != "MPO":
             raise Refusal(
-                f"is an open file of {picture.n_frames} frames",  # type: ignore[attr-defined]
-                hint="pass its path or bytes to have all of them judged, or `picture.copy()` for this one",
+                f"is an open file of {image.n_frames} frames",  # type: ignore[attr-defined]
+                hint="pass its path or bytes to have all of them judged, or `image.copy()` for this one",
             )
-        notes = ("the file holds more pictures; the one that is open was judged",)
+        notes = ("the file holds more images; the one that is open was judged",)
 
     def frames() -> Iterator[PILImage]:
         with _LOADING:
-            picture.load()
-        yield picture.copy()  # what is judged must not change with the caller's picture
+            image.load()
+        yield image.copy()  # what is judged must not change with the caller's image
 
-    info = picture.info
+    info = image.info
     exif, icc, gamma = info.get("exif"), info.get("icc_profile"), info.get("gamma")
     return Container(
         None,
-        picture.size,
+        image.size,
         frames,
         exif=exif if isinstance(exif, bytes) else None,
         icc=icc if isinstance(icc, bytes) else None,

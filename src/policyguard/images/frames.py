@@ -1,9 +1,7 @@
-"""Which frames are judged: every distinct one up to the limit, or a sample of them.
+"""Puts the patches of an animation together as browsers do, and chooses the frames that are judged.
 
-Puts the patches of an animation together into the pictures that a viewer shows.
-
-Pillow does this too, but not as browsers do: it keeps a GIF's disposal method from one frame to the next and
-paints the uncovered canvas in a palette colour, so that it can be made to show other things than people see.
+Pillow composites too, but it keeps a GIF's disposal method from one frame to the next and paints the
+uncovered canvas in a palette colour, so that it can be made to show other things than people see.
 """
 
 from __future__ import annotations
@@ -62,21 +60,21 @@ class Disposal(IntEnum):
 class Patch:
     """A piece of a frame at ``position`` (left, top), blended ``over`` what lies below or replacing it."""
 
-    picture: PILImage
+    image: PILImage
     position: tuple[int, int]
     disposal: Disposal
     over: bool
 
 
 def compose(size: tuple[int, int], patches: Iterable[Patch]) -> Iterator[PILImage]:
-    """Yield one RGBA picture of the whole canvas per patch, drawn over when the next one is asked for.
+    """Yield one RGBA image of the whole canvas per patch, drawn over when the next one is asked for.
 
     The canvas starts out transparent.
     """
     canvas = pil.new("RGBA", size)
     for patch in patches:
         before = canvas.copy() if patch.disposal is Disposal.RESTORE else None
-        piece = patch.picture.convert("RGBA")
+        piece = patch.image.convert("RGBA")
         if patch.over:
             canvas.alpha_composite(piece, patch.position)
         else:
@@ -89,22 +87,22 @@ def compose(size: tuple[int, int], patches: Iterable[Patch]) -> Iterator[PILImag
             canvas.paste((0, 0, 0, 0), (left, top, left + piece.width, top + piece.height))
 
 
-Pictures = tuple[PILImage, ...]
+Frames = tuple[PILImage, ...]
 _DOMAIN = b"policyguard pixels 1\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The pictures to judge, and how many distinct frames there are in all."""
+    """The frames to judge, and how many distinct ones there are in all."""
 
-    pictures: Pictures
+    frames: Frames
     distinct: int
     partial: bool = False
 
 
 def select(
     frames: Callable[[], Iterator[PILImage]],
-    render: Callable[[PILImage], Pictures],
+    render: Callable[[PILImage], Frames],
     *,
     animated: bool,
     sample: bool,
@@ -116,13 +114,12 @@ def select(
     frames there are before it can pick, and keeping them all meanwhile would take too much memory.
     """
     if not animated:
-        pictures = render(next(frames()))
-        return Selection(_bounded([pictures], limits), 1)
-    kept: list[Pictures] = []
+        return Selection(_bounded([render(next(frames()))], limits), 1)
+    kept: list[Frames] = []
     count = 0
-    for count, pictures in enumerate(_distinct(map(render, frames())), 1):
+    for count, rendered in enumerate(_distinct(map(render, frames())), 1):
         if count <= MAX_FRAMES:
-            kept.append(pictures)
+            kept.append(rendered)
             _bounded(kept, limits)
         elif not sample:
             raise Refusal(
@@ -133,35 +130,35 @@ def select(
             kept.clear()
     if count <= MAX_FRAMES:
         return Selection(_bounded(kept, limits), count)
-    wanted = {round(step * (count - 1) / (MAX_FRAMES - 1)) for step in range(MAX_FRAMES)}
-    for number, pictures in enumerate(_distinct(map(render, frames()))):
-        if number in wanted:
-            kept.append(pictures)
+    chosen = {round(step * (count - 1) / (MAX_FRAMES - 1)) for step in range(MAX_FRAMES)}
+    for number, rendered in enumerate(_distinct(map(render, frames()))):
+        if number in chosen:
+            kept.append(rendered)
             _bounded(kept, limits)
     return Selection(_bounded(kept, limits), count, partial=True)
 
 
-def digest(pictures: Pictures) -> bytes:
-    """SHA-256 of pictures: mode, size and pixels of each, so that 30 x 150 and 150 x 30 differ."""
+def digest(frames: Frames) -> bytes:
+    """SHA-256 of frames: mode, size and pixels of each, so that 30 x 150 and 150 x 30 differ."""
     result = hashlib.sha256(_DOMAIN)
-    for picture in pictures:
-        result.update(f"{picture.mode} {picture.width} {picture.height}\0".encode())
-        result.update(picture.tobytes())
+    for frame in frames:
+        result.update(f"{frame.mode} {frame.width} {frame.height}\0".encode())
+        result.update(frame.tobytes())
     return result.digest()
 
 
-def _distinct(rendered: Iterable[Pictures]) -> Iterator[Pictures]:
+def _distinct(rendered: Iterable[Frames]) -> Iterator[Frames]:
     seen: set[bytes] = set()
-    for pictures in rendered:
-        key = digest(pictures)
+    for frames in rendered:
+        key = digest(frames)
         if key not in seen:
             seen.add(key)
-            yield pictures
+            yield frames
 
 
-def _bounded(kept: list[Pictures], limits: Limits) -> Pictures:
-    flat = tuple(picture for pictures in kept for picture in pictures)
-    total = sum(picture.width * picture.height for picture in flat)
+def _bounded(kept: list[Frames], limits: Limits) -> Frames:
+    flat = tuple(frame for frames in kept for frame in frames)
+    total = sum(frame.width * frame.height for frame in flat)
     if total > limits.max_total_pixels:
         raise Refusal(
             f"has {total:,} pixels over all frames and backgrounds; the limit is {limits.max_total_pixels:,}",

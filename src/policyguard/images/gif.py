@@ -41,7 +41,7 @@ def parse(data: bytes) -> Container:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13
     palette, position = _palette(data, position, flags)
-    found: list[_Frame] = []
+    parsed: list[_Frame] = []
     disposal, transparent, ended = Disposal.KEEP, None, False
     while position < len(data):
         kind = data[position]
@@ -58,20 +58,20 @@ def parse(data: bytes) -> Container:
         elif kind == _IMAGE:
             frame, position = _image(data, position, palette)
             if frame.position[0] + frame.size[0] > width or frame.position[1] + frame.size[1] > height:
-                raise Refusal("is a GIF with a frame that lies outside the picture; viewers disagree on it")
+                raise Refusal("is a GIF with a frame that lies outside the image; viewers disagree on it")
             frame.disposal, frame.transparent = disposal, transparent
-            found.append(frame)
+            parsed.append(frame)
             disposal, transparent = Disposal.KEEP, None
         elif kind != 0:  # some writers leave zeros between blocks
             raise Refusal("is a damaged GIF: an unknown block")
-    if not found:
-        raise Refusal("is a GIF without a picture in it, or cut short")
+    if not parsed:
+        raise Refusal("is a GIF without an image in it, or cut short")
     size = (width, height)
 
     def frames() -> Iterator[PILImage]:
-        return compose(size, (Patch(_open(frame), frame.position, frame.disposal, True) for frame in found))
+        return compose(size, (Patch(_open(frame), frame.position, frame.disposal, True) for frame in parsed))
 
-    return Container("GIF", size, frames, len(found), notes=end_notes(data, position, marked=ended))
+    return Container("GIF", size, frames, len(parsed), notes=end_notes(data, position, marked=ended))
 
 
 def _palette(data: bytes, position: int, flags: int) -> tuple[bytes, int]:
@@ -110,8 +110,8 @@ def _open(frame: _Frame) -> PILImage:
             bytes([_TRAILER]),
         )
     )
-    picture = GifImageFile(io.BytesIO(encoded))
-    picture.load()
+    image = GifImageFile(io.BytesIO(encoded))
+    image.load()
     if frame.transparent is not None:
-        picture.info["transparency"] = frame.transparent
-    return picture
+        image.info["transparency"] = frame.transparent
+    return image

@@ -1,6 +1,6 @@
-"""JPEG: finds where the picture ends, and hands Pillow only the segments that make pixels.
+"""JPEG: finds where the image ends, and hands Pillow only the segments that make pixels.
 
-Covered: colour profiles in pieces and in any order, orientation, files that hold more pictures after the
+Covered: colour profiles in pieces and in any order, orientation, files that hold more images after the
 first (phones store gain maps and depth so; a viewer shows the first), scan bombs; files that other decoders
 would show otherwise are not sent on as they are (restart markers out of order, scans that paint over
 others, components under other names).
@@ -35,7 +35,7 @@ _MARKER = re.compile(rb"\xff([\x01-\xfe])")
 _NOT_DATA = re.compile(rb"\xff[^\0]")
 #: Luma at full size, and chroma at full size, half the width, or half of both.
 _SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
-#: Real progressive files have about ten; each costs a pass over the picture however few bytes it holds.
+#: Real progressive files have about ten; each costs a pass over the image however few bytes it holds.
 _MAX_SCANS = 100
 
 
@@ -61,11 +61,11 @@ def parse(data: bytes) -> Container:
         elif code == _APP2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
             profile[body[12]], pieces = body[14:], body[13]
         elif code == _APP2 and body.startswith(b"MPF\0"):
-            notes = ("the file holds more pictures after the first (gain map, preview); they are not judged",)
+            notes = ("the file holds more images after the first (gain map, preview); they are not judged",)
         elif code == _SOS:
             break
     else:
-        raise Refusal("is a JPEG without a picture in it, or cut short")
+        raise Refusal("is a JPEG without an image in it, or cut short")
     stop = _end_of_scans(data, start)
     kept.append(data[start:stop])
     complete = bool(profile) and sorted(profile) == list(range(1, pieces + 1))
@@ -76,9 +76,9 @@ def parse(data: bytes) -> Container:
     encoded = b"".join(kept)
 
     def frames() -> Iterator[PILImage]:
-        picture = JpegImageFile(io.BytesIO(encoded))
-        picture.load()
-        yield picture
+        image = JpegImageFile(io.BytesIO(encoded))
+        image.load()
+        yield image
 
     icc = b"".join(profile[piece] for piece in sorted(profile)) if complete else None
     plain = encoded if _is_plain(encoded) else None
@@ -105,7 +105,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _end_of_scans(data: bytes, position: int) -> int:
-    """Where the end marker of the picture whose first scan starts at ``position`` ends."""
+    """Where the end marker of the image whose first scan starts at ``position`` ends."""
     scans = 0
     while marker := _SCAN_MARKER.search(data, position):
         code = marker[1][0]
@@ -118,11 +118,11 @@ def _end_of_scans(data: bytes, position: int) -> int:
         position = marker.end()
         if code not in (_TEM, _SOI) and position + 2 <= len(data):
             position += struct.unpack_from(">H", data, position)[0]
-    raise Refusal("is cut short: the picture has no end")
+    raise Refusal("is cut short: the image has no end")
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether a file made of nothing but its picture's segments leaves decoders nothing to differ about.
+    """Whether a file made of nothing but its image's segments leaves decoders nothing to differ about.
 
     That is: baseline or extended, one scan of three components named 1, 2, 3 without restarts or anything
     else in it, in YCbCr whichever rule a decoder tells that by, and every table defined, once, in 8 bits.
@@ -141,15 +141,15 @@ def _is_plain(data: bytes) -> bool:
             break
         elif code != _APP0 and not (code == _APP14 and body.startswith(b"Adobe") and body[11:12] == b"\1"):
             return False
-    wanted = {(_DQT, table) for table in frame[8::3]}
-    wanted |= {(_DHT, table) for pair in body[2:7:2] for table in (pair >> 4, 0x10 | pair & 15)}
+    used = {(_DQT, table) for table in frame[8::3]}
+    used |= {(_DHT, table) for pair in body[2:7:2] for table in (pair >> 4, 0x10 | pair & 15)}
     return (
         (len(frame), frame[:1], frame[5:6]) == (15, b"\x08", b"\x03")
         and frame[6::3] == b"\1\2\3"
         and frame[7::3] in _SAMPLINGS
         and (len(body), body[:1], body[1:7:2], body[7:]) == (10, b"\x03", b"\1\2\3", b"\0\x3f\0")
         and len(tables) == len(set(tables))
-        and wanted <= set(tables)
+        and used <= set(tables)
         and (marker := _NOT_DATA.search(data, end)) is not None
         and marker.end() == len(data)
     )

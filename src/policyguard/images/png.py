@@ -2,7 +2,7 @@
 
 Covered: checksums of all that is used, missing pieces, duplicate and misplaced chunks, oversized text (never
 parsed), colour-key transparency at every bit depth, animation as browsers composite it, and the still
-picture that viewers without animation show instead.
+image that viewers without animation show instead.
 Not covered: chromaticities (cHRM) and high dynamic range (cICP); they shift colours, not shapes.
 """
 
@@ -22,10 +22,10 @@ from policyguard.images.container import Container, end_notes
 from policyguard.images.frames import Disposal, Patch, compose
 from policyguard.images.refusal import Refusal
 from policyguard.images.render import eight_bit
+from policyguard.images.signatures import PNG
 
-__all__ = ["SIGNATURE", "parse"]
+__all__ = ["parse"]
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE = 0, 2, 3
 _MAX_PROFILE = 4 * 1024 * 1024
 _USED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT", b"gAMA", b"iCCP", b"eXIf"})
@@ -44,7 +44,7 @@ class _Frame:
 
 @dataclass(slots=True)
 class _Chunks:
-    """What one pass over the file found."""
+    """The chunks of a file that matter, in one pass."""
 
     once: dict[bytes, bytes] = field(default_factory=dict)
     still: list[bytes | memoryview] = field(default_factory=list)
@@ -89,7 +89,7 @@ def parse(data: bytes) -> Container:
 
 
 def _read(data: bytes) -> _Chunks:
-    found, view, position = _Chunks(), memoryview(data), len(SIGNATURE)
+    chunks, view, position = _Chunks(), memoryview(data), len(PNG)
     sequence = 0
     while position < len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -97,58 +97,58 @@ def _read(data: bytes) -> _Chunks:
         if stop > len(data):
             raise Refusal("is cut short")
         body = view[position + 8 : stop - 4]
-        if not found.once and kind != b"IHDR":
+        if not chunks.once and kind != b"IHDR":
             raise Refusal("is a damaged PNG: it does not start with its header")
         checksum = int.from_bytes(view[stop - 4 : stop])
         if kind in _USED and zlib.crc32(view[position + 4 : stop - 4]) != checksum:
             raise Refusal(f"is a damaged PNG: wrong checksum in {kind.decode()}")
-        if kind in _BEFORE_DATA and found.still:
-            raise Refusal(f"is a damaged PNG: {kind.decode()} comes after the picture")
+        if kind in _BEFORE_DATA and chunks.still:
+            raise Refusal(f"is a damaged PNG: {kind.decode()} comes after the image")
         if kind in _ONCE:
-            if kind in found.once:
+            if kind in chunks.once:
                 raise Refusal(f"is a damaged PNG: two {kind.decode()} chunks")
-            found.once[kind] = bytes(body)
+            chunks.once[kind] = bytes(body)
         elif kind == b"sRGB":
-            found.srgb = True
+            chunks.srgb = True
         elif kind == b"IDAT":
-            found.still.append(view[position:stop])
-            found.still_is_frame = bool(found.frames)
-        elif kind in (b"fcTL", b"fdAT") and b"acTL" in found.once:
+            chunks.still.append(view[position:stop])
+            chunks.still_is_frame = bool(chunks.frames)
+        elif kind in (b"fcTL", b"fdAT") and b"acTL" in chunks.once:
             if int.from_bytes(body[:4]) != sequence:
                 raise Refusal("is a damaged PNG: its animation is out of sequence")
             sequence += 1
             if kind == b"fcTL":
-                found.frames.append(_control(bytes(body), found))
-            elif found.still and found.frames:
-                found.frames[-1].data.append(_chunk(b"IDAT", bytes(body[4:])))
+                chunks.frames.append(_control(bytes(body), chunks))
+            elif chunks.still and chunks.frames:
+                chunks.frames[-1].data.append(_chunk(b"IDAT", bytes(body[4:])))
             else:
                 raise Refusal("is a damaged PNG: its animation is out of sequence")
         position = stop
         if kind == b"IEND":
-            found.ended = True
+            chunks.ended = True
             break
-    found.end = position
-    return _checked(found)
+    chunks.end = position
+    return _checked(chunks)
 
 
-def _checked(found: _Chunks) -> _Chunks:
-    if not found.still:
-        raise Refusal("is a PNG without a picture in it, or cut short")
-    if found.frames and found.still_is_frame:
-        found.frames[0].data = found.still
-    if b"acTL" in found.once:
-        declared = struct.unpack_from(">I", found.once[b"acTL"])[0]
-        if declared != len(found.frames) or not all(frame.data for frame in found.frames):
-            raise Refusal(f"is a damaged PNG: it declares {declared} frames and holds {len(found.frames)}")
-    return found
+def _checked(chunks: _Chunks) -> _Chunks:
+    if not chunks.still:
+        raise Refusal("is a PNG without an image in it, or cut short")
+    if chunks.frames and chunks.still_is_frame:
+        chunks.frames[0].data = chunks.still
+    if b"acTL" in chunks.once:
+        declared = struct.unpack_from(">I", chunks.once[b"acTL"])[0]
+        if declared != len(chunks.frames) or not all(frame.data for frame in chunks.frames):
+            raise Refusal(f"is a damaged PNG: it declares {declared} frames and holds {len(chunks.frames)}")
+    return chunks
 
 
-def _control(body: bytes, found: _Chunks) -> _Frame:
+def _control(body: bytes, chunks: _Chunks) -> _Frame:
     """The frame that an fcTL chunk announces."""
     width, height, left, top, _, dispose, blend = struct.unpack_from(">IIIIIBB", body, 4)
-    canvas = struct.unpack_from(">II", found.once[b"IHDR"])
+    canvas = struct.unpack_from(">II", chunks.once[b"IHDR"])
     if not (0 < width <= canvas[0] - left and 0 < height <= canvas[1] - top and dispose <= 2 and blend <= 1):
-        raise Refusal("is a damaged PNG: a frame of its animation lies outside the picture")
+        raise Refusal("is a damaged PNG: a frame of its animation lies outside the image")
     return _Frame((width, height), (left, top), Disposal(dispose), over=blend == 1)
 
 
@@ -159,18 +159,18 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def _open(once: dict[bytes, bytes], frame: _Frame) -> PILImage:
     """Decode one frame from a PNG file made of nothing but what its pixels need."""
     depth, colour_type = once[b"IHDR"][8], once[b"IHDR"][9]
-    picture: PILImage = PngImageFile(io.BytesIO(_file(once, frame)))
-    picture.load()
-    if picture.mode.startswith("I;16"):
-        picture = eight_bit(picture)
+    image: PILImage = PngImageFile(io.BytesIO(_file(once, frame)))
+    image.load()
+    if image.mode.startswith("I;16"):
+        image = eight_bit(image)
     if b"tRNS" in once and colour_type in (_GREY, _RGB):
-        picture.info["transparency"] = _key(once[b"tRNS"], depth, grey=colour_type == _GREY)
-    return picture
+        image.info["transparency"] = _key(once[b"tRNS"], depth, grey=colour_type == _GREY)
+    return image
 
 
 def _file(once: dict[bytes, bytes], frame: _Frame) -> bytes:
     header = struct.pack(">II", *frame.size) + once[b"IHDR"][8:]
-    parts: list[bytes | memoryview] = [SIGNATURE, _chunk(b"IHDR", header)]
+    parts: list[bytes | memoryview] = [PNG, _chunk(b"IHDR", header)]
     if header[9] == _PALETTE:
         parts += [_chunk(kind, once[kind]) for kind in (b"PLTE", b"tRNS") if kind in once]
     return b"".join([*parts, *frame.data, _chunk(b"IEND", b"")])

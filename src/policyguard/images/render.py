@@ -1,12 +1,7 @@
-"""From a decoded frame to the RGB pictures that people may see of it.
+"""From a decoded frame to the RGB frames that people may see of it: upright, in sRGB, on white and on black.
 
-Every mode of Pillow, taken apart into colours (L, RGB or CMYK) and real transparency.
-
-The one thing that EXIF data says about what a viewer shows: which way is up.
-
-Read here and not with Pillow, whose reader parses every tag of an untrusted block for the sake of one.
-
-Colour profiles: what the picture looks like in sRGB, and whether viewers will disagree about it.
+Covered: every mode of Pillow, transparency, colour profiles and gamma, and the orientation in EXIF, which is
+read here and not with Pillow, whose reader parses every tag of an untrusted block for the sake of one.
 """
 
 from __future__ import annotations
@@ -39,63 +34,63 @@ __all__ = [
 ]
 
 
-def split(picture: PILImage) -> tuple[PILImage, PILImage | None]:
+def split(image: PILImage) -> tuple[PILImage, PILImage | None]:
     """(colours in mode L, RGB or CMYK, alpha in mode L); alpha is ``None`` if nothing is transparent."""
-    if picture.mode.startswith("I;16"):
-        picture = eight_bit(picture)
-    elif picture.mode in ("I", "F"):
-        picture = _scaled(picture)
-    elif picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        grey = picture.mode in ("1", "L", "LA")
-        if picture.mode == "P":
-            picture = picture.copy()  # converting it writes the transparency into its palette
-        if picture.mode not in ("LA", "RGBA"):
-            picture = picture.convert("LA" if grey else "RGBA")
-        alpha = picture.getchannel("A")
-        picture = picture.getchannel("L") if grey else picture.convert("RGB")
-        return picture, None if alpha.getextrema() == (255, 255) else alpha
-    if picture.mode not in ("L", "RGB", "CMYK"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    return picture, None
+    if image.mode.startswith("I;16"):
+        image = eight_bit(image)
+    elif image.mode in ("I", "F"):
+        image = _scaled(image)
+    elif image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        grey = image.mode in ("1", "L", "LA")
+        if image.mode == "P":
+            image = image.copy()  # converting it writes the transparency into its palette
+        if image.mode not in ("LA", "RGBA"):
+            image = image.convert("LA" if grey else "RGBA")
+        alpha = image.getchannel("A")
+        image = image.getchannel("L") if grey else image.convert("RGB")
+        return image, None if alpha.getextrema() == (255, 255) else alpha
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image, None
 
 
-def rgb(picture: PILImage) -> PILImage:
-    """The picture in RGB; itself if it is (Pillow would copy it)."""
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+def rgb(image: PILImage) -> PILImage:
+    """The image in RGB; itself if it is (Pillow would copy it)."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def eight_bit(picture: PILImage) -> PILImage:
+def eight_bit(image: PILImage) -> PILImage:
     """16-bit grey as 8-bit grey: the upper byte of each sample. (Pillow's own conversion clamps to white.)"""
-    upper = 0 if picture.mode.endswith("B") else 1
-    result = frombytes("L", picture.size, picture.tobytes()[upper::2])
-    key = picture.info.get("transparency")
-    result.info = {**picture.info, "transparency": key >> 8} if isinstance(key, int) else dict(picture.info)
+    upper = 0 if image.mode.endswith("B") else 1
+    result = frombytes("L", image.size, image.tobytes()[upper::2])
+    key = image.info.get("transparency")
+    result.info = {**image.info, "transparency": key >> 8} if isinstance(key, int) else dict(image.info)
     return result
 
 
-def _scaled(picture: PILImage) -> PILImage:
+def _scaled(image: PILImage) -> PILImage:
     """Modes I and F, which have no agreed range: 0..1 (F only), 0..255 or 0..65535, the first that fits.
 
-    A picture darker than its range is so shown brighter than meant, which hides nothing.
+    An image darker than its range is shown brighter than meant, which hides nothing.
     """
-    low, high = cast("tuple[float, float]", picture.getextrema())
-    tops = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
+    low, high = cast("tuple[float, float]", image.getextrema())
+    tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)
     top = next((top for top in tops if 0 <= low <= high <= top), None)
     if top is None:
         raise Refusal(
-            f"holds values from {low} to {high} in mode {picture.mode}, which has no agreed range",
+            f"holds values from {low} to {high} in mode {image.mode}, which has no agreed range",
             hint="scale the values to 0..255 and convert to mode L",
         )
-    if picture.mode == "F":  # the extremes pass over NaN; a mean does not
-        mean = cast("float", picture.resize((1, 1), Resampling.BOX).getpixel((0, 0)))
+    if image.mode == "F":  # the extremes pass over NaN; a mean does not
+        mean = cast("float", image.resize((1, 1), Resampling.BOX).getpixel((0, 0)))
         if math.isnan(mean):
             raise Refusal(
                 "holds values that are not numbers (NaN)", hint="replace them, and convert to mode L"
             )
     factor = 255 / top
-    return picture.convert("F").point(lambda value: value * factor + 0.5).convert("L")
+    return image.convert("F").point(lambda value: value * factor + 0.5).convert("L")
 
 
 _ORIENTATION_TAG, _SHORT, _LONG = 0x0112, 3, 4
@@ -131,16 +126,16 @@ def orientation(exif: bytes | None) -> int:
     return 1
 
 
-def upright(picture: PILImage, turn: int) -> PILImage:
-    """The picture as a viewer that honours the orientation shows it."""
-    return picture.transpose(_TURNS[turn]) if turn in _TURNS else picture
+def upright(image: PILImage, turn: int) -> PILImage:
+    """The image as a viewer that honours the orientation shows it."""
+    return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
 _MAX_PROFILE = 4 * 1024 * 1024
 _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _ROUNDING = 3
 
-#: Two readings of a picture disagree if more than this share of its pixels differs by more than these levels.
+#: Two readings of an image disagree if more than this share of its pixels differs by more than these levels.
 _VISIBLE_LEVELS, _VISIBLE_SHARE = 48, 0.001
 _DISPLAY_GAMMA = 2.2
 
@@ -160,17 +155,17 @@ class Profile:
         self._mode = _MODES.get(self._profile.profile.xcolor_space.strip())
         self._transform: ImageCms.ImageCmsTransform | None = None
 
-    def to_srgb(self, picture: PILImage) -> PILImage | None:
-        """``picture`` (L, RGB or CMYK) in sRGB; ``None`` if the profile is sRGB already, within rounding."""
-        if self._mode == "RGB" and picture.mode == "L":
-            picture = picture.convert("RGB")
-        if self._mode != picture.mode:
+    def to_srgb(self, image: PILImage) -> PILImage | None:
+        """``image`` (L, RGB or CMYK) in sRGB; ``None`` if the profile is sRGB already, within rounding."""
+        if self._mode == "RGB" and image.mode == "L":
+            image = image.convert("RGB")
+        if self._mode != image.mode:
             raise ValueError("it is for another colour space")
         if self._mode == "RGB" and _is_srgb(self._data):
             return None
         if self._transform is None:
-            self._transform = _transform(self._profile, picture.mode)
-        return self._transform.apply(picture)
+            self._transform = _transform(self._profile, image.mode)
+        return self._transform.apply(image)
 
 
 def _transform(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
@@ -191,13 +186,13 @@ def _is_srgb(profile: bytes) -> bool:
     zero = bytes(256)
     planes = [ramp + zero + zero + ramp, zero + ramp + zero + ramp, zero + zero + ramp + ramp]
     probe = pil.merge("RGB", [pil.frombytes("L", (256, 4), plane) for plane in planes])
-    shown = _transform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), "RGB").apply(probe)
-    apart = ImageChops.difference(probe, shown)
+    converted = _transform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), "RGB").apply(probe)
+    apart = ImageChops.difference(probe, converted)
     return max(apart.tobytes()) <= _ROUNDING
 
 
-def gamma_corrected(picture: PILImage, gamma: float) -> PILImage | None:
-    """``picture`` (L or RGB) as viewers that honour a PNG's gAMA show it; ``None`` if that changes nothing.
+def gamma_corrected(image: PILImage, gamma: float) -> PILImage | None:
+    """``image`` (L or RGB) as viewers that honour a PNG's gAMA show it; ``None`` if that changes nothing.
 
     A sample s (0..1) is meant as light s ** (1 / gamma), PNG specification section 11.3.2.2.
     """
@@ -205,13 +200,13 @@ def gamma_corrected(picture: PILImage, gamma: float) -> PILImage | None:
         return None
     exponent = 1 / (gamma * _DISPLAY_GAMMA)
     table = [round(255 * (level / 255) ** exponent) for level in range(256)]
-    if all(abs(shown - level) <= _ROUNDING for level, shown in enumerate(table)):
+    if all(abs(output - level) <= _ROUNDING for level, output in enumerate(table)):
         return None
-    return picture.point(table * len(picture.getbands()))
+    return image.point(table * len(image.getbands()))
 
 
 def disagree(one: PILImage, other: PILImage) -> bool:
-    """Whether two readings of a picture differ so much that one could show what the other hides."""
+    """Whether two readings of an image differ so much that one could show what the other hides."""
     histogram = ImageChops.difference(rgb(one), rgb(other)).convert("L").histogram()
     return sum(histogram[_VISIBLE_LEVELS + 1 :]) > _VISIBLE_SHARE * one.width * one.height
 
@@ -221,7 +216,7 @@ _BACKGROUNDS = ("white", "black")
 
 @dataclass(slots=True)
 class Renderer:
-    """Renders the frames of one image. ``notes`` collects what was found on the way, each remark once."""
+    """Renders the frames of one image. ``notes`` collects remarks for the evidence, each once."""
 
     exif: bytes | None
     icc: bytes | None
@@ -231,17 +226,17 @@ class Renderer:
 
     @property
     def faithful(self) -> bool:
-        """Whether pictures without transparency are the decoded pixels as they stand."""
+        """Whether images without transparency are the decoded pixels as they stand."""
         return not self.icc and not self.gamma and orientation(self.exif) == 1
 
     def __call__(self, frame: PILImage) -> tuple[PILImage, ...]:
-        """One to four RGB pictures, upright: each reading of the colours on each background that shows."""
+        """One to four RGB images, upright: each reading of the colours on each background that shows."""
         colours, alpha = split(frame)
         turn = orientation(self.exif)
         return tuple(
-            upright(picture, turn)
+            upright(image, turn)
             for reading in self._readings(colours)
-            for picture in _on_backgrounds(rgb(reading), alpha)
+            for image in _on_backgrounds(rgb(reading), alpha)
         )
 
     def _readings(self, colours: PILImage) -> list[PILImage]:
@@ -267,12 +262,12 @@ class Renderer:
             self.notes.append(text)
 
 
-def _on_backgrounds(picture: PILImage, alpha: PILImage | None) -> list[PILImage]:
+def _on_backgrounds(image: PILImage, alpha: PILImage | None) -> list[PILImage]:
     if alpha is None:
-        return [picture]
-    shown = []
+        return [image]
+    composed = []
     for colour in _BACKGROUNDS:
-        canvas = pil.new("RGB", picture.size, colour)
-        canvas.paste(picture, mask=alpha)
-        shown.append(canvas)
-    return shown
+        canvas = pil.new("RGB", image.size, colour)
+        canvas.paste(image, mask=alpha)
+        composed.append(canvas)
+    return composed

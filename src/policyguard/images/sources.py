@@ -22,7 +22,7 @@ from PIL.Image import Image as PILImage
 from policyguard.images.container import Limits, check_size
 from policyguard.images.refusal import Refusal
 
-__all__ = ["Drawn", "describe", "draw", "is_settled", "load"]
+__all__ = ["Snapshot", "describe", "is_settled", "load", "snapshot"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _LONGEST_NAME = 200
@@ -37,12 +37,12 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """The file ``path`` as it was when it was read: its bytes, or what ``load`` is to raise."""
+class Snapshot:
+    """The file ``path`` as it was when it was read: its bytes, or the error that ``load`` raises."""
 
     path: str
     data: bytes = field(default=b"", repr=False)
-    fault: Exception | None = None
+    error: Exception | None = None
 
 
 def describe(source: object) -> str:
@@ -57,33 +57,33 @@ def describe(source: object) -> str:
 
 
 def is_settled(source: object) -> bool:
-    """Whether ``source`` cannot change before it is read: ``bytes``, a data URI, ``Drawn``; no subclass.
+    """Whether ``source`` cannot change before it is read: ``bytes``, a data URI, ``Snapshot``; no subclass.
 
     Never raises: it asks an object of another type for nothing.
     """
     if type(source) is str:
         return _is_data_uri(source)
-    return type(source) is bytes or type(source) is Drawn
+    return type(source) is bytes or type(source) is Snapshot
 
 
-def draw(source: object) -> object:
+def snapshot(source: object) -> object:
     """``source``, or, for a ``str`` or ``Path`` that names a file, what is in that file now. Never raises.
 
-    Who gave the path may write another picture under it as soon as the next one is asked for.
+    Whoever passed the path may write another image to it as soon as the next one is requested.
     """
     if is_settled(source) or not any(type(source) is kind for kind in _PATHS):
         return source
     path = str(source)
     try:
-        return Drawn(path, _file(path, Limits(), address=isinstance(source, str)))
-    except Exception as error:  # told when it is opened
-        return Drawn(path, fault=error)
+        return Snapshot(path, _file(path, Limits(), address=isinstance(source, str)))
+    except Exception as error:  # raised when it is opened
+        return Snapshot(path, error=error)
 
 
 def _describe(source: object) -> str:
     if isinstance(source, PILImage):
         return "<PIL image>"
-    if isinstance(source, Drawn):
+    if isinstance(source, Snapshot):
         return _printable(source.path)
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
@@ -97,8 +97,8 @@ def _describe(source: object) -> str:
 
 def _printable(path: str) -> str:
     head = path[:_LONGEST_NAME]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
-    return shown if len(path) == len(head) else f"{shown}..."
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
+    return text if len(path) == len(head) else f"{text}..."
 
 
 def _is_data_uri(text: str) -> bool:
@@ -106,15 +106,15 @@ def _is_data_uri(text: str) -> bool:
 
 
 def load(source: object, limits: Limits) -> bytes | PILImage:
-    """The encoded bytes of an image, or, where the caller holds pixels, a picture."""
+    """The encoded bytes of an image, or, where the caller holds pixels, an image."""
     if isinstance(source, PILImage):
         return source
     if isinstance(source, bytes | bytearray | memoryview):
         _check_bytes(memoryview(source).nbytes, limits)
         data = bytes(source)
-    elif isinstance(source, Drawn):
-        if source.fault is not None:
-            raise source.fault
+    elif isinstance(source, Snapshot):
+        if source.error is not None:
+            raise source.error
         data = source.data
     elif isinstance(source, str | os.PathLike):
         text = os.fsdecode(source)
@@ -142,7 +142,7 @@ def _check_bytes(count: int, limits: Limits) -> None:
     if count > limits.max_bytes:
         raise Refusal(
             f"has {count / 2**20:.1f} MiB; the limit is {limits.max_bytes / 2**20:g} MiB",
-            hint="make the picture smaller, or save it with stronger compression",
+            hint="make the image smaller, or save it with stronger compression",
         )
 
 
@@ -152,7 +152,7 @@ def _file(path: str, limits: Limits, *, address: bool) -> bytes:
             raise Refusal("is a file address", hint="pass the path itself")
         raise Refusal(
             "is a remote address, and nothing is fetched from the network",
-            hint="download the picture yourself and pass its bytes",
+            hint="download the image yourself and pass its bytes",
         )
     try:
         _check_regular(os.stat(path).st_mode)  # noqa: PTH116 (Path("") would be the current folder)
@@ -179,7 +179,7 @@ def _path_hint(path: str) -> str:
 def _check_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise Refusal(
-            "is a folder", hint="pass the pictures in it one by one, or the folder to `policyguard check`"
+            "is a folder", hint="pass the images in it one by one, or the folder to `policyguard check`"
         )
     if not stat.S_ISREG(mode):
         raise Refusal("is not a regular file", hint="read it yourself and pass the bytes")

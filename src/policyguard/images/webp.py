@@ -34,29 +34,29 @@ def parse(data: bytes) -> Container:
     kind, first = chunks[0]
     size, animated = _size(kind, first), False
     extra: dict[bytes, bytes] = {}
-    pictures = [chunk for chunk in chunks if chunk[0] in (b"VP8 ", b"VP8L")]
+    images = [chunk for chunk in chunks if chunk[0] in (b"VP8 ", b"VP8L")]
     moving = [body for name, body in chunks if name == b"ANMF"]
     if kind == b"VP8X":
         animated = bool(first[0] & _ANIMATED)
-        if animated != bool(moving) or (moving and pictures):
+        if animated != bool(moving) or (moving and images):
             raise Refusal("is a damaged WebP: its header and its frames do not agree")
         if not first[0] & _ALPHA and _has_alpha(chunks, moving):
             raise Refusal("is a WebP with transparency that its header denies; viewers disagree on it")
         extra = {name: body for name, body in reversed(chunks) if name in (b"EXIF", b"ICCP")}
-    if not (moving or pictures):
-        raise Refusal("is a WebP without a picture in it")
+    if not (moving or images):
+        raise Refusal("is a WebP without an image in it")
     if animated:
         encoded = encoded[:_FLAGS_AT] + bytes([first[0] | _ALPHA]) + encoded[_FLAGS_AT + 1 :]
     count = len(moving) or 1
 
     def frames() -> Iterator[PILImage]:
-        picture = WebPImageFile(io.BytesIO(encoded))
-        if picture.size != size or picture.n_frames != count:
+        image = WebPImageFile(io.BytesIO(encoded))
+        if image.size != size or image.n_frames != count:
             raise Refusal("is a damaged WebP: its header and its frames do not agree")
         for number in range(count):
-            picture.seek(number)
-            picture.load()
-            yield picture
+            image.seek(number)
+            image.load()
+            yield image
 
     return Container(
         "WEBP",
@@ -89,11 +89,11 @@ def _size(kind: bytes, body: bytes) -> tuple[int, int]:
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", body, 6)
         return width & 0x3FFF, height & 0x3FFF
-    raise Refusal("is a damaged WebP: no picture where it should start")
+    raise Refusal("is a damaged WebP: no image where it should start")
 
 
 def _has_alpha(chunks: list[tuple[bytes, bytes]], moving: list[bytes]) -> bool:
-    """Whether any picture in the file carries transparency of its own."""
+    """Whether any image in the file carries transparency of its own."""
     inner = [chunk for body in moving for chunk in _chunks(body, _FRAME_HEADER)]
     return any(
         kind == b"ALPH" or (kind == b"VP8L" and struct.unpack_from("<I", body, 1)[0] >> 28 & 1)

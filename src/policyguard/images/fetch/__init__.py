@@ -1,4 +1,4 @@
-"""Images by URL, fetched with care (see ``fetcher``). Nothing fetches unless it is told to."""
+"""Images by URL, fetched with care (see ``fetcher``). Nothing is fetched unless a caller asks for it."""
 
 from policyguard.errors import FetchError
 from policyguard.images.fetch.fetcher import Fetched, Fetcher

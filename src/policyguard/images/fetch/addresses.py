@@ -1,11 +1,9 @@
-"""Which addresses on the network are public, and how an address may be written.
+"""Takes a URL apart by one strict reader, so that what is checked is what is requested.
 
 Covered: every special-purpose block of the IANA registries for IPv4 and IPv6, the metadata addresses of
 clouds that lie outside them, and IPv6 addresses that carry an IPv4 one (mapped, compatible, 6to4, Teredo,
 ISATAP, NAT64): none of these is public here, whatever it carries. Not covered: public addresses that a
 network routes to itself.
-
-A URL taken apart by one strict reader, so that what is checked is what is asked for.
 """
 
 from __future__ import annotations
@@ -64,6 +62,11 @@ _NOT_PUBLIC_V6 = tuple(
         "3fff::/20",
     )
 )
+_LONGEST = 8192
+_QUOTED = 200
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
+_KEPT = "!$%&'()*+,-./:;=?@_~[]|{}^`\"<>"
 _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
@@ -93,13 +96,6 @@ def literal(host: str) -> Address | None:
     return None
 
 
-_LONGEST = 8192
-_SHOWN = 200
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-_UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
-_KEPT = "!$%&'()*+,-./:;=?@_~[]|{}^`\"<>"
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a URL leads. ``host`` is lower-case ASCII; ``address`` is set where the host is an address."""
@@ -123,49 +119,49 @@ class Target:
 def parse(url: str, ports: Collection[int]) -> Target:
     """Take ``url`` apart. Raises FetchError for everything but a plain https URL on one of ``ports``."""
     if not isinstance(url, str) or len(url) > _LONGEST:
-        raise FetchError("the address is no text, or too long")
-    shown = ascii(url[:_SHOWN])
+        raise FetchError("the address is not text, or too long")
+    quoted = ascii(url[:_QUOTED])
     if _UNSAFE.search(url):
-        raise FetchError(f"the address {shown} has spaces, control characters or backslashes in it")
+        raise FetchError(f"the address {quoted} has spaces, control characters or backslashes in it")
     try:
         parts = urlsplit(url)
         port = 443 if parts.port is None else parts.port
         host = parts.hostname or ""
     except ValueError as error:
-        raise FetchError(f"the address {shown} is not a URL: {error}") from error
+        raise FetchError(f"the address {quoted} is not a URL: {error}") from error
     if parts.scheme != "https":
-        raise FetchError(f"the address {shown} does not begin with https://")
+        raise FetchError(f"the address {quoted} does not begin with https://")
     if "[" in parts.netloc and ":" not in host:
-        raise FetchError(f"the host of {shown} is no plain address")
+        raise FetchError(f"the host of {quoted} is not a plain address")
     if "@" in parts.netloc:
-        raise FetchError(f"the address of {ascii(host)[:_SHOWN]} holds credentials")
+        raise FetchError(f"the address of {ascii(host)[:_QUOTED]} contains credentials")
     if port not in ports:
-        raise FetchError(f"the address {shown} names port {port}")
-    name = _ascii(host, shown)
+        raise FetchError(f"the address {quoted} names port {port}, which is not allowed")
+    name = _ascii(host, quoted)
     try:
         address = literal(name)
     except ValueError as error:
-        raise FetchError(f"the host of {shown} is no plain address: {error}") from error
+        raise FetchError(f"the host of {quoted} is not a plain address: {error}") from error
     if address is None:
-        _check_name(name, shown)
+        _check_name(name, quoted)
     path = quote(parts.path or "/", safe=_KEPT)
     query = f"?{quote(parts.query, safe=_KEPT)}" if parts.query else ""
     return Target(name, port, path + query, address)
 
 
-def _ascii(host: str, shown: str) -> str:
+def _ascii(host: str, quoted: str) -> str:
     """The host in lower-case ASCII, by IDNA: wide digits and dots become plain ones."""
     if host.isascii():
         return host.lower()
     try:
         return host.encode("idna").decode("ascii").lower()
     except UnicodeError as error:
-        raise FetchError(f"the host of {shown} is not a name that IDNA allows") from error
+        raise FetchError(f"the host of {quoted} is not a name that IDNA allows") from error
 
 
-def _check_name(name: str, shown: str) -> None:
+def _check_name(name: str, quoted: str) -> None:
     labels = name.split(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise FetchError(f"the host of {shown} is not a name")
+        raise FetchError(f"the host of {quoted} is not a name")
     if len(labels) < 2 or labels[-1] in ("localhost", "local", "internal", "onion", "arpa"):
-        raise FetchError(f"the host of {shown} is not a public name")
+        raise FetchError(f"the host of {quoted} is not a public name")

@@ -3,16 +3,10 @@
 Covered: https only, on port 443; no credentials; a host all of whose addresses are public, however written;
 the connection goes to the very address that was checked, with the certificate verified for the name; each
 redirect is checked again; no proxy is used, no cookie or header of the caller sent; nothing compressed is
-taken; bytes are counted as they come; one deadline for all, name resolution included.
+accepted; bytes are counted as they come; one deadline for everything, name resolution included.
+``http.client`` speaks HTTP over a socket that is connected here, so nothing resolves the name a second time.
 Not covered: that the server learns which address asks, and when; and what the bytes are (``images.decode``
 judges that).
-
-A TLS connection to one checked address, every step of which ends at one deadline.
-
-``http.client`` speaks HTTP over it. It takes the socket as given, so nothing resolves the name a second time
-and no proxy comes in between.
-
-Names to addresses, within the deadline.
 """
 
 from __future__ import annotations
@@ -47,7 +41,15 @@ __all__ = [
 
 
 _OVERHEAD = 64 * 1024
-_TRIED = 4
+_MAX_ATTEMPTS = 4
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PIECE = 64 * 1024
+_HEADERS = {
+    "Accept": "image/png, image/jpeg, image/webp, image/gif",
+    "Accept-Encoding": "identity",
+    "User-Agent": "policyguard",
+    "Connection": "close",
+}
 
 
 class Clock:
@@ -115,10 +117,10 @@ def connect(
     The socket comes with it, to be closed.
 
     Raises FetchError, also if one of the addresses is not ``permitted``: the check stands where the
-    connection is made. OSError and ssl.SSLError are the caller's to name.
+    connection is made. OSError and ssl.SSLError are left to the caller.
     """
-    fault: OSError | None = None
-    for address in addresses[:_TRIED]:
+    failure: OSError | None = None
+    for address in addresses[:_MAX_ATTEMPTS]:
         if not permitted(address):
             raise FetchError(f"{target.host} has an address that is not public")
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -131,7 +133,7 @@ def connect(
             secure = context.wrap_socket(sock, server_hostname=target.host)
         except OSError as error:
             sock.close()
-            fault = error
+            failure = error
             continue
         except BaseException:
             sock.close()
@@ -139,7 +141,7 @@ def connect(
         connection = http.client.HTTPConnection(target.host, target.port)
         connection.sock = cast("Any", _Wire(secure, clock, max_bytes + _OVERHEAD))
         return connection, secure
-    raise fault or FetchError(f"{target.host} has no address")
+    raise failure or FetchError(f"{target.host} has no address")
 
 
 Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
@@ -148,24 +150,24 @@ Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
 
 def system_resolver(host: str, port: int) -> list[str]:
     """The addresses that the system's resolver knows."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in entries))
 
 
 def resolve(host: str, port: int, resolver: Resolver, clock: Clock) -> list[Address]:
-    """The addresses of ``host``. The resolver runs in a thread of its own, for nothing can stop it midway.
+    """The addresses of ``host``. The resolver runs in its own thread: nothing can stop it midway.
 
     Raises FetchError.
     """
     answers: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
             answers.put(list(resolver(host, port)))
         except Exception as error:
             answers.put(error)
 
-    threading.Thread(target=ask, daemon=True, name="policyguard-resolve").start()
+    threading.Thread(target=look_up, daemon=True, name="policyguard-resolve").start()
     try:
         answer = answers.get(timeout=clock.left())
     except queue.Empty:
@@ -181,19 +183,9 @@ def resolve(host: str, port: int, resolver: Resolver, clock: Clock) -> list[Addr
     return addresses
 
 
-_REDIRECTS = (301, 302, 303, 307, 308)
-_PIECE = 64 * 1024
-_HEADERS = {
-    "Accept": "image/png, image/jpeg, image/webp, image/gif",
-    "Accept-Encoding": "identity",
-    "User-Agent": "policyguard",
-    "Connection": "close",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What an address gave: the body, its declared media type in lower case, and where redirects ended."""
+    """The body, its declared media type in lower case, and the URL where redirects ended."""
 
     data: bytes = field(repr=False)
     media_type: str | None
@@ -204,8 +196,8 @@ class Fetcher:
     """Fetches images by URL. Thread-safe; keeps no connection open.
 
     Args:
-        max_bytes: longest body that is taken; at least 1.
-        timeout: seconds for one image, from the first look at its URL to the last byte.
+        max_bytes: longest body that is accepted; at least 1.
+        timeout: seconds for one image, name resolution and redirects included.
         max_redirects: how many redirects are followed, each checked like the first address.
         resolver: from host and port to addresses; default: the system's.
         ports: ports that a URL may name.

@@ -66,24 +66,6 @@ def sniff_document(data: bytes | bytearray | memoryview) -> str | None:
 
 HEAD = 256
 """So many bytes of a file are enough to tell."""
-_PREFIXES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
-    (b"II+\0", "image/tiff"),
-    (b"MM\0+", "image/tiff"),
-    (b"\0\0\0\x0cJXL ", "image/jxl"),
-    (b"\0\0\0\x0cjP  ", "image/jp2"),
-    (b"\xff\x4f\xff\x51", "image/jp2"),
-    (b"8BPS\0\x01", "image/vnd.adobe.photoshop"),
-)
-_BRANDS = {
-    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
-    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "image/heic"),
-}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _SVG = re.compile(
     rb"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!doctype\s+svg[^>]*>\s*)*<svg[\s>]", re.IGNORECASE | re.DOTALL
@@ -110,21 +92,11 @@ def sniff(data: bytes | bytearray | memoryview, *, expected: bool = False) -> st
 
     ``expected`` says that an image should stand here: beginnings too short to tell anything elsewhere count.
     """
+    from policyguard.images.signatures import media_type  # its package loads PIL
+
     head = bytes(data[:HEAD])
-    for prefix, media_type in _PREFIXES:
-        if head.startswith(prefix):
-            return media_type
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    if head[4:8] == b"ftyp":
-        brands = [
-            head[8:12],
-            *(
-                head[at : at + 4]
-                for at in range(16, min(len(head), int.from_bytes(head[:4], "big") or 16), 4)
-            ),
-        ]
-        return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+    if known := media_type(head):
+        return known
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "image/bmp"
     if head[:4] == b"\0\0\1\0" and head[5:6] == b"\0" and head[9:10] == b"\0" and head[4:5] != b"\0":

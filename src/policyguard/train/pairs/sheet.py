@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from policyguard.images.thumbnail import blurred_picture as thumbnail
+from policyguard.images.thumbnail import blurred_thumbnail_html
 from policyguard.strict.page import document, text
 from policyguard.train.pairs.candidate import Candidate, Labels
 from policyguard.train.pairs.review import Decision, columns
@@ -152,7 +152,7 @@ def _pair(candidate: Candidate, decision: Decision | None, folder: Path, images:
 
 
 def _figure(folder: Path, path: str, images: bool) -> str:
-    preview = thumbnail(folder / path, side=_SIDE) if images else ""
+    preview = blurred_thumbnail_html(folder / path, side=_SIDE) if images else ""
     return f'<figure>{preview}<figcaption class="small">{text(path)}</figcaption></figure>'
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from policyguard.images.thumbnail import blurred_picture as thumbnail
+from policyguard.images.thumbnail import blurred_thumbnail_html
 from policyguard.strict.page import document, text
 from policyguard.train.data import CaptionRow
 
@@ -42,7 +42,7 @@ def sample_page(
 
 def _row(row: CaptionRow, folder: Path, images: bool) -> str:
     before, after = _marked(row.base_caption or "", row.caption)
-    image = thumbnail(folder / row.image, side=_SIDE) if images else ""
+    image = blurred_thumbnail_html(folder / row.image, side=_SIDE) if images else ""
     kept = "" if row.kept_share is None else f", {row.kept_share:.0%} of the words kept"
     about = f'<div class="small">{text(row.image)}<br>{text(row.status)}{kept}</div>'
     return (
