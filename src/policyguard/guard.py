@@ -53,7 +53,7 @@ class Guard:
         cache: where scores are kept, so that the same question is asked once: ``"memory"``, the path of a
             file, or a ``VerdictCache``. Default: POLICYGUARD_CACHE, unless a built ``backend`` is given.
         timeout: seconds for one check, with decoding and all retries. An image that is not judged by then is
-            an ERROR. A model in this process cannot be interrupted: there, only what has not begun is.
+            an ERROR. A model in this process cannot be interrupted: only checks not yet started are dropped.
 
     Weights load on first use or in ``warm``. A Guard is thread-safe and a context manager.
     Raises PolicyError for a bad policy and ConfigurationError for settings that cannot work.
@@ -168,9 +168,9 @@ class Guard:
 
         ``workers`` backend calls run at the same time, each with a batch as large as the backend likes; the
         default is the backend's own number. Images are decoded meanwhile; at most two batches per worker are
-        read ahead, and less of large pictures, so a generator of a million images never piles up in memory.
+        read ahead, and fewer if they are large, so a generator of a million images never piles up in memory.
         ``images`` is drawn from in the caller's thread, where a path is read as it is drawn: a generator may
-        write its next picture over the same file. ``progress`` is called after each verdict.
+        write its next image over the same file. ``progress`` is called after each verdict.
 
         What is wrong with one image is its verdict's outcome. A UsageError is raised at first sight, an error
         of ``images`` itself after the verdicts on what came before it. Closing the iterator, or leaving it,
@@ -253,11 +253,11 @@ class Guard:
 def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
     from policyguard.policy import Policy, ResolvedPolicy, load_policy
 
-    given = list(policy) if isinstance(policy, (list, tuple)) else [policy]
-    if not given:
+    policies = list(policy) if isinstance(policy, (list, tuple)) else [policy]
+    if not policies:
         raise ConfigurationError("a guard needs at least one policy")
     resolved = []
-    for item in given:
+    for item in policies:
         if isinstance(item, ResolvedPolicy):
             resolved.append(item)
         else:
@@ -265,14 +265,14 @@ def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
     return tuple(resolved)
 
 
-def _addresses(given: str | None) -> str | list[str] | None:
+def _addresses(text: str | None) -> str | list[str] | None:
     """One address, or the list of those that commas separate. Only commas name none, which is a mistake."""
-    if not given:
+    if not text:
         return None
-    found = [part.strip() for part in given.split(",") if part.strip()]
-    if not found:
+    addresses = [part.strip() for part in text.split(",") if part.strip()]
+    if not addresses:
         raise ConfigurationError("POLICYGUARD_BASE_URL names no server", hint="name one, or unset it")
-    return found[0] if len(found) == 1 else found
+    return addresses[0] if len(addresses) == 1 else addresses
 
 
 def _iterable(images: object) -> None:
@@ -287,8 +287,8 @@ def _iterable(images: object) -> None:
 
 
 async def _without_places(
-    found: AsyncGenerator[tuple[int, Verdict], None],
+    placed: AsyncGenerator[tuple[int, Verdict], None],
 ) -> AsyncGenerator[Verdict, None]:
-    async with aclosing(found):
-        async for _, verdict in found:
+    async with aclosing(placed):
+        async for _, verdict in placed:
             yield verdict

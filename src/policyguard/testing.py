@@ -1,4 +1,4 @@
-"""For your own test suite: a backend that answers what you tell it to, through the real Guard.
+"""For your own test suite: a backend that gives the answers you choose, through the real Guard.
 
 from PIL import Image
 from policyguard import Guard, Outcome

@@ -88,7 +88,7 @@ def test_four_processes_write_at_once_and_nothing_is_lost(path: Path) -> None:
         writer.join(100)
     assert [0] * 4 == [writer.exitcode for writer in writers]
     found = inspect(path, thorough=True)
-    assert (1000, 0, None) == (found.entries, found.damaged, found.fault)
+    assert (1000, 0, None) == (found.entries, found.damaged, found.problem)
 
 
 def test_a_writer_that_is_killed_midway_leaves_a_sound_file(path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_writer_that_is_killed_midway_leaves_a_sound_file(path: Path) -> None:
         assert cache.get(key(0)) == encode(assessment(0.1))
         cache.close()
         found = inspect(path, thorough=True)
-        assert (0, None) == (found.damaged, found.fault)
+        assert (0, None) == (found.damaged, found.problem)
         assert not list(path.parent.glob("*.corrupt-*"))
 
 

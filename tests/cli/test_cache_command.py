@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 def test_info_shows_what_the_cache_holds(path: Path, capsys: Captured) -> None:
     assert ExitCode.OK == main(["cache", "info", str(path), "--format", "json"])
     found = json.loads(capsys.readouterr().out)
-    assert (str(path), 5, None) == (found["path"], found["entries"], found["fault"])
+    assert (str(path), 5, None) == (found["path"], found["entries"], found["problem"])
     assert ExitCode.OK == main(["cache", "info", str(path)])
     assert "entries: 5" in capsys.readouterr().out
 
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_told_by_verify_and_replaced_by_no_command(
     os.truncate(path, size)
     data = path.read_bytes()
     assert ExitCode.BLOCKED == main(["cache", "verify", str(path)])
-    assert "fault:" in capsys.readouterr().out
+    assert "problem:" in capsys.readouterr().out
     assert ExitCode.USAGE == main(["cache", "clear", str(path)])
     assert "delete the file" in capsys.readouterr().err
     assert data == path.read_bytes()

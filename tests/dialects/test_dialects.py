@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from policyguard.assessment import Rating
-from policyguard.dialects import PICTURE, PicoDialect, SafeguardDialect, get_dialect
+from policyguard.dialects import FRAME, PicoDialect, SafeguardDialect, get_dialect
 from policyguard.errors import AnswerError, ConfigurationError
 from policyguard.policy import ResolvedPolicy, load_policy, parse_policy
 
@@ -145,12 +145,12 @@ def test_policy_first_puts_all_text_that_depends_on_the_policy_before_the_pictur
     )
     assert first.messages[0] != second.messages[0]
     assert first.messages[1] == second.messages[1]
-    assert PICTURE in first.messages[1].parts
+    assert FRAME in first.messages[1].parts
 
 
 def test_image_first_puts_the_picture_before_everything() -> None:
     prompt = SafeguardDialect(layout="image-first").render(house())
-    assert (PICTURE,) == prompt.messages[0].parts[:1]
+    assert (FRAME,) == prompt.messages[0].parts[:1]
 
 
 def test_the_safeguard_prompt_holds_every_rule_in_order() -> None:

@@ -124,7 +124,7 @@ def declared_dialect(folder: Path) -> str | None:
 def require_dialect(model: str, declared: str | None, dialect: Dialect) -> None:
     """Raises ConfigurationError if ``model`` knows one world only and ``dialect`` is not the one it declares.
 
-    In another dialect it would be asked about pictures and policies that it never learnt to judge.
+    In another dialect it would be asked about images and policies that it never learnt to judge.
     """
     if declared is None or declared == dialect.name or declared not in dialect_names():
         return
@@ -133,5 +133,5 @@ def require_dialect(model: str, declared: str | None, dialect: Dialect) -> None:
         raise ConfigurationError(
             f"model '{model}' judges 'world: {world}' only, in the dialect '{declared}', "
             f"and cannot be asked in the dialect '{dialect.name}'",
-            hint=f"leave dialect out or give '{declared}'; for other pictures {HOW_TO_CHOOSE}",
+            hint=f"leave dialect out or give '{declared}'; for other images {HOW_TO_CHOOSE}",
         )

@@ -1,7 +1,7 @@
 """The verdict cache: scores are remembered, decisions are made afresh (docs/cache.md).
 
 Covered: one model call per question however many ask at once; answers of other pixels, policies, models,
-dialects or readings are never served; damaged files and rows yield misses, and no fault of a store stops a
+dialects or readings are never served; damaged files and rows yield misses, and no problem of a store stops a
 check.
 Not covered: whoever can write a store can forge verdicts. Checksums find damage, they are no signatures.
 """

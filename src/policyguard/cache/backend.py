@@ -14,7 +14,7 @@ from policyguard.assessment import Reading, Result
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.wrapping import WrappingBackend
 from policyguard.cache.keys import assessment_key
-from policyguard.cache.pictures import facts_key, facts_of, pending_image, read_settled
+from policyguard.cache.pending import facts_key, facts_of, pending_image, read_settled
 from policyguard.cache.store import MemoryCache
 from policyguard.cache.work import End, Flights, Work
 from policyguard.checking.rounds import checked

@@ -1,7 +1,8 @@
 """The SQLite file itself: opened, checked, made, and set aside when it is damaged.
 
 The file is never opened but through SQLite: closing any other handle on it would drop the locks that this
-process holds. The exception is a file found damaged, which nothing can rely on: is it ours to set aside?
+process holds. The exception is a damaged file, where no lock
+holds anyway: its head is read to see whether it is ours.
 
 Covered: a file that is not marked as a cache is never written, renamed or deleted. A cache that others than
 its owner may write is not used.

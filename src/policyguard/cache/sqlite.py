@@ -1,10 +1,10 @@
 """A verdict cache in one SQLite file, shared by many processes.
 
-Covered: a fault of the file, the disk or the rights to them costs the cache, never the check: it is logged
+Covered: a problem with the file, the disk or their rights costs the cache, never the check: it is logged
 once, and the check asks the model. Every row has a checksum; one that does not fit is deleted. A damaged
 cache is set aside under another name and a new one begun. A file that is no cache, or that others may write,
 is left alone. The file is readable for its owner alone, holds hashes, scores and, of explain readings, the
-model's words, and no picture.
+model's words, and no image.
 Not covered: whoever can write the file can forge verdicts, as checksums are no signatures. Network file
 systems, where SQLite's locks do not hold.
 """
@@ -78,7 +78,7 @@ class SqliteCache(VerdictCache):
         self._inode = 0
         self._off = False
         self._paused = {False: 0.0, True: 0.0}
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         _caches.add(self)
         try:
             self._use(lambda _: None, write=True)
@@ -94,10 +94,10 @@ class SqliteCache(VerdictCache):
 
     def get(self, key: str) -> str | None:
         name = bytes.fromhex(key)
-        found = self._attempt(lambda connection: self._read(connection, name), write=False)
-        if found is None:
+        entry = self._attempt(lambda connection: self._read(connection, name), write=False)
+        if entry is None:
             return None
-        value, stale = found
+        value, stale = entry
         if value is None:
             self._warn("damaged row", f"a damaged entry of the verdict cache {self.path} is dropped")
             self.discard(key)
@@ -236,8 +236,8 @@ class SqliteCache(VerdictCache):
             kept = set_aside(self.path)
         except FileNotFoundError:
             return
-        except OSError as fault:
-            self._pause("unusable", f"is damaged ({error}) and cannot be set aside: {fault}", write=False)
+        except OSError as problem:
+            self._pause("unusable", f"is damaged ({error}) and cannot be set aside: {problem}", write=False)
             return
         self._inode = 0
         _log.warning(
@@ -254,8 +254,8 @@ class SqliteCache(VerdictCache):
         self._warn(kind, f"the verdict cache {self.path} {reason}; checks go on without it")
 
     def _warn(self, kind: str, text: str) -> None:
-        if kind not in self._said:
-            self._said.add(kind)
+        if kind not in self._warned:
+            self._warned.add(kind)
             _log.warning("%s", text)
 
     def after_fork(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from policyguard.cache.codec import decode
 from policyguard.cache.file import DamagedError, ForeignError, is_damage, read_only, require_mark
-from policyguard.cache.pictures import checked_facts
+from policyguard.cache.pending import checked_facts
 from policyguard.cache.sqlite import checksum
 from policyguard.errors import ConfigurationError
 
@@ -21,7 +21,7 @@ __all__ = ["Contents", "inspect"]
 class Contents:
     """What a file holds. ``damaged`` counts entries that will be dropped when they are asked for.
 
-    ``fault`` says what is wrong with the file as a whole. Times are seconds since 1970.
+    ``problem`` says what is wrong with the file as a whole. Times are seconds since 1970.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Contents:
     oldest: float | None = None
     newest: float | None = None
     damaged: int = 0
-    fault: str | None = None
+    problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -55,15 +55,15 @@ def inspect(path: Path, *, thorough: bool) -> Contents:
     except (sqlite3.Error, DamagedError) as error:
         if path.stat().st_size and is_damage(error):
             _require_cache(path)
-        return Contents(str(path), size, fault=str(error))
+        return Contents(str(path), size, problem=str(error))
     try:
         count, oldest, newest = connection.execute(
             "SELECT count(*), min(created), max(created) FROM verdicts"
         ).fetchone()
-        damaged, fault = _check(connection) if thorough else (0, None)
-        return Contents(str(path), size, count, oldest, newest, damaged, fault)
+        damaged, problem = _check(connection) if thorough else (0, None)
+        return Contents(str(path), size, count, oldest, newest, damaged, problem)
     except sqlite3.Error as error:
-        return Contents(str(path), size, fault=str(error))
+        return Contents(str(path), size, problem=str(error))
     finally:
         connection.close()
 
@@ -76,10 +76,10 @@ def _require_cache(path: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection) -> tuple[int, str | None]:
-    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    result = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     rows = connection.execute("SELECT key, value, checksum, created FROM verdicts")
     damaged = sum(not _is_sound(*row) for row in rows)
-    return damaged, None if found == "ok" else " ".join(str(found).split())
+    return damaged, None if result == "ok" else " ".join(str(result).split())
 
 
 def _is_sound(key: object, value: object, seal: object, created: object) -> bool:

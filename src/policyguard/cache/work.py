@@ -25,7 +25,7 @@ from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdenti
 from policyguard.backends.base import AssessmentRequest
 from policyguard.cache.codec import LARGEST, decode, encode
 from policyguard.cache.keys import assessment_key, holds_enough
-from policyguard.cache.pictures import PendingFrame
+from policyguard.cache.pending import PendingFrame
 from policyguard.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Work:
     def __init__(
         self, inner: Backend, cache: VerdictCache, flights: Flights, requests: Sequence[AssessmentRequest]
     ) -> None:
-        """Blocks: the model's identity may have to be found out. Raises UsageError."""
+        """Blocks: the model's identity may have to be read from its files. Raises UsageError."""
         self._inner, self._cache, self._flights, self._requests = inner, cache, flights, requests
         self._identity = self._identify()
         identity = self._identity
@@ -150,7 +150,7 @@ class Work:
             None if identity is None else assessment_key(identity, one, scope=scope) for one in requests
         ]
         self._alone = {index for index, key in enumerate(self._keys) if key is None}
-        self._found: dict[int, Result] = {}
+        self._results: dict[int, Result] = {}
         self._led: dict[int, Flight] = {}
         self._asked: list[int] = []
         self.asked = 0
@@ -158,17 +158,17 @@ class Work:
 
     @property
     def open(self) -> bool:
-        return len(self._found) < len(self._requests)
+        return len(self._results) < len(self._requests)
 
     @property
     def results(self) -> list[Result]:
-        return [self._found[index] for index in range(len(self._requests))]
+        return [self._results[index] for index in range(len(self._requests))]
 
     def join(self, *, coroutine: bool) -> None:
         """Lead or follow one flight for each open request. Never blocks."""
         self._followed = []
         for index, request in enumerate(self._requests):
-            if index not in self._found and index not in self._alone:
+            if index not in self._results and index not in self._alone:
                 flight, leads = self._flights.join(self._flight(index), request.deadline, coroutine=coroutine)
                 if leads:
                     self._led[index] = flight
@@ -178,10 +178,10 @@ class Work:
     def look_up(self) -> list[AssessmentRequest]:
         """End the flights whose answer is stored, and return what has to be asked. Blocks."""
         for index in list(self._led):
-            if (found := self._stored(index)) is not None:
-                self._end(index, found)
+            if (stored := self._stored(index)) is not None:
+                self._end(index, stored)
         asked = {}
-        for index in sorted({*self._led, *(index for index in self._alone if index not in self._found)}):
+        for index in sorted({*self._led, *(index for index in self._alone if index not in self._results)}):
             try:
                 asked[index] = _with_pixels(self._requests[index])
             except ImageError as error:
@@ -212,18 +212,18 @@ class Work:
     def take(self, index: int, result: Result | End) -> None:
         """The answer of a followed flight. Without one the request stays open for the next round."""
         if result is End.LATE:
-            self._found[index] = _LATE
+            self._results[index] = _LATE
         elif result is End.BROKEN:
             self._alone.add(index)
         elif isinstance(result, Assessment | Failure):
-            self._found[index] = result
+            self._results[index] = result
 
     def _flight(self, index: int) -> FlightKey:
         # With the thresholds: what a backend reads, and what counts as a failure, may depend on them.
         return self._keys[index] or "", self._requests[index].policy.decision_fingerprint
 
     def _end(self, index: int, result: Result) -> None:
-        self._found[index] = result
+        self._results[index] = result
         flight = self._led.pop(index, None)
         if flight is not None:
             self._flights.land(self._flight(index), flight, result)
@@ -241,7 +241,7 @@ class Work:
                 self._cache.discard(key)
                 return None
         except Exception as error:
-            _complain(error)
+            _warn(error)
             return None
         return assessment if holds_enough(assessment, request.policy, request.reading) else None
 
@@ -255,7 +255,7 @@ class Work:
         except ValueError as error:
             _log.debug("not stored: %s", error)
         except Exception as error:
-            _complain(error)
+            _warn(error)
 
     def _identify(self) -> ModelIdentity | None:
         try:
@@ -263,7 +263,7 @@ class Work:
         except UsageError:
             raise
         except Exception as error:
-            _complain(error)
+            _warn(error)
             return None
 
 
@@ -276,6 +276,6 @@ def _with_pixels(request: AssessmentRequest) -> AssessmentRequest:
     return replace(request, frame=frame, encoded=encoded)
 
 
-def _complain(error: Exception) -> None:
+def _warn(error: Exception) -> None:
     """For a cache that breaks its promise, or a model that cannot say what it is: the check goes on."""
     _log.warning("the verdict cache is passed over: %s: %s", type(error).__name__, error)

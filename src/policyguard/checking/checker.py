@@ -97,7 +97,7 @@ class Checker:
     def _rounds(
         self, opened: Sequence[Opened], reading: Reading
     ) -> Generator[list[AssessmentRequest], Results, list[Verdict]]:
-        """``judging.judge`` with deadlines, and verdicts for its decisions."""
+        """``rounds.judge`` with deadlines, and verdicts for its decisions."""
         started = monotonic()
         if self.timeout is not None:
             # What an image waits for its turn among many does not count, what decoding it took does.
@@ -115,7 +115,7 @@ class Checker:
         frames = len(image.frames) if image else 0
         model_seconds = share * frames
         evidence = Evidence(
-            policies=tuple(_named(policy) for policy in self.policies),
+            policies=tuple(_policy_evidence(policy) for policy in self.policies),
             model=self.backend.model,
             reading=reading,
             image_sha256=image.sha256 if image else None,
@@ -142,13 +142,13 @@ class Checker:
         )
 
 
-def _named(policy: ResolvedPolicy) -> dict[str, Any]:
+def _policy_evidence(policy: ResolvedPolicy) -> dict[str, Any]:
     """A policy in the evidence: which one, and the reasons for what it weakens."""
-    named: dict[str, Any] = {
+    evidence: dict[str, Any] = {
         "id": policy.id,
         "version": policy.version,
         "fingerprint": policy.fingerprint,
     }
     if policy.weakenings:
-        named["weakenings"] = [weakening.to_dict() for weakening in policy.weakenings]
-    return named
+        evidence["weakenings"] = [weakening.to_dict() for weakening in policy.weakenings]
+    return evidence

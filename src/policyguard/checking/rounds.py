@@ -5,7 +5,7 @@ the answers to them, and returns one decision per image.
 
 Covered: answers of the wrong number or type, and any exception while deciding, are ERROR for the images
 concerned. A mild rule never hides a severe one: where rules compete for one category and a violation got a
-milder action than some other rule has, the picture is put to the model again under the stricter rules alone.
+milder action than some other rule has, the frame is put to the model again under the stricter rules alone.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def judge(
                 further.append((index, replace(request, policy=stricter)))
             decisions[index].append(decision)
         asked = further
-    return [combine(found) for found in decisions]
+    return [combine(one) for one in decisions]
 
 
 def failures(error: Exception, expected: int) -> list[Result]:
@@ -127,17 +127,17 @@ def _frames_for(policy: ResolvedPolicy, image: Image | Failure) -> Image | Failu
 def checked(results: Sequence[Result], expected: int) -> list[Result]:
     """``results``, if there are ``expected`` of them; what is no result becomes a Failure."""
     try:
-        given = list(results)
+        answers = list(results)
     except Exception as error:  # None, or a lazy sequence that fails only now
         return failures(error, expected)
-    if len(given) != expected:
-        reason = f"the backend gave {len(given)} results for {expected} requests"
+    if len(answers) != expected:
+        reason = f"the backend gave {len(answers)} results for {expected} requests"
         return [Failure(FailureKind.ERROR, reason)] * expected
     return [
         result
         if isinstance(result, Assessment | Failure)
         else Failure(FailureKind.ERROR, f"the backend answered with a {type(result).__name__}")
-        for result in given
+        for result in answers
     ]
 
 
@@ -150,18 +150,18 @@ def _decided(policy: ResolvedPolicy, result: Result) -> Decision:
 
 
 def _stricter(policy: ResolvedPolicy, result: Result, decision: Decision) -> ResolvedPolicy | None:
-    """``policy`` without the rules whose action is no more severe than the one found, if that is a question.
+    """``policy`` without the rules that are no more severe than ``decision``, if that leaves a question.
 
     In a joint reading the model names one category. Next to a plain violation of a rule that only flags, the
     others get next to no probability, so what they say has to be asked for by itself.
     """
     if decision.outcome is not Outcome.VIOLATES or isinstance(result, Failure) or result.scoring != "joint":
         return None
-    found = decision.action.severity
+    severity = decision.action.severity
     severe = [
         rule
         for rule in policy.rules
-        if rule.status != "exempt" and (rule.action or policy.action).severity > found
+        if rule.status != "exempt" and (rule.action or policy.action).severity > severity
     ]
     rules = tuple(rule for rule in policy.rules if rule.status == "exempt" or rule in severe)
     return replace(policy, rules=rules) if severe and len(rules) < len(policy.rules) else None

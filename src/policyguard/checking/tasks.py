@@ -137,7 +137,7 @@ class _Run:
     async def _judge(self, number: int, group: list[Future[Opened]]) -> tuple[int, list[Verdict]]:
         try:
             opened = [await asyncio.wrap_future(future) for future in group]
-            group.clear()  # verdicts hold no pictures, so that those which wait here do not either
+            group.clear()  # so that verdicts which wait here keep no pixels
             async with self._slots:
                 return number, await self._checker.ajudge(opened, self._reading)
         finally:

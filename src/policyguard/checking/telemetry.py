@@ -61,11 +61,11 @@ def observed(opened: Sequence[Opened], policies: Sequence[ResolvedPolicy]) -> It
         try:
             yield report
         except BaseException as error:
-            _quietly(_abandon, spans, error)
+            _guarded(_abandon, spans, error)
             raise
-        _quietly(_describe, spans, report)
-        _quietly(_count, report)
-        _quietly(_write, report)
+        _guarded(_describe, spans, report)
+        _guarded(_count, report)
+        _guarded(_write, report)
 
 
 def _started(opened: Sequence[Opened], policies: Sequence[ResolvedPolicy]) -> Iterator[Span]:
@@ -102,7 +102,7 @@ def _describe(spans: Sequence[Span], verdicts: Sequence[Verdict]) -> None:
         if span.is_recording():
             span.set_attributes(_attributes(verdict))
             if verdict.outcome is Outcome.ERROR:
-                span.set_status(_error(), _told(verdict.reason))
+                span.set_status(_error(), _public_reason(verdict.reason))
     for span in spans:
         span.end()
 
@@ -159,7 +159,7 @@ def _write(verdicts: Sequence[Verdict]) -> None:
             (evidence.image_sha256 or "-")[:12],
             evidence.frames,
             evidence.timings.total,
-            _told(verdict.reason) if verdict.outcome is Outcome.ERROR else "",
+            _public_reason(verdict.reason) if verdict.outcome is Outcome.ERROR else "",
         )
 
 
@@ -198,7 +198,7 @@ def _attributes(verdict: Verdict) -> Attributes:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _told(reason: str | None) -> str:
+def _public_reason(reason: str | None) -> str:
     """What comes before a colon in the first line of ``reason``, without what may be a key or an address.
 
     After it come the words of a server or a library, and those may hold anything, in pieces of any size.
@@ -252,8 +252,8 @@ def _build_instruments(provider: MeterProvider) -> _Instruments:
     )
 
 
-def _quietly(tell: Any, *arguments: Any) -> None:
+def _guarded(work: Any, *arguments: Any) -> None:
     try:
-        tell(*arguments)
+        work(*arguments)
     except Exception:
-        _log.debug("%s failed", tell.__name__, exc_info=True)
+        _log.debug("%s failed", work.__name__, exc_info=True)

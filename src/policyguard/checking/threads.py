@@ -76,7 +76,7 @@ class _Run:
         self._size = max(1, checker.backend.preferred_batch)
         self._fatal: Future[None] = Future()
         self._ahead = Ahead(checker.open, workers=workers)
-        # One worker is the caller itself: nothing is asked before it is wanted.
+        # One worker is the caller itself: nothing is asked ahead of need.
         self._pool = ThreadPoolExecutor(workers, "policyguard-check") if workers > 1 else None
 
     def fill(self) -> None:
@@ -117,7 +117,7 @@ class _Run:
             if self._fatal.done():
                 raise RuntimeError("the run has ended")
             opened = [future.result() for future in group]
-            group.clear()  # verdicts hold no pictures, so that those which wait here do not either
+            group.clear()  # so that verdicts which wait here keep no pixels
             return self._checker.judge(opened, self._reading)
         except BaseException as error:
             with suppress(InvalidStateError):  # another worker was first

@@ -44,8 +44,8 @@ def info(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.T
     from policyguard.cache.upkeep import inspect
 
     found = inspect(_path(path or cache_file), thorough=False)
-    _print(found, style, ("path", "bytes", "entries", "oldest", "newest", "fault"))
-    return ExitCode.OK if found.fault is None else ExitCode.BLOCKED
+    _print(found, style, ("path", "bytes", "entries", "oldest", "newest", "problem"))
+    return ExitCode.OK if found.problem is None else ExitCode.BLOCKED
 
 
 @app.command("clear")
@@ -60,9 +60,9 @@ def clear(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.
 
     where = _path(path or cache_file)
     before = inspect(where, thorough=False)
-    if before.fault is not None:
+    if before.problem is not None:
         raise ConfigurationError(
-            f"{where} holds no entries that could be read: {before.fault}", hint="delete the file"
+            f"{where} holds no entries that could be read: {before.problem}", hint="delete the file"
         )
     cache = SqliteCache(where, busy_timeout=10.0)
     removed = cache.clear()
@@ -90,8 +90,8 @@ def verify(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson
     from policyguard.cache.upkeep import inspect
 
     found = inspect(_path(path or cache_file), thorough=True)
-    _print(found, style, ("path", "bytes", "entries", "damaged", "fault"))
-    return ExitCode.BLOCKED if found.damaged or found.fault is not None else ExitCode.OK
+    _print(found, style, ("path", "bytes", "entries", "damaged", "problem"))
+    return ExitCode.BLOCKED if found.damaged or found.problem is not None else ExitCode.OK
 
 
 def _path(given: str | None) -> Path:

@@ -71,7 +71,7 @@ def render(
 ) -> ExitCode:
     """Print what a model reads of a policy, word for word.
 
-    In text, a line in square brackets begins each turn, and <picture> stands for the picture.
+    In text, a line in square brackets begins each turn, and <image> stands for the image.
     The number of tokens goes to stderr.
     """
     from policyguard.authoring.lint.budget import TokenCounter, default_dialect

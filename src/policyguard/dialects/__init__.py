@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from policyguard.dialects.base import PICTURE, Answer, Dialect, Layout, Message, Picture, Prompt
+from policyguard.dialects.base import FRAME, Answer, Dialect, FrameSlot, Layout, Message, Prompt
 from policyguard.dialects.pico import PicoDialect
 from policyguard.dialects.safeguard import SafeguardDialect
 from policyguard.errors import ConfigurationError
 
 __all__ = [
-    "PICTURE",
+    "FRAME",
     "Answer",
     "Dialect",
+    "FrameSlot",
     "Layout",
     "Message",
     "PicoDialect",
-    "Picture",
     "Prompt",
     "SafeguardDialect",
     "dialect_names",

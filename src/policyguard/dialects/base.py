@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
 
 __all__ = [
+    "FRAME",
     "HOW_TO_CHOOSE",
-    "PICTURE",
     "Answer",
     "Dialect",
+    "FrameSlot",
     "Layout",
     "Message",
-    "Picture",
     "Prompt",
     "refuse_control_tokens",
     "render_for",
@@ -46,22 +46,22 @@ _CONTROL_TOKEN = re.compile(
 Layout = Literal["policy-first", "image-first"]
 
 
-class Picture:
-    """Marks the place of the picture in a message."""
+class FrameSlot:
+    """Marks the place of the frame in a message."""
 
     def __repr__(self) -> str:
-        return "<picture>"
+        return "<image>"
 
 
-PICTURE = Picture()
+FRAME = FrameSlot()
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat turn; ``parts`` are texts and, at most once in a whole prompt, the picture."""
+    """One chat turn; ``parts`` are texts and, at most once in a whole prompt, the frame."""
 
     role: Literal["system", "user"]
-    parts: tuple[str | Picture, ...]
+    parts: tuple[str | FrameSlot, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Prompt:
 
     Args:
         messages: the chat turns before the assistant's.
-        prefill: what the assistant has already said where the rating is read.
+        prefill: what the assistant has already written where the rating is read.
         ratings: label text -> rating; labels differ in their first token.
         category_prefill: what stands between the label unsafe and the category.
         categories: label text -> rule id; labels differ in their first token. Empty: none to read.
@@ -130,7 +130,7 @@ class Dialect(Protocol):
         ...
 
     def precheck(self, frame: PILImage) -> str | None:
-        """A reason why this picture is UNDECIDED whatever the model would say, or ``None``."""
+        """A reason why this frame is UNDECIDED whatever the model would say, or ``None``."""
         ...
 
     def parse(self, text: str, policy: ResolvedPolicy) -> Answer:

@@ -2,7 +2,7 @@
 
 pico reads nothing but the lists of a PictoSafe policy, in a line of its own small language:
 ``" A no any weapons, knife. fine museum exhibits of weapons. B exempt."``; it answers
-``" unsafe A dagger"``, ``" safe"`` or ``" undecided"``. Titles and descriptions are not shown to it.
+``" unsafe A dagger"``, ``" safe"`` or ``" undecided"``. It does not see titles and descriptions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, ClassVar
 
 from policyguard.assessment import Rating
-from policyguard.dialects.base import PICTURE, Answer, Layout, Message, Prompt, require_world
+from policyguard.dialects.base import FRAME, Answer, Layout, Message, Prompt, require_world
 from policyguard.errors import AnswerError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class PicoDialect:
         _require_readable(policy)
         text = render_rules((rule.status, rule.unsafe, rule.safe) for rule in policy.rules)
         return Prompt(
-            messages=(Message("system", (text,)), Message("user", (PICTURE,))),
+            messages=(Message("system", (text,)), Message("user", (FRAME,))),
             prefill="",
             ratings={f" {rating}": rating for rating in Rating},
             category_prefill="",
@@ -70,7 +70,7 @@ class PicoDialect:
         """PictoSafe scenes are square; anything else is outside pico's world."""
         width, height = frame.size
         if width != height:
-            return f"pico judges square pictogram scenes only; this picture is {width} x {height}"
+            return f"pico judges square pictogram scenes only; this image is {width} x {height}"
         return None
 
     def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
@@ -86,8 +86,8 @@ class PicoDialect:
             return Answer(Rating(rating))
         if not rest or rest[0] not in policy.keys or not set(rest[1:]) <= set(NAMES):
             raise AnswerError(f"pico's answer is not 'unsafe', a rule and pictograms: {text[:80]!r}")
-        shown = ", ".join(rest[1:])
-        return Answer(Rating.UNSAFE, policy.keys[rest[0]], f"The scene shows {shown}." if shown else None)
+        names = ", ".join(rest[1:])
+        return Answer(Rating.UNSAFE, policy.keys[rest[0]], f"The scene shows {names}." if names else None)
 
 
 def _require_readable(policy: ResolvedPolicy) -> None:

@@ -1,11 +1,11 @@
 """The ``safeguard`` dialect: our own prompt, for SafeGuard-VL-style guards and general instruct VLMs.
 
-Policy first and picture after it, so that all images under one policy share the policy's KV prefix;
+Policy first and image after it, so that all images under one policy share the policy's KV prefix;
 rating first, so that the fast reading needs no decoding. The answer is one JSON object
 (``rating``, ``category``, ``rationale``); the bare word that SafeGuard-VL-RL answers on its benchmark
 (github adorableChowhound/SafeGuard-VL, eval/safeeditbench.py) is read too.
 
-A safe answer may name a rule: the one that describes the picture best, as LlavaGuard's answers do. It is
+A safe answer may name a rule: the one that describes the image best, as LlavaGuard's answers do. It is
 reported and decides nothing. Where the rating is all that decides (servers without scores), it is asked for
 in a form in which safe names none, and refused otherwise.
 """
@@ -16,7 +16,7 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from policyguard.assessment import Rating
-from policyguard.dialects.base import PICTURE, Answer, Layout, Message, Prompt
+from policyguard.dialects.base import FRAME, Answer, Layout, Message, Prompt
 from policyguard.errors import AnswerError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _KEYS = {"rating", "category", "rationale"}
 
 
 class SafeguardDialect:
-    """See the module's docstring. ``layout="image-first"`` puts the picture before the policy."""
+    """See the module's docstring. ``layout="image-first"`` puts the image before the policy."""
 
     name: ClassVar[str] = "safeguard"
     version: ClassVar[str] = "1"
@@ -54,17 +54,17 @@ class SafeguardDialect:
         self.layout: Layout = layout
 
     def render(self, policy: ResolvedPolicy) -> Prompt:
-        """Policy text in the system turn (policy first) or after the picture (image first)."""
+        """Policy text in the system turn (policy first) or after the image (image first)."""
         if not policy.keys:
             raise ConfigurationError(f"policy '{policy.id}' has no rules to judge by")
         brief = f"{_ROLE}\n\n{policy.text}\n\n{_RULES}\n\n{_FORMAT}"
         if self.layout == "policy-first":
             messages: tuple[Message, ...] = (
                 Message("system", (brief,)),
-                Message("user", (PICTURE, _QUESTION)),
+                Message("user", (FRAME, _QUESTION)),
             )
         else:
-            messages = (Message("user", (PICTURE, f"{brief}\n\n{_QUESTION}")),)
+            messages = (Message("user", (FRAME, f"{brief}\n\n{_QUESTION}")),)
         return Prompt(
             messages=messages,
             prefill='{"rating": "',
@@ -75,7 +75,7 @@ class SafeguardDialect:
         )
 
     def precheck(self, frame: PILImage) -> str | None:
-        """Any picture can be put to these models."""
+        """Any frame can be put to these models."""
         return None
 
     def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
@@ -123,14 +123,14 @@ def _read_object(text: str) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        found = json.loads(text, object_pairs_hook=unique)
+        fields = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         raise AnswerError(f"the model's answer is not one JSON object: {_short(text)}") from None
-    if not isinstance(found, dict) or set(found) != _KEYS:
+    if not isinstance(fields, dict) or set(fields) != _KEYS:
         raise AnswerError(
             f"the model's answer is not an object of {', '.join(sorted(_KEYS))}: {_short(text)}"
         )
-    return found
+    return fields
 
 
 def _short(value: object) -> str:

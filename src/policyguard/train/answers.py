@@ -10,7 +10,7 @@ import json
 from typing import Any, Literal
 
 from policyguard.assessment import Rating
-from policyguard.dialects import Answer, Dialect, Picture, Prompt
+from policyguard.dialects import Answer, Dialect, FrameSlot, Prompt
 from policyguard.errors import ConfigurationError
 from policyguard.policy import ResolvedPolicy
 
@@ -36,7 +36,7 @@ def conversation(
     messages: list[dict[str, Any]] = []
     for message in dialect.render(policy).messages:
         parts: list[dict[str, str]] = [
-            {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": part}
+            {"type": "image"} if isinstance(part, FrameSlot) else {"type": "text", "text": part}
             for part in message.parts
         ]
         messages.append({"role": message.role, "content": parts})

@@ -15,7 +15,7 @@ from PIL import Image
 from policyguard.assessment import Assessment, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers import TransformersBackend
-from policyguard.dialects.base import PICTURE, Answer, Dialect, Layout, Message, Prompt
+from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Message, Prompt
 from policyguard.errors import AnswerError
 from policyguard.policy import ResolvedPolicy, parse_policy
 from tiny_models import Family, tiny_model
@@ -82,7 +82,7 @@ class PlainDialect:
 
     def render(self, policy: ResolvedPolicy) -> Prompt:
         return Prompt(
-            messages=(Message("system", (policy.text,)), Message("user", (PICTURE, "Judge this picture."))),
+            messages=(Message("system", (policy.text,)), Message("user", (FRAME, "Judge this picture."))),
             prefill=self.prefill,
             ratings=dict(zip(self.labels, self.ratings, strict=True)),
             category_prefill=self.category_prefill,

@@ -61,7 +61,7 @@ def test_a_picture_that_does_not_fit_alone_is_an_error_that_says_what_to_lower()
     )
     assert [type(result) for result in results] == [Assessment, Assessment, Failure, Assessment]
     assert results[2] == Failure(
-        FailureKind.ERROR, "out of memory on a picture of 400 x 400; lower max_pixels or max_batch"
+        FailureKind.ERROR, "out of memory on an image of 400 x 400; lower max_pixels or max_batch"
     )
     assert widest  # the pictures differ in size
 

@@ -218,7 +218,7 @@ def test_a_chat_template_that_drops_the_picture_is_refused(tmp_path: Path) -> No
     blind += "{{- part.text or '' }}{%- endfor %}{%- endfor %}"
     (folder / "chat_template.jinja").write_text(blind)
     backend = tiny_backend(folder, PlainDialect())
-    with pytest.raises(ConfigurationError, match="drops the picture"):
+    with pytest.raises(ConfigurationError, match="drops the image"):
         backend.assess(requests(1, policy()))
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
     backend = tiny_backend(folder, PlainDialect())

@@ -89,7 +89,7 @@ def test_a_broken_config_is_named(folder: Path, content: str) -> None:
 
 
 def test_a_revision_of_a_folder_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match="revision='main' was given with the local folder"):
+    with pytest.raises(ConfigurationError, match="revision='main' does not go with the local folder"):
         find(str(folder), revision="main")
 
 

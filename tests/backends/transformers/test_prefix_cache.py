@@ -170,9 +170,9 @@ class ImageFirst(PlainDialect):
     def render(self, policy):  # type: ignore[no-untyped-def]
         from dataclasses import replace
 
-        from policyguard.dialects.base import PICTURE, Message
+        from policyguard.dialects.base import FRAME, Message
 
-        return replace(super().render(policy), messages=(Message("user", (PICTURE, policy.text)),))
+        return replace(super().render(policy), messages=(Message("user", (FRAME, policy.text)),))
 
 
 @pytest.mark.parametrize("family", QWEN)

@@ -49,11 +49,11 @@ class TransformersBackend(Backend):
         revision: branch, tag or commit of a hub id.
         device: ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"cpu"``; default: the best one there is.
         dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``; default: bfloat16 where the hardware has it.
-        max_batch: pictures per forward pass; default: 16 on a GPU, 4 on a CPU.
-        max_pixels: larger pictures are scaled down to it; default: what the model's processor does.
+        max_batch: frames per forward pass; default: 16 on a GPU, 4 on a CPU.
+        max_pixels: larger frames are scaled down to it; default: what the model's processor does.
         prefix_cache_bytes: bound on the KV prefixes of policies kept for reuse; 0 turns the reuse off.
 
-    Weights load on the first ``assess`` or in ``warm``. Thread-safe: pictures are prepared in parallel, the
+    Weights load on the first ``assess`` or in ``warm``. Thread-safe: frames are prepared in parallel, the
     model runs one batch at a time. Not usable in a process forked after that. Raises ModelLoadError, and
     ConfigurationError for a dialect that the model must not be asked in; for a local folder already here.
     """
@@ -72,7 +72,7 @@ class TransformersBackend(Backend):
     ) -> None:
         if max_batch is not None and max_batch < 1:
             raise ConfigurationError(
-                f"max_batch={max_batch} leaves no room for a picture", hint="give 1 or more"
+                f"max_batch={max_batch} leaves no room for an image", hint="give 1 or more"
             )
         if max_pixels is not None and max_pixels < 1:
             raise ConfigurationError(
@@ -106,7 +106,7 @@ class TransformersBackend(Backend):
 
     @property
     def preferred_batch(self) -> int:
-        """Pictures per forward pass. Where ``max_batch`` is not set, imports torch to look for a GPU."""
+        """Frames per forward pass. Where ``max_batch`` is not set, imports torch to look for a GPU."""
         if self._max_batch is not None:
             return self._max_batch
         return 4 if self._place()[0].type == "cpu" else 16

@@ -150,7 +150,7 @@ def _local(model: str, name: str, revision: str | None) -> ModelFiles:
         )
     if revision is not None:
         raise ConfigurationError(
-            f"revision='{revision}' was given with the local folder '{name}'",
+            f"revision='{revision}' does not go with the local folder '{name}'",
             hint="a revision belongs to a hub id; leave it out for a folder",
         )
     return ModelFiles(name, folder)
@@ -196,9 +196,9 @@ def _check_weights(files: ModelFiles) -> None:
     pickled = sorted(
         path.name for path in files.folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}
     )
-    found = f"; it has {pickled[0]}, and pickled weights are never loaded" if pickled else ""
+    others = f"; it has {pickled[0]}, and pickled weights are never loaded" if pickled else ""
     raise ModelLoadError(
-        f"model '{files.name}' has no .safetensors weights in {files.folder}{found}",
+        f"model '{files.name}' has no .safetensors weights in {files.folder}{others}",
         hint="convert them with save_pretrained of transformers, or choose a model that ships safetensors",
     )
 

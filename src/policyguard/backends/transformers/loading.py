@@ -3,7 +3,7 @@
 The model's own processor, with or without torchvision.
 
 A family's processor often takes a video processor, and in transformers every video processor needs
-torchvision. A guard looks at pictures only, so without torchvision the same processor is put together from
+torchvision. A guard looks at images only, so without torchvision the same processor is put together from
 its tokenizer and its PIL image processor; the token ids are the same either way, the resized pixels
 differ by what two implementations of one filter differ.
 """
@@ -37,9 +37,9 @@ _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_processor(folder: Path, config: Any, *, name: str, max_pixels: int | None = None) -> Any:
-    """The processor of the model in ``folder``, padding on the left, scaling pictures to ``max_pixels``.
+    """The processor of the model in ``folder``, padding on the left, scaling images to ``max_pixels``.
 
-    Raises ModelLoadError where the folder holds none that takes a picture and a text.
+    Raises ModelLoadError where the folder holds none that takes an image and a text.
     """
     from transformers import AutoProcessor
     from transformers.utils import is_torchvision_available
@@ -59,12 +59,12 @@ def load_processor(folder: Path, config: Any, *, name: str, max_pixels: int | No
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         raise ModelLoadError(
-            f"model '{name}' has no processor for pictures and text in {folder}",
+            f"model '{name}' has no processor for images and text in {folder}",
             hint="it needs processor_config.json or preprocessor_config.json beside the tokenizer files",
         )
     if not tokenizer.is_fast:
         raise ModelLoadError(
-            f"model '{name}' has no fast tokenizer, and without one the place of an answer cannot be found",
+            f"model '{name}' has no fast tokenizer, and without one the place of an answer is not known",
             hint="add a tokenizer.json, for example by loading and saving the tokenizer with transformers",
         )
     tokenizer.padding_side = "left"
@@ -87,10 +87,10 @@ def shrink(processor: Any, frame: PILImage, max_pixels: int | None) -> PILImage:
 
 
 def prepare(processor: Any, texts: Sequence[str], frames: Sequence[PILImage], *, special: bool) -> Any:
-    """The model's inputs for one picture per text, padded on the left.
+    """The model's inputs for one frame per text, padded on the left.
 
     ``special``: whether the tokenizer adds its own marks; not where the chat template has written them.
-    Raises ValueError for a picture that the processor does not take.
+    Raises ValueError for a frame that the processor does not take.
     """
     options = {} if special else {"add_special_tokens": False}
     images = [[frame] for frame in frames]  # nested: one list per text is what every family takes
@@ -113,9 +113,9 @@ def _family(folder: Path, config: Any) -> Any:
 
     for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", CONFIG_NAME):
         path = folder / file
-        named: Mapping[str, Any] = read_json(path) if path.is_file() else {}
-        if isinstance(found := named.get("processor_class"), str):
-            return processor_class_from_name(found)
+        settings: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+        if isinstance(family := settings.get("processor_class"), str):
+            return processor_class_from_name(family)
     return PROCESSOR_MAPPING.get(type(config), None)
 
 
@@ -151,34 +151,32 @@ def _torch() -> Any:
     return torch
 
 
-def choose_device(asked: str | None) -> Any:
+def choose_device(name: str | None) -> Any:
     """The ``torch.device`` asked for; by default CUDA, else MPS, else the CPU. Raises ConfigurationError."""
     torch = _torch()
-    if asked is None:
-        asked = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
         torch.empty(1, device=device)  # naming a device that is not there fails only when it is used
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigurationError(
-            f"device='{asked}' cannot be used here: {str(error).splitlines()[0]}",
+            f"device='{name}' cannot be used here: {str(error).splitlines()[0]}",
             hint="leave device out to take the best one there is, or give 'cpu'",
         ) from error
     return device
 
 
-def choose_dtype(asked: str | None, device: Any) -> Any:
+def choose_dtype(name: str | None, device: Any) -> Any:
     """The ``torch.dtype`` asked for; by default bfloat16 where the hardware computes in it.
 
     Without bfloat16: float16 on CUDA, float32 elsewhere. Raises ConfigurationError for an unknown name.
     """
     torch = _torch()
-    if asked is not None:
-        if asked not in DTYPES:
-            raise ConfigurationError(
-                f"dtype='{asked}' is unknown", hint=f"choose one of: {', '.join(DTYPES)}"
-            )
-        return getattr(torch, asked)
+    if name is not None:
+        if name not in DTYPES:
+            raise ConfigurationError(f"dtype='{name}' is unknown", hint=f"choose one of: {', '.join(DTYPES)}")
+        return getattr(torch, name)
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
@@ -273,6 +271,6 @@ def _load_hint(error: Exception, version: str) -> str:
     if isinstance(error, ValueError) and "nrecognized" in str(error):
         return (
             f"transformers {version} knows no image-text-to-text model of this architecture; "
-            "a newer transformers may, and text-only models cannot judge pictures"
+            "a newer transformers may, and text-only models cannot judge images"
         )
     return "fetch the model again, or choose another one: `policyguard models` lists some"

@@ -2,7 +2,7 @@
 
 The whole text (chat, prefill, label) is tokenised in one piece, as in training and on a server: a prefill
 tokenised apart from its label would put token boundaries where the model never saw them. The place of an
-answer is then found by comparing: it is the token that holds the label's first character, and all labels
+answer follows from comparing: it is the token that holds the label's first character, and all labels
 must agree on everything before it and differ there.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Rating
 from policyguard.backends.transformers.loading import prepare
-from policyguard.dialects.base import Message, Picture, Prompt, refuse_control_tokens
+from policyguard.dialects.base import FrameSlot, Message, Prompt, refuse_control_tokens
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MIN_PREFIX = 32
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The text before the picture, and what comes after it. ``ids``: shape (1, tokens)."""
+    """The text before the image, and what comes after it. ``ids``: shape (1, tokens)."""
 
     ids: Any
     rest: str
@@ -41,12 +41,12 @@ class Plan:
     """One policy, put to one model.
 
     Args:
-        head: the chat as text, up to where the assistant speaks; the picture is a placeholder in it.
+        head: the chat as text, up to where the assistant speaks; the image is a placeholder in it.
         text: ``head``, prefill, the label unsafe and the category prefill: all that one forward pass reads.
         special: whether the tokenizer adds its own marks, such as a beginning of sequence.
         ratings: first token of a label -> rating; ``categories``: first token -> label text.
         rating_at, category_at: from the end (negative), the positions whose logits predict those tokens.
-        prefix: what all pictures share, where their KV cache can be shared too.
+        prefix: what all frames share, where their KV cache can be shared too.
     """
 
     policy: ResolvedPolicy
@@ -66,9 +66,9 @@ class Plan:
         return -min(self.rating_at, self.category_at)
 
     def answered(self, rating: Rating, category: str | None) -> str:
-        """What the assistant has said after ``rating``, and after ``category`` (a label) if it is given."""
-        said = self.prompt.prefill + self.prompt.label(rating)
-        return said if category is None else said + self.prompt.category_prefill + category
+        """The assistant's text after ``rating``, and after ``category`` (a label) if there is one."""
+        answer = self.prompt.prefill + self.prompt.label(rating)
+        return answer if category is None else answer + self.prompt.category_prefill + category
 
 
 def make_plan(loaded: LoadedModel, prompt: Prompt, policy: ResolvedPolicy, *, share_prefix: bool) -> Plan:
@@ -101,12 +101,12 @@ def make_plan(loaded: LoadedModel, prompt: Prompt, policy: ResolvedPolicy, *, sh
     whole = prepare(loaded.processor, [text], [blank], special=special)["input_ids"]
     if whole[0, rating_index - 1 - len(ids) :].tolist() != ids[rating_index - 1 :]:
         raise ConfigurationError(
-            "the processor of this model rewrites the text after the picture, so no answer can be read there",
+            "the processor of this model rewrites the text after the image, so no answer can be read there",
             hint="run the model on a server instead, with base_url",
         )
     if loaded.context is not None and whole.shape[1] > loaded.context:
         raise ConfigurationError(
-            f"policy '{policy.id}' makes a prompt of {whole.shape[1]} tokens with the smallest picture, "
+            f"policy '{policy.id}' makes a prompt of {whole.shape[1]} tokens with the smallest image, "
             f"and the model takes {loaded.context}",
             hint="shorten the policy, split it into several, or use a model with a longer context",
         )
@@ -132,14 +132,14 @@ class _Tokens:
         self.special = special
 
     def ids(self, text: str) -> list[int]:
-        found: list[int] = self._encode(text)["input_ids"]
-        return found
+        ids: list[int] = self._encode(text)["input_ids"]
+        return ids
 
     def at(self, text: str, character: int) -> tuple[list[int], int]:
         """The tokens of ``text``, and the index of the one that holds ``character``."""
-        found = self._encode(text)
-        ends = [end for _, end in found["offset_mapping"]]
-        return found["input_ids"], next(index for index, end in enumerate(ends) if end > character)
+        encoded = self._encode(text)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return encoded["input_ids"], next(index for index, end in enumerate(ends) if end > character)
 
     def _encode(self, text: str) -> Any:
         return self.tokenizer(
@@ -152,15 +152,15 @@ def _labels(tokens: _Tokens, before: str, labels: Sequence[str]) -> tuple[int, d
 
     Raises ConfigurationError unless they begin at one place and differ in their first token.
     """
-    found = {label: tokens.at(before + label, len(before)) for label in labels}
-    first_ids, first_index = found[labels[0]]
-    for label, (ids, index) in found.items():
+    places = {label: tokens.at(before + label, len(before)) for label in labels}
+    first_ids, first_index = places[labels[0]]
+    for label, (ids, index) in places.items():
         if index != first_index or ids[:index] != first_ids[:index]:
             raise ConfigurationError(
                 f"the labels '{labels[0]}' and '{label}' do not begin at one place for this tokenizer",
                 hint="end the dialect's prefill with a mark, not a space, or begin every label with a space",
             )
-    starts = {label: ids[index] for label, (ids, index) in found.items()}
+    starts = {label: ids[index] for label, (ids, index) in places.items()}
     by_token: dict[int, str] = {}
     for label, token in starts.items():
         if token in by_token:
@@ -182,7 +182,7 @@ def _chat_text(processor: Any, prompt: Prompt, policy: ResolvedPolicy) -> str:
     text = _apply_template(processor, messages, policy)
     if text == _apply_template(processor, blind, policy):
         raise ConfigurationError(
-            "the chat template of this model drops the picture, and nothing would be judged",
+            "the chat template of this model drops the image, and nothing would be judged",
             hint="use the chat template that the model was published with",
         )
     return text
@@ -204,7 +204,7 @@ def _apply_template(processor: Any, messages: list[dict[str, Any]], policy: Reso
 
 def _chat_message(message: Message) -> dict[str, Any]:
     parts = [
-        {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": part}
+        {"type": "image"} if isinstance(part, FrameSlot) else {"type": "text", "text": part}
         for part in message.parts
     ]
     return {"role": message.role, "content": parts}
@@ -218,7 +218,7 @@ def _control_tokens(processor: Any) -> re.Pattern[str]:
 
 
 def _prefix(loaded: LoadedModel, tokens: _Tokens, text: str, blank: Any, whole: Any) -> Prefix | None:
-    """The split at the picture, if tokenising the two sides apart gives the same tokens as the whole."""
+    """The split at the image, if tokenising the two sides apart gives the same tokens as the whole."""
     import torch
 
     start = text.find(loaded.processor.image_token)

@@ -19,7 +19,7 @@ __all__ = ["Scores", "continuations", "explained", "read_scores"]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The fast reading of one picture; ``category`` is the label text of the best-scoring category."""
+    """The fast reading of one frame; ``category`` is the label text of the best-scoring category."""
 
     rating: Rating
     p_unsafe: float
@@ -146,9 +146,9 @@ def explained(plan: Plan, dialect: Dialect, scores: Scores, text: str) -> Assess
     """``scores``, with category and rationale as the dialect's strict parser reads them from ``text``.
 
     Where it cannot, scores that violate stand without words: a broken explanation takes no violation
-    back. Any other picture is a Failure.
+    back. Any other frame is a Failure.
     """
-    found = replace(scores.assessment(plan), reading=Reading.EXPLAIN)
+    scored = replace(scores.assessment(plan), reading=Reading.EXPLAIN)
     try:
         answer = dialect.parse(text, plan.policy)
         if answer.rating is not scores.rating:
@@ -156,5 +156,5 @@ def explained(plan: Plan, dialect: Dialect, scores: Scores, text: str) -> Assess
     except AnswerError as error:
         if scores.rating is Rating.UNDECIDED or scores.p_unsafe < plan.policy.threshold:
             return Failure(FailureKind.ERROR, str(error))
-        return replace(found, notes=(f"the explanation could not be read: {error}",))
-    return replace(found, category=answer.category, rationale=answer.rationale)
+        return replace(scored, notes=(f"the explanation could not be read: {error}",))
+    return replace(scored, category=answer.category, rationale=answer.rationale)

@@ -1,11 +1,11 @@
-"""Run batches of pictures under one plan through a loaded model.
+"""Run batches of frames under one plan through a loaded model.
 
-The policy's KV prefix: the text before the picture is computed once and shared by all pictures under it.
+The policy's KV prefix: the text before the image is computed once and shared by all frames under it.
 
 Two things make this exact (with float32, to about 1e-6 in the logits) for models with M-RoPE positions:
 
 - The positions are always passed. Left to itself, such a model takes the text after a cached prefix for
-  the continuation of whatever picture it saw last (``rope_deltas`` is state on the module), or starts at
+  the continuation of whatever image it saw last (``rope_deltas`` is state on the module), or starts at
   zero again; the logits are then silently wrong.
 - A prefix is never written to. Each batch gets a fork: new layer objects around the same tensors, which
   ``DynamicLayer.update`` replaces by concatenation and never changes in place.
@@ -70,7 +70,7 @@ def compute_prefix(model: Any, ids: Any) -> Any:
 
 
 def fork_prefix(cache: Any, rows: int) -> Any:
-    """A cache for ``rows`` pictures that begins with ``cache`` and shares its tensors. Copies no numbers."""
+    """A cache for ``rows`` frames that begins with ``cache`` and shares its tensors. Copies no numbers."""
     forked = copy.copy(cache)
     forked.layers = []
     for layer in cache.layers:
@@ -115,7 +115,7 @@ Result = Assessment | Failure
 
 
 class _UnfitError(Exception):
-    """A picture that the model cannot take, and why."""
+    """A frame that the model cannot take, and why."""
 
 
 class Runner:
@@ -140,7 +140,7 @@ class Runner:
         except UsageError:
             raise
         except Exception as error:
-            # The edge to torch and transformers: what they raise concerns these pictures, and none is lost.
+            # The edge to torch and transformers: what they raise concerns these frames, and none is lost.
             reason, kind = self._reason(error, requests[0]), FailureKind.ERROR
             if isinstance(error, _UnfitError):
                 kind = FailureKind.UNSCANNABLE
@@ -159,22 +159,22 @@ class Runner:
         scores = read_scores(plan, self._forward(plan, frames))
         results: dict[int, Result] = {}
         explain = []
-        for index, (request, found) in enumerate(zip(requests, scores, strict=True)):
-            if found is None:
+        for index, (request, score) in enumerate(zip(requests, scores, strict=True)):
+            if score is None:
                 results[index] = Failure(FailureKind.ERROR, "the model's scores are not finite numbers")
             elif request.reading is Reading.EXPLAIN:
-                explain.append((index, found))
+                explain.append((index, score))
             else:
-                results[index] = found.assessment(plan)
+                results[index] = score.assessment(plan)
         if explain:
             answers = self._explain(
-                plan, [frames[index] for index, _ in explain], [found for _, found in explain]
+                plan, [frames[index] for index, _ in explain], [score for _, score in explain]
             )
             results.update(zip((index for index, _ in explain), answers, strict=True))
         return [results[index] for index in range(len(requests))]
 
     def _forward(self, plan: Plan, frames: Sequence[PILImage]) -> Any:
-        """Logits of shape (pictures, at least ``plan.keep``, vocabulary), from one forward pass."""
+        """Logits of shape (frames, at least ``plan.keep``, vocabulary), from one forward pass."""
         import torch
 
         shared = plan.prefix
@@ -197,11 +197,11 @@ class Runner:
     def _explain(self, plan: Plan, frames: Sequence[PILImage], scores: Sequence[Scores]) -> list[Result]:
         import torch
 
-        said = [
-            plan.answered(found.rating, found.category if found.rating is Rating.UNSAFE else None)
-            for found in scores
+        begun = [
+            plan.answered(score.rating, score.category if score.rating is Rating.UNSAFE else None)
+            for score in scores
         ]
-        inputs = self._prepare([plan.head + text for text in said], frames, plan.special, 0)
+        inputs = self._prepare([plan.head + text for text in begun], frames, plan.special, 0)
         length = inputs["input_ids"].shape[1]
         bound = plan.prompt.max_new_tokens
         if self.loaded.context is not None:
@@ -209,19 +209,19 @@ class Runner:
         inputs = self._to_device(inputs)
         with self._lock, torch.inference_mode():
             more = continuations(self.loaded, inputs, bound)
-        texts = [before + after for before, after in zip(said, more, strict=True)]
-        return [explained(plan, self.dialect, found, text) for found, text in zip(scores, texts, strict=True)]
+        texts = [before + after for before, after in zip(begun, more, strict=True)]
+        return [explained(plan, self.dialect, score, text) for score, text in zip(scores, texts, strict=True)]
 
     def _prepare(self, texts: Sequence[str], frames: Sequence[PILImage], special: bool, before: int) -> Any:
         try:
             inputs = prepare(self.loaded.processor, texts, frames, special=special)
         except ValueError as error:
-            raise _UnfitError(f"the model's processor does not take this picture: {error}") from error
+            raise _UnfitError(f"the model's processor does not take this image: {error}") from error
         longest = int(inputs["attention_mask"].sum(-1).max()) + before
         if self.loaded.context is not None and longest > self.loaded.context:
             raise _UnfitError(
-                f"policy and picture make {longest} tokens and the model takes {self.loaded.context}; "
-                "set max_pixels to scale pictures down"
+                f"policy and image make {longest} tokens and the model takes {self.loaded.context}; "
+                "set max_pixels to scale images down"
             )
         return inputs
 
@@ -229,7 +229,7 @@ class Runner:
         return compute_prefix(self.loaded.model, ids.to(self.loaded.device))
 
     def _to_device(self, inputs: Any) -> dict[str, Any]:
-        """Tensors on the model's device, pictures in its dtype."""
+        """Tensors on the model's device, pixels in its dtype."""
         loaded = self.loaded
         return {
             name: value.to(loaded.device, loaded.dtype if value.is_floating_point() else value.dtype)
@@ -244,7 +244,7 @@ class Runner:
             return str(error)
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             width, height = request.frame.size
-            return f"out of memory on a picture of {width} x {height}; lower max_pixels or max_batch"
+            return f"out of memory on an image of {width} x {height}; lower max_pixels or max_batch"
         text = " ".join(str(error).split()) or "no message"
         return f"the model failed: {type(error).__name__}: {text[:300]}"
 

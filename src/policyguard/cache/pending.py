@@ -1,6 +1,6 @@
 """Images whose verdict may be known are not decoded: what decoding them led to is remembered with the scores.
 
-Covered: only bytes that decoded without fault are remembered, under the hash of all of them, what decodes
+Covered: only bytes that decoded are remembered, under the hash of all of them, what decodes
 them, the limits and the way frames are picked, so that what cannot be judged stays so. Where pixels turn out
 to be needed after all, they come from the very bytes that were hashed. Sources that are no bytes or files,
 and an image whose scores are not known under the first policy, are decoded as ever.
@@ -36,7 +36,7 @@ class PendingFrame:
         self._image, self._number = image, number
 
     def load(self) -> tuple[PILImage, bytes | None]:
-        """The picture, and the file it may be sent as. Raises ImageError if it cannot be decoded now."""
+        """The frame, and the file it may be sent as. Raises ImageError if it cannot be decoded now."""
         image = self._image.load()
         return image.frames[self._number], image.plain
 
@@ -57,7 +57,7 @@ class _PendingImage:
 
 
 def read_settled(source: object) -> bytes | None:
-    """The bytes of a source that cannot change while they are read, where they can be had without a fault."""
+    """The bytes of a source that cannot change while they are read, or None."""
     from PIL import ImageFile
 
     from policyguard.errors import ImageError
@@ -90,35 +90,35 @@ def facts_of(image: Image) -> str:
 
 
 def pending_image(facts: str, data: bytes, sha256: str, plan: Plan, source: str) -> Image:
-    """``data``, whose hash is ``sha256``, to be decoded when pixels are asked for. Raises ValueError."""
+    """``data``, whose hash is ``sha256``, to be decoded when pixels are needed. Raises ValueError."""
     from policyguard.images import Image
 
-    found = checked_facts(facts)
+    known = checked_facts(facts)
     pending = _PendingImage(data, plan)
-    frames = tuple(PendingFrame(pending, number) for number in range(found["frames"]))
+    frames = tuple(PendingFrame(pending, number) for number in range(known["frames"]))
     return Image(
         frames=cast("tuple[PILImage, ...]", frames),
         sha256=sha256,
         source=source,
-        size=(found["size"][0], found["size"][1]),
-        format=found["format"],
-        partial=found["partial"],
-        frame_count=found["frame_count"],
-        notes=tuple(found["notes"]),
+        size=(known["size"][0], known["size"][1]),
+        format=known["format"],
+        partial=known["partial"],
+        frame_count=known["frame_count"],
+        notes=tuple(known["notes"]),
     )
 
 
 def checked_facts(facts: str) -> dict[str, Any]:
     """What ``facts_of`` wrote. Raises ValueError for anything else."""
-    found = json.loads(facts)
-    if not isinstance(found, dict) or found.keys() != _FIELDS.keys():
+    fields = json.loads(facts)
+    if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
         raise ValueError("not the facts about an image")
-    if any(type(found[name]) is not kind for name, kind in _FIELDS.items()):
+    if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
         raise ValueError("not the facts about an image")
-    sides: Sequence[Any] = found["size"]
-    counts = [found["frames"], found["frame_count"], *sides]
+    sides: Sequence[Any] = fields["size"]
+    counts = [fields["frames"], fields["frame_count"], *sides]
     if len(sides) != 2 or any(type(count) is not int or count < 1 for count in counts):
         raise ValueError("not the size of an image")
-    if found["frames"] > _MOST_FRAMES or not all(isinstance(note, str) for note in found["notes"]):
+    if fields["frames"] > _MOST_FRAMES or not all(isinstance(note, str) for note in fields["notes"]):
         raise ValueError("not the facts about an image")
-    return found
+    return fields
