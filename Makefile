@@ -46,10 +46,10 @@ vllm-server: .venv-vllm/.ready  ## Serve the packaged model with vLLM on the CPU
 	integrations/vllm/serve_cpu.sh src/policyguard/models/pico pico 8000
 
 test-vllm: $(VENV)/.ready .venv-vllm/.ready  ## Run the tests against real vLLM servers (CPU, 4 GB, minutes)
-	$(BIN)/python -m pytest -m vllm tests/vllm_server --timeout 1200
+	$(BIN)/python -m pytest -m vllm tests/backends/remote/vllm_server --timeout 1200
 
 test-vllm-smoke: $(VENV)/.ready .venv-vllm/.ready  ## The same in at most four minutes, on one server
-	$(BIN)/python -m pytest -m vllm tests/vllm_server/test_smoke.py --timeout 300
+	$(BIN)/python -m pytest -m vllm tests/backends/remote/vllm_server/test_smoke.py --timeout 300
 
 check: $(VENV)/.ready  ## Lint and type-check
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from policyguard.policy import Policy, parse_policy
-from tiny_models import build_tiny_model
+from support.tiny_models import build_tiny_model
 
 ITEM = "weapons knife gun museum exhibits policy picture rule safe unsafe"
 

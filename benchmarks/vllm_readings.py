@@ -26,12 +26,12 @@ from typing import Any
 from models import build_100m, policy
 from PIL import Image
 
+from backends.remote.vllm_server.running import RealServer
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.remote.capabilities import cached_tokens
 from policyguard.backends.remote.chat import chat_messages, continuing
 from policyguard.backends.remote.pictures import data_uri, grid_for
 from policyguard.dialects import SafeguardDialect
-from vllm_server.running import RealServer
 
 ROUNDS = 8
 SIDE = 448

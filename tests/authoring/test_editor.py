@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compose_cases import BASE, CASES, HEAD
+from policy.compose_cases import BASE, CASES, HEAD
 from policyguard.authoring.editor import json_schema
 from policyguard.policy import load_policy, packaged_policies
 from policyguard.policy.files import packaged_path

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from guard_support import AsyncWatched, Watched, png, policy, shade
 from policyguard import ConfigurationError, Guard, Outcome
 from policyguard.checking import ahead
+from support.guards import AsyncWatched, Watched, png, policy, shade
 
 PATIENCE = 30.0
 

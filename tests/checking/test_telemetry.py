@@ -20,11 +20,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from guard_support import AsyncWatched, Watched, png, policy, shade
 from policyguard import ConfigurationError, Guard, Outcome
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
 from policyguard.testing import FakeBackend
+from support.guards import AsyncWatched, Watched, png, policy, shade
 
 WAYS = ["check", "acheck", "check_many", "check_many in workers", "acheck_many", "acheck_as_completed"]
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from guard_support import Watched, own_threads, picture, png, policy, shade
 from policyguard import ConfigurationError, Guard, Outcome
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Rating, Result
 from policyguard.backends.base import AssessmentRequest, Backend
@@ -25,6 +24,7 @@ from policyguard.checking import ahead
 from policyguard.checking.rounds import Opened
 from policyguard.images import snapshot
 from policyguard.testing import FakeBackend
+from support.guards import Watched, own_threads, picture, png, policy, shade
 
 PATIENCE = 30.0
 
@@ -304,7 +304,7 @@ def test_decoding_pauses_while_enough_pixels_wait() -> None:
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_run_that_is_left_open_does_not_keep_the_interpreter_from_ending(workers: int) -> None:
     code = (
-        "from guard_support import FakeBackend, png, policy\n"
+        "from support.guards import FakeBackend, png, policy\n"
         "from policyguard import Guard\n"
         "from policyguard.checking import ahead\n"
         "ahead.READ_AHEAD_PIXELS = 1\n"

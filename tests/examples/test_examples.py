@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from examples_loader import ROOT, example
 from integrations.http.pictures import GREEN, RED, colour_guard
 from policyguard import ConfigurationError, Guard, PolicyViolation
 from policyguard.assessment import Failure, FailureKind
 from policyguard.testing import FakeBackend
+from support.examples import ROOT, example
 
 
 def test_the_chain_answers_about_one_picture_and_blocks_the_other() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compose_cases import BASE, CASES, CHANGE
+from policy.compose_cases import BASE, CASES, CHANGE
 from policyguard.errors import PolicyError
 from policyguard.policy import load_policy
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from examples_loader import ROOT, example
 from integrations.http.pictures import GREEN, RED, colour_guard, picture
 from policyguard import Guard
 from policyguard.assessment import Failure, FailureKind
 from policyguard.testing import FakeBackend
+from support.examples import ROOT, example
 
 pytestmark = pytest.mark.sdk
 testclient = pytest.importorskip("fastapi.testclient")

@@ -517,8 +517,8 @@ def test_pico_guards_an_agent() -> None:
 
 
 def test_the_page_s_agent_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from examples_loader import ROOT
     from integrations.langchain.page import blocks
+    from support.examples import ROOT
 
     monkeypatch.chdir(ROOT)
     (code,) = [code for code in blocks() if "create_agent(" in code]

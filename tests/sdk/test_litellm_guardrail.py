@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from examples_loader import ROOT, example
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from policyguard import Guard
 from policyguard.assessment import Failure, FailureKind
 from policyguard.testing import FakeBackend
+from support.examples import ROOT, example
 
 pytestmark = pytest.mark.sdk
 uvicorn = pytest.importorskip("uvicorn")

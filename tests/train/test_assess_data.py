@@ -18,7 +18,7 @@ from policyguard.train.assess_data import augment, decision_sentence, with_exemp
 from policyguard.train.data import LabelRow
 from policyguard.train.recipe import Augment
 from policyguard.train.rows import Located
-from train_support import POLICY
+from support.training import POLICY
 
 RESOLVED = POLICY.resolve()
 QUIET = Augment(decision_sentences=False, exceptions=0, irrelevant=0, balance=False)

@@ -16,7 +16,7 @@ from policyguard.errors import ConfigurationError
 from policyguard.train.export import export
 from policyguard.train.grpo import read_prompts
 from policyguard.train.recipe import GrpoRecipe, load_recipe
-from train_support import label_rows, recipe, write_recipe
+from support.training import label_rows, recipe, write_recipe
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from policyguard.train.recipe import Difficulty, Variants, Watch
 from policyguard.train.rows import Located
 from policyguard.train.variants import read_wordings, rename, reorder, reword
 from policyguard.train.watch import collapse_of, watch_callback
-from train_support import BROKEN, POLICY
+from support.training import BROKEN, POLICY
 
 RESOLVED = POLICY.resolve()
 ALL = Variants(swap=1.0, exempt=0.5, subset=0.5, rename=0.5, reorder=0.5, reword=0.5)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_models import tiny_model
-from train_support import caption_rows, label_rows, recipe, record, train
+from support.tiny_models import tiny_model
+from support.training import caption_rows, label_rows, recipe, record, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 

@@ -22,8 +22,8 @@ from policyguard.train.models import model_folder, processor_of
 from policyguard.train.recipe import AssessRecipe, Data, GrpoRecipe, load_recipe
 from policyguard.train.rows import gather
 from policyguard.train.sft import fine_tune
-from tiny_models import QWEN, Family, tiny_model
-from train_support import (
+from support.tiny_models import QWEN, Family, tiny_model
+from support.training import (
     changed,
     environment,
     gentle_model,

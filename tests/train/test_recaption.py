@@ -503,7 +503,7 @@ def test_the_command_captions_a_folder_over_a_server_and_writes_rows_that_sft_re
 
 
 def test_the_command_takes_images_and_provenance_from_label_rows(tmp_path: Path, server: Model) -> None:
-    from train_support import label_rows
+    from support.training import label_rows
 
     rows = label_rows(tmp_path / "data", count=2)
     for path in (tmp_path / "data" / "images").iterdir():
@@ -555,7 +555,7 @@ def test_a_dead_server_ends_the_command_with_2_and_no_half_written_file(
 
 
 def test_a_local_model_answers_through_its_chat_template() -> None:
-    from tiny_models import tiny_model
+    from support.tiny_models import tiny_model
 
     chat = LocalChat(str(tiny_model("qwen2_5_vl")), max_tokens=4, device="cpu", dtype="float32")
     messages = [Message("user", "Describe.", Image.new("RGB", (64, 64), "red"))]
@@ -567,7 +567,7 @@ def test_a_local_model_answers_through_its_chat_template() -> None:
 
 
 def test_a_local_model_without_a_chat_template_is_refused_before_the_first_picture(tmp_path: Path) -> None:
-    from tiny_models import tiny_model
+    from support.tiny_models import tiny_model
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_model("qwen2_5_vl"), folder)
@@ -582,7 +582,7 @@ def test_a_local_model_without_a_chat_template_is_refused_before_the_first_pictu
 def test_a_model_in_this_process_that_babbles_leaves_no_caption_and_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tiny_models import tiny_model
+    from support.tiny_models import tiny_model
 
     images(tmp_path / "in", 1)
     local = {"model": str(tiny_model("qwen3_vl")), "max_tokens": 4, "device": "cpu"}

@@ -26,8 +26,8 @@ from policyguard.train.recipe import (
 )
 from policyguard.train.rows import validate_rows
 from policyguard.train.trainer import latest_checkpoint
-from tiny_models import tiny_model
-from train_support import caption_rows, environment, label_rows, recipe, write_recipe
+from support.tiny_models import tiny_model
+from support.training import caption_rows, environment, label_rows, recipe, write_recipe
 
 ROOT = Path(__file__).parents[2]
 

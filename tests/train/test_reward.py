@@ -13,7 +13,7 @@ from policyguard.policy import load_policy
 from policyguard.train.answers import conversation, split_thought
 from policyguard.train.recipe import RewardSettings
 from policyguard.train.reward import Expected, VerdictReward, score
-from train_support import POLICY
+from support.training import POLICY
 
 SETTINGS = RewardSettings(bare_words=True)
 POLICY_ = POLICY.resolve()

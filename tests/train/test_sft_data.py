@@ -13,7 +13,7 @@ from policyguard.strict.files import fresh_folder, write_lines
 from policyguard.train.data import CaptionRow, LabelRow, append_rows, read_rows, write_rows
 from policyguard.train.policies import PolicyShelf, write_policies
 from policyguard.train.rows import assign_splits, images_on_two_sides
-from train_support import POLICY
+from support.training import POLICY
 
 HASH = "ab" * 32
 GOOD = {"image": "a.png", "sha256": HASH, "source": "drawn", "licence": "CC0-1.0"}

@@ -18,8 +18,8 @@ from policyguard.errors import ConfigurationError
 from policyguard.train.command import dry_run, remember
 from policyguard.train.recipe import load_recipe
 from policyguard.train.trainer import latest_checkpoint
-from tiny_models import QWEN, Family, tiny_model
-from train_support import (
+from support.tiny_models import QWEN, Family, tiny_model
+from support.training import (
     POLICY,
     caption_rows,
     changed,

@@ -18,7 +18,7 @@ from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Message, Prompt
 from policyguard.errors import AnswerError
 from policyguard.policy import ResolvedPolicy, parse_policy
-from tiny_models import Family, tiny_model
+from support.tiny_models import Family, tiny_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

@@ -23,7 +23,7 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects import SafeguardDialect
 from policyguard.dialects.base import Answer, Dialect
-from tiny_models import FAMILIES, Family
+from support.tiny_models import FAMILIES, Family
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -21,7 +21,7 @@ from backends.transformers.support import (
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import ConfigurationError
-from tiny_models import FAMILIES, Family, build_tiny_model
+from support.tiny_models import FAMILIES, Family, build_tiny_model
 
 
 def by_hand(family: Family, prompt_text: str, frame: object) -> torch.Tensor:

@@ -25,7 +25,7 @@ from backends.transformers.support import (
 from policyguard.backends.transformers import TransformersBackend, loading
 from policyguard.backends.transformers.loading import choose_device, choose_dtype
 from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError
-from tiny_models import FAMILIES, Family, build_tiny_model, tiny_model
+from support.tiny_models import FAMILIES, Family, build_tiny_model, tiny_model
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from backends.transformers.support import (
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers.loading import prepare
 from policyguard.backends.transformers.runner import PrefixCache, Runner, compute_prefix, fork_prefix
-from tiny_models import QWEN, Family
+from support.tiny_models import QWEN, Family
 
 LONG = policy("long", rules=6, words="weapons knife gun museum exhibits. " * 40)
 

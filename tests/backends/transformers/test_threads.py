@@ -19,7 +19,7 @@ from backends.transformers.support import (
 )
 from policyguard.assessment import Reading
 from policyguard.backends.base import AssessmentRequest, Backend
-from tiny_models import FAMILIES, Family
+from support.tiny_models import FAMILIES, Family
 
 
 @pytest.mark.parametrize("family", FAMILIES)

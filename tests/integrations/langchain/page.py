@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from examples_loader import ROOT
+from support.examples import ROOT
 
 __all__ = ["blocks"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from examples_loader import ROOT
 from integrations.langchain.page import blocks
+from support.examples import ROOT
 
 
 def test_the_page_s_chain_runs(monkeypatch: pytest.MonkeyPatch) -> None:

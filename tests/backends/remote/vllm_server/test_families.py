@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from backends.remote.support import policy
+from backends.remote.vllm_server.conftest import CONSTRAIN, serving
+from backends.remote.vllm_server.running import RealServer
+from backends.remote.vllm_server.support import ask, safeguard
 from policyguard.assessment import Assessment, Rating, Reading
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects import SafeguardDialect
-from tiny_models import Family, build_tiny_model
-from vllm_server.conftest import CONSTRAIN, serving
-from vllm_server.running import RealServer
-from vllm_server.support import ask, safeguard
+from support.tiny_models import Family, build_tiny_model
 
 FAMILIES: tuple[Family, ...] = ("qwen2_5_vl", "qwen3_vl")
 

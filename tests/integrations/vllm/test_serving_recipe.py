@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-RECIPE = Path(__file__).parents[1] / "integrations" / "vllm"
+RECIPE = Path(__file__).parents[3] / "integrations" / "vllm"
 COMPOSE: dict[str, Any] = yaml.load((RECIPE / "compose.yaml").read_text(), yaml.SafeLoader)  # noqa: TID251 (not a policy)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EACH = pytest.mark.parametrize("name", SERVICES)

@@ -11,11 +11,11 @@ import math
 
 import pytest
 
+from backends.remote.vllm_server.running import RealServer
+from backends.remote.vllm_server.support import ask, level, pico, scenes
 from policyguard.assessment import Assessment
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.deciding import decide
-from vllm_server.running import RealServer
-from vllm_server.support import ask, level, pico, scenes
 
 USUAL, WORST = 0.3, 1.0
 """Differences of log-odds that 99 in 100, and all, stay under."""

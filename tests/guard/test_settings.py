@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from guard_support import Watched, picture, png, policy, shade
 from policyguard import Action, ConfigurationError, Guard, Outcome
 from policyguard.testing import FakeBackend
+from support.guards import Watched, picture, png, policy, shade
 
 WAYS = ["check", "acheck", "check_many", "check_many in workers", "acheck_many"]
 

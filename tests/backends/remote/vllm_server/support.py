@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from backends.remote.vllm_server.running import RealServer
 from policyguard.assessment import Reading
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.remote import RemoteBackend
@@ -13,7 +14,6 @@ from policyguard.dialects import PicoDialect, SafeguardDialect
 from policyguard.pictosafe.benchmark import Sizes, draw_benchmark
 from policyguard.pictosafe.rules import load_level
 from policyguard.policy import Policy, parse_policy
-from vllm_server.running import RealServer
 
 
 def scenes(count: int, seed: int = 4) -> list[Image.Image]:

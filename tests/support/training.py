@@ -16,7 +16,7 @@ from policyguard.train.command import start
 from policyguard.train.data import CaptionRow, LabelRow, write_rows
 from policyguard.train.policies import write_policies
 from policyguard.train.recipe import load_recipe
-from tiny_models import Family, build_tiny_model
+from support.tiny_models import Family, build_tiny_model
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (250, 250, 250)}
 POLICY = parse_policy(
@@ -204,5 +204,5 @@ def changed(before: Path, after: Path) -> set[str]:
 
 
 def environment() -> dict[str, str]:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     return os.environ | {"PYTHONPATH": str(root / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

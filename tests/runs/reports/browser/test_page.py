@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from browser.conftest import look
+from runs.reports.browser.conftest import look
 from policyguard.runs.reports.text import shown
 from policyguard.runs.run import ImageStatus
 from runs.reports.support import every_kind, finding, image, many, run_info, stopped

@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO, Any, Self
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SCRIPT = ROOT / "integrations" / "vllm" / "serve_cpu.sh"
 VENV = ROOT / ".venv-vllm"
 START_SECONDS = 240

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.remote.vllm_server.running import VENV, RealServer
 from policyguard.backends.registry import resolve_model
-from vllm_server.running import VENV, RealServer
 
 CONSTRAIN = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 _running: list[RealServer] = []

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from backends.remote.vllm_server.running import RealServer
+from backends.remote.vllm_server.support import ask, level, pico, picto_policy, safeguard, scenes
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.remote.chat import chat_messages
@@ -21,10 +23,8 @@ from policyguard.backends.transformers.plan import _chat_text
 from policyguard.dialects import PicoDialect
 from policyguard.errors import ConfigurationError
 from policyguard.outcomes import Outcome
-from vllm_server.running import RealServer
-from vllm_server.support import ask, level, pico, picto_policy, safeguard, scenes
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
+EXAMPLES = Path(__file__).parents[4] / "examples" / "images"
 NATS = 0.25
 """By how much two runs of one bfloat16 model may differ: its logits are in steps of 1/16."""
 

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from backends.remote.vllm_server.running import RealServer
+from backends.remote.vllm_server.support import pico, scenes
 from policyguard import Guard
 from policyguard.backends.remote import RemoteBackend
 from policyguard.outcomes import Outcome
-from vllm_server.running import RealServer
-from vllm_server.support import pico, scenes
 
 
 @pytest.mark.timeout(600)

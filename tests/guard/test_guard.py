@@ -349,7 +349,7 @@ def test_to_dict_is_json_with_the_documented_fields() -> None:
     verdict = Guard(policy(), backend=FakeBackend(0.9)).check(picture())
     data = json.loads(verdict.to_json())
     assert data == json.loads(json.dumps(verdict.to_dict()))
-    documented = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs" / "verdict.md").read_text()
     for name in [*data, *data["evidence"], *data["findings"][0]]:
         assert f"`{name}`" in documented, name
 
