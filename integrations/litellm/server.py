@@ -5,7 +5,7 @@
 
 Covered: every image in what LiteLLM sends, in whichever field it stands (``images``, texts, messages, tool
 calls). An entry of ``images`` that is neither a data URI nor base64 is UNSCANNABLE, an address too: LiteLLM
-would send the address on, and the provider could fetch another picture from it than this one. An error here
+would send the address on, and the provider could fetch another image from it than this one. An error here
 is an HTTP error, which blocks unless LiteLLM is told to ``fail_open``. Not covered: what LiteLLM does not
 send (README.md).
 """
@@ -45,14 +45,14 @@ def build_app(guard: Guard, *, api_key: str | None = None) -> Starlette:
             if len(body) > MAX_BODY:
                 return JSONResponse({"error": f"more than {MAX_BODY >> 20} MiB"}, 413)
         try:
-            asked = json.loads(body)
+            payload = json.loads(body)
         except (ValueError, RecursionError):
-            asked = None
-        if not isinstance(asked, dict) or asked.get("input_type") not in ("request", "response"):
+            payload = None
+        if not isinstance(payload, dict) or payload.get("input_type") not in ("request", "response"):
             return JSONResponse({"error": "this is no request of LiteLLM's generic guardrail"}, 400)
-        if not isinstance(asked.get("images"), list | None):
+        if not isinstance(payload.get("images"), list | None):
             return JSONResponse({"error": "images is no list"}, 400)
-        sites = await asyncio.to_thread(find_images, as_images(asked))
+        sites = await asyncio.to_thread(find_images, as_images(payload))
         return JSONResponse(answer(await screen.ascreen(sites)))
 
     async def health(_: Request) -> JSONResponse:
@@ -61,28 +61,28 @@ def build_app(guard: Guard, *, api_key: str | None = None) -> Starlette:
     return Starlette(routes=[Route(PATH, judge, methods=["POST"]), Route("/health", health)])
 
 
-def as_images(asked: dict[str, Any]) -> dict[str, Any]:
+def as_images(payload: dict[str, Any]) -> dict[str, Any]:
     """The request with its ``images`` in a form that says they are images, whatever stands there."""
-    images = asked.get("images") or []
+    images = payload.get("images") or []
     blocks = [{"type": "image_url", "image_url": {"url": image}} for image in images]
-    return {**asked, "images": blocks, "request_headers": None}
+    return {**payload, "images": blocks, "request_headers": None}
 
 
 def answer(result: ScreenResult) -> dict[str, Any]:
     """What LiteLLM understands, and beside it what was found."""
-    found = {"images_seen": result.images_seen, "images_checked": result.images_checked}
+    counts = {"images_seen": result.images_seen, "images_checked": result.images_checked}
     if result.allowed:
-        return {"action": "NONE", "policyguard": {**found, "action": result.action}}
+        return {"action": "NONE", "policyguard": {**counts, "action": result.action}}
     reason = "PolicyGuard: " + "; ".join(item.verdict.summary() for item in result.blocked[:3])
     return {
         "action": "BLOCKED",
         "blocked_reason": reason,
-        "policyguard": {**found, "verdicts": [item.verdict.to_dict() for item in result.blocked]},
+        "policyguard": {**counts, "verdicts": [item.verdict.to_dict() for item in result.blocked]},
     }
 
 
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+def _same(sent: str, key: str) -> bool:
+    return hmac.compare_digest(sent.encode("utf-8", "replace"), key.encode())
 
 
 def main() -> None:

@@ -94,5 +94,5 @@ def test_a_service_s_picture_comes_out_once_its_hint_worked(answer: Any) -> None
     client = SimpleNamespace(images=SimpleNamespace(generate=generate))
     result = asyncio.run(block(2)["draw"](client, "a fair", guard()))
     assert "a fair" == prompts[0]
-    assert prompts[1].startswith("a fair\n\nThe last picture broke these rules")
+    assert prompts[1].startswith("a fair\n\nThe last image broke these rules")
     assert Pictures.open(io.BytesIO(result.image)).size == (8, 8)  # noqa: TID251 (bytes of a whole picture)

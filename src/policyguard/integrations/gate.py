@@ -50,8 +50,8 @@ class Attempt:
     def findings(self) -> tuple[Finding, ...]:
         """The rules that blocked images break, each once."""
         blocked = (verdict for verdict in self.verdicts if not verdict.allowed)
-        found = (finding for verdict in blocked for finding in verdict.findings if finding.violates)
-        return tuple({(finding.policy, finding.rule): finding for finding in found}.values())
+        finding = (finding for verdict in blocked for finding in verdict.findings if finding.violates)
+        return tuple({(finding.policy, finding.rule): finding for finding in finding}.values())
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -93,7 +93,7 @@ class GateResult:
         raise TypeError("a GateResult is neither true nor false: ask for result.accepted")
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form, without any picture."""
+        """A JSON-ready form, without image bytes."""
         return {
             "accepted": self.accepted,
             "images": len(self.images),
@@ -130,11 +130,11 @@ def gate(
     """
     state = _State(guard, attempts, hint, keep)
     while state.goes_on:
-        made = generate(state.hint, state.number)
-        if inspect.isawaitable(made):
-            getattr(made, "close", lambda: None)()
+        output = generate(state.hint, state.number)
+        if inspect.isawaitable(output):
+            getattr(output, "close", lambda: None)()
             raise ConfigurationError("generate is asynchronous", hint="use `await agate(...)`")
-        images = _images(made)
+        images = _images(output)
         state.judged(images, list(guard.check_many(images, explain=explain)))
     return state.result(raise_)
 
@@ -152,15 +152,15 @@ async def agate(
     """``gate`` without blocking the event loop; a ``generate`` that is not asynchronous runs in a thread."""
     state = _State(guard, attempts, hint, keep)
     while state.goes_on:
-        made = await _called(generate, state.hint, state.number)
-        images = _images(made)
+        output = await _called(generate, state.hint, state.number)
+        images = _images(output)
         state.judged(images, [verdict async for verdict in guard.acheck_many(images, explain=explain)])
     return state.result(raise_)
 
 
 def rules_hint(attempts: Sequence[Attempt], guard: Guard) -> str | None:
     """What the images so far broke, in the policy's own words: titles and descriptions of rules."""
-    broken = {(found.policy, found.rule): None for attempt in attempts for found in attempt.findings}
+    broken = {(finding.policy, finding.rule): None for attempt in attempts for finding in attempt.findings}
     lines = []
     for policy in guard.policies:
         for rule in policy.rules:
@@ -170,7 +170,7 @@ def rules_hint(attempts: Sequence[Attempt], guard: Guard) -> str | None:
     if not lines:
         return None
     rules = ". ".join(dict.fromkeys(lines))
-    return f"The last picture broke these rules, and the next must keep to them. {rules}."
+    return f"The last image broke these rules, and the next must keep to them. {rules}."
 
 
 class _State:
@@ -257,15 +257,15 @@ async def _called(
 ) -> object:
     if inspect.iscoroutinefunction(generate):
         return await generate(hint, number)
-    made = await asyncio.to_thread(generate, hint, number)
-    return await made if inspect.isawaitable(made) else made
+    output = await asyncio.to_thread(generate, hint, number)
+    return await output if inspect.isawaitable(output) else output
 
 
-def _images(made: object) -> list[object]:
+def _images(output: object) -> list[object]:
     """The images of one call. A lone one is a list of one; None is an empty one."""
-    if made is None:
+    if output is None:
         return []
-    return [_held(image) for image in made] if isinstance(made, list | tuple) else [_held(made)]
+    return [_held(image) for image in output] if isinstance(output, list | tuple) else [_held(output)]
 
 
 def _held(image: object) -> object:

@@ -196,3 +196,20 @@ def test_a_callback_may_not_be_lost(upstream: Upstream) -> None:
 
     with guarded_client(guard, family="httpx", on_result=broken) as client, pytest.raises(httpx.ReadError):
         client.get(upstream.url + "/x")
+
+
+@pytest.mark.parametrize("direction", ["request", "response"])
+def test_a_body_too_large_is_noted_as_blocked_whatever_the_outcomes_say(
+    way: Way, upstream: Upstream, direction: str
+) -> None:
+    guard, _ = colour_guard(outcomes={"unscannable": "allow"})
+    large = json.dumps({"text": "x" * 4096}).encode()
+    upstream.answer(large)
+    content = large if direction == "request" else b"{}"
+    reply = way.send(guard, "POST", upstream.url + "/x", content=content, options={"max_body": 2048})
+    result = reply.result
+    (item,) = getattr(result, direction).items
+    assert (403, direction, "block") == (reply.status, result.blocked, result.action)
+    assert ("block", False) == (item.verdict.action, item.verdict.degraded)
+    assert (direction == "response") == bool(upstream.calls)
+    assert "2048 bytes" in str(result.reason)

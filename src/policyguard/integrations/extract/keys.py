@@ -100,7 +100,7 @@ def declared(value: Mapping[object, object], inherited: Position, key: object) -
     if media_type not in _ANYTHING:
         return Position.DOCUMENT if is_document_type(media_type) else Position.OTHER, False
     for name_key in ("filename", "file_name", "fileName"):
-        if isinstance(given := value.get(name_key), str) and _IMAGE_NAME.search(given[-16:]):
+        if isinstance(text := value.get(name_key), str) and _IMAGE_NAME.search(text[-16:]):
             return Position.DECLARED, False
     if name in _DOCUMENT_TYPES and inherited <= Position.NONE:
         return Position.DOCUMENT, False
@@ -113,8 +113,8 @@ def declared(value: Mapping[object, object], inherited: Position, key: object) -
 
 def _media_type(value: Mapping[object, object]) -> str:
     for key in _MEDIA_TYPE_KEYS:
-        if isinstance(given := value.get(key), str):
-            return given.strip().lower()
+        if isinstance(text := value.get(key), str):
+            return text.strip().lower()
     kind = value.get("type")
     return kind.strip().lower() if isinstance(kind, str) and kind[:6].lower() == "image/" else ""
 
@@ -123,12 +123,12 @@ def below(key: object, position: Position) -> Position:
     """What the key of a dict that stands in ``position`` says about the value under it."""
     name = plain(key)
     if name in _STRONG:
-        said_otherwise = position < Position.NONE and name in (
+        otherwise = position < Position.NONE and name in (
             "inlinedata",
             "fileuri",
             "bytesbase64encoded",
         )
-        return position if said_otherwise else max(position, Position.STRONG)
+        return position if otherwise else max(position, Position.STRONG)
     if name in _DOCUMENT_KEYS and position in (Position.NONE, Position.DOCUMENT):
         return Position.DOCUMENT
     if name in _CONTENT:

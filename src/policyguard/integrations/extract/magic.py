@@ -3,10 +3,8 @@
 Covered: PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, HEIC, ICO, JPEG XL, JPEG 2000, PSD, SVG. Most of them are not
 opened by ``images.decode``: they are recognised here so that they become UNSCANNABLE instead of unseen.
 
-What is no image and shows images: PDF, office files, films.
-
-Covered: what a media type says, and what the first bytes say. Not covered: sound, and text of any kind
-(HTML, source code, tables), which show a model nothing but words.
+What shows images without being one (PDF, office files, films) is told by media type or first bytes. Not
+covered: sound, and text of any kind (HTML, source code, tables), which show a model nothing but words.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _GEMINI_FINISH = frozenset(
 
 def provider_refusals(payload: object) -> list[ProviderRefusal]:
     """What the provider itself refused, in a parsed response. Raises nothing."""
-    found: list[ProviderRefusal] = []
+    refusals: list[ProviderRefusal] = []
     stack: list[tuple[Any, Path, int]] = [(payload, None, 0)]
     nodes = 0
     while stack and nodes < MAX_NODES:
@@ -48,11 +48,11 @@ def provider_refusals(payload: object) -> list[ProviderRefusal]:
         if not fields:
             continue
         for key, (provider, read) in _SIGNS.items():
-            if (given := fields.get(key)) and (reason := read(given, fields)):
-                named = "gemini" if reason in _GEMINI_FINISH else provider
-                found.append(ProviderRefusal(pointer((path, key)), named, reason[:300]))
+            if (value := fields.get(key)) and (reason := read(value, fields)):
+                source = "gemini" if reason in _GEMINI_FINISH else provider
+                refusals.append(ProviderRefusal(pointer((path, key)), source, reason[:300]))
         stack.extend((child, (path, str(key)), depth + 1) for key, child in reversed(list(fields.items())))
-    return found
+    return refusals
 
 
 def _fields(value: Any) -> Mapping[Any, Any] | None:
@@ -67,50 +67,54 @@ def _fields(value: Any) -> Mapping[Any, Any] | None:
 Reader = Callable[[Any, Mapping[Any, Any]], str]
 
 
-def _moderation_details(given: Any, _: Mapping[Any, Any]) -> str:
-    if not isinstance(given, Mapping):
-        return str(given)
-    categories = given.get("categories")
+def _moderation_details(value: Any, _: Mapping[Any, Any]) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    categories = value.get("categories")
     if isinstance(categories, Mapping):
         categories = [name for name, hit in categories.items() if hit]
-    named = ", ".join(map(str, categories)) if isinstance(categories, list | tuple) else str(categories or "")
-    return f"moderation at stage {given.get('moderation_stage', 'unknown')}" + (f": {named}" if named else "")
+    source = (
+        ", ".join(map(str, categories)) if isinstance(categories, list | tuple) else str(categories or "")
+    )
+    return f"moderation at stage {value.get('moderation_stage', 'unknown')}" + (
+        f": {source}" if source else ""
+    )
 
 
-def _code(given: Any, _: Mapping[Any, Any]) -> str:
-    return given if isinstance(given, str) and given.lower() in _OPENAI_CODES else ""
+def _code(value: Any, _: Mapping[Any, Any]) -> str:
+    return value if isinstance(value, str) and value.lower() in _OPENAI_CODES else ""
 
 
-def _finish(given: Any, _: Mapping[Any, Any]) -> str:
-    return given if given in ("content_filter", "refusal") else ""
+def _finish(value: Any, _: Mapping[Any, Any]) -> str:
+    return value if value in ("content_filter", "refusal") else ""
 
 
-def _stop(given: Any, fields: Mapping[Any, Any]) -> str:
-    if given != "refusal":
+def _stop(value: Any, fields: Mapping[Any, Any]) -> str:
+    if value != "refusal":
         return ""
     details = fields.get("stop_details")
     details = details if isinstance(details, Mapping) else _fields(details) or {}
-    said = [str(details[key]) for key in ("category", "explanation") if details.get(key)]
-    return ": ".join(["refusal", *said])
+    reasons = [str(details[key]) for key in ("category", "explanation") if details.get(key)]
+    return ": ".join(["refusal", *reasons])
 
 
-def _gemini_finish(given: Any, _: Mapping[Any, Any]) -> str:
-    name = str(getattr(given, "value", given))
+def _gemini_finish(value: Any, _: Mapping[Any, Any]) -> str:
+    name = str(getattr(value, "value", value))
     return name if name in _GEMINI_FINISH or name == "CONTENT_FILTERED" else ""
 
 
-def _text(given: Any, _: Mapping[Any, Any]) -> str:
-    if isinstance(given, list | tuple):
-        return "; ".join(map(str, given))
-    return str(getattr(given, "value", given))
+def _text(value: Any, _: Mapping[Any, Any]) -> str:
+    if isinstance(value, list | tuple):
+        return "; ".join(map(str, value))
+    return str(getattr(value, "value", value))
 
 
-def _refusal_text(given: Any, _: Mapping[Any, Any]) -> str:
-    return given if isinstance(given, str) else ""
+def _refusal_text(value: Any, _: Mapping[Any, Any]) -> str:
+    return value if isinstance(value, str) else ""
 
 
-def _incomplete(given: Any, _: Mapping[Any, Any]) -> str:
-    fields = given if isinstance(given, Mapping) else _fields(given) or {}
+def _incomplete(value: Any, _: Mapping[Any, Any]) -> str:
+    fields = value if isinstance(value, Mapping) else _fields(value) or {}
     return "content_filter" if fields.get("reason") == "content_filter" else ""
 
 
@@ -119,7 +123,7 @@ _SIGNS: Mapping[str, tuple[str, Reader]] = {
     "code": ("openai", _code),
     "finish_reason": (
         "openai",
-        lambda given, fields: _finish(given, fields) or _gemini_finish(given, fields),
+        lambda value, fields: _finish(value, fields) or _gemini_finish(value, fields),
     ),
     "incomplete_details": ("openai", _incomplete),
     "refusal": ("openai", _refusal_text),

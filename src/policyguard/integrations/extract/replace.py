@@ -16,7 +16,7 @@ from typing import Any
 
 from policyguard.errors import ImageError
 from policyguard.integrations.extract.shapes import data_uri, rewrite, written
-from policyguard.integrations.extract.site import JSON, Found, Replacement, Step, steps
+from policyguard.integrations.extract.site import JSON, Occurrence, Replacement, Step, steps
 from policyguard.integrations.extract.walk import fields_of, walk
 
 __all__ = ["replace_images"]
@@ -31,11 +31,11 @@ def replace_images(payload: object, replacements: Mapping[str, Replacement]) -> 
     if not replacements:
         return payload
     root, missing = _Edits(), set(replacements)
-    for found in walk(payload):
-        where = found.where
+    for occurrence in walk(payload):
+        where = occurrence.where
         if where in replacements:
             missing.discard(where)
-            root.add(found, replacements[where])
+            root.add(occurrence, replacements[where])
     if missing:
         raise ImageError(f"there is no image at {min(missing)!r}")
     try:
@@ -49,17 +49,17 @@ class _Edits:
     """What is to be changed at one place of the payload, and below it."""
 
     below: dict[Step, _Edits] = field(default_factory=dict)
-    whole: tuple[Found, Replacement] | None = None
-    spans: list[tuple[Found, Replacement]] = field(default_factory=list)
+    whole: tuple[Occurrence, Replacement] | None = None
+    spans: list[tuple[Occurrence, Replacement]] = field(default_factory=list)
 
-    def add(self, found: Found, replacement: Replacement) -> None:
+    def add(self, occurrence: Occurrence, replacement: Replacement) -> None:
         edits = self
-        for step in steps(found.path):
+        for step in steps(occurrence.path):
             edits = edits.below.setdefault(step, _Edits())
-        if found.span is None:
-            edits.whole = (found, replacement)
+        if occurrence.span is None:
+            edits.whole = (occurrence, replacement)
         else:
-            edits.spans.append((found, replacement))
+            edits.spans.append((occurrence, replacement))
 
 
 def _apply(value: Any, edits: _Edits) -> Any:
@@ -80,8 +80,8 @@ def _apply(value: Any, edits: _Edits) -> Any:
 
 
 def _spliced(text: str, edits: _Edits) -> str:
-    for found, replacement in sorted(edits.spans, key=lambda pair: pair[0].span or (0, 0), reverse=True):
-        start, end = found.span or (0, 0)
+    for occurrence, replacement in sorted(edits.spans, key=lambda pair: pair[0].span or (0, 0), reverse=True):
+        start, end = occurrence.span or (0, 0)
         text = text[:start] + data_uri(replacement) + text[end:]
     return text
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from policyguard.errors import ImageError
 from policyguard.integrations.extract.keys import plain
-from policyguard.integrations.extract.site import Found, Replacement, SiteKind
+from policyguard.integrations.extract.site import Occurrence, Replacement, SiteKind
 
 __all__ = ["data_uri", "rewrite", "written"]
 
@@ -34,29 +34,33 @@ def _base64(image: Replacement) -> str:
     return base64.b64encode(image.data).decode("ascii")
 
 
-def written(value: Any, found: Found, image: Replacement) -> Any:
+def written(value: Any, occurrence: Occurrence, image: Replacement) -> Any:
     """What takes the place of ``value``, the whole of which is an image."""
-    if found.codec in ("data-uri", "address") and isinstance(value, str):
+    if occurrence.codec in ("data-uri", "address") and isinstance(value, str):
         return data_uri(image)
-    if found.codec == "base64":
+    if occurrence.codec == "base64":
         return _base64(image)
-    if found.codec == "base64url":
+    if occurrence.codec == "base64url":
         return base64.urlsafe_b64encode(image.data).decode("ascii")
-    if found.codec == "bytes" and not isinstance(value, str):
+    if occurrence.codec == "bytes" and not isinstance(value, str):
         return io.BytesIO(image.data) if isinstance(value, io.BytesIO) else image.data
-    if found.codec == "ints":
+    if occurrence.codec == "ints":
         return list(image.data)
-    raise ImageError(f"the image at {found.where!r} cannot be replaced in its place")
+    raise ImageError(f"the image at {occurrence.where!r} cannot be replaced in its place")
 
 
-def rewrite(fields: dict[Any, Any], key: str, found: Found, image: Replacement) -> None:
+def rewrite(fields: dict[Any, Any], key: str, occurrence: Occurrence, image: Replacement) -> None:
     """Put ``image`` into a dict that names one under ``key``, in the form that its shape has for that."""
     camel = "mimeType" in fields or key == "fileUri"
-    if found.kind is SiteKind.INLINE or found.kind is SiteKind.UNREADABLE:
-        if found.codec == "data-uri" and found.kind is SiteKind.UNREADABLE and plain(key) in _ENCODED_KEYS:
+    if occurrence.kind is SiteKind.INLINE or occurrence.kind is SiteKind.UNREADABLE:
+        if (
+            occurrence.codec == "data-uri"
+            and occurrence.kind is SiteKind.UNREADABLE
+            and plain(key) in _ENCODED_KEYS
+        ):
             fields[key] = _base64(image)
         else:
-            fields[key] = written(fields[key], found, image)
+            fields[key] = written(fields[key], occurrence, image)
         _declare(fields, image)
         if fields.get("format") in ("png", "jpeg", "gif", "webp"):
             fields["format"] = image.media_type.removeprefix("image/")
@@ -71,7 +75,7 @@ def rewrite(fields: dict[Any, Any], key: str, found: Found, image: Replacement) 
     elif key in ("file_uri", "fileUri"):  # a Gemini part that LangChain passes on
         del fields[key]
         fields.update({"mimeType" if camel else "mime_type": image.media_type, "data": _base64(image)})
-    elif found.kind is SiteKind.URL:
+    elif occurrence.kind is SiteKind.URL:
         fields[key] = data_uri(image)
         _declare(fields, image)
     elif key == "file_id" and kind in ("input_image", "computer_screenshot", "image_url"):
@@ -81,7 +85,7 @@ def rewrite(fields: dict[Any, Any], key: str, found: Found, image: Replacement) 
         del fields[key]
         fields.update(base64=_base64(image), mime_type=image.media_type)
     else:
-        raise ImageError(f"the image at {found.where!r} is named in a way that has no inline form")
+        raise ImageError(f"the image at {occurrence.where!r} is named in a way that has no inline form")
 
 
 def _declare(fields: dict[Any, Any], image: Replacement) -> None:

@@ -1,7 +1,4 @@
-"""What the extractor says: where an image stands, what it is, and what a provider refused.
-
-A place where an image was found: its path, and how it is written down there.
-"""
+"""What the extractor reports: where an image stands, what it is, and what a provider refused."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from typing import Literal, TypeAlias
 __all__ = [
     "JSON",
     "Codec",
-    "Found",
     "ImageSite",
+    "Occurrence",
     "Path",
     "ProviderRefusal",
     "Replacement",
@@ -90,7 +87,7 @@ Codec: TypeAlias = Literal["data-uri", "base64", "base64url", "bytes", "ints", "
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Occurrence:
     """An image site with what it takes to put another image there.
 
     ``span`` is the part of a text that the image takes up, None where it takes up the whole value; ``number``
@@ -125,11 +122,11 @@ class Found:
 
 def steps(path: Path) -> list[Step]:
     """The steps from the root to the place."""
-    found = []
+    backwards = []
     while path is not None:
         path, step = path
-        found.append(step)
-    return found[::-1]
+        backwards.append(step)
+    return backwards[::-1]
 
 
 def pointer(path: Path) -> str:

@@ -1,14 +1,9 @@
-"""Images in strings: data URIs, base64, addresses, and pictures that a text links to.
+"""Images in strings: data URIs, base64, addresses, and images that a text links to.
 
-Covered: see ``read_string``. Not covered: base64 in the middle of a text without ``data:`` before it, SVG
-drawings written out in a text, and addresses that a text merely mentions.
-
-Data URIs: one that is a whole string, and those that stand in a text.
-
-Pictures that Markdown or HTML in a text links to by http(s) address.
-
-Covered: Markdown images, inline and by reference, and the tags and attributes that load pictures.
-Every pattern runs in linear time. Not covered: style sheets, entities in addresses.
+Covered: see ``read_string``. In a text: data URIs, and what Markdown (inline and by reference) or HTML links
+to by http(s) address, with the tags and attributes that load images. Every pattern runs in linear time.
+Not covered: base64 in the middle of a text without ``data:`` before it, SVG drawings written out in a text,
+addresses that a text merely mentions, style sheets, entities in addresses.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ from policyguard.integrations.extract.magic import (
     sniff_blurred_base64,
     sniff_document,
 )
-from policyguard.integrations.extract.site import Codec, Found, Path, SiteKind
+from policyguard.integrations.extract.site import Codec, Occurrence, Path, SiteKind
 
 __all__ = [
     "DataUri",
@@ -146,16 +141,16 @@ _ATTRIBUTE = re.compile(
 
 
 def find_links(text: str) -> Iterator[tuple[int, int]]:
-    """The parts of ``text`` that are addresses of pictures, as (start, end)."""
+    """The parts of ``text`` that are addresses of images, as (start, end)."""
     spans: set[tuple[int, int]] = set()
     if "![" in text:
         spans.update(match.span(1) for match in _INLINE.finditer(text))
         if "[" in text.replace("![", ""):
             spans.update(match.span(1) for match in _NESTED.finditer(text))
         if "]:" in text:
-            wanted = {(match[2] or match[1]).casefold().strip() for match in _REFERENCE.finditer(text)}
+            labels = {(match[2] or match[1]).casefold().strip() for match in _REFERENCE.finditer(text)}
             spans.update(
-                match.span(2) for match in _DEFINITION.finditer(text) if match[1].casefold().strip() in wanted
+                match.span(2) for match in _DEFINITION.finditer(text) if match[1].casefold().strip() in labels
             )
     if "<" in text and "//" in text:
         for tag in _TAG.finditer(text):
@@ -189,7 +184,9 @@ _IMAGE_ADDRESS = re.compile(
 )
 
 
-def read_string(text: str, path: Path, position: Position, *, quoted: bool, prose: bool) -> Iterator[Found]:
+def read_string(
+    text: str, path: Path, position: Position, *, quoted: bool, prose: bool
+) -> Iterator[Occurrence]:
     """The images in one string.
 
     ``quoted`` says that the string was taken out of JSON in a text, or is meant for a tool: no provider
@@ -214,26 +211,26 @@ def read_string(text: str, path: Path, position: Position, *, quoted: bool, pros
     elif media_type := sniff_base64(text, expected=position > Position.NONE):
         yield _from_base64(text, path, media_type)
         return
-    elif (found_one := _document(text, path, position, quoted=quoted)) is not None:
-        yield found_one
+    elif (document := _document(text, path, position, quoted=quoted)) is not None:
+        yield document
         return
     elif position > Position.NONE:
-        found_one = _in_position(text, path, position, quoted=quoted)
-        if found_one is not None:
-            yield found_one
+        occurrence = _in_position(text, path, position, quoted=quoted)
+        if occurrence is not None:
+            yield occurrence
             return
     elif not quoted and not prose and _IMAGE_ADDRESS.fullmatch(text):
-        yield Found(path, SiteKind.URL, "address", address=text)
+        yield Occurrence(path, SiteKind.URL, "address", address=text)
         return
-    found_any = False
-    for found in _in_text(text, path, links=not quoted):
-        found_any = True
-        yield found
-    if not found_any and (media_type := sniff_blurred_base64(text)):
+    any_image = False
+    for occurrence in _in_text(text, path, links=not quoted):
+        any_image = True
+        yield occurrence
+    if not any_image and (media_type := sniff_blurred_base64(text)):
         yield _unreadable(path, "base64", f"begins like the base64 of an image ({media_type}) and is broken")
 
 
-def _document(text: str, path: Path, position: Position, *, quoted: bool) -> Found | None:
+def _document(text: str, path: Path, position: Position, *, quoted: bool) -> Occurrence | None:
     """The document that a whole string holds or, where one is expected, names."""
     if position > Position.NONE:
         return None
@@ -241,23 +238,23 @@ def _document(text: str, path: Path, position: Position, *, quoted: bool) -> Fou
         return as_document(path, media_type)
     if position is not Position.DOCUMENT or quoted:
         return None
-    named = _ADDRESS.match(text) or _SCHEME.match(text) or _PROVIDER_FILE.match(text)
-    return as_document(path) if named or looks_like_base64(text) else None
+    address = _ADDRESS.match(text) or _SCHEME.match(text) or _PROVIDER_FILE.match(text)
+    return as_document(path) if address or looks_like_base64(text) else None
 
 
-def _in_position(text: str, path: Path, position: Position, *, quoted: bool) -> Found | None:
+def _in_position(text: str, path: Path, position: Position, *, quoted: bool) -> Occurrence | None:
     """The image in a string where one is expected."""
     if _STORED.match(text) or _PROVIDER_FILE.match(text):
-        return Found(path, SiteKind.FILE, "address", address=text.strip())
+        return Occurrence(path, SiteKind.FILE, "address", address=text.strip())
     if _ADDRESS.match(text):
         if quoted and position is not Position.DECLARED:
             return None
         address = text.strip()
-        return Found(
+        return Occurrence(
             path, SiteKind.URL, "address", address=f"https:{address}" if address[0] == "/" else address
         )
     if position >= Position.STRONG and (media_type := sniff(text[:4096].encode("utf-8", "replace"))):
-        return Found(
+        return Occurrence(
             path, SiteKind.INLINE, "none", data=text.encode("utf-8", "replace"), media_type=media_type
         )
     head = text[:64].translate(_INVISIBLE)
@@ -276,43 +273,43 @@ def _goes_on(text: str) -> bool:
     return text.find(" ", text.index(",") + 1, end) >= 0
 
 
-def _in_text(text: str, path: Path, *, links: bool = True) -> Iterator[Found]:
-    found: list[tuple[int, int, DataUri | str]] = [(uri.start, uri.end, uri) for uri in find_data_uris(text)]
+def _in_text(text: str, path: Path, *, links: bool = True) -> Iterator[Occurrence]:
+    spans: list[tuple[int, int, DataUri | str]] = [(uri.start, uri.end, uri) for uri in find_data_uris(text)]
     if links:
-        found += [(start, end, text[start:end]) for start, end in find_links(text)]
-    found.sort(key=lambda item: item[0])
-    for number, (start, end, what) in enumerate(found):
+        spans += [(start, end, text[start:end]) for start, end in find_links(text)]
+    spans.sort(key=lambda item: item[0])
+    for number, (start, end, what) in enumerate(spans):
         if isinstance(what, DataUri):
             yield _from_uri(what, path, span=(start, end), number=number)
         else:
             address = f"https:{what}" if what.startswith("/") else what
-            yield Found(path, SiteKind.URL, "address", address=address, span=(start, end), number=number)
+            yield Occurrence(path, SiteKind.URL, "address", address=address, span=(start, end), number=number)
 
 
 def _from_uri(
     uri: DataUri, path: Path, span: tuple[int, int] | None = None, number: int | None = None
-) -> Found:
+) -> Occurrence:
     kind = SiteKind.UNREADABLE if uri.data is None else SiteKind.INLINE
     problem = uri.problem if uri.data is None else None
-    return Found(
+    return Occurrence(
         path, kind, "data-uri", uri.data, uri.media_type or None, problem=problem, span=span, number=number
     )
 
 
-def _from_base64(text: str, path: Path, media_type: str) -> Found:
+def _from_base64(text: str, path: Path, media_type: str) -> Occurrence:
     data = decode_base64(text)
     if data is None:
         return _unreadable(path, "base64", f"begins like the base64 of an image ({media_type}) and is broken")
     codec: Codec = "base64url" if ("-" in text or "_" in text) else "base64"
-    return Found(path, SiteKind.INLINE, codec, data)
+    return Occurrence(path, SiteKind.INLINE, codec, data)
 
 
-def as_document(path: Path, media_type: str = "", *, address: str | None = None) -> Found:
+def as_document(path: Path, media_type: str = "", *, address: str | None = None) -> Occurrence:
     """A document, which a provider holds under ``address`` if that is given."""
-    named = f"is a document ({media_type})" if media_type else "is a document"
-    problem = f"{named}, and what its pages show cannot be judged (documents='pass' lets it through)"
-    return Found(path, SiteKind.DOCUMENT, "none", None, media_type or None, address, problem)
+    kind = f"is a document ({media_type})" if media_type else "is a document"
+    problem = f"{kind}, and what its pages show cannot be judged (documents='pass' lets it through)"
+    return Occurrence(path, SiteKind.DOCUMENT, "none", None, media_type or None, address, problem)
 
 
-def _unreadable(path: Path, codec: Codec, problem: str) -> Found:
-    return Found(path, SiteKind.UNREADABLE, codec, problem=problem)
+def _unreadable(path: Path, codec: Codec, problem: str) -> Occurrence:
+    return Occurrence(path, SiteKind.UNREADABLE, codec, problem=problem)

@@ -1,15 +1,12 @@
-"""The walk through a payload that finds every image in it.
-
-Covered: dicts, lists, tuples, sets, strings, bytes, JSON inside strings (four deep), dataclasses, pydantic
-models (so LangChain messages and the SDKs' own types), PIL images, uint8 arrays, BytesIO. Bounded: what
-is nested deeper than 256 levels, or lies beyond the first million values, is one unreadable site.
-Not covered: other objects (in an image's place they are unreadable), and files that are merely named.
-
-Finds every image in a payload, known shape or not.
+"""The walk through a payload that finds every image in it, known shape or not.
 
 Covered: the shapes of the OpenAI, Anthropic, Gemini, Vertex, Bedrock, Mistral, Ollama, LiteLLM, OpenRouter,
-MCP and LangChain APIs, and any other JSON whose keys, types or contents say that an image stands there.
-Not covered: documents, sounds and films (docs/coverage.md has the table).
+MCP and LangChain APIs, and any other JSON whose keys, types or contents say that an image stands there:
+dicts, lists, tuples, sets, strings, bytes, JSON inside strings (four deep), dataclasses, pydantic models (so
+LangChain messages and the SDKs' own types), PIL images, uint8 arrays, BytesIO. Bounded: what is nested deeper
+than 256 levels, or lies beyond the first million values, is one unreadable site. Not covered: other objects
+(in an image's place they are unreadable), files that are merely named, and the contents of documents, sounds
+and films (docs/coverage.md has the table).
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from policyguard.integrations.extract.keys import (
     plain,
 )
 from policyguard.integrations.extract.magic import HEAD, sniff, sniff_document
-from policyguard.integrations.extract.site import JSON, Codec, Found, ImageSite, Path, SiteKind
+from policyguard.integrations.extract.site import JSON, Codec, ImageSite, Occurrence, Path, SiteKind
 from policyguard.integrations.extract.strings import as_document, read_string
 from policyguard.strict.jsontext import read_json
 
@@ -75,21 +72,21 @@ class _Declared:
     """Comes after all that is in a dict which says it is an image: was there one?"""
 
     node: _Node
-    found: int
+    occurrences: int
 
 
 class _Walk:
     def __init__(self, payload: object) -> None:
         self.stack: list[_Node | _Declared] = [_Node(payload, None, 0, Position.NONE)]
-        self.found: list[Found] = []
+        self.occurrences: list[Occurrence] = []
         self.nodes = 0
         self.too_deep = False
 
-    def run(self) -> list[Found]:
+    def run(self) -> list[Occurrence]:
         while self.stack:
             node = self.stack.pop()
             if isinstance(node, _Declared):
-                if len(self.found) == node.found:
+                if len(self.occurrences) == node.occurrences:
                     self._unreadable(node.node, "says that it is an image, and holds none that can be read")
                 continue
             self.nodes += 1
@@ -98,9 +95,9 @@ class _Walk:
                 break
             try:
                 self._visit(node)
-            except Exception as error:  # a hostile object, or a fault of ours: never a pass
+            except Exception as error:  # a hostile object, or a mistake of ours: never a pass
                 self._unreadable(node, f"cannot be looked at: {type(error).__name__}")
-        return self.found
+        return self.occurrences
 
     def _visit(self, node: _Node) -> None:
         value = node.value
@@ -129,15 +126,15 @@ class _Walk:
                 pass
             else:
                 if node.position >= Position.STRONG:
-                    self.stack.append(_Declared(node, len(self.found)))
+                    self.stack.append(_Declared(node, len(self.occurrences)))
                 inner = _Node(value, (node.path, JSON), node.depth + 1, node.position, quoted=node.quoted + 1)
                 self._push([inner])
                 return
         quoted = node.quoted > 0
-        self.found += read_string(text, node.path, node.position, quoted=quoted, prose=node.prose)
+        self.occurrences += read_string(text, node.path, node.position, quoted=quoted, prose=node.prose)
 
     def _mapping(self, node: _Node, value: Mapping[Any, Any]) -> None:
-        before = len(self.found)
+        before = len(self.occurrences)
         position, outright = declared(value, node.position, node.key)
         if is_record(value):
             position, outright = Position.OTHER, False
@@ -183,13 +180,14 @@ class _Walk:
         self._push(children)
 
     def _key(self, node: _Node, key: str) -> None:
-        for found in read_string(key, (node.path, key[:_LONG_KEY]), Position.NONE, quoted=True, prose=True):
-            self.found.append(dataclasses.replace(found, codec="none", span=None))
+        for occurrence in read_string(
+            key, (node.path, key[:_LONG_KEY]), Position.NONE, quoted=True, prose=True
+        ):
+            self.occurrences.append(dataclasses.replace(occurrence, codec="none", span=None))
 
     def _list(self, node: _Node, values: list[Any]) -> None:
         if (media_type := _bytes_in(values)) is not None:
-            found = Found(node.path, SiteKind.INLINE, "ints", bytes(values), media_type)
-            self.found.append(found)
+            self.occurrences.append(Occurrence(node.path, SiteKind.INLINE, "ints", bytes(values), media_type))
             return
         depth, position = node.depth + 1, node.position
         self._push(
@@ -203,22 +201,22 @@ class _Walk:
     def _bytes(self, node: _Node, value: bytes | bytearray | memoryview) -> None:
         expected = node.position > Position.NONE
         if sniff(value, expected=expected) is not None:
-            self.found.append(Found(node.path, SiteKind.INLINE, "bytes", bytes(value)))
+            self.occurrences.append(Occurrence(node.path, SiteKind.INLINE, "bytes", bytes(value)))
         elif not expected and (media_type := sniff_document(value)) is not None:
-            self.found.append(as_document(node.path, media_type))
+            self.occurrences.append(as_document(node.path, media_type))
         elif (text := _text(value)) is not None:
             self._string(dataclasses.replace(node, prose=True), text)
         elif expected:
             self._unreadable(node, "is bytes that are no image of a known kind")
         elif node.position is Position.DOCUMENT and value:
-            self.found.append(as_document(node.path))
+            self.occurrences.append(as_document(node.path))
 
     def _object(self, node: _Node, value: Any) -> None:
         fields = fields_of(value)
         if fields is not None:
             self._mapping(node, fields)
-        elif (data := _drawn(value)) is not None:
-            self.found.append(Found(node.path, SiteKind.INLINE, "none", data, "image/png"))
+        elif (data := _encoded_image(value)) is not None:
+            self.occurrences.append(Occurrence(node.path, SiteKind.INLINE, "none", data, "image/png"))
         elif isinstance(value, io.BytesIO):
             self._bytes(node, value.getvalue())
         elif node.position > Position.NONE:
@@ -228,9 +226,9 @@ class _Walk:
         if not (file_id := value.get(key)):
             return
         if not document:
-            self.found.append(Found((node.path, key), SiteKind.FILE, "file", address=str(file_id)))
+            self.occurrences.append(Occurrence((node.path, key), SiteKind.FILE, "file", address=str(file_id)))
         elif not node.quoted:
-            self.found.append(as_document((node.path, key), address=str(file_id)))
+            self.occurrences.append(as_document((node.path, key), address=str(file_id)))
 
     def _push(self, children: list[_Node]) -> None:
         if children and children[0].depth > MAX_DEPTH:
@@ -241,10 +239,10 @@ class _Walk:
         self.stack.extend(reversed(children))
 
     def _unreadable(self, node: _Node, problem: str, codec: Codec = "none") -> None:
-        self.found.append(Found(node.path, SiteKind.UNREADABLE, codec, problem=problem))
+        self.occurrences.append(Occurrence(node.path, SiteKind.UNREADABLE, codec, problem=problem))
 
 
-def walk(payload: object) -> list[Found]:
+def walk(payload: object) -> list[Occurrence]:
     """Every image in ``payload``, in order. Raises nothing."""
     return _Walk(payload).run()
 
@@ -288,27 +286,27 @@ def _text(value: bytes | bytearray | memoryview) -> str | None:
         return None
 
 
-def _drawn(value: Any) -> bytes | None:
+def _encoded_image(value: Any) -> bytes | None:
     """A PIL image, or an array that may be one, as a PNG file."""
     if not (hasattr(value, "__array_interface__") or type(value).__module__.partition(".")[0] == "PIL"):
         return None
     from PIL import Image as pil  # noqa: N813 (the module)
 
-    picture = value
+    image = value
     if not isinstance(value, pil.Image):
         interface = value.__array_interface__
         shape = interface["shape"]
         channels = shape[2:]
         if interface["typestr"] != "|u1" or len(shape) < 2 or channels not in ((), (3,), (4,)):
             return None
-        picture = pil.fromarray(value)
+        image = pil.fromarray(value)
     buffer = io.BytesIO()
-    if getattr(picture, "n_frames", 1) > 1:
-        shown = picture.tell()
-        picture.save(buffer, "PNG", save_all=True)
-        picture.seek(shown)
+    if getattr(image, "n_frames", 1) > 1:
+        position = image.tell()
+        image.save(buffer, "PNG", save_all=True)
+        image.seek(position)
     else:
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -318,4 +316,4 @@ def find_images(payload: object) -> list[ImageSite]:
     ``payload`` is any JSON-like value: dicts, lists, strings, bytes; also dataclasses, pydantic models,
     LangChain messages, PIL images. What claims to be an image and cannot be read is a site, too.
     """
-    return [found.site() for found in walk(payload)]
+    return [occurrence.site() for occurrence in walk(payload)]

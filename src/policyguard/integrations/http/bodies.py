@@ -2,7 +2,7 @@
 
 Covered: JSON, JSON lines, forms, multipart with parts of any of these kinds, raw files, text. The first bytes
 decide and not the declared type alone. What is neither text nor sound is taken for an image; the guard then
-says what it is, and why it cannot be judged. Not covered: images inside sound files, and pictures drawn with
+says what it is, and why it cannot be judged. Not covered: images inside sound files, and images drawn with
 characters.
 """
 
@@ -81,9 +81,8 @@ def open_body(data: bytes, content_type: str, *, strict: bool, name: str = "", d
     text = _text(data, content_type)
     if text is None:
         return Body() if is_sound(data, kind) else _file(data, kind)
-    found = _lines(text) if name == "" else None
-    if found is not None:
-        return found
+    if name == "" and (lines := _lines(text)) is not None:
+        return lines
     if declared_json and strict:
         return unreadable("is declared as JSON and is not, or is cut short")
     return _plain(text, name)
@@ -127,13 +126,13 @@ def open_json(data: bytes | str, *, name: str = "") -> Body:
 
 def _payload(payload: Any, name: str = "") -> Body:
     """A parsed value; where it is the value of a field, the field's name is part of the shape."""
-    shown = {name: payload} if name else payload
+    named = {name: payload} if name else payload
 
     def rebuild(new: Mapping[str, Replacement]) -> bytes:
-        changed: Any = replace_images(shown, new)
+        changed: Any = replace_images(named, new)
         return dump(changed[name] if name else changed)
 
-    return Body(tuple(find_images(shown)), (payload,), rebuild)
+    return Body(tuple(find_images(named)), (payload,), rebuild)
 
 
 def dump(payload: object) -> bytes:
@@ -166,8 +165,8 @@ def open_head(head: RequestHead) -> Body:
     path = unquote(head.path)
     values = [*head.headers.values(), path, *path.split("/"), unquote(head.query)]
     values += [value for _, value in parse_qsl(head.query)]
-    found = find_images([value for value in values if len(value) >= _SHORT])
-    return Body(tuple(replace(site, where="head") for site in found if site.kind is SiteKind.INLINE))
+    sites = find_images([value for value in values if len(value) >= _SHORT])
+    return Body(tuple(replace(site, where="head") for site in sites if site.kind is SiteKind.INLINE))
 
 
 _SHORT = 64
@@ -176,13 +175,13 @@ _ASCII = bytes(range(32, 127))
 
 
 def _plain(text: str, name: str) -> Body:
-    shown: Any = {name: text} if name else text
+    named: Any = {name: text} if name else text
 
     def rebuild(new: Mapping[str, Replacement]) -> bytes:
-        changed: Any = replace_images(shown, new)
+        changed: Any = replace_images(named, new)
         return str(changed[name] if name else changed).encode()
 
-    return Body(tuple(find_images(shown)), (), rebuild)
+    return Body(tuple(find_images(named)), (), rebuild)
 
 
 def watched_over(watch: Watch, body: Body) -> Body:
@@ -277,12 +276,14 @@ def _part(part: multipart.Part, *, strict: bool, depth: int) -> Body:
     is_file = "filename" in part.header("content-disposition").lower()
     body = open_body(data, kind, strict=strict, name="" if is_file else part.name, depth=depth + 1)
     if is_file and data and not body.sites and _IMAGE_NAMES.search(part.filename):
-        return _file(data, part.media_type)  # it says that it is a picture; the guard finds that it is not
+        return _file(
+            data, part.media_type
+        )  # its name says that it is an image; the guard says that it is not
     return body
 
 
 def _joined(
-    named: Sequence[tuple[str, Body]],
+    pieces_by_name: Sequence[tuple[str, Body]],
     pieces: Sequence[bytes | memoryview],
     rebuild_piece: Callable[[int, Mapping[str, Replacement]], bytes],
     join: Callable[[Sequence[Any]], bytes],
@@ -291,13 +292,13 @@ def _joined(
 
     def whole(new: Mapping[str, Replacement]) -> bytes:
         changed: list[bytes | memoryview] = []
-        for number, (name, body) in enumerate(named):
+        for number, (name, body) in enumerate(pieces_by_name):
             own = {site.where: new[_at(name, site)] for site in body.sites if _at(name, site) in new}
             changed.append(rebuild_piece(number, own) if own else pieces[number])
         return join(changed)
 
-    sites = (replace(site, where=_at(name, site)) for name, body in named for site in body.sites)
-    return Body(tuple(sites), tuple(_flat(body.payloads for _, body in named)), whole)
+    sites = (replace(site, where=_at(name, site)) for name, body in pieces_by_name for site in body.sites)
+    return Body(tuple(sites), tuple(_flat(body.payloads for _, body in pieces_by_name)), whole)
 
 
 def _at(name: str, site: ImageSite) -> str:

@@ -94,7 +94,7 @@ class Exchange:
             yield from self._judge("request", open_head(self.head))
             if not data:
                 return None
-            if self.settings.response_mode == "raise":
+            if self.settings.mode("response") == "raise":
                 self._key = self._digest(data)
                 if self.head.attempt and (before := self.core.raised.get(self._key)) is not None:
                     raise before.again()  # the SDK asks again: the server must not be asked a second time
@@ -103,11 +103,11 @@ class Exchange:
 
     def _digest(self, data: bytes) -> bytes:
         """Names a request; the boundary of a multipart body is drawn anew each time it is sent."""
-        found = hashlib.sha256(f"{self.head.method} {self.head.host}{self.head.path}".encode())
+        result = hashlib.sha256(f"{self.head.method} {self.head.host}{self.head.path}".encode())
         line = data[: data.find(b"\r\n")] if data.startswith(b"--") else b""
         for piece in data.split(line) if line else (data,):
-            found.update(piece)
-        return found.digest()
+            result.update(piece)
+        return result.digest()
 
     # --- response --------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Exchange:
         worst = max(self.result.request.items, key=lambda item: item.verdict.action.severity)
         for payload in body.payloads:
             for name in _file_names(payload):
-                self.settings.files.remember(name, worst.verdict)
+                self.settings.ledger.remember(name, worst.verdict)
 
     # --- both ------------------------------------------------------------------------------------------
 
@@ -189,18 +189,18 @@ class Exchange:
                 self.result.note_refusals(provider_refusals(payload))
         if not body.sites:
             return None
-        found = yield body.sites
-        self.result.note(direction, found)
+        result = yield body.sites
+        self.result.note(direction, result)
         new = {
             item.site.where: Replacement(item.fetched, item.fetched_type or "image/png")
-            for item in found.items
+            for item in result.items
             if item.fetched is not None
         }
-        if found.blocked:
+        if result.blocked:
             if self.settings.mode(direction) != "replace":
-                raise _blocked(direction, found.blocked)
-            new.update(self._replacements(direction, found.blocked))
-            self.result.replaced += len(found.blocked)
+                raise _blocked(direction, result.blocked)
+            new.update(self._replacements(direction, result.blocked))
+            self.result.replaced += len(result.blocked)
         if not new:
             return None
         try:
@@ -225,12 +225,12 @@ class Exchange:
 
     def _refuse(self, direction: Direction, problem: str) -> Step[None]:
         """Block for a whole body. It cannot be passed on, whatever the policy does with UNSCANNABLE."""
-        found = yield (ImageSite("body", SiteKind.UNREADABLE, problem=f"the body {problem}"),)
+        result = yield (ImageSite("body", SiteKind.UNREADABLE, problem=f"the body {problem}"),)
         items = tuple(
             replace(item, verdict=replace(item.verdict, action=Action.BLOCK, degraded=False))
-            for item in found.items
+            for item in result.items
         )
-        self.result.note(direction, replace(found, items=items))
+        self.result.note(direction, replace(result, items=items))
         raise _blocked(direction, items)
 
     @contextmanager
@@ -319,11 +319,11 @@ def drive(step: Step[T], settings: Settings) -> T:
         sites = next(step)
         while True:
             try:
-                found = settings.screen.screen(sites, memo=settings.memo)
+                result = settings.screen.screen(sites, memo=settings.memo)
             except Exception as error:
                 sites = step.throw(error)
             else:
-                sites = step.send(found)
+                sites = step.send(result)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
 
@@ -331,24 +331,24 @@ def drive(step: Step[T], settings: Settings) -> T:
 async def adrive(step: Step[T], settings: Settings, *, size: int) -> T:
     """``drive`` for event loops. What takes long for a body of ``size`` bytes is done in a thread."""
 
-    def advance(error: Exception | None, found: ScreenResult | None) -> tuple[bool, Any]:
+    def advance(error: Exception | None, result: ScreenResult | None) -> tuple[bool, Any]:
         try:
             if error is not None:
                 return False, step.throw(error)
-            return False, next(step) if found is None else step.send(found)
+            return False, next(step) if result is None else step.send(result)
         except StopIteration as done:  # cannot cross from a thread into a coroutine
             return True, done.value
 
     error: Exception | None = None
-    found: ScreenResult | None = None
+    result: ScreenResult | None = None
     while True:
         if size > _HEAVY:
-            done, value = await asyncio.to_thread(advance, error, found)
+            done, value = await asyncio.to_thread(advance, error, result)
         else:
-            done, value = advance(error, found)
+            done, value = advance(error, result)
         if done:
             return value  # type: ignore[no-any-return]
         try:
-            found, error = await settings.screen.ascreen(value, memo=settings.memo), None
+            result, error = await settings.screen.ascreen(value, memo=settings.memo), None
         except Exception as failure:
-            found, error = None, failure
+            result, error = None, failure

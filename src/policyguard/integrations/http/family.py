@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from importlib import import_module, metadata
 from typing import Any, Literal, TypeAlias
 
 from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.integrations.http.flow import Stream, complete
 
 __all__ = ["Family", "FamilyName", "family_named", "family_of", "installed_family"]
 
@@ -27,24 +28,26 @@ class Family:
         self.module = module
 
         class Sync(module.SyncByteStream):  # type: ignore[misc]
-            def __init__(self, pieces: Iterator[bytes], close: Callable[[], None]) -> None:
-                self._pieces, self._close = pieces, close
+            def __init__(self, stream: Stream) -> None:
+                self._stream = stream
 
             def __iter__(self) -> Iterator[bytes]:
-                return self._pieces
+                while (piece := complete(self._stream.read())) is not None:
+                    yield piece
 
             def close(self) -> None:
-                self._close()
+                complete(self._stream.close())
 
         class Async(module.AsyncByteStream):  # type: ignore[misc]
-            def __init__(self, pieces: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> None:
-                self._pieces, self._close = pieces, close
+            def __init__(self, stream: Stream) -> None:
+                self._stream = stream
 
-            def __aiter__(self) -> AsyncIterator[bytes]:
-                return self._pieces
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                while (piece := await self._stream.read()) is not None:
+                    yield piece
 
             async def aclose(self) -> None:
-                await self._close()
+                await self._stream.close()
 
         self.sync_stream, self.async_stream = Sync, Async
 
@@ -81,15 +84,15 @@ def installed_family() -> FamilyName:
 
     Raises ConfigurationError where the SDKs differ, and MissingExtraError where there is neither package.
     """
-    wanted = {sdk: family for sdk in _SDKS if (family := _required(sdk)) is not None}
-    if len(set(wanted.values())) > 1:
-        told = ", ".join(f"{sdk} on {family}" for sdk, family in wanted.items())
+    families = {sdk: family for sdk in _SDKS if (family := _required(sdk)) is not None}
+    if len(set(families.values())) > 1:
+        sdks = ", ".join(f"{sdk} on {family}" for sdk, family in families.items())
         raise ConfigurationError(
-            f"the installed SDKs differ in their HTTP package ({told})",
+            f"the installed SDKs differ in their HTTP package ({sdks})",
             hint="say which one the client is for: family='httpx' or family='httpx2'",
         )
-    if wanted:
-        return next(iter(wanted.values()))
+    if families:
+        return next(iter(families.values()))
     for name in FAMILIES:
         try:
             metadata.distribution(name)

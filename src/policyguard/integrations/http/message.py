@@ -89,9 +89,9 @@ def media_type(header: str | None) -> str:
 
 def parameter(header: str, name: str) -> str | None:
     """A parameter of a Content-Type or Content-Disposition header."""
-    found = re.search(
+    match = re.search(
         rf';\s*{re.escape(name)}\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', header, re.IGNORECASE
     )
-    if found is None:
+    if match is None:
         return None
-    return re.sub(r"\\(.)", r"\1", found[1]) if found[1] is not None else found[2]
+    return re.sub(r"\\(.)", r"\1", match[1]) if match[1] is not None else match[2]

@@ -87,7 +87,7 @@ def split(content_type: str, body: bytes) -> list[Part]:
     """The parts of ``body``. Raises MultipartError."""
     line = b"--" + boundary_of(content_type)
     view = memoryview(body)
-    places = [found.start() for found in re.finditer(re.escape(line), body)]
+    places = [match.start() for match in re.finditer(re.escape(line), body)]
     if not places or places[0] != 0:
         raise MultipartError("is multipart and does not begin with its boundary")
     if len(places) > MAX_PARTS + 1:

@@ -1,4 +1,4 @@
-"""What the middleware found in one request and its response."""
+"""What the middleware saw in one request and its response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Direction: TypeAlias = Literal["request", "response"]
 
 @dataclass(slots=True)
 class HttpResult:
-    """One exchange: how many images stood in it, and what became of them. Holds no picture.
+    """One exchange: how many images stood in it, and what became of them. Holds no image bytes.
 
     ``request`` and ``response`` are the two screenings; that of a streamed response grows while the stream
     is read. ``blocked`` says which of the two was stopped, and ``reason`` why; ``replaced`` counts the
@@ -69,9 +69,11 @@ class HttpResult:
             "response": self.response.to_dict(),
         }
 
-    def note(self, direction: Direction, found: ScreenResult) -> None:
-        """Add a screening, without its pictures: results are kept longer than those should be."""
-        items = tuple(replace(item, site=replace(item.site, data=None), fetched=None) for item in found.items)
+    def note(self, direction: Direction, screened: ScreenResult) -> None:
+        """Add a screening, without its images: results are kept longer than those should be."""
+        items = tuple(
+            replace(item, site=replace(item.site, data=None), fetched=None) for item in screened.items
+        )
         before: ScreenResult = getattr(self, direction)
         setattr(self, direction, replace(before, items=before.items + items))
 

@@ -1,13 +1,10 @@
-"""The settings of a guarded client, checked once.
-
-The settings as keyword arguments, for signatures that hand them on.
-"""
+"""The options of everything that guards HTTP traffic, in one place, and their check."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
 from policyguard.errors import ConfigurationError
 from policyguard.integrations.http.result import Direction, HttpResult
@@ -21,17 +18,18 @@ if TYPE_CHECKING:
     from policyguard.images.fetch import Fetcher
     from policyguard.verdict import Verdict
 
-__all__ = [
-    "Callback",
-    "OnBlock",
-    "OnBlockSetting",
-    "Options",
-    "Settings",
-]
+__all__ = ["Callback", "ClientOptions", "OnBlock", "OnBlockSetting", "Options", "Settings"]
+
+OnBlock: TypeAlias = Literal["reject", "raise", "replace"]
+OnBlockSetting: TypeAlias = OnBlock | Mapping[Direction, OnBlock]
+Callback: TypeAlias = Callable[[HttpResult], object]
+_MODES: tuple[str, ...] = get_args(OnBlock)
+_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 class Options(TypedDict, total=False):
-    """Keyword arguments of everything that guards; ``guarded_client`` explains them."""
+    """Keyword arguments of everything that guards; ``guarded_client`` explains them, ``Settings`` has their
+    defaults."""
 
     on_block: OnBlockSetting
     replace_with: ReplaceWith
@@ -46,14 +44,31 @@ class Options(TypedDict, total=False):
     on_result: Callback | None
 
 
-OnBlock: TypeAlias = Literal["reject", "raise", "replace"]
-OnBlockSetting: TypeAlias = OnBlock | Mapping[Direction, OnBlock]
-Callback: TypeAlias = Callable[[HttpResult], object]
-_MODES: tuple[str, ...] = get_args(OnBlock)
-_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+class ClientOptions(Options, total=False):
+    """``Options``, and what ``Client`` and ``AsyncClient`` of httpx and httpx2 take themselves."""
+
+    auth: Any
+    params: Any
+    headers: Any
+    cookies: Any
+    verify: Any
+    cert: Any
+    trust_env: bool
+    http1: bool
+    http2: bool
+    proxy: Any
+    mounts: Any
+    timeout: Any
+    follow_redirects: bool
+    limits: Any
+    max_redirects: int
+    event_hooks: Any
+    base_url: Any
+    transport: Any
+    default_encoding: Any
 
 
-class _Judged(Memo):
+class _JudgedMemo(Memo):
     """Verdicts on images that were judged. Failures, which end some time, are asked about again."""
 
     def put(self, key: Hashable, verdict: Verdict) -> None:
@@ -61,75 +76,63 @@ class _Judged(Memo):
             super().put(key, verdict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settings:
-    """What every transport of one client shares; see ``guarded_client`` for the meaning of each."""
+    """What every transport of one client shares. Raises ConfigurationError for what cannot work."""
 
-    screen: Screen
-    files: FileLedger
-    memo: Memo
-    request_mode: OnBlock
-    response_mode: OnBlock
-    replace_with: ReplaceWith
-    on_flag: Callback | None
-    on_result: Callback | None
-    max_body: int
-    max_event: int
+    guard: Guard
+    on_block: OnBlockSetting = "reject"
+    replace_with: ReplaceWith = "placeholder"
+    urls: Literal["reject", "fetch"] = "reject"
+    fetcher: Fetcher | None = None
+    files: FileLedger | None = None
+    max_images: int = 100
+    documents: Literal["block", "pass"] = "block"
+    max_body: int = 64 * 2**20
+    max_event: int = 32 * 2**20
+    on_flag: Callback | None = None
+    on_result: Callback | None = None
+
+    screen: Screen = field(init=False)
+    ledger: FileLedger = field(init=False)
+    memo: Memo = field(init=False, default_factory=_JudgedMemo)
+    _modes: dict[Direction, OnBlock] = field(init=False)
+
+    def __post_init__(self) -> None:
+        from policyguard.guard import Guard
+
+        if not isinstance(self.guard, Guard):
+            raise ConfigurationError(
+                f"a Guard is expected, not a {type(self.guard).__name__}",
+                hint="make one: Guard(policy='pictosafe/l3')",
+            )
+        setting = self.on_block
+        modes = dict(setting) if isinstance(setting, Mapping) else dict.fromkeys(_DIRECTIONS, setting)
+        unknown = [
+            *(key for key in modes if key not in _DIRECTIONS),
+            *(mode for mode in modes.values() if mode not in _MODES),
+        ]
+        if unknown:
+            raise ConfigurationError(
+                f"on_block does not know {unknown[0]!r}",
+                hint="give 'reject', 'raise' or 'replace', or one for each of 'request' and 'response'",
+            )
+        self._modes = modes
+        if self.replace_with not in REPLACEMENTS:
+            raise ConfigurationError(
+                f"replace_with is {self.replace_with!r}; it must be one of {', '.join(REPLACEMENTS)}"
+            )
+        if self.max_body < 1 or self.max_event < 1:
+            raise ConfigurationError("max_body and max_event are numbers of bytes, and positive")
+        self.ledger = FileLedger() if self.files is None else self.files
+        self.screen = Screen(
+            self.guard,
+            urls=self.urls,
+            fetcher=self.fetcher,
+            files=self.ledger,
+            max_images=self.max_images,
+            documents=self.documents,
+        )
 
     def mode(self, direction: Direction) -> OnBlock:
-        return self.request_mode if direction == "request" else self.response_mode
-
-
-def settings(
-    guard: Guard,
-    *,
-    on_block: OnBlockSetting = "reject",
-    replace_with: ReplaceWith = "placeholder",
-    urls: Literal["reject", "fetch"] = "reject",
-    fetcher: Fetcher | None = None,
-    files: FileLedger | None = None,
-    max_images: int = 100,
-    documents: Literal["block", "pass"] = "block",
-    max_body: int = 64 * 2**20,
-    max_event: int = 32 * 2**20,
-    on_flag: Callback | None = None,
-    on_result: Callback | None = None,
-) -> Settings:
-    """Check and collect. Raises ConfigurationError."""
-    from policyguard.guard import Guard
-
-    if not isinstance(guard, Guard):
-        raise ConfigurationError(
-            f"a Guard is expected, not a {type(guard).__name__}",
-            hint="make one: Guard(policy='pictosafe/l3')",
-        )
-    modes = dict(on_block) if isinstance(on_block, Mapping) else dict.fromkeys(_DIRECTIONS, on_block)
-    wrong = [key for key in modes if key not in _DIRECTIONS] + [
-        mode for mode in modes.values() if mode not in _MODES
-    ]
-    if wrong:
-        raise ConfigurationError(
-            f"on_block does not know {wrong[0]!r}",
-            hint="give 'reject', 'raise' or 'replace', or one for each of 'request' and 'response'",
-        )
-    if replace_with not in REPLACEMENTS:
-        raise ConfigurationError(
-            f"replace_with is {replace_with!r}; it must be one of {', '.join(REPLACEMENTS)}"
-        )
-    if max_body < 1 or max_event < 1:
-        raise ConfigurationError("max_body and max_event are counts of bytes, and positive")
-    ledger = FileLedger() if files is None else files
-    return Settings(
-        screen=Screen(
-            guard, urls=urls, fetcher=fetcher, files=ledger, max_images=max_images, documents=documents
-        ),
-        files=ledger,
-        memo=_Judged(),
-        request_mode=modes.get("request", "reject"),
-        response_mode=modes.get("response", "reject"),
-        replace_with=replace_with,
-        on_flag=on_flag,
-        on_result=on_result,
-        max_body=max_body,
-        max_event=max_event,
-    )
+        return self._modes.get(direction, "reject")

@@ -3,8 +3,6 @@
 Covered: server-sent events, JSON lines and JSON arrays, whatever the size of the chunks; images cut off by
 the end of the stream; images that are written piece by piece (``watch``).
 
-Streams cut into their events: server-sent events, JSON lines, and JSON arrays that come bit by bit.
-
 A framer takes bytes as they come, however they are cut, and gives back whole events as raw bytes; all that
 it was given comes out again, in order and unchanged. Bounded: an event that grows past ``limit`` raises
 OverlongError.
@@ -230,9 +228,9 @@ def _value(text: bytes) -> Body:
     except DuplicateKeyError:
         return unreadable("has an event of JSON with a key twice in one object")
     except ValueError:
-        found = open_body(text, "text/plain", strict=False)
-        if found.sites or not _LONG_CODE.search(text):
-            return found
+        body = open_body(text, "text/plain", strict=False)
+        if body.sites or not _LONG_CODE.search(text):
+            return body
         return unreadable("has an event that is not JSON and may hold an image")
 
 

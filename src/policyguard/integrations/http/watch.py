@@ -44,16 +44,16 @@ class Watch:
 
         ``judged``: the images that stand in this event alone are judged.
         """
-        found = None
+        site = None
         tails: dict[str, tuple[str, int]] = {}
         for payload in payloads:
             for place, text in _texts(payload):
                 tail, start = tails.get(place) or self._tails.get(place) or ("", 0)
                 joined = tail + text[: self._SEARCHED]
                 begins = list(_beginnings(joined, start))
-                if found is None and any(at < len(tail) or not judged for at in begins):
+                if site is None and any(at < len(tail) or not judged for at in begins):
                     problem = "an image is written piece by piece, and cannot be judged before it passes"
-                    found = ImageSite(f"{place}#pieces", SiteKind.UNREADABLE, problem=problem)
+                    site = ImageSite(f"{place}#pieces", SiteKind.UNREADABLE, problem=problem)
                 if len(text) > self._SEARCHED:
                     joined, start = text[-self._KEPT :], 1
                     begins = list(_beginnings(joined, start))
@@ -63,12 +63,12 @@ class Watch:
                 tails[place] = (joined[cut:], start)
         for place, ending in tails.items():
             self._tails.put(place, ending)
-        return found
+        return site
 
 
 def _beginnings(text: str, start: int) -> Iterator[int]:
     """Where images begin in ``text``, from ``start`` on."""
-    yield from (found.start() for found in _BEGINNING.finditer(text, start))
+    yield from (site.start() for site in _BEGINNING.finditer(text, start))
     for code in _CODE.finditer(text, start):
         if sniff_base64(code[0]) is not None:
             yield code.start()

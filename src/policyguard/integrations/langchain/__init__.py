@@ -2,8 +2,6 @@
 
 ``GuardRunnable`` needs langchain-core alone (the extra ``langchain``), ``GuardMiddleware`` needs langchain v1
 (the extra ``agents``). Neither is imported before its class is asked for.
-
-Which of LangChain's packages are there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Holds back what a model call tells the readers of an agent's stream until its answer is judged.
 
-Covered: ``stream_mode="messages"``, ``astream_events`` and ``stream_events``: text passes at once; from
-the first piece of an image on all is held, then told or dropped; dropped too are calls whose images are not
+Covered: ``stream_mode="messages"``, ``astream_events`` and ``stream_events``: text passes at once; from the
+first piece of an image on all is held, then released or dropped; dropped too are calls whose images are not
 in the answer. Not covered: an app's own callback handlers and tracers, which hear what the model says when it
 says it.
 """
@@ -62,18 +62,18 @@ class HeldEvents:
 
     def _ready(self, judged: Collection[ImageSite]) -> list[Callable[[], Any]]:
         """A model may be called more than once for one answer: what is not in the answer is not told."""
-        known = {_picture(site) for site in judged}
+        known = {_identity(site) for site in judged}
         return [
             call
             for gate, call in self._calls
-            if gate.end is not None and all(_picture(site) in known for site in find_images(gate.end))
+            if gate.end is not None and all(_identity(site) in known for site in find_images(gate.end))
         ]
 
     def _changed(self, config: RunnableConfig) -> RunnableConfig | None:
         manager: Any = config.get("callbacks")
         handlers = manager if isinstance(manager, list) else getattr(manager, "handlers", [])
-        found = [one for one in handlers if isinstance(one, _StreamingCallbackHandler)]
-        streams: dict[int, Any] = {id(one): self._ear(one) for one in found}
+        streaming = [one for one in handlers if isinstance(one, _StreamingCallbackHandler)]
+        streams: dict[int, Any] = {id(one): self._listener(one) for one in streaming}
         if not streams:
             return None
         changed = config.copy()
@@ -86,23 +86,23 @@ class HeldEvents:
         manager.inheritable_handlers = [streams.get(id(one), one) for one in manager.inheritable_handlers]
         return changed
 
-    def _ear(self, handler: Any) -> Any:
+    def _listener(self, handler: Any) -> Any:
         """A handler of the same class, with the same data, that holds back some of its events."""
-        ear = copy.copy(handler)
+        listener = copy.copy(handler)
         gates: dict[Any, _Gate] = {}
         for event, holds in _EVENTS.items():
-            if (told := getattr(handler, event, None)) is not None:
-                setattr(ear, event, self._gated(told, holds, gates))
-        return ear
+            if (handle := getattr(handler, event, None)) is not None:
+                setattr(listener, event, self._gated(handle, holds, gates))
+        return listener
 
     def _gated(
-        self, told: Callable[..., Any], holds: Callable[..., bool], gates: dict[Any, _Gate]
+        self, handle: Callable[..., Any], holds: Callable[..., bool], gates: dict[Any, _Gate]
     ) -> Callable[..., Any]:
         def pass_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Callable[[], Any]]:
             gate = gates.setdefault(kwargs.get("run_id"), _Gate())
 
             def call() -> Any:
-                return told(*args, **kwargs)
+                return handle(*args, **kwargs)
 
             gate.waiting.append(call)
             if holds(gate, args, kwargs):
@@ -113,19 +113,19 @@ class HeldEvents:
                 self._calls.remove((gate, earlier))
             return ready
 
-        if inspect.iscoroutinefunction(told):
+        if inspect.iscoroutinefunction(handle):
 
-            async def atell(*args: Any, **kwargs: Any) -> None:
+            async def ahandle_event(*args: Any, **kwargs: Any) -> None:
                 for call in pass_on(args, kwargs):
                     await call()
 
-            return atell
+            return ahandle_event
 
-        def tell(*args: Any, **kwargs: Any) -> None:
+        def handle_event(*args: Any, **kwargs: Any) -> None:
             for call in pass_on(args, kwargs):
                 call()
 
-        return tell
+        return handle_event
 
 
 class _Gate(Hold):
@@ -157,7 +157,7 @@ def _end(gate: _Gate, args: tuple[Any, ...], _: Mapping[str, Any]) -> bool:
     return bool(gate.held) or bool(find_images(gate.end))
 
 
-def _picture(site: ImageSite) -> tuple[Any, ...]:
+def _identity(site: ImageSite) -> tuple[Any, ...]:
     return site.kind, site.data, site.url, site.file_id, site.problem
 
 

@@ -1,7 +1,7 @@
 """Which pieces of a stream may pass at once, and which are held until the whole is judged.
 
 Covered: blocks that are no text, from the first piece on; images that a model writes into text, into JSON or
-into a tool's arguments piece by piece (data URIs, base64, Markdown and HTML that show a picture by URL). What
+into a tool's arguments piece by piece (data URIs, base64, Markdown and HTML that show an image by URL). What
 is held keeps its place: all that comes after it is held, too. Not covered: a shape that no piece shows to be
 an image. The whole is judged at the end all the same; an image found only then ends the stream by an error.
 """
@@ -40,7 +40,7 @@ _BEGINNING = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _OPEN = re.compile(rf"!\[{_ALT}\\?$|{_TAG}[^<>]*$", re.IGNORECASE | re.DOTALL)
-"""What may go on for longer than ``_KEPT`` before the address of a picture comes."""
+"""What may go on for longer than ``_KEPT`` before the address of an image comes."""
 _DEFINITION = re.compile(r"^ {0,3}\[[^\[\]]+\]:", re.MULTILINE)
 
 
@@ -52,7 +52,7 @@ class Hold:
         self.held: list[Any] = []
         self._for_good = False
         self._tails: dict[str, str] = {}
-        self._pictured: set[str] = set()
+        self._has_image: set[str] = set()
         self._defined: set[str] = set()
 
     def feed(self, piece: Any, *, block: bool = False) -> list[Any]:
@@ -86,13 +86,13 @@ class Hold:
         return opened or any(_BEGINNING.search(tail) for tail in others)
 
     def _shows(self, place: str, text: str) -> bool:
-        """Whether what comes next may be the address of a picture that began long ago."""
-        pictured, now = place in self._pictured, "![" in text
+        """Whether what comes next may be the address of an image that began long ago."""
+        earlier, now = place in self._has_image, "![" in text
         if now:
-            self._pictured.add(place)
+            self._has_image.add(place)
         if "]:" in text and _DEFINITION.search(text):
             self._defined.add(place)
-        if (pictured or now) and (place in self._defined or "](" in text):
+        if (earlier or now) and (place in self._defined or "](" in text):
             return True
         open_one = _OPEN.search(text)
         return open_one is not None and len(text) - open_one.start() > _KEPT // 2

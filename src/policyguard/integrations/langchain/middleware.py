@@ -66,7 +66,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         apply_to_input, apply_to_output, apply_to_tool_results: which images are judged: those in messages of
             people and systems, of models, of tools.
         exit_behavior: ``"error"`` raises PolicyViolation; ``"end"`` ends the run with an AIMessage that says
-            what was blocked; ``"replace"`` puts another picture in the image's place and goes on (a message
+            what was blocked; ``"replace"`` puts another image in the image's place and goes on (a message
             whose shape has no place for one loses its content).
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         violation_message: the text of that AIMessage; default: how many images were blocked, and why.
@@ -172,10 +172,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             return _response(handler(judged))
         held = HeldEvents()
         with held.listening():
-            given = _response(handler(judged))
-        sites = _sites_in(given)
-        response = self._answer(given, self._screen.screen(sites, memo=memo), held)
-        if response is given:
+            answer = _response(handler(judged))
+        sites = _sites_in(answer)
+        response = self._answer(answer, self._screen.screen(sites, memo=memo), held)
+        if response is answer:
             held.release(sites)
         return response
 
@@ -195,11 +195,11 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             return _response(await handler(judged))
         held = HeldEvents()
         with held.listening():
-            given = _response(await handler(judged))
-        sites = await asyncio.to_thread(_sites_in, given)
-        found = await self._screen.ascreen(sites, memo=memo)
-        response = await asyncio.to_thread(self._answer, given, found, held)
-        if response is given:
+            answer = _response(await handler(judged))
+        sites = await asyncio.to_thread(_sites_in, answer)
+        result = await self._screen.ascreen(sites, memo=memo)
+        response = await asyncio.to_thread(self._answer, answer, result, held)
+        if response is answer:
             await held.arelease(sites)
         return response
 
@@ -220,21 +220,21 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
     # What tools return.
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
-        given = handler(request)
+        answer = handler(request)
         if not self._tools:
-            return given
+            return answer
         memo = self._runs.memo(request.state)
-        return self._tool(request, given, self._screen.screen(_sites_of_tool(given), memo=memo))
+        return self._tool(request, answer, self._screen.screen(_sites_of_tool(answer), memo=memo))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
-        given = await handler(request)
+        answer = await handler(request)
         if not self._tools:
-            return given
-        sites = await asyncio.to_thread(_sites_of_tool, given)
+            return answer
+        sites = await asyncio.to_thread(_sites_of_tool, answer)
         result = await self._screen.ascreen(sites, memo=self._runs.memo(request.state))
-        return await asyncio.to_thread(self._tool, request, given, result)
+        return await asyncio.to_thread(self._tool, request, answer, result)
 
     # What becomes of each.
 
@@ -247,10 +247,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         return self._tools if isinstance(message, ToolMessage) else self._input
 
     def _history(self, state: Any, memo: RunMemo, result: ScreenResult) -> dict[str, Any]:
-        self._tell("input", result)
+        self._report("input", result)
         update = self._noted(memo, "input", result)
         if result.blocked and self._exit == "end":
-            return {**update, "jump_to": "end", "messages": [self._said(result)]}
+            return {**update, "jump_to": "end", "messages": [self._notice(result)]}
         changed = settled_messages(state["messages"], result, self._replace_with)
         pairs = zip(state["messages"], changed, strict=True)
         if messages := [new for old, new in pairs if new is not old]:
@@ -261,7 +261,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], messages: list[BaseMessage], result: ScreenResult
     ) -> ModelRequest[Any] | ModelResponse[Any]:
         if result.blocked and self._exit == "end":
-            return ModelResponse(result=[self._said(result)])
+            return ModelResponse(result=[self._notice(result)])
         changed = settled_messages(messages, result, self._replace_with)
         if all(new is old for old, new in zip(messages, changed, strict=True)):
             return request
@@ -272,9 +272,9 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
     def _answer(
         self, response: ModelResponse[Any], result: ScreenResult, held: HeldEvents
     ) -> ModelResponse[Any]:
-        self._tell("output", result)
+        self._report("output", result)
         if result.blocked and self._exit == "end":
-            return ModelResponse(result=[self._said(result)])
+            return ModelResponse(result=[self._notice(result)])
         changed: list[BaseMessage] = settled_messages(response.result, result, self._replace_with)
         pairs = list(zip(response.result, changed, strict=True))
         if all(new is old for old, new in pairs):
@@ -292,29 +292,29 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             return {**update, "jump_to": "end"}
         if result.blocked and self._exit == "end":
             gone = [RemoveMessage(id=message.id) for message in last[1:] if message.id is not None]
-            said = self._said(result).model_copy(update={"id": last[0].id})
-            return {**update, "jump_to": "end", "messages": [said, *gone]}
+            notice = self._notice(result).model_copy(update={"id": last[0].id})
+            return {**update, "jump_to": "end", "messages": [notice, *gone]}
         changed = settled_messages(last, result, self._replace_with)
         if messages := [new for old, new in zip(last, changed, strict=True) if new is not old]:
             update["messages"] = messages
         return update
 
-    def _tool(self, request: ToolCallRequest, given: Any, result: ScreenResult) -> Any:
-        self._tell("tool_result", result)
+    def _tool(self, request: ToolCallRequest, answer: Any, result: ScreenResult) -> Any:
+        self._report("tool_result", result)
         if not result.items:
-            return given
+            return answer
         if result.blocked and self._exit == "end":
-            return self._tool_said(request, result)
-        if isinstance(given, list) and result.blocked:
-            return self._tool_said(request, result)
+            return self._tool_notice(request, result)
+        if isinstance(answer, list) and result.blocked:
+            return self._tool_notice(request, result)
         try:
-            if isinstance(given, Command):
-                return replace(given, update=settle(given.update, result, self._replace_with))
-            return given if isinstance(given, list) else settle(given, result, self._replace_with)
+            if isinstance(answer, Command):
+                return replace(answer, update=settle(answer.update, result, self._replace_with))
+            return answer if isinstance(answer, list) else settle(answer, result, self._replace_with)
         except PolicyViolation:
             if self._exit == "error":
                 raise
-            return self._tool_said(request, result)
+            return self._tool_notice(request, result)
 
     def _ended_by_tool(self, messages: list[BaseMessage]) -> Update:
         for message in reversed(messages):
@@ -323,8 +323,8 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             if self._marked(message):
                 note = self._message or str(message.content)
                 mark = message.response_metadata[_MARK]
-                said = AIMessage(note, response_metadata={_MARK: {**mark, "name": f"{self._name}, tool"}})
-                return {"jump_to": "end", "messages": [said]}
+                notice = AIMessage(note, response_metadata={_MARK: {**mark, "name": f"{self._name}, tool"}})
+                return {"jump_to": "end", "messages": [notice]}
         return None
 
     def _marked(self, message: BaseMessage) -> bool:
@@ -333,10 +333,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         ours = self._exit == "end" and isinstance(mark, Mapping) and mark.get("name") == self._name
         return ours and not sites_of([message])
 
-    def _said(self, result: ScreenResult) -> AIMessage:
+    def _notice(self, result: ScreenResult) -> AIMessage:
         return AIMessage(self._message or blocked_note(result), response_metadata=self._mark(result))
 
-    def _tool_said(self, request: ToolCallRequest, result: ScreenResult) -> ToolMessage:
+    def _tool_notice(self, request: ToolCallRequest, result: ScreenResult) -> ToolMessage:
         if self._exit == "error":
             raise violation(result)
         return ToolMessage(
@@ -359,7 +359,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             "policyguard_memo": {self._name: {"run": memo.run, "verdicts": verdicts}},
         }
 
-    def _tell(self, stage: Stage, result: ScreenResult) -> None:
+    def _report(self, stage: Stage, result: ScreenResult) -> None:
         if self._on_result is not None:
             self._on_result(stage, result)
 
@@ -375,8 +375,8 @@ def _all_of(request: ModelRequest[Any]) -> list[BaseMessage]:
     return list(request.messages) if system is None else [system, *request.messages]
 
 
-def _response(given: Any) -> ModelResponse[Any]:
-    return ModelResponse(result=[given]) if isinstance(given, AIMessage) else given
+def _response(answer: Any) -> ModelResponse[Any]:
+    return ModelResponse(result=[answer]) if isinstance(answer, AIMessage) else answer
 
 
 def _sites_in(response: ModelResponse[Any]) -> list[Any]:
@@ -393,7 +393,7 @@ def _last(messages: list[BaseMessage]) -> list[BaseMessage]:
     return messages[start:end]
 
 
-def _sites_of_tool(given: Any) -> list[Any]:
-    if isinstance(given, list):
-        return [site for item in given for site in _sites_of_tool(item)]
-    return sites_of(given.update if isinstance(given, Command) else given)
+def _sites_of_tool(answer: Any) -> list[Any]:
+    if isinstance(answer, list):
+        return [site for item in answer for site in _sites_of_tool(item)]
+    return sites_of(answer.update if isinstance(answer, Command) else answer)

@@ -1,6 +1,6 @@
 """What a middleware remembers during one run of an agent, and how that goes into the agent's state.
 
-The verdicts go with the state as JSON, without pictures, so that a run which is stopped and taken up again
+The verdicts go with the state as JSON, without images, so that a run which is stopped and taken up again
 elsewhere does not ask again. A new run begins with none: what failed in the last one is asked about again.
 """
 

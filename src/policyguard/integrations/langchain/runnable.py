@@ -25,7 +25,7 @@ from policyguard.errors import ConfigurationError, ImageError
 from policyguard.integrations.extract import SiteKind
 from policyguard.integrations.langchain.hold import Hold, joined
 from policyguard.integrations.langchain.settle import check_replace_with, settle, violation
-from policyguard.integrations.langchain.sites import shown, sites_of
+from policyguard.integrations.langchain.sites import sites_of, without_images
 from policyguard.integrations.screen import Memo, Screen, ScreenResult
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class GuardRunnable(Runnable[Any, Any]):
 
     Args:
         guard: judges. Its policies' ``outcomes`` say what becomes of images that cannot be judged.
-        on_block: ``"raise"`` (PolicyViolation) or ``"replace"`` (another picture takes the image's place;
+        on_block: ``"raise"`` (PolicyViolation) or ``"replace"`` (another one takes the image's place;
             where its shape has none, a message loses its content, and any other value raises).
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
@@ -103,7 +103,7 @@ class GuardRunnable(Runnable[Any, Any]):
             passed.append(self._settled(input, self._screen.screen(sites)))
             return self._traced(passed[0], input, sites)
 
-        self._call_with_config(judge, shown(input, sites), config)
+        self._call_with_config(judge, without_images(input, sites), config)
         return passed[0]
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -115,7 +115,7 @@ class GuardRunnable(Runnable[Any, Any]):
             passed.append(await asyncio.to_thread(self._settled, input, result) if sites else input)
             return self._traced(passed[0], input, sites)
 
-        await self._acall_with_config(judge, shown(input, sites), config)
+        await self._acall_with_config(judge, without_images(input, sites), config)
         return passed[0]
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
@@ -192,8 +192,8 @@ class GuardRunnable(Runnable[Any, Any]):
             self._on_result(result)
         return settle(value, result, self._replace_with)
 
-    def _traced(self, passed: Any, given: Any, sites: list[ImageSite]) -> Any:
-        return shown(passed, sites if passed is given else sites_of(passed))
+    def _traced(self, passed: Any, value: Any, sites: list[ImageSite]) -> Any:
+        return without_images(passed, sites if passed is value else sites_of(passed))
 
     def _whole(self, value: Any, memo: Memo) -> list[Any]:
         return [self._settled(value, self._screen.screen(sites_of(value), memo=memo))]
@@ -267,7 +267,7 @@ def _output(pieces: list[Any]) -> Any:
     if not pieces:
         return None
     value = joined(pieces)
-    return shown(value, sites_of(value))
+    return without_images(value, sites_of(value))
 
 
 def _grows(piece: Any) -> bool:

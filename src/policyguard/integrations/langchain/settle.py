@@ -1,10 +1,9 @@
-"""What becomes of a value once its images are judged: it passes, or it passes changed, or PolicyViolation.
+"""What becomes of a value, or of messages one by one, once its images are judged: it passes, passes changed,
+or PolicyViolation.
 
 Covered: images fetched by URL go on as the bytes that were judged. A blocked image is replaced by one that
 shows nothing of it; where its shape has no place for another image, a message loses its whole content, and
 any other value is refused.
-
-Messages after their images were judged, one by one: what is wrong with one does not change the others.
 """
 
 from __future__ import annotations

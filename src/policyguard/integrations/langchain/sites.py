@@ -1,11 +1,9 @@
-"""The images in what a step of a chain is given.
+"""The images in what a step of a chain takes, and the same value without them, for traces.
 
 Covered: all that ``find_images`` covers, in messages, prompt values, strings, dicts and lists; and values
 that are images themselves: bytes, paths, open buffers, PIL images, arrays. A value that cannot be looked
 into, such as a tensor, is UNSCANNABLE. Not covered: other objects deep inside of dicts and lists, and files
 that are merely named.
-
-What a trace may record of a value: the value without its images.
 """
 
 from __future__ import annotations
@@ -24,12 +22,12 @@ from policyguard.integrations.extract import ImageSite, SiteKind, find_images
 from policyguard.integrations.extract.walk import fields_of
 
 __all__ = [
-    "shown",
     "sites_of",
+    "without_images",
 ]
 
 
-def shown(value: Any, sites: Sequence[ImageSite]) -> Any:
+def without_images(value: Any, sites: Sequence[ImageSite]) -> Any:
     """A copy of ``value`` in which a note stands in the place of each of ``sites``.
 
     What holds no image is shared and not copied. A text with an image in it is left out as a whole.
@@ -50,11 +48,11 @@ def _note(site: ImageSite) -> str:
 
 def _ancestors(pointers: Collection[str]) -> set[str]:
     """Every place on the way to one of the images. A string that holds some is the last on its way."""
-    found: set[str] = set()
+    places: set[str] = set()
     for pointer in pointers:
         steps = pointer.partition("#")[0].split("/")
-        found.update("/".join(steps[:length]) for length in range(1, len(steps) + 1))
-    return found
+        places.update("/".join(steps[:length]) for length in range(1, len(steps) + 1))
+    return places
 
 
 def _without(value: Any, where: str, notes: Mapping[str, str], on_the_way: Collection[str]) -> Any:
@@ -115,8 +113,8 @@ def _alone(value: Any) -> list[ImageSite] | None:
             return None
     except Exception:
         return [_unreadable(f"is a {type(value).__name__}, which cannot be looked into")]
-    found = find_images(value)
-    return found or [_unreadable(f"is a {type(value).__name__}, which cannot be looked into")]
+    places = find_images(value)
+    return places or [_unreadable(f"is a {type(value).__name__}, which cannot be looked into")]
 
 
 def _inline(data: bytes) -> ImageSite:

@@ -1,7 +1,7 @@
-"""A picture that shows nothing of another one but its size: placeholder, blur, pixelation.
+"""An image that shows nothing of another one but its size: placeholder, blur, pixelation.
 
-Covered: PNG, JPEG, WebP and GIF; the new picture has the old one's size and format, one frame, and no
-metadata. Blur and pixelation keep at most 8 colours along the longer side, spread over the whole picture, so
+Covered: PNG, JPEG, WebP and GIF; the new image has the old one's size and format, one frame, and no
+metadata. Blur and pixelation keep at most 8 colours along the longer side, spread over the whole image, so
 that shapes and text are gone. Not covered: what large areas of colour still tell.
 """
 
@@ -20,7 +20,7 @@ ReplaceWith: TypeAlias = Literal["placeholder", "blur", "pixelate"]
 REPLACEMENTS: tuple[str, ...] = get_args(ReplaceWith)
 
 _GRID = 8
-"""Colours along the longer side that are left of a picture."""
+"""Colours along the longer side that are left of an image."""
 
 _GREY = (128, 128, 128)
 
@@ -31,19 +31,19 @@ def altered(data: bytes, how: ReplaceWith) -> Replacement:
 
     image = decode(data)
     if image.format is None:
-        raise ImageError("only encoded pictures can be replaced")
+        raise ImageError("only encoded images can be replaced")
     if how == "placeholder":
-        picture = pil.new("RGB", image.size, _GREY)
+        frame = pil.new("RGB", image.size, _GREY)
     else:
         width, height = image.size
         scale = _GRID / max(width, height)
         grid = (max(1, round(width * scale)), max(1, round(height * scale)))
         few = image.frames[0].resize(grid, pil.Resampling.BOX)
         smooth = pil.Resampling.BICUBIC if how == "blur" else pil.Resampling.NEAREST
-        picture = few.resize(image.size, smooth)
+        frame = few.resize(image.size, smooth)
     buffer = io.BytesIO()
     try:
-        picture.save(buffer, image.format)
+        frame.save(buffer, image.format)
     except (OSError, ValueError) as error:
-        raise ImageError(f"the picture cannot be written as {image.format} again: {error}") from error
+        raise ImageError(f"the image cannot be written as {image.format} again: {error}") from error
     return Replacement(buffer.getvalue(), f"image/{image.format.lower()}")

@@ -1,6 +1,6 @@
-"""Verdicts remembered for the length of one run, so that the same image is not asked about at every turn.
-
-Which files at a provider were judged on their way there.
+"""What is remembered of judged images: verdicts for the length of one run, so that the same image is not
+asked about at every turn (``Memo``), and which files were judged on their way to a provider
+(``FileLedger``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a screening found: one verdict per image, and how many there were."""
+"""The result of a screening: one verdict per image, and how many there were."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ScreenResult:
         return replace(self, provider_refused=tuple(refusals))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form. Holds no picture."""
+        """A JSON-ready form. Holds no image bytes."""
         return {
             "action": self.action,
             "allowed": self.allowed,
