@@ -1,16 +1,15 @@
-"""Under which key an assessment is stored.
+"""Under which key an assessment is stored, and whether it holds enough for a decision.
 
 Two requests share a key only if a model would be asked the same: the same pixels, the same words of the
 policy, the same dialect, weights and settings, the same reading, for the same customer of a server.
-Thresholds and actions are no part of it.
+Thresholds and actions are no part of the key. Backends leave unread what cannot matter under those they are
+asked with: a server is asked for no rule scores below ``decisive_score``, and zeros or nothing stand in their
+place; a server that lists few tokens hides low scores (``blind_below``); a broken explanation is passed over
+where the scores violate. Under other thresholds each of these may matter: then the model is asked again.
 
-Whether an assessment holds what a decision needs. If it does not, the model is asked: nothing is guessed.
-
-Backends leave unread what cannot matter under the policy they are asked about. RemoteBackend reads no rule
-scores below ``decisive_score`` and puts zeros, or nothing, in their place; a server that lists few tokens
-hides low scores (``blind_below``); a broken explanation is passed over where the scores violate. Under
-another threshold each of these may matter. A bare rating, from a server that gives no scores, is never kept:
-it would outlive the day on which the server gives them.
+Covered: what does not hold enough is neither stored nor served; nothing is guessed. A bare rating, from a
+server that gives no scores, is never kept: it would outlive the day on which the server gives them.
+Not covered: a model on a server that is exchanged under its name.
 """
 
 from __future__ import annotations

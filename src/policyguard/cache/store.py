@@ -1,7 +1,4 @@
-"""What a verdict cache is: a store of short texts under hashes. What they mean is ``codec``'s business.
-
-A verdict cache in this process's memory.
-"""
+"""What a verdict cache is: a store of short texts under hashes; and one in this process's memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""One batch on its way through the cache: what it finds there, what it asks, whose answers it waits for.
+"""One batch on its way through the cache: what is stored, what it asks, whose answers it waits for.
 
-Single flight: of those who ask the same at once, one asks the model, and the others take its answer.
-
-Whoever leads a flight ends it, whatever happens to it. Callers with and without an event loop share flights
+Of those who ask the same at once, one asks the model (it leads a *flight*), and the others take its answer.
+Whoever leads a flight ends it, whatever happens. Callers with and without an event loop share flights
 in one direction only: a coroutine may wait for a thread, but a thread never for a coroutine, whose event loop
 may be the very one that the thread keeps waiting.
 """
@@ -21,7 +20,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
+from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Result
 from policyguard.backends.base import AssessmentRequest
 from policyguard.cache.codec import LARGEST, decode, encode
 from policyguard.cache.keys import assessment_key, holds_enough
@@ -42,7 +41,6 @@ __all__ = [
 
 
 FlightKey = tuple[str, str]
-Result = Assessment | Failure
 
 
 class End(Enum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from policyguard.assessment import Assessment, Failure, FailureKind, Reading, Timings
+from policyguard.assessment import Failure, FailureKind, Reading, Result, Timings
 from policyguard.backends.base import AssessmentRequest
 from policyguard.checking.rounds import Opened, failures, judge
 from policyguard.deciding import Decision
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checker"]
 
-Results = Sequence[Assessment | Failure]
+Results = Sequence[Result]
 
 
 @dataclass(frozen=True, slots=True)

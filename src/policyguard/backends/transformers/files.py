@@ -3,8 +3,6 @@
 Covered: pickled weights, models that bring Python code (``auto_map``), adapters (they pull in another model
 by name), weights outside the folder, missing files, settings that are no plain files or too large.
 Not covered: weights trained to answer wrongly; nothing in a file tells those.
-
-Keep the bars and warnings of transformers and of the hub off the user's terminal.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ _lock = RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and no warnings while a model loads; what the user had set is set again afterwards."""
+    """Keep bars and warnings off the terminal while a model loads; the user's settings are restored."""
     from transformers.utils import logging
 
     with _lock:

@@ -1,6 +1,4 @@
-"""Load a guard model: weights, device and dtype, processor.
-
-The model's own processor, with or without torchvision.
+"""Load a guard model: weights, device and dtype, and its own processor, with or without torchvision.
 
 A family's processor often takes a video processor, and in transformers every video processor needs
 torchvision. A guard looks at images only, so without torchvision the same processor is put together from

@@ -1,8 +1,7 @@
 """Run batches of frames under one plan through a loaded model.
 
-The policy's KV prefix: the text before the image is computed once and shared by all frames under it.
-
-Two things make this exact (with float32, to about 1e-6 in the logits) for models with M-RoPE positions:
+The text before the image, the policy's KV prefix, is computed once and shared by all frames under it. Two
+things make this exact (with float32, to about 1e-6 in the logits) for models with M-RoPE positions:
 
 - The positions are always passed. Left to itself, such a model takes the text after a cached prefix for
   the continuation of whatever image it saw last (``rope_deltas`` is state on the module), or starts at
@@ -19,7 +18,7 @@ from collections.abc import Hashable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
+from policyguard.assessment import Failure, FailureKind, Rating, Reading, Result
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers.loading import prepare, shrink
 from policyguard.backends.transformers.reading import Scores, continuations, explained, read_scores
@@ -109,9 +108,6 @@ class PrefixCache(LruDict[Hashable, Any]):
 
 def _bytes_of(prefix: Any) -> int:
     return sum(int(layer.keys.nbytes) + int(layer.values.nbytes) for layer in prefix.layers)
-
-
-Result = Assessment | Failure
 
 
 class _UnfitError(Exception):
