@@ -19,6 +19,7 @@ SETTINGS = RewardSettings(bare_words=True)
 POLICY_ = POLICY.resolve()
 UNSAFE = Expected(POLICY_, Rating.UNSAFE, ("warm",))
 SAFE = Expected(POLICY_, Rating.SAFE)
+WORDS = "the picture shows one large square that is as red as a brick"
 
 
 def answer(rating: str, category: str = "none", rationale: str = "a red square") -> str:
@@ -134,15 +135,15 @@ def test_class_weights_multiply_right_verdicts_only() -> None:
 @pytest.mark.parametrize(
     ("text", "earned"),
     [
-        ("<think>" + "word " * 20 + "</think>\nunsafe", 1.0),
-        ("<think>" + "word " * 20 + "</think>\n" + answer("unsafe", "A"), 1.0),
+        ("<think>" + WORDS + "</think>\nunsafe", 1.0),
+        ("<think>" + WORDS + "</think>\n" + answer("unsafe", "A"), 1.0),
         ("unsafe", -0.5),
         ("<think>short</think>unsafe", -0.5),
-        ("<think>" + "word " * 20 + "unsafe", -0.5),
-        ("x<think>" + "word " * 20 + "</think>unsafe", -0.5),
-        ("<think>" + "word " * 20 + "</think>safe</think>unsafe", -0.5),
-        ("<think><think>" + "word " * 20 + "</think>unsafe", -0.5),
-        ("<think>" + "unsafe " * 20 + "</think>safe", 0.0),
+        ("<think>" + WORDS + "unsafe", -0.5),
+        ("x<think>" + WORDS + "</think>unsafe", -0.5),
+        ("<think>" + WORDS + "</think>safe</think>unsafe", -0.5),
+        ("<think><think>" + WORDS + "</think>unsafe", -0.5),
+        ("<think>" + WORDS + " unsafe" * 9 + "</think>safe", 0.0),
     ],
 )
 def test_thinking_first_needs_one_thought_and_then_the_answer(text: str, earned: float) -> None:

@@ -14,7 +14,7 @@ from policyguard.dialects import Answer, Dialect, FrameSlot, Prompt
 from policyguard.errors import ConfigurationError
 from policyguard.policy import ResolvedPolicy
 
-__all__ = ["AnswerFormat", "conversation", "split_thought", "write_answer"]
+__all__ = ["AnswerFormat", "beginning_of", "conversation", "split_thought", "write_answer"]
 
 AnswerFormat = Literal["rating-first", "thinking-first"]
 
@@ -69,14 +69,19 @@ def write_answer(dialect: Dialect, policy: ResolvedPolicy, answer: Answer) -> st
             f"answers in the dialect '{dialect.name}' cannot be written for training",
             hint="train in the dialect 'safeguard'",
         )
-    beginning = prompt.prefill + prompt.label(answer.rating)
-    if answer.rating is Rating.UNSAFE and key is not None:
-        label = next(label for label, rule in prompt.categories.items() if rule == answer.category)
-        beginning += prompt.category_prefill + label
     read = dialect.parse(text, policy)
-    if not text.startswith(beginning) or read.rating is not answer.rating:
+    if not text.startswith(beginning_of(prompt, answer)) or read.rating is not answer.rating:
         raise ConfigurationError(f"the dialect '{dialect.name}' reads another answer than was written")
     return text
+
+
+def beginning_of(prompt: Prompt, answer: Answer) -> str:
+    """How an answer begins, up to the last place where the guard reads scores: rating, and broken rule."""
+    beginning = prompt.prefill + prompt.label(answer.rating)
+    if answer.rating is not Rating.UNSAFE or answer.category is None:
+        return beginning
+    label = next(label for label, rule in prompt.categories.items() if rule == answer.category)
+    return beginning + prompt.category_prefill + label
 
 
 def _pico(prompt: Prompt, answer: Answer, key: str | None) -> str:

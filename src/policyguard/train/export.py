@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from policyguard.assessment import Rating
 from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.policy import ResolvedPolicy
 from policyguard.strict.files import check_place, fresh_folder, write_json, write_lines, write_text
 from policyguard.train.answers import AnswerFormat, conversation
 from policyguard.train.grpo import held_out_prompts, read_prompts
@@ -33,7 +34,7 @@ from policyguard.train.recipe import GrpoRecipe, RewardSettings
 from policyguard.train.reward import Expected, Scored, score
 from policyguard.train.rows import check_images, listing, open_frame
 
-__all__ = ["SETTINGS", "ExportedReward", "export"]
+__all__ = ["EXPORTED_REWARDS", "SETTINGS", "ExportedReward", "export", "write_reward"]
 
 SETTINGS = "reward.json"
 _PLACE = "<image>"
@@ -108,6 +109,26 @@ orms["policyguard_verdict"] = PolicyGuardVerdict
 '''
 
 
+EXPORTED_REWARDS = {"verl": _VERL, "easyr1": _EASYR1, "swift": _SWIFT}
+"""Trainer -> the reward file for it."""
+
+
+def write_reward(
+    folder: Path,
+    policies: Mapping[str, ResolvedPolicy],
+    *,
+    dialect: str,
+    answer: AnswerFormat,
+    settings: RewardSettings,
+) -> None:
+    """Write what ``ExportedReward`` reads, and a reward file per trainer. ``policies``: key -> policy."""
+    write_policies(folder, {name: document_of(policy) for name, policy in policies.items()})
+    reward = settings.model_dump(mode="json")
+    write_json(folder / SETTINGS, {"dialect": dialect, "answer": answer, "reward": reward})
+    for name, code in EXPORTED_REWARDS.items():
+        write_text(folder / f"reward_{name}.py", code.replace("{setup}", _SETUP))
+
+
 def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
     """Write the folder ``out``, which must not exist, in one step, and give its files.
 
@@ -126,15 +147,12 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
     sides = {"train": units.prompts, "validation": held_out_prompts(rows)}
     everything = [prompt for prompts in sides.values() for prompt in prompts]
     with fresh_folder(out) as folder:
-        policies = {prompt.policy.fingerprint: prompt.policy for prompt in everything}
-        write_policies(folder, {name: document_of(policy) for name, policy in policies.items()})
-        write_json(
-            folder / SETTINGS,
-            {
-                "dialect": recipe.dialect,
-                "answer": recipe.answer,
-                "reward": recipe.reward.model_dump(mode="json"),
-            },
+        write_reward(
+            folder,
+            {prompt.policy_key: prompt.policy for prompt in everything},
+            dialect=recipe.dialect,
+            answer=recipe.answer,
+            settings=recipe.reward,
         )
         for side, prompts in sides.items():
             if not prompts:
@@ -149,15 +167,13 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
                 folder / f"swift-{side}.jsonl",
                 (json.dumps(_swift(item, dialect, recipe), ensure_ascii=False) for item in prompts),
             )
-        for name, code in (("verl", _VERL), ("easyr1", _EASYR1), ("swift", _SWIFT)):
-            write_text(folder / f"reward_{name}.py", code.replace("{setup}", _SETUP))
     return sorted(out.iterdir())
 
 
 def _expected(prompt: Prompt) -> str:
     return json.dumps(
         {
-            "policy": prompt.policy.fingerprint,
+            "policy": prompt.policy_key,
             "label": prompt.label,
             "categories": list(prompt.categories),
         }

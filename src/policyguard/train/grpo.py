@@ -94,7 +94,7 @@ def grpo_example(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[s
     return {
         "image": str(prompt.path),
         "prompt": conversation(dialect, prompt.policy, answer=recipe.answer),
-        "policy": prompt.policy.fingerprint,
+        "policy": prompt.policy_key,
         "label": prompt.label,
         "categories": list(prompt.categories),
     }
@@ -209,7 +209,7 @@ def _reward(
     if (base / "generation_config.json").is_file():
         configured = GenerationConfig.from_pretrained(base, local_files_only=True).eos_token_id
         ends |= set(configured if isinstance(configured, list) else [configured])
-    policies = {prompt.policy.fingerprint: prompt.policy for prompt in prompts}
+    policies = {prompt.policy_key: prompt.policy for prompt in prompts}
     control = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return VerdictReward(
         policies,
@@ -300,7 +300,7 @@ def _share_right(
     right = 0
     for answer, ids in zip(texts, answers.tolist(), strict=True):
         scored = reward.score_ids(answer, reward.until_end(ids), expected)
-        right += scored.rating is expected.label
+        right += scored.right
     return right / len(texts)
 
 

@@ -49,6 +49,11 @@ class Prompt:
     label: str
     categories: tuple[str, ...]
 
+    @property
+    def policy_key(self) -> str:
+        """The same for policies that a model sees, and ``decide`` applies, alike."""
+        return f"{self.policy.fingerprint[:32]}-{self.policy.decision_fingerprint[:16]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Half:

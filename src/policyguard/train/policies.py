@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyError, PolicyGuardError
+from policyguard.outcomes import Action
 from policyguard.policy import Policy, ResolvedPolicy, load_policy, parse_policy
 from policyguard.policy.files import is_path
+from policyguard.policy.schema import Defaults
 from policyguard.strict.files import write_lines
 
 __all__ = ["INLINE", "PolicyShelf", "document_of", "problem_of", "write_policies"]
@@ -82,7 +84,8 @@ class PolicyShelf:
 
 
 def document_of(policy: ResolvedPolicy) -> Policy:
-    """What a model sees of ``policy``, as a policy that can be written and read again."""
+    """``policy`` as a document to write; read again, it shows a model the same and decides the same."""
+    outcomes = {outcome: action for outcome, action in policy.outcomes.items() if not outcome.judged}
     return Policy(
         id=policy.id,
         version=policy.version,
@@ -90,6 +93,14 @@ def document_of(policy: ResolvedPolicy) -> Policy:
         description=policy.description,
         world=policy.world,
         rules=policy.rules,
+        defaults=Defaults(
+            threshold=policy.threshold,
+            action=policy.action,
+            undecided_band=policy.undecided_band,
+            min_label_mass=policy.min_label_mass,
+            frames=policy.frames,
+        ),
+        outcomes={outcome: action for outcome, action in outcomes.items() if action is not Action.BLOCK},
     )
 
 

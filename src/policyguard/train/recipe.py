@@ -141,6 +141,7 @@ class RewardSettings(_Part):
     """See ``reward``. ``bare_words``: whether a bare verdict counts in a dialect that also reads it, though
     the guard asks for more. ``safe_weight`` and ``unsafe_weight`` multiply the reward of a right verdict;
     they only count when rewards are not scaled within a group, because a group holds one label.
+    ``min_thought``: different words.
     """
 
     right: float = 1.0
@@ -151,7 +152,7 @@ class RewardSettings(_Part):
     unsafe_weight: Annotated[float, Field(gt=0)] = 1.0
     category_bonus: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     rationale_bonus: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    min_thought: Annotated[int, Field(ge=1)] = 50
+    min_thought: Annotated[int, Field(ge=1)] = 8
 
 
 class Variants(_Part):

@@ -1,10 +1,12 @@
-"""The reward of one completion: the runtime's own strict parser as a gate, then the verdict against the
-label.
+"""The reward of one completion: whether the guard, reading this answer, would decide rightly.
 
-Covered: what the runtime would not accept earns ``unreadable``, whatever words it holds: no verdict, two,
-another spelling, prose around it, a cut-off answer, control tokens. Bonuses come on top of a right verdict
-only, so nothing is gained by them with a wrong one, and are small. Not covered: whether a rationale is
-true. ``rationale_bonus`` only asks for words of the rule that decides, once.
+The answer goes through the runtime's own parser and its decision rule (``deciding.decide``), and is right
+exactly when outcome and action are those of the label. Bonuses come on top of a right answer only.
+
+Covered: what the runtime would not read earns ``unreadable``, whatever words it holds: no verdict, two,
+another spelling or escapes where the guard reads scores, prose around it, a cut-off answer, control tokens,
+hidden characters, a thought without enough different words. Not covered: whether a rationale is true.
+``rationale_bonus`` asks for a few sentences that share words with the rule that decides, no more.
 """
 
 from __future__ import annotations
@@ -14,16 +16,22 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policyguard.assessment import Rating
+from policyguard.assessment import Assessment, Rating
+from policyguard.deciding import decide
 from policyguard.dialects import Answer, Dialect
 from policyguard.errors import AnswerError
-from policyguard.policy import ResolvedPolicy
-from policyguard.train.answers import AnswerFormat, split_thought
+from policyguard.outcomes import Action, Outcome
+from policyguard.policy import ResolvedPolicy, Status
+from policyguard.strict.text import find_forbidden
+from policyguard.train.answers import AnswerFormat, beginning_of, split_thought
 from policyguard.train.recipe import RewardSettings
 
-__all__ = ["Expected", "Scored", "VerdictReward", "score"]
+__all__ = ["Expected", "Scored", "VerdictReward", "assessment_of", "score"]
 
-_WORD = re.compile(r"[^\W\d_]{4,}")
+_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\\W\\d_]{2,40}")
+"""A visible word: two letters or more, or one character of a script that does not part its words."""
+_LONG = 4
+"""Letters from which a word says something; shorter ones hold a sentence together."""
 _LONGEST = 1200
 """Characters of a rationale. A longer one earns no bonus."""
 
@@ -32,24 +40,52 @@ _LONGEST = 1200
 class Expected:
     """The right verdict of one image under ``policy``.
 
-    ``categories``: rule ids that are right; may be empty.
+    ``categories``: the rules that are broken; empty where they are not known.
     """
 
     policy: ResolvedPolicy
     label: Rating
     categories: tuple[str, ...] = ()
 
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.VIOLATES if self.label is Rating.UNSAFE else Outcome.COMPLIES
+
+    @property
+    def action(self) -> Action | None:
+        """The most severe action of the broken rules; ``None`` where these are not known."""
+        if self.label is Rating.SAFE:
+            return self.policy.outcomes[Outcome.COMPLIES]
+        actions = [
+            rule.action or self.policy.action
+            for rule in self.policy.rules
+            if rule.id in self.categories and rule.status is not Status.EXEMPT
+        ]
+        return max(actions, key=lambda action: action.severity, default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """``rating`` is ``None`` where the gate did not open; ``why`` then says what it met. ``right``: whether
-    it is the label.
+    """``rating`` is ``None`` for an answer that cannot be read; ``why`` then says what is wrong with it.
+    ``right``: whether the guard's verdict would be.
     """
 
     value: float
     rating: Rating | None
     why: str = ""
     right: bool = False
+
+
+def assessment_of(answer: Answer, policy: ResolvedPolicy) -> Assessment:
+    """What a guard reads of a model that is certain of this answer: one label and one rule have all of the
+    probability. A bare word names no rule, and so has no rule scores.
+    """
+    unsafe = answer.rating is Rating.UNSAFE
+    scores = None
+    if answer.category is not None or not unsafe:
+        scores = {rule.id: float(rule.id == answer.category) for rule in policy.rules}
+    p_unsafe = None if answer.rating is Rating.UNDECIDED else float(unsafe)
+    return Assessment(answer.rating, p_unsafe, 1.0, rule_scores=scores, category=answer.category)
 
 
 def score(
@@ -61,17 +97,26 @@ def score(
     answer: AnswerFormat = "rating-first",
 ) -> Scored:
     """The reward of the completion ``text``, which ended by itself and holds no control tokens."""
+    policy = expected.policy
     try:
+        if find_forbidden(text) is not None:
+            raise ValueError("the answer holds hidden characters")
         if answer == "thinking-first":
             thought, text = split_thought(text)
-            if len(thought) < settings.min_thought:
-                return Scored(settings.unreadable, None, "the thought is too short")
-        if not settings.bare_words and not text.startswith(dialect.render(expected.policy).prefill):
-            return Scored(settings.unreadable, None, "the answer does not begin as the guard begins it")
-        read = dialect.parse(text, expected.policy)
+            if len(_different_words(thought)) < settings.min_thought:
+                raise ValueError("the thought is too short")
+        read = dialect.parse(text, policy)
+        bare = settings.bare_words and text.strip() == str(read.rating)
+        if not bare and not text.startswith(beginning_of(dialect.render(policy), read)):
+            raise ValueError("the answer does not begin as the guard begins it")
+        if find_forbidden(read.rationale or "") is not None:
+            raise ValueError("the rationale holds hidden characters")
     except (AnswerError, ValueError) as error:
         return Scored(settings.unreadable, None, str(error))
-    if read.rating is not expected.label:
+    decision = decide(policy, assessment_of(read, policy))
+    names_no_rule = read.rating is Rating.UNSAFE and read.category is None
+    action = None if names_no_rule else expected.action
+    if decision.outcome is not expected.outcome or action not in (None, decision.action):
         return Scored(settings.wrong, read.rating)
     weight = settings.unsafe_weight if expected.label is Rating.UNSAFE else settings.safe_weight
     value = settings.right * weight
@@ -127,7 +172,7 @@ class VerdictReward:
             scored = self.score_ids(_text(completion), ids, expected)
             values.append(scored.value)
             if log_metric is not None:
-                log_metric(f"verdict/recall_{true_label}", float(scored.rating is expected.label))
+                log_metric(f"verdict/recall_{true_label}", float(scored.right))
                 log_metric("verdict/readable", float(scored.rating is not None))
                 log_metric("verdict/says_unsafe", float(scored.rating is Rating.UNSAFE))
         return values
@@ -155,12 +200,22 @@ def _text(completion: Any) -> str:
     return str(content)
 
 
+def _different_words(text: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(text)}
+
+
 def _speaks_of_the_rule(read: Answer, expected: Expected) -> bool:
-    """Whether the rationale is short prose that shares words with a rule that decides."""
-    if not read.rationale or len(read.rationale) > _LONGEST:
+    """Whether the rationale is short prose that shares words with a rule that decides.
+
+    Prose: at least five words, half of them different, one in eight short (a list of nouns has none), few
+    commas, and at most half of the longer words taken from the rule.
+    """
+    rationale = read.rationale or ""
+    spoken = [word.lower() for word in _WORD.findall(rationale)]
+    different = set(spoken)
+    if len(rationale) > _LONGEST or len(spoken) < 5 or len(different) * 2 < len(spoken):
         return False
-    spoken = [word.lower() for word in _WORD.findall(read.rationale)]
-    if len(spoken) < 3 or len(set(spoken)) * 2 < len(spoken):
+    if sum(len(word) < _LONG for word in spoken) * 8 < len(spoken) or rationale.count(",") * 4 > len(spoken):
         return False
     rules = [rule for rule in expected.policy.rules if rule.id in expected.categories]
     if not rules:
@@ -168,6 +223,6 @@ def _speaks_of_the_rule(read: Answer, expected: Expected) -> bool:
     about = " ".join(
         text for rule in rules for text in (rule.title, rule.description, *rule.unsafe, *rule.safe)
     )
-    words = {word.lower() for word in _WORD.findall(about)}
-    shared = len(words.intersection(spoken))
-    return 0 < shared <= 12  # a list of all the policy's words is no rationale
+    long = {word for word in different if len(word) >= _LONG}
+    shared = len(_different_words(about) & long)
+    return 0 < shared <= 12 and shared * 2 <= len(long)
