@@ -41,12 +41,6 @@ def test_the_front_module_stays_small() -> None:
     assert len((SOURCE / "__init__.py").read_text().splitlines()) <= 60
 
 
-def test_no_module_is_long() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in SOURCE.rglob("*.py")}
-    assert not {path.name for path, lines in lengths.items() if lines > 600}
-    assert sorted(lengths.values())[len(lengths) // 2] < 150
-
-
 def test_nothing_loads_code_from_models_or_policies() -> None:
     banned = ("import pickle", "pickle.load", "torch.load", "yaml.load(", "trust_remote_code=True", " eval(")
     for path in SOURCE.rglob("*.py"):
