@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
-    "MAX_PROBLEMS",
     "AnswerError",
     "BackendError",
     "ConfigurationError",

@@ -146,12 +146,12 @@ def test_a_violation_that_is_put_down_to_no_rule_cannot_be_accepted(bad: Path) -
 
 NONSENSE = [
     ("{", "it is not JSON"),
-    ("[1]", "an entry is a JSON object"),
+    ("[1]", "it is not a JSON object"),
     ("<<<<<<< HEAD", "left over from a merge"),
     ("nonsense", "it is not JSON"),
-    ('{"path": "a", "path": "b"}', "a key is there twice"),
-    ('{"path": NaN}', "NaN is not a value"),
-    ("[" * 100_000, "it is not JSON"),
+    ('{"path": "a", "path": "b"}', "it holds the key 'path' twice"),
+    ('{"path": NaN}', "it holds NaN, which is not JSON"),
+    ("[" * 100_000, "it is nested too deeply"),
 ]
 
 

@@ -427,8 +427,8 @@ def test_a_json_line_with_a_field_twice_is_bad_and_a_byte_order_mark_is_not(tmp_
     )
     assert summary.labels == {"safe": 1}
     assert [(problem.line, problem.message) for problem in summary.problems] == [
-        (2, "the field 'label' appears twice"),
-        (3, "NaN is not a number"),
+        (2, "the line holds the key 'label' twice"),
+        (3, "the line holds NaN, which is not JSON"),
     ]
 
 

@@ -54,7 +54,7 @@ def test_bad_rows_are_named_with_file_line_field_and_reason_and_good_ones_are_re
         "5: licence: is missing",
         "6: lable: unknown key 'lable': did you mean `label`?",
         "7: sha256: expected the file's SHA-256, 64 hex digits in lower case",
-        "8: the field 'image' appears twice",
+        "8: the line holds the key 'image' twice",
         "9: the line is not a JSON object",
         "10: the label is unsafe, and violations holds 0 rules",
     ]

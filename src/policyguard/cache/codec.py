@@ -8,9 +8,10 @@ asked here, see ``keys.holds_enough``.
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 from policyguard.assessment import Assessment, Rating, Reading
+from policyguard.strict.jsontext import parse_json
 
 __all__ = ["LARGEST", "decode", "encode", "from_fields", "to_fields"]
 
@@ -35,10 +36,7 @@ def decode(text: str) -> Assessment:
     """The assessment, marked as cached. Raises ValueError."""
     if len(text) > LARGEST:
         raise ValueError("an assessment that long is not one")
-    try:
-        return from_fields(json.loads(text, parse_constant=_refuse))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    return from_fields(parse_json(text))
 
 
 def to_fields(assessment: Assessment) -> dict[str, Any]:
@@ -72,10 +70,6 @@ def from_fields(fields: Any) -> Assessment:
         blind_below=_number(fields["blind_below"]),
         cached=True,
     )
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number")
 
 
 def _number(value: Any) -> float:

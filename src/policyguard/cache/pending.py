@@ -14,6 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from policyguard.cache.keys import FORMAT, digest
+from policyguard.strict.jsontext import parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -110,7 +111,7 @@ def pending_image(facts: str, data: bytes, sha256: str, plan: Plan, source: str)
 
 def checked_facts(facts: str) -> dict[str, Any]:
     """What ``facts_of`` wrote. Raises ValueError for anything else."""
-    fields = json.loads(facts)
+    fields = parse_json(facts)
     if not isinstance(fields, dict) or fields.keys() != _FIELDS.keys():
         raise ValueError("not the facts about an image")
     if any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):

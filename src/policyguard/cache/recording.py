@@ -26,6 +26,7 @@ from policyguard.cache.codec import from_fields, to_fields
 from policyguard.cache.keys import frame_digest, holds_enough
 from policyguard.errors import ConfigurationError
 from policyguard.strict.files import write_atomically
+from policyguard.strict.jsontext import JsonError, parse_json
 
 if TYPE_CHECKING:
     from policyguard.images import Image
@@ -172,9 +173,9 @@ def read_recording(file: Path) -> Recording:
     if len(data) > _MAX_BYTES:
         raise ConfigurationError(f"{file} is larger than 64 MiB")
     try:
-        content = json.loads(data.decode("utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{file} is not a recording: it is not JSON ({error})") from None
+        content = parse_json(data)
+    except JsonError as error:
+        raise ConfigurationError(f"{file} is not a recording: it {error}") from None
     try:
         return _recording(content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -235,7 +236,3 @@ def _result(answer: Any) -> Result:
     if isinstance(answer, dict) and set(answer) == {"refused"}:
         return Failure(FailureKind.REFUSED, str(answer["refused"]))
     return from_fields(answer)
-
-
-def _refuse(name: str) -> object:
-    raise ValueError(f"{name} is not a value of JSON")

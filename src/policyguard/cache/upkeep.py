@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from policyguard.cache.file import DamagedError, ForeignError, is_damage, read_o
 from policyguard.cache.pending import checked_facts
 from policyguard.cache.sqlite import checksum
 from policyguard.errors import ConfigurationError
+from policyguard.strict.jsontext import parse_json
 
 __all__ = ["Contents", "inspect"]
 
@@ -89,10 +89,10 @@ def _is_sound(key: object, value: object, seal: object, created: object) -> bool
         return False
     try:
         text = value.decode()
-        if "frame_count" in json.loads(text):
+        if "frame_count" in parse_json(text):
             checked_facts(text)
         else:
             decode(text)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return False
     return True

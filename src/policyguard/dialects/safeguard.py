@@ -12,12 +12,12 @@ in a form in which safe names none, and refused otherwise.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Layout, Message, Prompt
 from policyguard.errors import AnswerError, ConfigurationError
+from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -117,14 +117,11 @@ def _schema(policy: ResolvedPolicy) -> dict[str, Any]:
 
 
 def _read_object(text: str) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise AnswerError("the model's answer gives a key twice")
-        return dict(pairs)
-
     try:
-        fields = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
+        fields = parse_json(text)
+    except DuplicateKeyError:
+        raise AnswerError("the model's answer gives a key twice") from None
+    except JsonError:
         raise AnswerError(f"the model's answer is not one JSON object: {_short(text)}") from None
     if not isinstance(fields, dict) or set(fields) != _KEYS:
         raise AnswerError(

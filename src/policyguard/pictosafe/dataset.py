@@ -31,6 +31,7 @@ from policyguard.pictosafe.render import STYLES, Style
 from policyguard.pictosafe.rules import LEVELS, PictoPolicy, load_level, symbolic_level, violating
 from policyguard.pictosafe.scene import Scene
 from policyguard.policy import parse_policy
+from policyguard.strict.jsontext import parse_json
 
 __all__ = ["FORMAT", "load", "make"]
 
@@ -108,7 +109,7 @@ def load(folder: Path | str) -> Benchmark:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = parse_json((folder / "manifest.json").read_bytes())
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}, expected {FORMAT}")
         _verify(folder, manifest)
@@ -178,7 +179,7 @@ def _held_out(folder: Path, row: dict[str, Any]) -> HeldOut:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [parse_json(line) for line in path.read_text().splitlines()]
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

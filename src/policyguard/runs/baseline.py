@@ -18,6 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from policyguard.strict.jsontext import JsonError, parse_object
 from policyguard.strict.files import write_atomically
 from policyguard.errors import Problem
 from policyguard.outcomes import Action, Outcome
@@ -149,12 +150,9 @@ def _entry(line: bytes) -> BaselineEntry:
     if line.startswith((b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")):
         raise _Wrong("it is left over from a merge; keep the entries you want and delete the markers")
     try:
-        data = json.loads(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_constant)
-    except (ValueError, RecursionError) as error:
-        where = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise _Wrong(f"it is not JSON{where}") from None
-    if not isinstance(data, dict):
-        raise _Wrong("an entry is a JSON object")
+        data = parse_object(line)
+    except JsonError as error:
+        raise _Wrong(f"it {error}") from None
     if missing := [key for key in _KEYS if key not in data]:
         raise _Wrong(f"{missing[0]!r} is missing")
     if unknown := [key for key in data if key not in _KEYS]:
@@ -183,12 +181,3 @@ def _entry(line: bytes) -> BaselineEntry:
         reason=data["reason"],
     )
 
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise _Wrong("a key is there twice")
-    return dict(pairs)
-
-
-def _constant(name: str) -> object:
-    raise _Wrong(f"{name} is not a value of JSON")

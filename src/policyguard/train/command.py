@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.strict.files import check_place, write_json
+from policyguard.strict.jsontext import parse_json
 from policyguard.train import assess, grpo, sft
 from policyguard.train.models import WORK, is_complete
 from policyguard.train.preflight import inspect_recipe
@@ -91,7 +91,7 @@ def _check_out(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
     run = out / WORK / _RUN
     if run.is_file() and any((out / WORK).glob("checkpoint-*/")):
         try:
-            earlier = json.loads(run.read_text(encoding="utf-8"))
+            earlier = parse_json(run.read_bytes())
         except (OSError, ValueError):
             earlier = {}
         now = _identity(recipe)

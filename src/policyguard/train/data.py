@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from policyguard.errors import ConfigurationError, Problem
 from policyguard.strict.explain import Hints, explain
 from policyguard.strict.files import write_lines
+from policyguard.strict.jsontext import JsonError, parse_object
 
 __all__ = [
     "CaptionRow",
@@ -211,7 +212,7 @@ def read_rows(path: Path, kind: type[Row]) -> ReadRows[Row]:
             except ValidationError as error:
                 unfit = explain(error, kind, str(path), hints=_HINTS)
                 problems += [replace(problem, line=number) for problem in unfit]
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 problems.append(Problem(str(error), str(path), number))
     except OSError as error:
         raise ConfigurationError(
@@ -256,25 +257,10 @@ def read_object(line: bytes) -> dict[str, Any]:
     """The JSON object in ``line``. Raises ValueError for anything else, also if a field appears twice."""
     if len(line) > MAX_LINE:
         raise ValueError(f"the line is longer than {MAX_LINE >> 20} MiB")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"the field {twice!r} appears twice")
-        return dict(pairs)
-
-    def refuse(word: str) -> Any:
-        raise ValueError(f"{word} is not a number")
-
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
-    except UnicodeDecodeError:
-        raise ValueError("the line is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the line is not JSON: {error.msg} at character {error.pos + 1}") from None
-    if not isinstance(value, dict):
-        raise ValueError("the line is not a JSON object")
-    return value
+        return parse_object(line)
+    except JsonError as error:
+        raise ValueError(f"the line {error}") from None
 
 
 def _message(item: ErrorDetails) -> str | None:

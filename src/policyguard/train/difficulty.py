@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyguard.strict.files import write_lines
+from policyguard.strict.jsontext import parse_json
 from policyguard.train.grpo_data import Half, Prompt, Units
 from policyguard.train.recipe import Difficulty
 
@@ -78,7 +79,7 @@ def filter_units(
 def _read(log: Path, units: Units) -> list[Measured] | None:
     """What an earlier start of this run measured, if it is about the same prompts."""
     try:
-        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        lines = [parse_json(line) for line in log.read_text(encoding="utf-8").splitlines()]
         measured = [Measured(line["first"], line["second"]) for line in lines]
         fingerprints = [line["policy"] for line in lines]
     except (OSError, ValueError, KeyError, TypeError):

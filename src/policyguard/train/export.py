@@ -25,6 +25,7 @@ from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.policy import ResolvedPolicy
 from policyguard.strict.files import check_place, fresh_folder, write_json, write_lines, write_text
+from policyguard.strict.jsontext import parse_json
 from policyguard.train.answers import AnswerFormat, conversation
 from policyguard.train.grpo import held_out_prompts, read_prompts
 from policyguard.train.grpo_data import Prompt
@@ -45,7 +46,7 @@ class ExportedReward:
 
     def __init__(self, folder: Path) -> None:
         try:
-            settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+            settings = parse_json((folder / SETTINGS).read_bytes())
             self._settings = RewardSettings.model_validate(settings["reward"])
             self._answer: AnswerFormat = settings["answer"]
             self._dialect = get_dialect(settings["dialect"])
@@ -57,7 +58,7 @@ class ExportedReward:
 
     def score(self, text: str, expected: str) -> Scored:
         """``expected``: the JSON text beside each prompt, with policy, label and categories."""
-        wanted = json.loads(expected)
+        wanted = parse_json(expected)
         policy = self._shelf.get(f"#{wanted['policy']}")
         whole = Expected(policy, Rating(wanted["label"]), tuple(wanted["categories"]))
         return score(text, whole, self._dialect, self._settings, answer=self._answer)

@@ -13,6 +13,7 @@ from policyguard.policy import Policy, ResolvedPolicy, load_policy, parse_policy
 from policyguard.policy.files import is_path
 from policyguard.policy.schema import Defaults
 from policyguard.strict.files import write_lines
+from policyguard.strict.jsontext import parse_json
 
 __all__ = ["INLINE", "PolicyShelf", "document_of", "problem_of", "write_policies"]
 
@@ -68,7 +69,7 @@ class PolicyShelf:
                 for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                     if not line.strip():
                         continue
-                    entry = json.loads(line)
+                    entry = parse_json(line)
                     if not isinstance(entry, dict) or set(entry) != {"id", "policy"}:
                         raise ConfigurationError(f"{path}:{number}: expected an object with id and policy")
                     if not isinstance(entry["id"], str):
@@ -79,7 +80,7 @@ class PolicyShelf:
             except OSError as error:
                 raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
             except ValueError as error:
-                raise ConfigurationError(f"{path} is not JSON lines: {error}") from error
+                raise ConfigurationError(f"{path} is not JSON lines: a line {error}") from error
         return self._inline
 
 

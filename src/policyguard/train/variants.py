@@ -7,7 +7,6 @@ letters that the model sees follow the order.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from policyguard.errors import ConfigurationError
 from policyguard.policy import ResolvedPolicy, Rule
+from policyguard.strict.jsontext import JsonError, parse_json
 
 __all__ = ["read_wordings", "rename", "reorder", "reword", "without"]
 
@@ -61,9 +61,11 @@ def read_wordings(path: str | None) -> dict[str, list[str]]:
     if path is None:
         return {}
     try:
-        wordings = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        wordings = parse_json(Path(path).expanduser().read_bytes())
+    except OSError as error:
         raise ConfigurationError(f"variants.wordings: {path} cannot be read: {error}") from error
+    except JsonError as error:
+        raise ConfigurationError(f"variants.wordings: {path} {error}") from error
     if not isinstance(wordings, dict) or not all(
         isinstance(others, list) and all(isinstance(other, str) and other for other in others)
         for others in wordings.values()

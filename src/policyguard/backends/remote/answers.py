@@ -19,6 +19,7 @@ from policyguard.assessment import FailureKind, Rating
 from policyguard.backends.remote.faults import CallError
 from policyguard.dialects import Answer
 from policyguard.errors import AnswerError
+from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json
 
 if TYPE_CHECKING:
     from policyguard.dialects import Prompt
@@ -81,15 +82,11 @@ def read_rated(text: str, prompt: Prompt, *, words: bool) -> Answer:
 
     An unsafe rating stands without a rule; a safe one that names a rule contradicts itself, and is refused.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise AnswerError("the model's answer gives a key twice")
-        return dict(pairs)
-
     try:
-        found = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except DuplicateKeyError:
+        raise AnswerError("the model's answer gives a key twice") from None
+    except JsonError:
         raise AnswerError("the server did not hold the model to the asked form: no JSON object") from None
     said = found.get("verdict") if isinstance(found, dict) and len(found) == 1 else None
     kinds = next((kinds for kinds in _verdicts(prompt, words=words) if _fits(said, kinds)), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import ssl
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from policyguard.backends.remote.faults import CallError, Reply
 from policyguard.backends.remote.retry import retry_after
 from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.strict.jsontext import ConstantError, DuplicateKeyError, JsonError, parse_json
 
 if TYPE_CHECKING:
     import httpx
@@ -161,10 +161,10 @@ class Connection:
 
     def _object(self, body: bytes) -> dict[str, Any]:
         try:
-            data = _load(body)
-        except _NotANumberError as error:  # all of it has arrived, and the next one would be no better
-            raise CallError(f"the answer of {self.endpoint.host} is not JSON ({error})") from None
-        except (ValueError, RecursionError):
+            data = parse_json(body)
+        except (ConstantError, DuplicateKeyError) as error:  # it arrived whole; the next would be no better
+            raise CallError(f"the answer of {self.endpoint.host} {error}") from None
+        except JsonError:
             # Cut short on its way, or the words of a proxy: trouble of the connection.
             reason = f"the answer of {self.endpoint.host} is not JSON"
             raise CallError(reason, retryable=True, again=True, server_failed=True) from None
@@ -199,22 +199,11 @@ def _unusable_environment(error: Exception) -> ConfigurationError:
     )
 
 
-class _NotANumberError(ValueError):
-    """NaN or Infinity, which JSON does not know."""
-
-
-def _load(body: bytes) -> Any:
-    def refuse(constant: str) -> None:
-        raise _NotANumberError(f"it holds {constant}")
-
-    return json.loads(body, parse_constant=refuse)
-
-
 def _complaint(body: bytes) -> tuple[str, str]:
     """Message and parameter of an error body, in the shapes of OpenAI, vLLM and FastAPI; else its text."""
     try:
-        data = _load(body)
-    except (ValueError, RecursionError):
+        data = parse_json(body)
+    except JsonError:
         return body[:2000].decode(errors="replace"), ""
     if isinstance(data, dict):
         error = data.get("error", data)

@@ -23,6 +23,7 @@ from policyguard.integrations.extract.strings import as_document
 from policyguard.integrations.http import multipart
 from policyguard.integrations.http.message import RequestHead, media_type, parameter
 from policyguard.integrations.http.watch import Watch
+from policyguard.strict.jsontext import DuplicateKeyError, JsonError, TooDeepError, parse_json
 
 __all__ = ["Body", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
 
@@ -72,11 +73,11 @@ def open_body(data: bytes, content_type: str, *, strict: bool, name: str = "", d
     if declared_json or _JSON.match(data):
         try:
             return open_json(data, name=name)
-        except RecursionError:
+        except TooDeepError:
             return unreadable("is JSON nested too deeply")
         except DuplicateKeyError as error:
-            return unreadable(f"is JSON with the key {str(error)[:60]!r} twice in one object")
-        except ValueError:
+            return unreadable(f"is JSON with the key {error.key[:60]!r} twice in one object")
+        except JsonError:
             pass
     text = _text(data, content_type)
     if text is None:
@@ -107,21 +108,13 @@ def is_sound(data: bytes, kind: str) -> bool:
 _MPEG_AUDIO = (b"\xfb", b"\xfa", b"\xf3", b"\xf2", b"\xf1", b"\xf9")
 
 
-class DuplicateKeyError(ValueError):
-    """A JSON object has a key twice: two readers may see two values."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        raise DuplicateKeyError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
-    return made
-
-
 def open_json(data: bytes | str, *, name: str = "") -> Body:
-    """The images of a JSON text. Raises ValueError (DuplicateKeyError among them) and RecursionError."""
-    return _payload(json.loads(data, object_pairs_hook=_object), name)
+    """The images of a JSON text, in any of its encodings. Raises JsonError."""
+    try:
+        text = data if isinstance(data, str) else data.decode(json.detect_encoding(data), "surrogatepass")
+    except UnicodeDecodeError:
+        raise JsonError("is not Unicode") from None
+    return _payload(parse_json(text, constants=True), name)
 
 
 def _payload(payload: Any, name: str = "") -> Body:
@@ -205,7 +198,7 @@ def _lines(text: str) -> Body | None:
                 continue
             except DuplicateKeyError:
                 return unreadable("is JSON with a key twice in one object")
-            except (ValueError, RecursionError):
+            except JsonError:
                 if parsed:
                     return unreadable("has a line that begins as JSON and is not")
         bodies.append(_plain(line, ""))

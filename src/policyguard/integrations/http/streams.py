@@ -19,7 +19,6 @@ from policyguard.errors import ImageError
 from policyguard.integrations.extract import Replacement
 from policyguard.integrations.http.bodies import (
     Body,
-    DuplicateKeyError,
     open_body,
     open_json,
     unreadable,
@@ -27,6 +26,7 @@ from policyguard.integrations.http.bodies import (
 )
 from policyguard.integrations.http.codings import CodingError, Decoder
 from policyguard.integrations.http.watch import Watch
+from policyguard.strict.jsontext import DuplicateKeyError, JsonError, TooDeepError
 
 __all__ = [
     "Events",
@@ -223,11 +223,11 @@ def _value(text: bytes) -> Body:
         return open_body(text, "text/plain", strict=False)
     try:
         return open_json(text)
-    except RecursionError:
+    except TooDeepError:
         return unreadable("has an event of JSON nested too deeply")
     except DuplicateKeyError:
         return unreadable("has an event of JSON with a key twice in one object")
-    except ValueError:
+    except JsonError:
         body = open_body(text, "text/plain", strict=False)
         if body.sites or not _LONG_CODE.search(text):
             return body

@@ -7,7 +7,6 @@ the packaged policy with those changes, so that a label and the policy it holds 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from policyguard.policy import ResolvedPolicy
 from policyguard.policy.schema import Status
 from policyguard.strict.explain import seen
+from policyguard.strict.jsontext import JsonError, parse_json
 from policyguard.train.data import Label
 from policyguard.train.importers.images import ImageStore
 from policyguard.train.importers.record import BadRowError, Draft, Record, first_of, label_of, text_of
@@ -157,8 +157,8 @@ def _assessment(record: Record) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
+        answer = parse_json(text)
+    except JsonError:
         answer = None
     if not isinstance(answer, dict) or "rating" not in answer:
         raise BadRowError("assessment", "is not a JSON object with a rating")

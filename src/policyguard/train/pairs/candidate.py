@@ -6,7 +6,6 @@ journal.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyguard.errors import ConfigurationError
+from policyguard.strict.jsontext import parse_json
 from policyguard.train.data import Label, Split
 
 if TYPE_CHECKING:
@@ -150,11 +150,11 @@ def read_candidates(folder: Path) -> list[Candidate]:
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
             if line.strip():
-                candidates.append(Candidate.model_validate(json.loads(line)))
+                candidates.append(Candidate.model_validate(parse_json(line)))
         except ValidationError as error:
             item = error.errors(include_url=False)[0]
             where = ".".join(map(str, item["loc"]))
             raise ConfigurationError(f"{path}:{number}: {where}: {item['msg']}") from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigurationError(f"{path}:{number}: {error}") from error
+        except ValueError as error:
+            raise ConfigurationError(f"{path}:{number}: the line {error}") from error
     return candidates

@@ -7,7 +7,6 @@ complies, and draws everything else as it was. It needs no model, so the whole j
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -20,6 +19,7 @@ from policyguard.pictosafe.rules import PictoPolicy, violating
 from policyguard.pictosafe.scene import SIDE, Scene
 from policyguard.pictosafe.world import BENCHMARK_NAMES, GROUP_OF, MEMBERS
 from policyguard.strict.files import sha256_of
+from policyguard.strict.jsontext import parse_json
 from policyguard.train.pairs.candidate import EditError, Order
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class PictoEditor:
         scenes: dict[str, tuple[Scene, Style]] = {}
         try:
             for line in path.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
+                row = parse_json(line)
                 if row["style"] not in STYLES:
                     raise ValueError(f"no drawing style {row['style']!r}")
                 scene = Scene.from_dict(row["scene"])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.strict.jsontext import JsonError, parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -208,8 +209,8 @@ class JsonClient:
     def _read(self, status: int, body: bytes, after: str) -> dict[str, Any]:
         host = self._endpoint.host
         try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):
+            found = parse_json(body)
+        except JsonError:
             found = None
         if status == 200:
             if isinstance(found, dict):
