@@ -38,7 +38,7 @@ def item(number: int, label: str, rule: str | None, **changes: object) -> Locate
     return Located(row, Path(f"{number}.png"), RESOLVED)
 
 
-ROWS = [item(number, "unsafe", "warm", rationale="A red square.") for number in range(10)]
+ROWS = [item(number, "unsafe", "warm", complete=True, rationale="A red square.") for number in range(10)]
 ROWS += [item(number, "safe", None) for number in range(10, 40)]
 
 

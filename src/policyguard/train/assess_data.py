@@ -1,8 +1,9 @@
 """From label rows to what ``assess`` learns: LlavaGuard's augmentation (sections 4 and F), in our own words.
 
-Three changes: *exceptions* (the violated rules are declared exempt, and unsafe turns into safe), *irrelevant
-exemptions* (other rules are; the label stays), *decision sentences* (what decides, at the end of each
-rationale). Then the rarer label is repeated until both are equally frequent.
+Three changes: *exceptions* (the violated rules are declared exempt, and unsafe turns into safe; only where a
+row lists all of them, because the label would be a guess otherwise), *irrelevant exemptions* (other rules
+are; the label stays), *decision sentences* (what decides, at the end of each rationale). Then the rarer label
+is repeated until both are equally frequent.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class AssessItem:
 
 
 def augment(items: Sequence[Located[LabelRow]], settings: Augment, *, seed: int) -> list[AssessItem]:
-    """All examples, shuffled. Rows must name their violations; ``assess`` skips those that do not."""
+    """All examples, shuffled. Unsafe rows name a broken rule; ``assess`` skips those that do not."""
     random_ = random.Random(f"assess/{seed}")
     examples: list[AssessItem] = []
     for item in items:
@@ -44,7 +45,8 @@ def augment(items: Sequence[Located[LabelRow]], settings: Augment, *, seed: int)
         others = [
             rule.id for rule in policy.rules if rule.id not in violated and rule.status is not Status.EXEMPT
         ]
-        if row.label == "unsafe" and random_.random() < settings.exceptions:
+        draws_exception = row.label == "unsafe" and random_.random() < settings.exceptions
+        if draws_exception and row.knows_all:  # else the image may break a rule that is still there
             extra = _some(random_, others, at_most=settings.exempt_up_to - 1)
             flipped = with_exemptions(policy, (*violated, *extra))
             examples.append(_example(item, flipped, settings, "exception"))

@@ -137,7 +137,9 @@ class LabelRow(_Row):
     ``policy``: a path relative to the rows' folder (it ends in .yaml), the name of a packaged policy, or
     ``#id`` for the line with that id in ``policies.jsonl`` beside the rows (see ``policies.PolicyShelf``).
     ``category``: the rule id that describes the image best, safe images included. ``violations``: every rule
-    that the image violates, where that is known; ``None`` means that ``category`` is taken for the only one.
+    that is known to be violated; ``None`` where only ``category`` is. ``complete``: whether no other rule is
+    violated; by default that holds where ``violations`` is given. Only such rows become safe when their rules
+    are taken away.
     ``rationale_rating``: that of the writer of ``rationale``, where a model wrote it; a rationale is used
     only if it agrees with ``label``. ``pair_id``: shared by the two images of an edit pair.
     ``severity``: the source's own finer label.
@@ -147,6 +149,7 @@ class LabelRow(_Row):
     label: Label
     category: _Line | None = None
     violations: tuple[_Line, ...] | None = None
+    complete: bool | None = None
     rationale: _Prose | None = None
     rationale_rating: Label | None = None
     pair_id: _Line | None = None
@@ -165,16 +168,25 @@ class LabelRow(_Row):
             raise ValueError(f"the label is {self.label}, and violations holds {len(self.violations)} rules")
         if self.label == "unsafe" and self.violations and self.category not in (None, *self.violations):
             raise ValueError(f"the category '{self.category}' is not among the violations")
+        if self.complete and self.violated is None:
+            raise ValueError("complete is true, and the row names no rule that is violated")
         return self
 
     @property
     def violated(self) -> tuple[str, ...] | None:
-        """The rules this image violates; for an unsafe row that names none, ``None``."""
+        """The rules known to be violated; for an unsafe row that names none, ``None``."""
         if self.violations is not None:
             return self.violations
         if self.label == "safe":
             return ()
         return None if self.category is None else (self.category,)
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether ``violated`` are all the rules that this image violates."""
+        if self.label == "safe":
+            return True
+        return self.violations is not None if self.complete is None else self.complete
 
 
 Row = TypeVar("Row", CaptionRow, LabelRow)

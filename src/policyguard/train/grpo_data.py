@@ -7,7 +7,8 @@ one or two halves:
 
 - ``pair``: the two images of an edit pair, side by side.
 - ``swap``: images a and b that break different rules; under one policy b's rules are taken away, under the
-  other a's. Both images have both labels, so the image alone says nothing either.
+  other a's. Both images have both labels, so the image alone says nothing either. Only rows that list all
+  the rules they break are swapped: the others might break one that stays.
 - ``across``: one image that is unsafe under one given policy and safe under another, each time beside an
   image with the other label.
 - ``plain``: an unsafe and a safe image of one given policy.
@@ -165,7 +166,8 @@ class _Builder:
     def _swaps(self) -> None:
         by_policy: dict[str, list[_Item]] = defaultdict(list)
         for item in self._left("unsafe"):
-            if item.row.violated and self._random.random() < self._settings.swap:
+            draws_swap = item.row.violated and self._random.random() < self._settings.swap
+            if draws_swap and item.row.knows_all:  # else it may be unsafe without the rules it names
                 by_policy[_policy(item).fingerprint].append(item)
         for items in by_policy.values():
             while items:

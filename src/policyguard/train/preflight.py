@@ -52,6 +52,7 @@ def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
             result.notes.append(
                 "nothing is held out, so nothing is evaluated on the way: set `data.held_out`"
             )
+        _note_incomplete(recipe, rows, result)
     if isinstance(recipe, GrpoRecipe):
         check_batches(recipe, result)
     _libraries(recipe, result)
@@ -134,6 +135,24 @@ def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight) -> R
     if units.dropped:
         result.notes.append(f"{units.dropped} rows are left out: their policies have rows of one label only")
     return rows
+
+
+def _note_incomplete(
+    recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any], result: Preflight
+) -> None:
+    if isinstance(recipe, SftRecipe):
+        return
+    incomplete = sum(not item.row.knows_all for item in rows.train)
+    share, change = (
+        (recipe.augment.exceptions, "exceptions (augment.exceptions)")
+        if isinstance(recipe, AssessRecipe)
+        else (recipe.variants.swap, "swaps (variants.swap)")
+    )
+    if incomplete and share:
+        result.notes.append(
+            f"{incomplete} unsafe rows do not say that they list all broken rules (complete: true), and are "
+            f"left out of {change}"
+        )
 
 
 def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None, result: Preflight) -> None:

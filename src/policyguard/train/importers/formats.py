@@ -36,6 +36,7 @@ SUFFIXES = (".csv", ".jsonl", ".parquet")
 SAFE_UNSAFE: dict[str, Label] = {"safe": "safe", "unsafe": "unsafe"}
 _UNSAFEBENCH_NAMES = {"adult": "sexual", "self harm": "self-harm", "illegal": "illegal-activity"}
 _EDITED = "_edited"
+_FLAGS = {"true": True, "false": False, "yes": True, "no": False}
 _MAX_CELL = 1 << 20
 _BATCH = 32
 """Rows of a parquet file in memory at once; each may hold an image."""
@@ -202,10 +203,32 @@ def _folder(policy: str, policies: Policies, store: ImageStore) -> Reader:
         category = text_of(record, "category")
         if category is not None:
             category = rule_named(resolved, category, field="category")
-        rationale = text_of(record, "rationale")
-        return Draft(image, policy, resolved, label, category=category, rationale=rationale)
+        names = text_of(record, "violations")
+        violations = None if names is None else _rules_of(names, resolved)
+        complete = text_of(record, "complete")
+        return Draft(
+            image,
+            policy,
+            resolved,
+            label,
+            category=category,
+            violations=violations,
+            complete=None if complete is None else _flag("complete", complete),
+            rationale=text_of(record, "rationale"),
+        )
 
     return read
+
+
+def _rules_of(names: str, policy: ResolvedPolicy) -> tuple[str, ...]:
+    parts = filter(None, (name.strip() for name in names.split(";")))
+    return tuple(dict.fromkeys(rule_named(policy, name, field="violations") for name in parts))
+
+
+def _flag(field: str, text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise BadRowError(field, not_one_of(text, [*_FLAGS]))
+    return _FLAGS[text.lower()]
 
 
 FORMATS: dict[str, Format] = {

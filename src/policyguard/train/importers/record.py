@@ -37,7 +37,8 @@ class Draft:
     """What a format reads out of one record.
 
     ``image``: a path, or a mapping with ``bytes``. ``policy`` is what the row will call it, ``resolved`` the
-    policy itself; a name that starts with ``#`` is one that the importer made.
+    policy itself; a name that starts with ``#`` is one that the importer made. ``complete``: as in
+    ``LabelRow``.
     """
 
     image: Any
@@ -45,6 +46,8 @@ class Draft:
     resolved: ResolvedPolicy
     label: Label
     category: str | None = None
+    violations: tuple[str, ...] | None = None
+    complete: bool | None = None
     rationale: str | None = None
     rationale_rating: Label | None = None
     severity: str | None = None

@@ -212,6 +212,8 @@ def _row(
             policy=policy,
             label=draft.label,
             category=draft.category,
+            violations=draft.violations,
+            complete=_complete(draft),
             rationale=draft.rationale,
             rationale_rating=draft.rationale_rating,
             pair_id=draft.pair_id,
@@ -220,6 +222,13 @@ def _row(
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
         raise BadRowError(str(item["loc"][0]) if item["loc"] else None, item["msg"]) from None
+
+
+def _complete(draft: Draft) -> bool | None:
+    """What the source says; sources that name one category do not say that it is the only one."""
+    if draft.label == "safe" or (draft.category is None and draft.violations is None):
+        return None
+    return draft.violations is not None if draft.complete is None else draft.complete
 
 
 def _side(file: Path) -> Split | None:

@@ -107,6 +107,7 @@ def _row(candidate: Candidate, side: str, label: str, name: str, called: str) ->
         label="unsafe" if label == "unsafe" else "safe",
         category=candidate.rules[0] if known else None,
         violations=tuple(candidate.rules) if known else () if label == "safe" else None,
+        complete=False if known else None,  # a guard's findings need not be all
         pair_id=candidate.id,
     )
 
