@@ -53,7 +53,7 @@ def overhead(url: str) -> None:
 
     guard = Guard("safeedit/l3", base_url=url, model="toy-guard")
     (policy,) = guard.policies
-    prompt = SafeguardDialect().render(policy)
+    prompt = SafeguardDialect().render(policy)[0]
     client = httpx.Client(trust_env=False)
     source = pictures(16)
 

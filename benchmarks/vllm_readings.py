@@ -51,7 +51,7 @@ def main(rounds: int = ROUNDS) -> None:
 def measure(server: RealServer, rounds: int) -> None:
     resolved = policy(words=1100).resolve()
     first, image_first = SafeguardDialect(), SafeguardDialect(layout="image-first")
-    prompt, turned = first.render(resolved), image_first.render(resolved)
+    (prompt,), (turned,) = first.render(resolved), image_first.render(resolved)
 
     def picture() -> str:
         noise = Image.effect_noise((SIDE, SIDE), 90).convert("RGB")

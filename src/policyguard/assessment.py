@@ -73,8 +73,8 @@ class Assessment:
     ``scoring`` is ``"joint"`` (rules compete) and to the rule's own probability when ``"per_rule"``;
     ``None`` when not read; ``category_mass`` is what all categories got before normalising. ``category`` is
     a rule id, or ``None``. ``blind_below``: where the server did not list all labels, the highest score that
-    can hide in what it left out; a policy that decides at or below it must ask anew. ``cached`` says that no
-    model was asked this time.
+    can hide in what it left out; a policy that decides at or below it must ask anew. ``unchecked``: rules
+    that were not looked at; an image with any does not comply. ``cached``: no model was asked this time.
     """
 
     rating: Rating
@@ -89,6 +89,7 @@ class Assessment:
     rationale: str | None = None
     notes: tuple[str, ...] = ()
     blind_below: float = 0.0
+    unchecked: tuple[str, ...] = ()
     cached: bool = False
 
     def __post_init__(self) -> None:
@@ -101,6 +102,7 @@ class Assessment:
         return {name: getattr(self, name) for name in self.__slots__} | {
             "rule_scores": scores,
             "notes": list(self.notes),
+            "unchecked": list(self.unchecked),
         }
 
 

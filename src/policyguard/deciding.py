@@ -29,7 +29,7 @@ class Decision:
     """What ``decide`` found for one picture under one policy.
 
     ``degraded``: it could not be judged, and the policy's ``outcomes`` do not block it all the same.
-    ``unexplained``: why it blocks, besides its findings: see ``Evidence``.
+    ``unexplained`` and ``unchecked``: see ``Evidence``.
     ``cached``: its scores came from the verdict cache.
     """
 
@@ -44,6 +44,7 @@ class Decision:
     notes: tuple[str, ...] = ()
     degraded: bool = False
     unexplained: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
     cached: bool = False
 
 
@@ -60,7 +61,8 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
        rating of safe is an ERROR then if rules have thresholds, or if the policy decides on scores below 0.5.
     5. A violation's action is the most severe among the rules it is attributed to: the violating ones,
        else (the best-scoring rule, reported with ``attributed=False``) the policy's default action.
-    6. ``policy.outcomes`` gives the action of every other outcome.
+    6. An image that breaks nothing, of which some rules were not looked at (``unchecked``), is UNDECIDED.
+    7. ``policy.outcomes`` gives the action of every other outcome.
 
     A score that is not a number in [0, 1] is an ERROR, never a guess.
     """
@@ -79,6 +81,7 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
         "label_mass": result.label_mass,
         "scoring": result.scoring,
         "notes": (*result.notes, *notes),
+        "unchecked": result.unchecked,
         "cached": result.cached,
     }
     if undecided is not None:
@@ -101,6 +104,9 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     best = _best(policy, result, scores, violates=over)
     if over:
         return Decision(Outcome.VIOLATES, policy.action, findings=best, **common)
+    if result.unchecked:
+        reason = f"nothing was found, and not all was looked at: {', '.join(result.unchecked)} unchecked"
+        return _unjudged(policy, Outcome.UNDECIDED, reason, **common)
     return Decision(Outcome.COMPLIES, policy.outcomes[Outcome.COMPLIES], findings=best, **common)
 
 
@@ -133,6 +139,7 @@ def combine(decisions: Sequence[Decision]) -> Decision:
         notes=tuple(dict.fromkeys(note for decision in decisions for note in decision.notes)),
         degraded=any(decision.degraded for decision in decisions),
         unexplained=unexplained,
+        unchecked=tuple(dict.fromkeys(rule for decision in decisions for rule in decision.unchecked)),
         cached=all(decision.cached for decision in decisions),
     )
 

@@ -64,6 +64,7 @@ class Evidence:
     ``unexplained`` says what blocks the image besides its findings: why one of its frames, or one of several
     policies, could not be judged. It is empty exactly when accepting the findings would leave nothing that
     blocks; a verdict that VIOLATES can hold such reasons too.
+    ``unchecked``: ids of the rules that the guard did not look at.
     ``cached``: all scores came from the verdict cache.
     """
 
@@ -78,6 +79,7 @@ class Evidence:
     notes: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
     unexplained: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
     cached: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class Evidence:
             "notes": list(self.notes),
             "timings": self.timings.to_dict(),
             "unexplained": list(self.unexplained),
+            "unchecked": list(self.unchecked),
             "cached": self.cached,
         }
 

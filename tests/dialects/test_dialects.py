@@ -141,7 +141,7 @@ def test_random_texts_are_refused() -> None:
 
 def test_policy_first_puts_all_text_that_depends_on_the_policy_before_the_picture() -> None:
     first, second = (
-        SafeguardDialect().render(load_policy(f"safeedit/{level}").resolve()) for level in ("l2", "l3")
+        SafeguardDialect().render(load_policy(f"safeedit/{level}").resolve())[0] for level in ("l2", "l3")
     )
     assert first.messages[0] != second.messages[0]
     assert first.messages[1] == second.messages[1]
@@ -149,13 +149,13 @@ def test_policy_first_puts_all_text_that_depends_on_the_policy_before_the_pictur
 
 
 def test_image_first_puts_the_picture_before_everything() -> None:
-    prompt = SafeguardDialect(layout="image-first").render(house())
+    (prompt,) = SafeguardDialect(layout="image-first").render(house())
     assert (FRAME,) == prompt.messages[0].parts[:1]
 
 
 def test_the_safeguard_prompt_holds_every_rule_in_order() -> None:
     policy = load_policy("llavaguard/default").resolve()
-    text = SafeguardDialect().render(policy).messages[0].parts[0]
+    text = SafeguardDialect().render(policy)[0].messages[0].parts[0]
     assert isinstance(text, str)
     places = [text.index(rule.title) for rule in policy.rules]
     assert sorted(places) == places
@@ -163,7 +163,7 @@ def test_the_safeguard_prompt_holds_every_rule_in_order() -> None:
 
 
 def test_pico_reads_lists_in_its_own_small_language() -> None:
-    prompt = PicoDialect().render(house())
+    (prompt,) = PicoDialect().render(house())
     assert (" A no any weapons. fine museum exhibits of weapons. B no alcohol.",) == prompt.messages[0].parts
     assert {" A": "arms", " B": "drink"} == prompt.categories
 
@@ -173,7 +173,8 @@ def test_pico_is_told_of_statuses() -> None:
         {"id": "arms", "title": "Arms", "unsafe": ["weapons"], "status": "exempt"},
         {"id": "drink", "title": "Drink", "unsafe": ["alcohol"], "safe": ["beer"], "status": "sensitive"},
     ]
-    assert (" A exempt. B no alcohol, beer.",) == PicoDialect().render(house(rules=rules)).messages[0].parts
+    (prompt,) = PicoDialect().render(house(rules=rules))
+    assert (" A exempt. B no alcohol, beer.",) == prompt.messages[0].parts
 
 
 @pytest.mark.parametrize(

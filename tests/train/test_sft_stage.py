@@ -94,7 +94,7 @@ def test_what_is_learnt_has_the_tokens_that_the_runtime_asks_with(tmp_path: Path
     batch = collate([image_dataset([assess_example(item, dialect)])[0]])
     with TransformersBackend(str(base)) as backend:
         loaded = backend._load().loaded
-        plan = make_plan(loaded, dialect.render(policy), policy, share_prefix=False)
+        plan = make_plan(loaded, dialect.render(policy)[0], policy, share_prefix=False)
     asked = loaded.processor(
         text=[plan.text + "A"],
         images=[[open_frame(item.path)]],

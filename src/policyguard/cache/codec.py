@@ -51,8 +51,9 @@ def from_fields(fields: Any) -> Assessment:
     scores, notes = fields["rule_scores"], fields["notes"]
     if scores is not None and not isinstance(scores, dict):
         raise ValueError("rule_scores is not a mapping")
-    if not isinstance(notes, list):
-        raise ValueError("notes is not a list")
+    unchecked = fields["unchecked"]
+    if not isinstance(notes, list) or not isinstance(unchecked, list):
+        raise ValueError("notes or unchecked is not a list")
     if fields["scoring"] not in _SCORINGS:
         raise ValueError("not a scoring")
     return Assessment(
@@ -68,6 +69,7 @@ def from_fields(fields: Any) -> Assessment:
         rationale=_text(fields["rationale"]),
         notes=tuple(_note(note) for note in notes),
         blind_below=_number(fields["blind_below"]),
+        unchecked=tuple(_note(rule) for rule in unchecked),
         cached=True,
     )
 

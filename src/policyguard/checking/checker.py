@@ -127,6 +127,7 @@ class Checker:
             timings=Timings(item.seconds, model_seconds, item.seconds + model_seconds),
             cached=decision.cached,
             unexplained=decision.unexplained,
+            unchecked=decision.unchecked,
         )
         return Verdict(
             source=item.source,

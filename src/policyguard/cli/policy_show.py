@@ -80,17 +80,22 @@ def render(
     resolved = load(policy, root=root, given=values).resolve()
     counter = TokenCounter(model)
     spoken = get_dialect(dialect) if dialect is not None else default_dialect(resolved, model)
-    prompt = spoken.render(resolved)
-    text = counter.text(prompt) if counter.exact else None
+    prompts = spoken.render(resolved)
+    texts = [counter.text(prompt) if counter.exact else None for prompt in prompts]
     if style is TextOrJson.JSON:
-        print(json.dumps(_as_dict(spoken, prompt) | {"text": text}, indent=2))
-    elif text is not None:
-        print("\n".join(map(printable, text.split("\n"))))
+        shapes = [
+            _as_dict(spoken, prompt) | {"text": text} for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        print(json.dumps(shapes[0] if len(shapes) == 1 else shapes, indent=2))
     else:
-        print("\n".join(_lines(prompt)))
+        for number, (prompt, text) in enumerate(zip(prompts, texts, strict=True), 1):
+            if len(prompts) > 1:
+                print(f"[prompt {number} of {len(prompts)}: rule {prompt.rule}]")
+            print("\n".join(_lines(prompt) if text is None else map(printable, text.split("\n"))))
     sys.stdout.flush()
     how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
-    said = f"dialect {spoken.name} {spoken.version}, {counter.count(prompt):,} tokens without the picture"
+    count = sum(map(counter.count, prompts))
+    said = f"dialect {spoken.name} {spoken.version}, {count:,} tokens without the picture"
     print(f"{said} ({how})", file=sys.stderr)
     return ExitCode.OK
 
@@ -123,6 +128,9 @@ def _as_dict(dialect: Dialect, prompt: Prompt) -> dict[str, object]:
         "ratings": {label: rating.value for label, rating in prompt.ratings.items()},
         "category_prefill": prompt.category_prefill,
         "categories": dict(prompt.categories),
+        "rule": prompt.rule,
+        "template": dict(prompt.template),
+        "thinks_until": prompt.thinks_until,
     }
 
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from policyguard.dialects.base import FRAME, Answer, Dialect, FrameSlot, Layout, Message, Prompt
+from policyguard.dialects.base import (
+    FRAME,
+    Answer,
+    Dialect,
+    FrameSlot,
+    Layout,
+    Limits,
+    Message,
+    Prompt,
+    render_one,
+)
 from policyguard.dialects.pico import PicoDialect
+from policyguard.dialects.rule_by_rule import PerRule, merge
 from policyguard.dialects.safeguard import SafeguardDialect
 from policyguard.errors import ConfigurationError
 
@@ -13,12 +24,16 @@ __all__ = [
     "Dialect",
     "FrameSlot",
     "Layout",
+    "Limits",
     "Message",
+    "PerRule",
     "PicoDialect",
     "Prompt",
     "SafeguardDialect",
     "dialect_names",
     "get_dialect",
+    "merge",
+    "render_one",
 ]
 
 _DIALECTS = {dialect.name: dialect for dialect in (SafeguardDialect, PicoDialect)}

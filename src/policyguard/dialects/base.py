@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from policyguard.assessment import Rating
@@ -26,10 +26,12 @@ __all__ = [
     "Dialect",
     "FrameSlot",
     "Layout",
+    "Limits",
     "Message",
     "Prompt",
     "refuse_control_tokens",
     "render_for",
+    "render_one",
     "require_world",
 ]
 
@@ -76,12 +78,18 @@ class Prompt:
     Args:
         messages: the chat turns before the assistant's.
         prefill: what the assistant has already written where the rating is read.
-        ratings: label text -> rating; labels differ in their first token.
+        ratings: label text -> rating; labels differ in their first token. Several labels may mean one rating.
         category_prefill: what stands between the label unsafe and the category.
         categories: label text -> rule id; labels differ in their first token. Empty: none to read.
         max_new_tokens: bound on what an explain reading decodes.
         schema: JSON schema of a whole answer, where it is one object of texts, its keys in order, written
             as ``json.dumps`` does; keys that hold a rating or a category have an ``enum``.
+        rule: the id of the one rule it asks about; ``None``: the whole policy.
+        template: arguments of the model's own chat template, such as ``policy``: JSON values. Each text
+            of two words or more in them must stand in what the template makes of them.
+        thinks_until: the model first decodes freely up to this text, at most ``max_thought_tokens`` tokens;
+            the rating is read behind it, with what was thought as part of the prefill. A thought that does
+            not end in time is UNDECIDED.
     """
 
     messages: tuple[Message, ...]
@@ -91,10 +99,27 @@ class Prompt:
     categories: Mapping[str, str]
     max_new_tokens: int = 256
     schema: Mapping[str, Any] | None = None
+    rule: str | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
+    thinks_until: str | None = None
+    max_thought_tokens: int = 1024
 
     def label(self, rating: Rating) -> str:
-        """The label text of ``rating``."""
+        """The label text of ``rating``, the first where there are several."""
         return next(text for text, value in self.ratings.items() if value is rating)
+
+    def texts(self) -> list[str]:
+        """Every text that a policy can have put into it: message parts, and texts of ``template``."""
+        parts = [part for message in self.messages for part in message.parts if isinstance(part, str)]
+        return [*parts, *_texts(self.template)]
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for key, item in value.items() for text in (*_texts(key), *_texts(item))]
+    return [text for item in value for text in _texts(item)] if isinstance(value, (list, tuple)) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +131,47 @@ class Answer:
     rationale: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a family can be asked. ``lost``: what of a policy does not reach the model, in sentences."""
+
+    max_rules: int | None = None
+    lost: tuple[str, ...] = ()
+
+
 class Dialect(Protocol):
-    """How one model family is spoken to. Implementations hold no state."""
+    """How one model family is spoken to. Implementations hold no state.
 
-    @property
-    def name(self) -> str: ...
+    To write your own, inherit from this class and define ``name``, ``version``, ``render`` and ``parse``.
+    """
 
-    @property
-    def version(self) -> str:
-        """Changes with every change to what ``render`` makes or ``parse`` accepts."""
-        ...
+    name: str
+    version: str
+    """Changes with every change to what ``render`` makes or ``parse`` accepts."""
+    layout: Layout = "policy-first"
+    world: str | None = None
+    """The only ``world`` these models can judge; ``None`` for photographs and everything else."""
+    limits: Limits = Limits()
+    wording: str = ""
+    """Whose sentences are put to a model that was trained on its makers': ``"own"``, ``"template"`` (those in
+    the model's chat template) or ``"file:"`` and a digest. Empty where nobody's exact words matter."""
 
-    @property
-    def layout(self) -> Layout: ...
+    def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
+        """The requests for ``policy``: one for all of it, or one for each rule that is not exempt.
 
-    @property
-    def world(self) -> str | None:
-        """The only ``world`` these models can judge; ``None`` for photographs and everything else."""
-        ...
-
-    def render(self, policy: ResolvedPolicy) -> Prompt:
-        """The request for ``policy``. Raises ConfigurationError if it cannot be put to these models."""
+        Raises ConfigurationError if it cannot be put to these models.
+        """
         ...
 
     def precheck(self, frame: PILImage) -> str | None:
         """A reason why this frame is UNDECIDED whatever the model would say, or ``None``."""
-        ...
+        return None
 
-    def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
-        """Read a whole answer, ``prefill`` included. Raises AnswerError unless it holds one verdict."""
+    def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt) -> Answer:
+        """Read a whole answer to ``prompt``, its prefill included.
+
+        Raises AnswerError unless it holds one verdict.
+        """
         ...
 
 
@@ -148,15 +185,16 @@ def require_world(dialect: Dialect, policy: ResolvedPolicy) -> None:
         )
 
 
-def render_for(dialect: Dialect, policy: ResolvedPolicy) -> Prompt:
-    """The prompt for a model whose control tokens are not known.
+def render_for(dialect: Dialect, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
+    """The prompts for a model whose control tokens are not known.
 
     Raises ConfigurationError where ``render``, ``require_world`` and ``refuse_control_tokens`` do.
     """
     require_world(dialect, policy)
-    prompt = dialect.render(policy)
-    refuse_control_tokens(prompt, policy, _CONTROL_TOKEN)
-    return prompt
+    prompts = dialect.render(policy)
+    for prompt in prompts:
+        refuse_control_tokens(prompt, policy, _CONTROL_TOKEN)
+    return prompts
 
 
 def refuse_control_tokens(prompt: Prompt, policy: ResolvedPolicy, tokens: re.Pattern[str]) -> None:
@@ -164,9 +202,20 @@ def refuse_control_tokens(prompt: Prompt, policy: ResolvedPolicy, tokens: re.Pat
 
     A policy with ``<|im_end|>`` in it would end its own turn and speak in another's name.
     """
-    for part in (part for message in prompt.messages for part in message.parts):
-        if isinstance(part, str) and (match := tokens.search(part)) is not None:
+    for text in prompt.texts():
+        if (match := tokens.search(text)) is not None:
             raise ConfigurationError(
                 f"the prompt for policy '{policy.id}' holds {match[0]!r}, a control token of the model",
                 hint="take it out of the policy's texts",
             )
+
+
+def render_one(dialect: Dialect, policy: ResolvedPolicy) -> Prompt:
+    """The one request for ``policy``. Raises ConfigurationError for a dialect that asks rule by rule."""
+    prompts = dialect.render(policy)
+    if len(prompts) != 1 or prompts[0].rule is not None:
+        raise ConfigurationError(
+            f"the dialect '{dialect.name}' asks about one rule at a time, and this needs one prompt",
+            hint="use a dialect that asks about the whole policy, such as 'safeguard'",
+        )
+    return prompts[0]

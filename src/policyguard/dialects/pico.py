@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from policyguard.assessment import Rating
-from policyguard.dialects.base import FRAME, Answer, Layout, Message, Prompt, require_world
+from policyguard.dialects.base import FRAME, Answer, Dialect, Limits, Message, Prompt, require_world
 from policyguard.errors import AnswerError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,20 +44,20 @@ def render_rules(rules: Iterable[tuple[str, Iterable[str], Iterable[str]]]) -> s
     return "".join(lines)
 
 
-class PicoDialect:
+class PicoDialect(Dialect):
     """See the module's docstring."""
 
-    name: ClassVar[str] = "pico"
-    version: ClassVar[str] = "1"
-    world: ClassVar[str | None] = "pictosafe"
-    layout: Layout = "policy-first"
+    name = "pico"
+    version = "1"
+    world = "pictosafe"
+    limits = Limits(MAX_RULES, ("titles and descriptions are not read, only the rules' lists",))
 
-    def render(self, policy: ResolvedPolicy) -> Prompt:
+    def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         """Raises ConfigurationError for another world, too many rules, or words pico never learnt."""
         require_world(self, policy)
         _require_readable(policy)
         text = render_rules((rule.status, rule.unsafe, rule.safe) for rule in policy.rules)
-        return Prompt(
+        prompt = Prompt(
             messages=(Message("system", (text,)), Message("user", (FRAME,))),
             prefill="",
             ratings={f" {rating}": rating for rating in Rating},
@@ -65,6 +65,7 @@ class PicoDialect:
             categories={f" {key}": rule for key, rule in policy.keys.items()},
             max_new_tokens=12,
         )
+        return (prompt,)
 
     def precheck(self, frame: PILImage) -> str | None:
         """PictoSafe scenes are square; anything else is outside pico's world."""
@@ -73,7 +74,7 @@ class PicoDialect:
             return f"pico judges square pictogram scenes only; this image is {width} x {height}"
         return None
 
-    def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
+    def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt | None = None) -> Answer:
         """Read ``safe``, ``undecided`` or ``unsafe KEY name...``. Raises AnswerError on anything else."""
         from policyguard.pictosafe.world import NAMES
 

@@ -12,16 +12,14 @@ in a form in which safe names none, and refused otherwise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Rating
-from policyguard.dialects.base import FRAME, Answer, Layout, Message, Prompt
+from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Message, Prompt
 from policyguard.errors import AnswerError, ConfigurationError
 from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
     from policyguard.policy import ResolvedPolicy
 
 __all__ = ["SafeguardDialect"]
@@ -43,17 +41,16 @@ _QUESTION = "Judge this picture under the policy."
 _KEYS = {"rating", "category", "rationale"}
 
 
-class SafeguardDialect:
+class SafeguardDialect(Dialect):
     """See the module's docstring. ``layout="image-first"`` puts the image before the policy."""
 
-    name: ClassVar[str] = "safeguard"
-    version: ClassVar[str] = "1"
-    world: ClassVar[str | None] = None
+    name = "safeguard"
+    version = "1"
 
     def __init__(self, *, layout: Layout = "policy-first") -> None:
-        self.layout: Layout = layout
+        self.layout = layout
 
-    def render(self, policy: ResolvedPolicy) -> Prompt:
+    def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         """Policy text in the system turn (policy first) or after the image (image first)."""
         if not policy.keys:
             raise ConfigurationError(f"policy '{policy.id}' has no rules to judge by")
@@ -65,7 +62,7 @@ class SafeguardDialect:
             )
         else:
             messages = (Message("user", (FRAME, f"{brief}\n\n{_QUESTION}")),)
-        return Prompt(
+        prompt = Prompt(
             messages=messages,
             prefill='{"rating": "',
             ratings={"safe": Rating.SAFE, "unsafe": Rating.UNSAFE},
@@ -73,12 +70,9 @@ class SafeguardDialect:
             categories=policy.keys,
             schema=_schema(policy),
         )
+        return (prompt,)
 
-    def precheck(self, frame: PILImage) -> str | None:
-        """Any frame can be put to these models."""
-        return None
-
-    def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
+    def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt | None = None) -> Answer:
         """Read ``{"rating": ..., "category": ..., "rationale": ...}`` or the bare word safe or unsafe.
 
         Raises AnswerError on anything else: another word or spelling, text around the object, a missing,

@@ -10,7 +10,7 @@ import json
 from typing import Any, Literal
 
 from policyguard.assessment import Rating
-from policyguard.dialects import Answer, Dialect, FrameSlot, Prompt
+from policyguard.dialects import Answer, Dialect, FrameSlot, Prompt, render_one
 from policyguard.errors import ConfigurationError
 from policyguard.policy import ResolvedPolicy
 
@@ -34,7 +34,7 @@ def conversation(
     trained that way is served off the ground it was trained on. Raises ConfigurationError as ``render`` does.
     """
     messages: list[dict[str, Any]] = []
-    for message in dialect.render(policy).messages:
+    for message in render_one(dialect, policy).messages:
         parts: list[dict[str, str]] = [
             {"type": "image"} if isinstance(part, FrameSlot) else {"type": "text", "text": part}
             for part in message.parts
@@ -50,7 +50,7 @@ def write_answer(dialect: Dialect, policy: ResolvedPolicy, answer: Answer) -> st
 
     Raises ConfigurationError for a dialect that has no writer, or that cannot say this.
     """
-    prompt = dialect.render(policy)
+    prompt = render_one(dialect, policy)
     keys = {rule: key for key, rule in policy.keys.items()}
     if answer.category is not None and answer.category not in keys:
         raise ConfigurationError(f"policy '{policy.id}' has no rule '{answer.category}'")
@@ -69,7 +69,7 @@ def write_answer(dialect: Dialect, policy: ResolvedPolicy, answer: Answer) -> st
             f"answers in the dialect '{dialect.name}' cannot be written for training",
             hint="train in the dialect 'safeguard'",
         )
-    read = dialect.parse(text, policy)
+    read = dialect.parse(text, policy, prompt)
     if not text.startswith(beginning_of(prompt, answer)) or read.rating is not answer.rating:
         raise ConfigurationError(f"the dialect '{dialect.name}' reads another answer than was written")
     return text

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from policyguard.dialects import Dialect, get_dialect
+from policyguard.dialects import Dialect, get_dialect, render_one
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.policy import ResolvedPolicy
 from policyguard.train.answers import conversation
@@ -66,7 +66,7 @@ def read_prompts(recipe: GrpoRecipe) -> tuple[Rows[LabelRow], Units]:
     def fits(policy: ResolvedPolicy) -> bool:
         if policy.fingerprint not in known:
             try:
-                known[policy.fingerprint] = bool(dialect.render(policy))
+                known[policy.fingerprint] = bool(render_one(dialect, policy))
             except PolicyGuardError:
                 known[policy.fingerprint] = False
         return known[policy.fingerprint]

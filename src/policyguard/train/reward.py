@@ -18,7 +18,7 @@ from typing import Any
 
 from policyguard.assessment import Assessment, Rating
 from policyguard.deciding import decide
-from policyguard.dialects import Answer, Dialect
+from policyguard.dialects import Answer, Dialect, render_one
 from policyguard.errors import AnswerError
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy import ResolvedPolicy, Status
@@ -105,9 +105,10 @@ def score(
             thought, text = split_thought(text)
             if len(_different_words(thought)) < settings.min_thought:
                 raise ValueError("the thought is too short")
-        read = dialect.parse(text, policy)
+        prompt = render_one(dialect, policy)
+        read = dialect.parse(text, policy, prompt)
         bare = settings.bare_words and text.strip() == str(read.rating)
-        if not bare and not text.startswith(beginning_of(dialect.render(policy), read)):
+        if not bare and not text.startswith(beginning_of(prompt, read)):
             raise ValueError("the answer does not begin as the guard begins it")
         if find_forbidden(read.rationale or "") is not None:
             raise ValueError("the rationale holds hidden characters")

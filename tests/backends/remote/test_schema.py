@@ -15,7 +15,7 @@ from policyguard.errors import AnswerError
 
 RESOLVED = policy().resolve()
 DIALECT = SafeguardDialect()
-PROMPT = DIALECT.render(RESOLVED)
+PROMPT = DIALECT.render(RESOLVED)[0]
 SCHEMA = PROMPT.schema or {}
 
 ANSWERS = [
@@ -111,4 +111,4 @@ def test_a_whole_answer_is_not_read_where_a_brief_one_was_asked_for() -> None:
 
 def test_a_dialect_in_plain_words_has_no_schema() -> None:
     under = policy(world="pictosafe", rules=[{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}])
-    assert PicoDialect().render(under.resolve()).schema is None
+    assert PicoDialect().render(under.resolve())[0].schema is None

@@ -15,7 +15,7 @@ from PIL import Image
 from policyguard.assessment import Assessment, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers import TransformersBackend
-from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Message, Prompt
+from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Limits, Message, Prompt
 from policyguard.errors import AnswerError
 from policyguard.policy import ResolvedPolicy, parse_policy
 from support.tiny_models import Family, tiny_model
@@ -69,6 +69,8 @@ class PlainDialect:
 
     name: ClassVar[str] = "plain"
     version: ClassVar[str] = "1"
+    limits: ClassVar[Limits] = Limits()
+    wording: ClassVar[str] = ""
     world: str | None = None
     layout: Layout = "policy-first"
     prefill: str = "rating:"
@@ -80,8 +82,8 @@ class PlainDialect:
     refuses: str | None = None
     read: list[str] = field(default_factory=list)
 
-    def render(self, policy: ResolvedPolicy) -> Prompt:
-        return Prompt(
+    def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
+        prompt = Prompt(
             messages=(Message("system", (policy.text,)), Message("user", (FRAME, "Judge this picture."))),
             prefill=self.prefill,
             ratings=dict(zip(self.labels, self.ratings, strict=True)),
@@ -89,11 +91,12 @@ class PlainDialect:
             categories={self.category_form.format(key): rule for key, rule in policy.keys.items()},
             max_new_tokens=self.max_new_tokens,
         )
+        return (prompt,)
 
     def precheck(self, frame: PILImage) -> str | None:
         return "too narrow for this dialect" if frame.width < 8 else None
 
-    def parse(self, text: str, policy: ResolvedPolicy) -> Answer:
+    def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt | None = None) -> Answer:
         self.read.append(text)
         if self.refuses is not None:
             raise AnswerError(self.refuses)

@@ -185,8 +185,8 @@ def test_control_tokens_inside_an_answer_are_shown_to_the_parser() -> None:
 
 def test_a_parser_that_reads_another_rating_is_an_error_and_never_a_verdict() -> None:
     class Contrary(PlainDialect):
-        def parse(self, text, policy):  # type: ignore[no-untyped-def]
-            said = super().parse(text, policy)
+        def parse(self, text, policy, prompt):  # type: ignore[no-untyped-def]
+            said = super().parse(text, policy, prompt)
             return Answer(Rating.SAFE if said.rating is Rating.UNSAFE else Rating.UNSAFE, None, "no")
 
     for result in leaning(Contrary(), Rating.SAFE).assess(requests(3, policy(), Reading.EXPLAIN)):

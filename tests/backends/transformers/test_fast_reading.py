@@ -112,7 +112,7 @@ def test_a_single_rule_takes_all_of_the_category_and_no_rules_take_none() -> Non
         def render(self, policy):  # type: ignore[no-untyped-def]
             from dataclasses import replace
 
-            return replace(super().render(policy), categories={})
+            return (replace(super().render(policy)[0], categories={}),)
 
     backend = tiny_backend("qwen3_vl", WithoutCategories())
     [found] = assessments(backend.assess(requests(1, policy())))

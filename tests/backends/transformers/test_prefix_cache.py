@@ -32,7 +32,7 @@ def logits(runner: Runner, *, share: bool, count: int = 4) -> torch.Tensor:
 
     from policyguard.backends.transformers.plan import make_plan
 
-    plan = make_plan(runner.loaded, PlainDialect().render(LONG), LONG, share_prefix=True)
+    plan = make_plan(runner.loaded, PlainDialect().render(LONG)[0], LONG, share_prefix=True)
     assert plan.prefix is not None
     if not share:
         plan = replace(plan, prefix=None)
@@ -172,7 +172,7 @@ class ImageFirst(PlainDialect):
 
         from policyguard.dialects.base import FRAME, Message
 
-        return replace(super().render(policy), messages=(Message("user", (FRAME, policy.text)),))
+        return (replace(super().render(policy)[0], messages=(Message("user", (FRAME, policy.text)),)),)
 
 
 @pytest.mark.parametrize("family", QWEN)

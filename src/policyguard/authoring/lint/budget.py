@@ -128,7 +128,7 @@ class TokenCounter:
         ]
         try:
             written = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+                messages, tokenize=False, add_generation_prompt=True, **prompt.template
             )
         except Exception as error:  # a template is code of the model's makers: it may raise what it likes
             raise ConfigurationError(f"the chat template of model '{self.model}' fails: {error}") from error
@@ -185,12 +185,12 @@ def default_dialect(policy: ResolvedPolicy, model: str | None = None) -> Dialect
 def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) -> Iterator[Remark]:
     """One remark if the model cannot be asked, or if the prompt is longer than its context or the budget."""
     try:
-        prompt = default_dialect(policy, counter.model).render(policy)
+        prompts = default_dialect(policy, counter.model).render(policy)
     except ConfigurationError as error:
         # What follows in further lines, one to an item, is said at the items.
         yield Remark(Level.ERROR, "unreadable", error.message.partition("\n")[0].rstrip(":"))
         return
-    tokens = counter.count(prompt)
+    tokens = max(map(counter.count, prompts))
     how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
     said = f"the prompt is {tokens:,} tokens long without the picture ({how})"
     if counter.context is not None and tokens >= counter.context:

@@ -31,6 +31,7 @@ __all__ = [
     "read_listing",
     "read_rated",
     "read_text",
+    "read_thought",
     "read_tokens",
     "response_format",
     "rest_pattern",
@@ -253,6 +254,19 @@ def read_beginning(data: Mapping[str, Any]) -> tuple[str, bool]:
     if finish not in ("stop", "length"):
         raise CallError(f"the server ended the answer with {finish!r}")
     return _field(message, "content", str), finish == "stop"
+
+
+def read_thought(data: Mapping[str, Any], end: str) -> str | None:
+    """What was decoded before the stop text ``end``; ``None`` if the bound on tokens came first.
+
+    Raises CallError where the model ended its turn by itself, or the server does not say what stopped it.
+    """
+    text, whole = read_beginning(data)
+    if not whole:
+        return None
+    if _choice(data).get("stop_reason") != end:
+        raise CallError(f"the model ended its answer without coming to {end!r}")
+    return text.removesuffix(end)
 
 
 def read_tokens(data: Mapping[str, Any]) -> tuple[list[int], int | None]:

@@ -91,7 +91,8 @@ class Chat:
         self, topic: Topic, said: str, fields: dict[str, Any], *, optional: str | None = None
     ) -> Reply:
         """Let the model go on after ``said``. The reply is 200, or the refusal of the field ``optional``."""
-        reply = await self.complete(continuing(topic.messages, said) | fields)
+        template = {"chat_template_kwargs": dict(topic.prompt.template)} if topic.prompt.template else {}
+        reply = await self.complete(continuing(topic.messages, said) | template | fields)
         if reply.status == 200:
             return reply
         if is_too_long(reply):

@@ -287,7 +287,7 @@ class _Doctor:
 
     async def _speed(self, model: str, dialect: Dialect, policy: ResolvedPolicy) -> None:
         """Times the rating alone: with a policy that is new to the server, and with one it has just seen."""
-        prompt = render_for(dialect, policy)
+        prompt = render_for(dialect, policy)[0]
         first: list[float] = []
         cached: list[float] = []
         shares: list[int | None] = []

@@ -12,6 +12,7 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.remote.answers import (
     read_rated,
     read_text,
+    read_thought,
     response_format,
     rest_pattern,
     verdict_form,
@@ -21,6 +22,7 @@ from policyguard.backends.remote.faults import CallError
 from policyguard.backends.remote.labels import LabelReader, LabelScores, rate, with_rules, without_rules
 from policyguard.backends.remote.pictures import data_uri, grid_for, is_light
 from policyguard.dialects.base import render_for
+from policyguard.dialects.rule_by_rule import merge
 from policyguard.errors import AnswerError, UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ class Reader:
     async def _assess_one(self, request: AssessmentRequest) -> Assessment | Failure:
         try:
             async with self._client.turn(request.deadline):
-                return replace(await self._converse(request), reading=request.reading)
+                result = await self._converse(request)
+            return result if isinstance(result, Failure) else replace(result, reading=request.reading)
         except CallError as error:
             return error.failure
         except AnswerError as error:
@@ -75,9 +78,9 @@ class Reader:
             # Whatever else goes wrong with one picture stays with it.
             return CallError(self.chat.quote(f"{type(error).__name__}: {error}")).failure
 
-    async def _converse(self, request: AssessmentRequest) -> Assessment:
+    async def _converse(self, request: AssessmentRequest) -> Assessment | Failure:
         policy = request.policy
-        prompt = render_for(self._dialect, policy)
+        prompts = render_for(self._dialect, policy)
         if is_light(request, self._grid):
             reason, picture = self._prepare(request)
         else:
@@ -85,8 +88,32 @@ class Reader:
             reason, picture = await in_thread(None, self._prepare, request)
         if reason is not None:
             return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(reason,))
-        topic = Topic(policy, prompt, chat_messages(prompt, picture))
         explaining = request.reading is Reading.EXPLAIN
+        topics = [Topic(policy, prompt, chat_messages(prompt, picture)) for prompt in prompts]
+        if len(topics) == 1:
+            return await self._ask(topics[0], explaining=explaining)
+        first = await self._attempt(topics[0], explaining=explaining)
+        rest = await asyncio.gather(*(self._attempt(topic, explaining=explaining) for topic in topics[1:]))
+        return merge(policy, list(zip(prompts, (first, *rest), strict=True)))
+
+    async def _attempt(self, topic: Topic, *, explaining: bool) -> Assessment | Failure:
+        """``_ask``, with what goes wrong with this one prompt as its result."""
+        try:
+            return await self._ask(topic, explaining=explaining)
+        except CallError as error:
+            return error.failure
+        except AnswerError as error:
+            return CallError(self.chat.quote(error.message)).failure
+
+    async def _ask(self, topic: Topic, *, explaining: bool) -> Assessment:
+        prompt, policy = topic.prompt, topic.policy
+        if prompt.thinks_until is not None:
+            thought = await self._think(topic, prompt.thinks_until)
+            if thought is None:
+                note = f"the model was still thinking after {prompt.max_thought_tokens} tokens"
+                return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(note,))
+            prompt = replace(prompt, prefill=thought + prompt.prefill, thinks_until=None)
+            topic = replace(topic, prompt=prompt)
         scores = await self._scores(topic)
         if scores is None:
             rated = await self._rated(topic, explaining=explaining)
@@ -97,6 +124,13 @@ class Reader:
             # Meanwhile another picture's answer has shown that the server gives scores.
             scores = await self._labels.read(topic, prompt.prefill, tuple(prompt.ratings))
         return await self._scored(topic, rate(prompt, policy, scores), explaining=explaining)
+
+    async def _think(self, topic: Topic, end: str) -> str | None:
+        """What the model says up to ``end``, with it; ``None`` if it does not come to it in time."""
+        fields = {"max_tokens": topic.prompt.max_thought_tokens, "stop": [end]}
+        reply = await self.chat.go_on(topic, "", fields)
+        thought = read_thought(reply.data, end)
+        return None if thought is None else thought + end
 
     async def _scores(self, topic: Topic) -> LabelScores | None:
         """Those of the rating; None from a server that has never given any, and not when asked twice."""
@@ -140,7 +174,7 @@ class Reader:
         """
         try:
             reply = await self._words(topic, head)
-            answer = self._dialect.parse(head + read_text(reply.data), topic.policy)
+            answer = self._dialect.parse(head + read_text(reply.data), topic.policy, topic.prompt)
             if answer.rating is not found.rating:
                 raise CallError(f"the answer reads '{answer.rating}' where the scores say '{found.rating}'")
         except (AnswerError, CallError) as error:

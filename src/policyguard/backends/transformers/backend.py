@@ -13,6 +13,7 @@ from policyguard.backends import registry
 from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.transformers import files as model_files
 from policyguard.dialects.base import require_world
+from policyguard.dialects.rule_by_rule import merge
 from policyguard.errors import ConfigurationError, ModelLoadError
 from policyguard.strict.lru import LruDict
 
@@ -100,7 +101,7 @@ class TransformersBackend(Backend):
         self._placement: tuple[Any, Any] | None = None
         self._identity: ModelIdentity | None = None
         self._runner: Runner | None = None
-        self._plans: LruDict[tuple[str, float], Plan] = LruDict(PLANS)
+        self._plans: LruDict[tuple[str, float], tuple[Plan, ...]] = LruDict(PLANS)
         if model_files.is_local(self._location):
             self._find()
 
@@ -146,13 +147,19 @@ class TransformersBackend(Backend):
         waiting = {key: indices for key, indices in waiting.items() if indices}
         if waiting:
             runner = self._load()
-            plans = {key: self._plan(runner, requests[indices[0]].policy) for key, indices in waiting.items()}
+            plans = {
+                key: self._plans_of(runner, requests[indices[0]].policy) for key, indices in waiting.items()
+            }
             size = self.preferred_batch
             for key, indices in waiting.items():
                 for start in range(0, len(indices), size):
                     batch = indices[start : start + size]
-                    answers = runner.attempt(plans[key], [requests[index] for index in batch])
-                    results.update(zip(batch, answers, strict=True))
+                    asked = [requests[index] for index in batch]
+                    answers = [runner.attempt(plan, asked) for plan in plans[key]]
+                    prompts = [plan.prompt for plan in plans[key]]
+                    for index, row in zip(batch, zip(*answers, strict=True), strict=True):
+                        readings = list(zip(prompts, row, strict=True))
+                        results[index] = merge(requests[index].policy, readings)
         return [results[index] for index in range(len(requests))]
 
     def warm(self) -> None:
@@ -237,12 +244,13 @@ class TransformersBackend(Backend):
                 )
             return self._runner
 
-    def _plan(self, runner: Runner, policy: ResolvedPolicy) -> Plan:
+    def _plans_of(self, runner: Runner, policy: ResolvedPolicy) -> tuple[Plan, ...]:
         from policyguard.backends.transformers.plan import make_plan
 
-        def make() -> Plan:
-            prompt = self.dialect.render(policy)
-            return make_plan(runner.loaded, prompt, policy, share_prefix=runner.shares_prefixes)
+        def make() -> tuple[Plan, ...]:
+            share = runner.shares_prefixes
+            prompts = self.dialect.render(policy)
+            return tuple(make_plan(runner.loaded, prompt, policy, share_prefix=share) for prompt in prompts)
 
         with self._set_up:
             return self._plans.get_or_make(_plan_key(policy), make)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policyguard.backends.transformers.loading import LoadedModel
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Plan", "Prefix", "make_plan"]
+__all__ = ["Plan", "Prefix", "control_tokens", "make_plan"]
 
 MIN_PREFIX = 32
 """Tokens. A shorter prefix costs more to fork and extend than to compute again."""
@@ -78,7 +78,7 @@ def make_plan(loaded: LoadedModel, prompt: Prompt, policy: ResolvedPolicy, *, sh
     if not {Rating.SAFE, Rating.UNSAFE} <= set(prompt.ratings.values()):
         raise ConfigurationError("a dialect's ratings need a label for safe and one for unsafe")
     tokenizer = loaded.processor.tokenizer
-    refuse_control_tokens(prompt, policy, _control_tokens(loaded.processor))
+    refuse_control_tokens(prompt, policy, control_tokens(loaded.processor))
     head = _chat_text(loaded.processor, prompt, policy)
     special = not (tokenizer.bos_token and head.startswith(tokenizer.bos_token))
     tokens = _Tokens(tokenizer, special)
@@ -179,21 +179,32 @@ def _chat_text(processor: Any, prompt: Prompt, policy: ResolvedPolicy) -> str:
         {**message, "content": [part for part in message["content"] if part["type"] != "image"]}
         for message in messages
     ]
-    text = _apply_template(processor, messages, policy)
-    if text == _apply_template(processor, blind, policy):
+    text = _apply_template(processor, messages, prompt, policy)
+    if text == _apply_template(processor, blind, prompt, policy):
         raise ConfigurationError(
             "the chat template of this model drops the image, and nothing would be judged",
             hint="use the chat template that the model was published with",
         )
+    for words in prompt.texts():
+        if len(words.split()) > 1 and words.strip() not in text:
+            raise ConfigurationError(
+                f"the chat template of this model drops part of the prompt for policy '{policy.id}': "
+                f"{words.strip()[:40]!r}",
+                hint="use the chat template that the model was published with, or choose its own dialect",
+            )
     return text
 
 
-def _apply_template(processor: Any, messages: list[dict[str, Any]], policy: ResolvedPolicy) -> str:
+def _apply_template(
+    processor: Any, messages: list[dict[str, Any]], prompt: Prompt, policy: ResolvedPolicy
+) -> str:
     from jinja2 import TemplateError
 
     speaker = processor if getattr(processor, "chat_template", None) else processor.tokenizer
     try:
-        text: str = speaker.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text: str = speaker.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **prompt.template
+        )
     except (TemplateError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"the chat template of this model does not take the prompt for policy '{policy.id}': {error}",
@@ -210,10 +221,12 @@ def _chat_message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": parts}
 
 
-def _control_tokens(processor: Any) -> re.Pattern[str]:
+def control_tokens(processor: Any) -> re.Pattern[str]:
+    """The texts that the model takes for something other than words: ends of turns, places of frames."""
     special = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
     places = {getattr(processor, name, None) for name in ("image_token", "video_token", "boi_token")}
-    tokens = special | {place for place in places if place}
+    # A tokenizer may hand out its placeholder as an AddedToken, which is no text.
+    tokens = special | {str(place) for place in places if place}
     return re.compile("|".join(re.escape(token) for token in sorted(tokens)) or r"(?!)")
 
 

@@ -117,14 +117,19 @@ def _scores(
     return Scores(best, p_unsafe, mass, undecided, rule_scores, category, covered)
 
 
-def continuations(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> list[str]:
+def continuations(
+    loaded: LoadedModel, inputs: Any, max_new_tokens: int, *, stop: str | None = None
+) -> list[str]:
     """What the model goes on to say, greedily, after each row of ``inputs``, up to an end token or the bound.
+
+    ``stop``: a text behind which nothing more is decoded.
 
     Control tokens other than the end are left in the text, for the dialect's parser to refuse.
     """
     ids = inputs["input_ids"]
     tokenizer = loaded.processor.tokenizer
-    output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    options = {} if stop is None else {"stop_strings": [stop], "tokenizer": tokenizer}
+    output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **options)
     texts = []
     for row in output.tolist():
         last, new = row[ids.shape[1] - 1], row[ids.shape[1] :]
@@ -150,7 +155,7 @@ def explained(plan: Plan, dialect: Dialect, scores: Scores, text: str) -> Assess
     """
     scored = replace(scores.assessment(plan), reading=Reading.EXPLAIN)
     try:
-        answer = dialect.parse(text, plan.policy)
+        answer = dialect.parse(text, plan.policy, plan.prompt)
         if answer.rating is not scores.rating:
             raise AnswerError(f"the answer reads '{answer.rating}' where the scores say '{scores.rating}'")
     except AnswerError as error:

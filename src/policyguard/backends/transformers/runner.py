@@ -15,12 +15,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Failure, FailureKind, Rating, Reading, Result
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers.loading import prepare, shrink
+from policyguard.backends.transformers.plan import control_tokens, make_plan
 from policyguard.backends.transformers.reading import Scores, continuations, explained, read_scores
 from policyguard.errors import UsageError
 from policyguard.strict.lru import LruDict
@@ -131,7 +133,14 @@ class Runner:
 
     def attempt(self, plan: Plan, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """One result per request. A batch that fails is tried one by one; what fails then is a Failure."""
+        if plan.prompt.thinks_until is not None and len(requests) > 1:
+            return [self.attempt(plan, [request])[0] for request in requests]
         try:
+            if plan.prompt.thinks_until is not None:
+                thought = self._think(plan, requests[0].frame, plan.prompt.thinks_until)
+                if isinstance(thought, Assessment | Failure):
+                    return [thought]
+                plan = self._after_thought(plan, thought)
             return self._run(plan, requests)
         except UsageError:
             raise
@@ -144,6 +153,30 @@ class Runner:
         if len(requests) == 1:
             return [Failure(kind, reason)]
         return [self.attempt(plan, [request])[0] for request in requests]
+
+    def _think(self, plan: Plan, frame: PILImage, end: str) -> str | Result:
+        """What the model decodes up to ``end``, with it; UNDECIDED if it does not come to it in time."""
+        import torch
+
+        frames = [shrink(self.loaded.processor, frame, self._max_pixels)]
+        inputs = self._prepare([plan.head], frames, plan.special, 0)
+        bound = plan.prompt.max_thought_tokens
+        if self.loaded.context is not None:
+            bound = max(1, min(bound, self.loaded.context - inputs["input_ids"].shape[1]))
+        inputs = self._to_device(inputs)
+        with self._lock, torch.inference_mode():
+            (text,) = continuations(self.loaded, inputs, bound, stop=end)
+        thought, found, _ = text.partition(end)
+        if not found:
+            note = f"the model was still thinking after {bound} tokens"
+            return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(note,))
+        if control_tokens(self.loaded.processor).search(thought):
+            return Failure(FailureKind.ERROR, "the model's thought holds control tokens")
+        return thought + end
+
+    def _after_thought(self, plan: Plan, thought: str) -> Plan:
+        prompt = replace(plan.prompt, prefill=thought + plan.prompt.prefill, thinks_until=None)
+        return make_plan(self.loaded, prompt, plan.policy, share_prefix=False)
 
     def free(self) -> None:
         """Drop the prefixes, and give GPU memory back."""
@@ -186,7 +219,8 @@ class Runner:
             options["logits_to_keep"] = plan.keep
         with self._lock, torch.inference_mode():
             if shared is not None:
-                cache = self.prefixes.get_or_make(plan.policy.fingerprint, lambda: self._compute(shared.ids))
+                key = (plan.policy.fingerprint, plan.prompt.rule)
+                cache = self.prefixes.get_or_make(key, lambda: self._compute(shared.ids))
                 options |= {"past_key_values": fork_prefix(cache, len(frames)), "use_cache": True}
             return self.loaded.model(**inputs, **options).logits[:, -plan.keep :]
 

@@ -73,7 +73,7 @@ def test_without_scores_the_rating_is_read_from_the_form(server: RealServer) -> 
     from policyguard.backends.remote.pictures import data_uri, grid_for
 
     under = policy().resolve()
-    prompt = SafeguardDialect().render(under)
+    prompt = SafeguardDialect().render(under)[0]
     messages = chat_messages(prompt, data_uri(ask(noise(112), under), grid_for("safeguard", server.name)))
     fields = {
         "messages": messages,

@@ -32,7 +32,7 @@ NATS = 0.25
 def raw(server: RealServer, frame: Image.Image, policy: Any, **fields: Any) -> dict[str, Any]:
     """A request as the package makes it, sent without it."""
     picture = data_uri(ask(frame, policy), grid_for("pico", server.name))
-    messages = chat_messages(PicoDialect().render(policy), picture)
+    messages = chat_messages(PicoDialect().render(policy)[0], picture)
     body = {"model": server.name, "messages": messages, "max_tokens": 1, "temperature": 0, **fields}
     status, answer = server.post("/v1/chat/completions", body)
     assert status == 200, answer
@@ -67,7 +67,7 @@ def test_the_score_is_the_softmax_of_the_label_s_logits_of_a_forward_pass_made_h
     pico_server: RealServer,
 ) -> None:
     policy = level(3)
-    prompt = PicoDialect().render(policy)
+    prompt = PicoDialect().render(policy)[0]
     loaded = TransformersBackend("pico", dtype="bfloat16")._load().loaded
     import torch
 
@@ -104,7 +104,7 @@ def test_the_policy_is_served_from_the_prefix_cache_from_the_second_picture_on(
     pico_server: RealServer,
 ) -> None:
     policy = picto_policy(24).resolve()
-    system = PicoDialect().render(policy).messages[0]
+    system = PicoDialect().render(policy)[0].messages[0]
     head = [{"role": system.role, "content": system.parts[0]}]
     body = {"model": pico_server.name, "messages": head, "add_generation_prompt": False}
     _, told = pico_server.post("/tokenize", body)
