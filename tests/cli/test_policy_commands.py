@@ -232,7 +232,7 @@ def test_render_prints_what_the_model_reads(good: str, capsys: Captured) -> None
 
     assert 0 == main(["policy", "render", good])
     captured = capsys.readouterr()
-    prompt = SafeguardDialect().render(load_policy(good).resolve())
+    (prompt,) = SafeguardDialect().render(load_policy(good).resolve())
     assert all(part in captured.out for m in prompt.messages for part in m.parts if isinstance(part, str))
     assert "[user]\n<image>\n" in captured.out
     assert captured.out.endswith('[assistant]\n{"rating": "\n')

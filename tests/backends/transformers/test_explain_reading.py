@@ -50,7 +50,7 @@ def test_the_answer_is_decoded_greedily_whatever_the_checkpoint_asks_for(family:
     backend = tiny_backend(family, dialect)
     [found] = assessments(backend.assess([AssessmentRequest(picture(2), policy(), Reading.EXPLAIN)]))
     loaded = backend._load().loaded
-    plan = next(iter(backend._plans.values()))
+    (plan,) = next(iter(backend._plans.values()))
     key = next((label for label, rule in plan.prompt.categories.items() if rule == found.category), None)
     text = plan.head + plan.answered(found.rating, key if found.rating is Rating.UNSAFE else None)
     said = ""
@@ -93,7 +93,7 @@ def leaning(dialect: Dialect, to: Rating) -> TransformersBackend:
     """A tiny model that rates every picture ``to``; what it says afterwards is its own."""
     backend = tiny_backend("qwen3_vl", dialect)
     backend.assess(requests(1, policy()))
-    plan = next(iter(backend._plans.values()))
+    (plan,) = next(iter(backend._plans.values()))
     token = next(token for token, rating in plan.ratings.items() if rating is to)
 
     def lean(module: object, call: object, output: Any) -> None:
