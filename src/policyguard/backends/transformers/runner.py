@@ -19,7 +19,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from policyguard.assessment import Failure, FailureKind, Rating, Reading, Result
+from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading, Result
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers.loading import prepare, shrink
 from policyguard.backends.transformers.plan import control_tokens, make_plan
