@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import shutil
 import socket
 import ssl
@@ -85,10 +86,13 @@ def serve(talk: Talk) -> Iterator[Server]:
         server.close()
 
 
-def drip(data: bytes, *, pause: float = 0.05) -> Talk:
+def drip(start: bytes, again: bytes = b"") -> Talk:
+    """Says ``start`` and then ``again`` and again, byte by byte, until the other side has gone."""
+
     def talk(sock: ssl.SSLSocket, _: str) -> None:
-        for byte in data:
+        for byte in itertools.chain(start, itertools.cycle(again)):
             sock.sendall(bytes([byte]))
-            time.sleep(pause)
+            time.sleep(0.05)
+        sock.recv(1)
 
     return talk

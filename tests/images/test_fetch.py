@@ -7,6 +7,7 @@ import gzip
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,7 @@ def fetcher(server: Server, **options: Any) -> Fetcher:
         "permitted": only_loopback,
         "ssl_context": client_context(),
         "ports": {server.port},
-        "timeout": 5.0,
+        "timeout": 100.0,
     }
     return Fetcher(**{**settings, **options})
 
@@ -253,28 +254,20 @@ def test_no_more_than_the_bound_is_read_of_an_endless_body() -> None:
     assert sent < 50_000_000  # what the buffers of two sockets take, and not the whole
 
 
-def stalled(sock: ssl.SSLSocket, _: str) -> None:
-    time.sleep(8)
-
-
 SLOW: dict[str, Talk] = {
-    "no answer": stalled,
-    "headers byte by byte": drip(b"HTTP/1.1 200 OK\r\nX-A: " + b"y" * 400),
-    "a body byte by byte": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n" + b"y" * 400),
-    "chunks byte by byte": drip(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 90
-    ),
-    "interim answers without end": drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 30),
+    "no answer": drip(b""),
+    "headers byte by byte": drip(b"HTTP/1.1 200 OK\r\nX-A: ", b"y"),
+    "a body byte by byte": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"y"),
+    "chunks byte by byte": drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "interim answers without end": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
 }
+"""None of them ends by itself: whoever stops waiting for it does so at a deadline of his own."""
 
 
 @pytest.mark.parametrize("talk", SLOW.values(), ids=list(SLOW))
 def test_a_slow_server_is_left_at_the_deadline(talk: Talk) -> None:
-    with serve(talk) as server:
-        started = time.monotonic()
-        with pytest.raises(FetchError, match="took longer"):
-            fetcher(server, timeout=1.0).fetch(url(server))
-        assert time.monotonic() - started < 5
+    with serve(talk) as server, pytest.raises(FetchError, match="took longer"):
+        fetcher(server, timeout=1.0).fetch(url(server))
 
 
 def test_redirects_share_one_deadline() -> None:
@@ -288,14 +281,15 @@ def test_redirects_share_one_deadline() -> None:
 
 
 def test_a_resolver_that_hangs_is_left_at_the_deadline() -> None:
+    answer_now = threading.Event()
+
     def hang(*_: object) -> list[str]:
-        time.sleep(8)
+        answer_now.wait()
         return ["127.0.0.1"]
 
-    started = time.monotonic()
     with pytest.raises(FetchError, match=r"longer than 0\.5 s"):
         Fetcher(resolver=hang, timeout=0.5).fetch("https://good.example/")
-    assert time.monotonic() - started < 5
+    answer_now.set()
 
 
 def test_a_port_that_accepts_and_never_speaks_tls_is_left_at_the_deadline() -> None:

@@ -9,7 +9,6 @@ excused altogether (the model names the exempt rule) and as not looked at.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,7 +193,6 @@ def softer(before: list[int], after: list[int]) -> int:
 
 def test_without_weakens_no_blocked_fact_becomes_allowed() -> None:
     """10,000 random stacks of one or two bases and one to three layers."""
-    start = time.process_time()
     loaded = refused = layers = 0
     for rng, bases, values in stacks(STACKS):
         stack, depth = bases, 0
@@ -214,11 +212,9 @@ def test_without_weakens_no_blocked_fact_becomes_allowed() -> None:
             stack = [result]
             values = layer(rng, {found.id: found for found in result.policy.rules})
         loaded += depth > 0
-    seconds = time.process_time() - start
-    print(f"{STACKS} stacks: {loaded} loaded ({layers} layers), {refused} refused, {seconds:.1f} s")
+    print(f"{STACKS} stacks: {loaded} loaded ({layers} layers), {refused} refused")
     assert loaded > STACKS / 5
     assert refused > STACKS / 5
-    assert seconds < 20
 
 
 KINDS = {

@@ -1,8 +1,7 @@
-"""Broken and hostile files that build on others: each refused at its place, in few words, and quickly."""
+"""Broken and hostile files that build on others: each refused at its place, in few words, quickly."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from policy.compose_cases import BASE, CASES, CHANGE
 from policyguard.errors import PolicyError
 from policyguard.policy import load_policy
+from support.work import calls
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,8 @@ def test_is_refused_at_its_place(name: str, folder: Path) -> None:
     before, mark, after = marked.partition("¶")
     path = folder / "top.yaml"
     path.write_text(before + after)
-    start = time.perf_counter()
     with pytest.raises(PolicyError) as caught:
         load_policy(path)
-    assert time.perf_counter() - start < 5.0
     problems = [problem for problem in caught.value.problems if words in problem.message]
     assert problems, str(caught.value)
     assert all(problem.line and problem.column for problem in caught.value.problems)
@@ -130,21 +128,18 @@ def test_a_web_of_diamonds_is_composed_once_each(folder: Path) -> None:
             below = "base.yaml" if level == 1 else f"[w{level - 1}a.yaml, w{level - 1}b.yaml]"
             text = f"id: w{level}{side}\nversion: 1.0.0\nextends: {below}\n"
             (folder / f"w{level}{side}.yaml").write_text(text)
-    start = time.perf_counter()
     assert len(load_policy(folder / "w8a.yaml").rules) == 2
-    assert time.perf_counter() - start < 5.0
+    work = {level: calls(lambda level=level: load_policy(folder / f"w{level}a.yaml")) for level in (2, 4, 8)}
+    assert work[8] - work[4] < 3 * (work[4] - work[2])
 
 
-def test_the_slowest_refusal_is_quick(folder: Path) -> None:
-    times = {}
-    for name, (marked, _) in CASES.items():
-        path = folder / "top.yaml"
-        path.write_text(marked.replace("¶", ""))
-        start = time.perf_counter()
+def test_no_refusal_is_much_work(folder: Path) -> None:
+    path = folder / "top.yaml"
+
+    def refuse() -> None:
         with pytest.raises(PolicyError):
             load_policy(path)
-        times[name] = time.perf_counter() - start
-    for name in sorted(times, key=times.__getitem__)[-3:]:
-        print(f"{times[name] * 1000:7.1f} ms  {name}")
-    print(f"{sorted(times.values())[len(times) // 2] * 1000:7.1f} ms  the median of {len(times)}")
-    assert max(times.values()) < 5.0
+
+    for name, (marked, _) in CASES.items():
+        path.write_text(marked.replace("¶", ""))
+        assert calls(refuse) < 1_500_000, name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
@@ -19,6 +17,7 @@ from backends.transformers.support import (
     tiny_backend,
 )
 from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.transformers import TransformersBackend
 from policyguard.backends.transformers.loading import prepare
 from policyguard.backends.transformers.runner import PrefixCache, Runner, compute_prefix, fork_prefix
 from support.tiny_models import QWEN, Family
@@ -187,16 +186,20 @@ def test_two_policies_of_one_length_do_not_share_a_prefix(family: Family) -> Non
 
 
 @pytest.mark.parametrize("family", QWEN)
-def test_a_shared_prefix_is_faster_than_the_full_forward_pass(family: Family) -> None:
-    """A loose bound on CPU time; benchmarks measure it."""
+def test_a_shared_prefix_takes_most_tokens_from_the_forward_pass(family: Family) -> None:
     wordy = policy("wordy", words="weapons knife gun museum exhibits. " * 220)
     shared, full = (tiny_backend(family, prefix_cache_bytes=bound) for bound in (1 << 30, 0))
     asked = [AssessmentRequest(picture(n, (64, 64)), wordy) for n in range(4)]
 
-    def seconds(backend: object) -> float:
-        started = time.process_time()
-        backend.assess(asked)  # type: ignore[attr-defined]
-        return time.process_time() - started
+    def tokens(backend: TransformersBackend) -> int:
+        """How many tokens run through the model once the prefix is there."""
+        backend.assess(asked)
+        sizes: list[int] = []
+        hook = backend._load().loaded.model.register_forward_pre_hook(
+            lambda module, args, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+        backend.assess(asked)
+        hook.remove()
+        return sum(sizes)
 
-    seconds(shared), seconds(full)
-    assert min(seconds(shared) for _ in range(3)) < min(seconds(full) for _ in range(3))
+    assert 0 < tokens(shared) * 4 < tokens(full)
