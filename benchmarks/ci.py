@@ -27,10 +27,11 @@ from PIL import Image
 
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
-from policyguard.runs.job import build_job, select_images
+from policyguard.runs.job import build_job
 from policyguard.runs.project import Project, Settings
-from policyguard.runs.reporting import Reports
-from policyguard.runs.settings import Flags, effective
+from policyguard.runs.reports.registry import Reports
+from policyguard.runs.selection import select_images
+from policyguard.runs.settings import Flags, merge_settings
 from policyguard.testing import FakeBackend
 
 DELAY = 0.05
@@ -107,7 +108,7 @@ def check(folder: Path, *, workers: int, delay: float, limit: int) -> float:
     if limit == STEP * sum(1 for part in folder.iterdir() if part.is_dir()):
         parts = [str(folder)]
     started = perf_counter()
-    settings = effective(Flags(policy=("safeedit/l3",), workers=workers), Project(Settings(), folder))
+    settings = merge_settings(Flags(policy=("safeedit/l3",), workers=workers), Project(Settings(), folder))
     selected = select_images(parts, settings)
     job = build_job(settings, selected, backend=backend)
     with Path(os.devnull).open("w") as out, contextlib.redirect_stderr(io.StringIO()):

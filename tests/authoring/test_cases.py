@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from PIL import Image as Pictures
 
 from cache.support import server_like, short_sighted
 from policyguard.assessment import Assessment, Failure, FailureKind
-from policyguard.authoring.cases import CaseReport, Status, junit, load_cases, run_cases
+from policyguard.authoring.cases import CaseReport, Status, load_cases, run_cases
 from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import PolicyError
 from policyguard.testing import FakeBackend
@@ -190,31 +189,6 @@ def test_a_pair_that_is_not_told_apart_fails(
     pair = f"{{unsafe: images/{unsafe}.png, safe: images/{safe}.png{more}}}"
     report = run(repo(f"policies: {{house: house.yaml}}\npairs: [{pair}]\n"))
     assert report.results[0].failures[0].startswith(said)
-
-
-def test_junit_says_what_failed_and_what_is_known_to(repo: Repo) -> None:
-    text = """\
-policies: {house: house.yaml}
-images:
-  - {image: images/red.png, expect: {house: complies}}
-  - {image: images/black.png, expect: {house: {outcome: violates, xfail: "<later> & \\"quoted\\""}}}
-  - {image: images/brown.png, expect: {house: violates}}
-"""
-    root = ET.fromstring(junit(run(repo(text))))
-    suite = root[0]
-    assert ("3", "1", "0", "1") == tuple(suite.attrib[n] for n in ("tests", "failures", "errors", "skipped"))
-    cases = {case.attrib["name"]: case for case in suite}
-    failure = cases["images/red.png"].find("failure")
-    assert failure is not None
-    assert "expected outcome complies" in failure.attrib["message"]
-    skipped = cases["images/black.png"].find("skipped")
-    assert skipped is not None
-    assert '<later> & "quoted"' in skipped.attrib["message"]
-    assert 0 == len(cases["images/brown.png"])
-    assert ("house", "5") == (
-        cases["images/brown.png"].attrib["classname"],
-        cases["images/brown.png"].attrib["line"],
-    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from cli.support import Run, house_rules, picture, red
 from policyguard import Guard
-from policyguard.runs.sources import collect
+from policyguard.runs.search import collect
 from policyguard.testing import FakeBackend
 
 

@@ -236,7 +236,7 @@ def test_render_prints_what_the_model_reads(good: str, capsys: Captured) -> None
     assert all(part in captured.out for m in prompt.messages for part in m.parts if isinstance(part, str))
     assert "[user]\n<image>\n" in captured.out
     assert captured.out.endswith('[assistant]\n{"rating": "\n')
-    assert "tokens without the picture (estimated)" in captured.err
+    assert "tokens without the image (estimated)" in captured.err
     assert 0 == main(["policy", "render", good, "-f", "json"])
     shown = json.loads(capsys.readouterr().out)
     assert prompt.messages[0].parts[0] == shown["messages"][0]["parts"][0]["text"]

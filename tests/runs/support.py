@@ -12,10 +12,11 @@ from cli.support import picture, red
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
 from policyguard.runs.exits import ExitCode
-from policyguard.runs.job import build_job, select_images
+from policyguard.runs.job import build_job
+from policyguard.runs.selection import select_images
 from policyguard.runs.project import find_project
-from policyguard.runs.reporting import Reports
-from policyguard.runs.settings import Flags, effective
+from policyguard.runs.reports.registry import Reports
+from policyguard.runs.settings import Flags, merge_settings
 from policyguard.testing import FakeBackend
 
 POLICY = """\
@@ -53,7 +54,7 @@ def check(
 ) -> Checked:
     """Check the project of the current folder."""
     out, err = io.StringIO(), io.StringIO()
-    settings = effective(Flags(**flags), find_project(config))
+    settings = merge_settings(Flags(**flags), find_project(config))
     selected = select_images(paths, settings, changed_since=changed_since, allow_empty=allow_empty)
     whole = not paths and changed_since is None
     job = build_job(settings, selected, whole=whole, backend=backend or FakeBackend(red, preferred_batch=1))

@@ -162,10 +162,10 @@ def line(**changes: object) -> str:
 
 NONSENSE += [
     (line(reason=None), "'reason' is missing"),
-    (line(by=" "), "'by' must be a text, and not empty"),
+    (line(by=" "), "'by' must be text, and not empty"),
     (line(until="tomorrow"), "'until' must be a date"),
-    (line(until="2027-02-30"), "there is no day 2027-02-30"),
-    (line(until=20270101), "'until' must be a text"),
+    (line(until="2027-02-30"), "there is no such day: 2027-02-30"),
+    (line(until=20270101), "'until' must be text"),
     (line(rules=[]), "'rules' must be a list"),
     (line(rules="arms"), "'rules' must be a list"),
     (line(sha256="A" * 64), "'sha256' must be 64 digits"),
@@ -189,7 +189,7 @@ def test_a_line_of_nonsense_accepts_nothing_is_named_and_the_rest_holds(
 def test_two_entries_for_one_image_and_policy_are_said(bad: Path) -> None:
     (bad / BASELINE_FILE).write_text(f"{line()}\n{line(reason='other')}\n")
     (problem,) = read_baseline(bad / BASELINE_FILE, today=TODAY).problems
-    assert "line 1 is about this image and policy already" in problem.message
+    assert "line 1 already has an entry for this image and policy" in problem.message
 
 
 def test_a_binary_file_is_no_baseline_and_every_image_is_checked(bad: Path) -> None:

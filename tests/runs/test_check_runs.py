@@ -23,7 +23,7 @@ from policyguard.cli import main
 from policyguard.errors import ConfigurationError, UsageError
 from policyguard.runs.engine import OutOfTime, until
 from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.reporting import Reports
+from policyguard.runs.reports.registry import Reports
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary, Stop
 from policyguard.testing import FakeBackend
 

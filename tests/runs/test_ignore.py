@@ -53,7 +53,7 @@ def test_a_run_that_ignores_everything_is_a_mistake_unless_it_is_allowed(project
 def test_a_pattern_that_cannot_be_read_is_named_with_its_line(project: Path) -> None:
     pictures(project, "a.png")
     (project / ".policyguardignore").write_text("ok\n!\n")
-    with pytest.raises(UsageError, match=r"\.policyguardignore:2: '!' is not a pattern"):
+    with pytest.raises(UsageError, match=r"\.policyguardignore:2: '!' is not a valid"):
         check()
 
 

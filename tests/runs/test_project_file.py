@@ -12,8 +12,10 @@ from runs.support import POLICY, check, pictures
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError, UsageError
 from policyguard.runs.exits import ExitCode
+from policyguard.runs.job import build_job
 from policyguard.runs.project import Settings, find_project
-from policyguard.runs.settings import Flags, effective, shown_settings
+from policyguard.runs.selection import select_images
+from policyguard.runs.settings import Flags, merge_settings, settings_lines
 from policyguard.testing import FakeBackend
 
 TWO = """\
@@ -71,11 +73,11 @@ def test_an_image_that_no_entry_is_for_fails_the_run_and_the_others_are_checked(
     pictures(several, "x.png", "avatars/a.png")
     found = check()
     assert (ExitCode.USAGE, ["avatars/a.png"]) == (found.code, found.sources)
-    assert "x.png: no policy is for this path" in found.err
+    assert "x.png: no policy applies to this path" in found.err
     (several / "policyguard.toml").write_text('unmatched = "ignore"\n' + text)
     pictures(several, "a-ad.png")
     assert (ExitCode.OK, ["a-ad.png", "avatars/a.png"]) == (check().code, check().sources)
-    assert "note: no policy is for 1 image (x.png)" in check().err
+    assert "note: no policy applies to 1 image (x.png)" in check().err
 
 
 def test_a_renamed_policy_fails_the_run_and_images_under_others_are_checked(
@@ -180,7 +182,7 @@ def test_everything_wrong_is_said_at_once(project: Path) -> None:
 def test_a_pattern_that_cannot_be_read_is_named(several: Path) -> None:
     (several / "policyguard.toml").write_text('[[policies]]\npaths = ["a", "!"]\npolicy = "./base.yaml"\n')
     pictures(several, "a.png")
-    with pytest.raises(UsageError, match=r"policies\[0\]\.paths:2: '!' is not a pattern"):
+    with pytest.raises(UsageError, match=r"policies\[0\]\.paths:2: '!' is not a valid"):
         check()
 
 
@@ -189,18 +191,18 @@ def test_flags_go_before_the_file_and_the_file_before_the_environment(
 ) -> None:
     monkeypatch.setenv("POLICYGUARD_MODEL", "from-environment")
     (project / "policyguard.toml").write_text('model = "from-file"\nworkers = 3\n')
-    settings = effective(Flags(workers=9), find_project())
+    settings = merge_settings(Flags(workers=9), find_project())
     assert ("from-file", 9) == (settings.model, settings.workers)
-    assert "from-flag" == effective(Flags(model="from-flag"), find_project()).model
+    assert "from-flag" == merge_settings(Flags(model="from-flag"), find_project()).model
     (project / "policyguard.toml").write_text("")
-    empty = effective(Flags(), find_project())
+    empty = merge_settings(Flags(), find_project())
     assert (None, "POLICYGUARD_MODEL") == (empty.model, empty.origins["model"])
 
 
 def test_a_packaged_model_that_is_named_outright_sends_no_picture_to_the_file_s_server(project: Path) -> None:
     (project / "policyguard.toml").write_text('base_url = "https://gpu/v1"\n')
-    assert ("https://gpu/v1",) == effective(Flags(), find_project()).base_url
-    assert () == effective(Flags(model="pico"), find_project()).base_url
+    assert ("https://gpu/v1",) == merge_settings(Flags(), find_project()).base_url
+    assert () == merge_settings(Flags(model="pico"), find_project()).base_url
 
 
 def test_paths_in_the_file_start_at_its_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +212,7 @@ def test_paths_in_the_file_start_at_its_folder(project: Path, monkeypatch: pytes
     )
     pictures(project, "sub/a.png")
     monkeypatch.chdir(project / "sub")
-    settings = effective(Flags(), find_project())
+    settings = merge_settings(Flags(), find_project())
     assert ("../c.sqlite", "../b.jsonl") == (settings.cache, settings.baseline)
     assert ("junit=../out/j.xml",) == settings.reports
     (project / "b.jsonl").write_text("")
@@ -229,9 +231,9 @@ def test_show_config_prints_toml_with_where_each_value_is_from(
 
 
 def test_what_show_config_prints_is_a_project_file(project: Path) -> None:
-    settings = effective(Flags(model="m", workers=2, timeout=5.0, reports=("github",)), find_project())
-    (project / "policyguard.toml").write_text("\n".join(shown_settings(settings)))
-    again = effective(Flags(), find_project())
+    settings = merge_settings(Flags(model="m", workers=2, timeout=5.0, reports=("github",)), find_project())
+    (project / "policyguard.toml").write_text("\n".join(settings_lines(settings)))
+    again = merge_settings(Flags(), find_project())
     assert ("m", 2, 5.0, ("github",)) == (again.model, again.workers, again.timeout, again.reports)
 
 
@@ -270,10 +272,8 @@ def test_show_config_names_policies_that_cannot_be_used(
 
 
 def test_a_password_in_the_command_reaches_no_report(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from policyguard.runs.job import build_job, select_images
-
     pictures(project, "a.png")
     monkeypatch.setattr("sys.argv", ["policyguard", "check", "--base-url", "https://me:pw@gpu/v1"])
-    settings = effective(Flags(), find_project())
+    settings = merge_settings(Flags(), find_project())
     job = build_job(settings, select_images([], settings), backend=FakeBackend())
     assert ("policyguard", "check", "--base-url", "https://***@gpu/v1") == job.info.command

@@ -1,4 +1,4 @@
-"""From paths to images: nothing that was named goes unchecked, and nothing is passed over in silence."""
+"""From paths to images: nothing that was named goes unchecked, and nothing is skipped in silence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from cli.support import Terminal, picture
 from policyguard.errors import UsageError
-from policyguard.runs.sources import collect
+from policyguard.runs.search import collect
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -93,14 +93,14 @@ def test_standard_input_is_read_no_further_than_an_image_may_be_long() -> None:
 
 
 def test_a_dash_needs_something_piped_in() -> None:
-    with pytest.raises(UsageError, match="none is piped in"):
+    with pytest.raises(UsageError, match="nothing is piped in"):
         collect(["-"], Terminal())  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="none is piped in"):
+    with pytest.raises(UsageError, match="nothing is piped in"):
         collect(["-"], None)
 
 
 def test_a_dash_is_given_once() -> None:
-    with pytest.raises(UsageError, match="twice"):
+    with pytest.raises(UsageError, match="give it once"):
         collect(["-", "-"], io.BytesIO(picture()))
 
 

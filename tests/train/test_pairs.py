@@ -316,7 +316,7 @@ def test_from_unsafe_scenes_to_reviewed_rows_with_pico_as_the_guard(
             "--also",
             "pictosafe/l1",
         ),
-        *("--also", "pictosafe/l5", "--editor", "pictosafe", "--scenes", str(scenes), "--pictures"),
+        *("--also", "pictosafe/l5", "--editor", "pictosafe", "--scenes", str(scenes), "--thumbnails"),
         *("--source", "PictoSafe", "--licence", "Apache-2.0"),
     ]
     code = main(command)

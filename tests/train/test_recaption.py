@@ -493,7 +493,7 @@ def test_the_command_captions_a_folder_over_a_server_and_writes_rows_that_sft_re
     assert "4 images, edited in mode 'minimal'" in capsys.readouterr().out
     assert not server.asked
     page = tmp_path / "page.html"
-    assert main(["train", "recaption", str(path), "--page", str(page), "--pictures"]) == 0
+    assert main(["train", "recaption", str(path), "--page", str(page), "--thumbnails"]) == 0
     said = capsys.readouterr().out
     assert "4 of 4 images captioned" in said
     assert "frank: 200 tokens read, 80 written" in said

@@ -1,4 +1,4 @@
-"""The program ``policyguard``: its commands, its version, its way out."""
+"""The program ``policyguard``: its commands, its version, its exit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["app", "main"]
 
 
 class Program(TyperGroup):
-    """The commands, whose complaints about values are in our words and not in pydantic's."""
+    """The commands; errors about values leave out pydantic's prefix."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,8 +46,8 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(train.app, name="train")
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         print(f"policyguard {__version__}")
         raise typer.Exit
 
@@ -70,10 +70,10 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program on ``arguments`` (default: the process's) and return its exit code."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started this: what is said goes nowhere
+        if getattr(sys, name) is None:  # closed by the parent process: output goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the locale cannot spell must not end the run
+        if isinstance(stream, io.TextIOWrapper):  # a name that the locale cannot encode must not end the run
             stream.reconfigure(errors="backslashreplace")
     try:
         typer.main.get_command(app).main(

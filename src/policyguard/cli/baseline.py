@@ -1,4 +1,4 @@
-"""``policyguard baseline``: accept violations by image, see what is accepted, and drop what is idle."""
+"""``policyguard baseline``: accept violations by image, list what is accepted, and drop stale entries."""
 
 from __future__ import annotations
 
@@ -14,35 +14,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command, print_error, warn
-from policyguard.cli.options import (
-    BASE_URL,
-    BASELINE,
-    CACHE,
-    CONFIG,
-    DIALECT,
-    EXPLAIN,
-    MODEL,
-    PATHS,
-    POLICIES,
-    WORKERS,
-    TextOrJson,
-)
+from policyguard.cli.options import PATHS, STYLE, TextOrJson, with_settings
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line
 
 if TYPE_CHECKING:
-    from policyguard.runs.accept import Accepted
+    from policyguard.runs.acceptance import Accepted
     from policyguard.runs.baseline import Baseline, BaselineEntry
     from policyguard.runs.job import Job
     from policyguard.runs.run import CheckedImage
-    from policyguard.runs.settings import Effective
+    from policyguard.runs.settings import RunSettings
     from policyguard.runs.sources import Source
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Accept violations that somebody has looked at, and see what is accepted.",
+    help="Accept violations that somebody has reviewed, and list what is accepted.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -50,7 +38,9 @@ app = typer.Typer(
 
 @app.command("update")
 @command
+@with_settings("policy", "model", "base_url", "dialect", "explain", "workers", "cache", "baseline")
 def update(
+    *,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why these violations are accepted.")
     ],
@@ -62,67 +52,47 @@ def update(
     by: Annotated[
         str | None, typer.Option("--by", metavar="NAME", help="Who accepts them. Default: git's user.name.")
     ] = None,
-    policy: POLICIES = None,
-    model: MODEL = None,
-    base_url: BASE_URL = None,
-    dialect: DIALECT = None,
-    explain: EXPLAIN = None,
-    workers: WORKERS = None,
-    cache: CACHE = None,
-    baseline: BASELINE = None,
-    config: CONFIG = None,
+    settings: RunSettings,
 ) -> ExitCode:
     """Check images, and accept the violations that are blocked and not accepted yet.
 
-    An entry holds for the very bytes of the image and the rules that it breaks today. Images that could not
+    An entry holds for the exact bytes of the image and the rules that it breaks today. Images that could not
     be judged are never accepted. Exit code: 0 everything that blocks is accepted now; 1 a violation is left
-    that cannot be; 3 something could not be judged; 2 the command or the set-up is wrong.
+    that cannot be accepted; 3 something could not be judged; 2 the command or the set-up is wrong.
     """
     from policyguard.runs.baseline import write_baseline
     from policyguard.runs.git import user_name
-    from policyguard.runs.job import build_job, select_images
-    from policyguard.runs.project import find_project
-    from policyguard.runs.settings import Flags, effective
+    from policyguard.runs.job import build_job
+    from policyguard.runs.selection import select_images
 
-    flags = Flags(
-        policy=tuple(policy or ()),
-        model=model,
-        base_url=base_url,
-        dialect=dialect,
-        explain=explain,
-        workers=workers,
-        cache=cache,
-        baseline=baseline,
-    )
-    settings = effective(flags, find_project(config))
     last = _day(until)
     if not reason.strip():
         raise UsageError("--reason is empty", hint="say why these images may stay")
-    who = (by or user_name(settings.project.root) or "").strip()
-    if not who:
-        raise UsageError("nobody is named who accepts this", hint="give --by NAME, or set git's user.name")
-    known = _read(settings, missing_ok=True)
-    selected = select_images(paths or [], settings)
-    for note in selected.notes:
+    name = (by or user_name(settings.project.root) or "").strip()
+    if not name:
+        raise UsageError("who accepts this?", hint="give --by NAME, or set git's user.name")
+    baseline = _read_to_rewrite(settings, missing_ok=True)
+    selection = select_images(paths or [], settings)
+    for note in selection.notes:
         warn(note)
-    job = build_job(settings, selected)
-    job.baseline = known
+    job = build_job(settings, selection)
+    job.baseline = baseline
     for note in job.notes:
         warn(note)
     for problem in job.problems:
         print_error(problem)
     with job.guard:
-        accepted = _accept(job, by=who, reason=reason.strip(), until=last)
-    entries = {**known.known()} | {(entry.sha256, entry.policy): entry for entry in accepted.entries}
+        accepted = _accept(job, by=name, reason=reason.strip(), until=last)
+    entries = {**baseline.by_key()} | {(entry.sha256, entry.policy): entry for entry in accepted.entries}
     if accepted.entries:
         write_baseline(settings.baseline_path, entries.values())
     for entry in accepted.entries:
-        print(f"accepted  {_line(entry, known)}")
+        print(f"accepted  {_line(entry, baseline)}")
     print(
         f"{len(accepted.entries):,} accepted until {last}, {len(entries):,} in {settings.baseline}",
         file=sys.stderr,
     )
-    for line in accepted.left:
+    for line in accepted.blocking:
         warn(line)
     if job.problems:
         return ExitCode.USAGE
@@ -133,78 +103,67 @@ def update(
 
 @app.command("list")
 @command
-def show(
-    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
-    baseline: BASELINE = None,
-    config: CONFIG = None,
-) -> ExitCode:
+@with_settings("baseline")
+def show(*, style: STYLE = TextOrJson.TEXT, settings: RunSettings) -> ExitCode:
     """List what is accepted: until when, by whom and why.
 
-    Exit code: 0; 2 the file is not there, or holds lines that cannot be understood.
+    Exit code: 0; 2 the file does not exist, or holds invalid lines.
     """
-    settings = _settings(baseline, config)
-    known = _load(settings)
+    baseline = _read(settings)
     if style is TextOrJson.JSON:
-        rows = [entry.to_dict() | {"expired": known.expired(entry)} for entry in known.entries]
+        rows = [entry.to_dict() | {"expired": baseline.expired(entry)} for entry in baseline.entries]
         print(json.dumps(rows, indent=2))
     else:
-        for entry in known.entries:
-            print(_line(entry, known))
-    return ExitCode.USAGE if known.problems else ExitCode.OK
+        for entry in baseline.entries:
+            print(_line(entry, baseline))
+    return ExitCode.USAGE if baseline.problems else ExitCode.OK
 
 
 @app.command("prune")
 @command
+@with_settings("baseline")
 def prune(
-    baseline: BASELINE = None,
-    config: CONFIG = None,
+    *,
+    settings: RunSettings,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be dropped, and drop nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be dropped, and drop nothing.")
     ] = False,
 ) -> ExitCode:
-    """Drop entries that have expired, and those whose image is not in the project any more.
+    """Drop entries that have expired, and those whose image is no longer in the project.
 
-    No model is asked. Exit code: 0; 2 the file is not there, or holds lines that cannot be understood.
+    No model is asked. Exit code: 0; 2 the file does not exist, or holds invalid lines.
     """
     from policyguard.runs.baseline import write_baseline
-    from policyguard.runs.job import select_images
+    from policyguard.runs.selection import select_images
 
-    settings = _settings(baseline, config)
-    known = _read(settings, missing_ok=False)
+    baseline = _read_to_rewrite(settings, missing_ok=False)
     present = _hashes(select_images([], settings, allow_empty=True).sources)
-    kept = [entry for entry in known.entries if entry.sha256 in present and not known.expired(entry)]
-    for entry in known.entries:
+    kept = [entry for entry in baseline.entries if entry.sha256 in present and not baseline.expired(entry)]
+    for entry in baseline.entries:
         if entry not in kept:
-            print(f"{'would drop' if dry_run else 'dropped'}  {_line(entry, known)}")
-    if len(kept) < len(known.entries) and not dry_run:
+            print(f"{'would drop' if dry_run else 'dropped'}  {_line(entry, baseline)}")
+    if len(kept) < len(baseline.entries) and not dry_run:
         write_baseline(settings.baseline_path, kept)
-    print(f"{len(kept):,} of {len(known.entries):,} entries hold", file=sys.stderr)
+    print(f"{len(kept):,} of {len(baseline.entries):,} entries hold", file=sys.stderr)
     return ExitCode.OK
 
 
-def _settings(baseline: str | None, config: Path | None) -> Effective:
-    from policyguard.runs.project import find_project
-    from policyguard.runs.settings import Flags, effective
-
-    return effective(Flags(baseline=baseline), find_project(config))
-
-
-def _load(settings: Effective, *, missing_ok: bool = False) -> Baseline:
-    """The baseline, and its problems on stderr."""
+def _read(settings: RunSettings, *, missing_ok: bool = False) -> Baseline:
+    """The baseline, with its problems on stderr."""
     from policyguard.runs.baseline import read_baseline
 
-    known = read_baseline(settings.baseline_path, today=datetime.now(UTC).date(), missing_ok=missing_ok)
-    for problem in known.problems:
+    baseline = read_baseline(settings.baseline_path, today=datetime.now(UTC).date(), missing_ok=missing_ok)
+    for problem in baseline.problems:
         print_error(str(problem))
-    return known
+    return baseline
 
 
-def _read(settings: Effective, *, missing_ok: bool) -> Baseline:
-    """The baseline, to write it anew. Raises UsageError where that would lose a line."""
-    known = _load(settings, missing_ok=missing_ok)
-    if known.problems:
-        raise UsageError("the baseline is left as it is", hint="mend or delete these lines first")
-    return known
+def _read_to_rewrite(settings: RunSettings, *, missing_ok: bool) -> Baseline:
+    """The baseline, in order to write it again. Raises UsageError where that would lose a line."""
+    baseline = _read(settings, missing_ok=missing_ok)
+    if baseline.problems:
+        raise UsageError("the baseline is left as it is", hint="fix or delete these lines first")
+    return baseline
 
 
 def _day(text: str) -> date:
@@ -218,13 +177,12 @@ def _day(text: str) -> date:
 
 
 def _accept(job: Job, *, by: str, reason: str, until: date) -> Accepted:
-    from policyguard.cli.progress import progress_bar, waiting
-    from policyguard.runs.accept import accept
+    from policyguard.cli.progress import load_model, progress_bar
+    from policyguard.runs.acceptance import accept
     from policyguard.runs.engine import check_groups
 
-    with waiting("loading the guard model", sys.stderr):
-        job.guard.warm()
-    images = check_groups(job.groups, shown=job.shown, baseline=job.baseline, workers=job.workers)
+    load_model(job.guard, sys.stderr)
+    images = check_groups(job.groups, report_path=job.report_path, baseline=job.baseline, workers=job.workers)
     with progress_bar(sys.stderr) as move:
 
         def counted() -> Iterator[CheckedImage]:
@@ -237,16 +195,16 @@ def _accept(job: Job, *, by: str, reason: str, until: date) -> Accepted:
 
 def _hashes(sources: Iterable[Source]) -> set[str]:
     """SHA-256 of the bytes of each image that can be read."""
-    found = set()
+    hashes = set()
     for path in (Path(source.name) for source in sources):
         with contextlib.suppress(OSError):
             if path.is_file():  # a pipe would never end
                 with path.open("rb") as file:
-                    found.add(hashlib.file_digest(file, "sha256").hexdigest())
-    return found
+                    hashes.add(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashes
 
 
-def _line(entry: BaselineEntry, known: Baseline) -> str:
-    until = f"{entry.until}{' (expired)' if known.expired(entry) else ''}"
-    what = f"{entry.path}: {', '.join(entry.rules)} of {entry.policy}"
-    return one_line(f"{what}, until {until}, by {entry.by}: {entry.reason}")
+def _line(entry: BaselineEntry, baseline: Baseline) -> str:
+    until = f"{entry.until}{' (expired)' if baseline.expired(entry) else ''}"
+    acceptance = f"{entry.path}: {', '.join(entry.rules)} of {entry.policy}"
+    return one_line(f"{acceptance}, until {until}, by {entry.by}: {entry.reason}")

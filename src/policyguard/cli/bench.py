@@ -16,18 +16,18 @@ from policyguard.runs.exits import ExitCode
 
 __all__ = ["app"]
 
-# Those of ``Sizes``, which is not imported for the help.
+# The defaults of ``Sizes``, which is not imported for the help.
 SCENES, PAIRS, HELD_OUT = 300, 100, 300
 
 app = typer.Typer(no_args_is_help=True, help="Measure guards.")
 pictosafe = typer.Typer(no_args_is_help=True, help="PictoSafe: harmless pictogram scenes with exact labels.")
 app.add_typer(pictosafe, name="pictosafe")
 
-_Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same pictures.")]
+_Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same images.")]
 _Scenes = Annotated[int, typer.Option("--scenes", min=2, help="How many scenes.")]
 _Pairs = Annotated[int, typer.Option("--pairs", min=0, help="How many edit pairs.")]
 _HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="How many held-out policies.")]
-_Scale = Annotated[int, typer.Option("--scale", min=1, help="Pictures are 96 pixels a side, times this.")]
+_Scale = Annotated[int, typer.Option("--scale", min=1, help="Images are 96 pixels a side, times this.")]
 
 
 @pictosafe.command("make")
@@ -50,7 +50,7 @@ def make(
             seed=seed,
             sizes=Sizes(scenes, pairs, held_out),
             scale=scale,
-            progress=lambda done, total: move(done, total, "pictures"),
+            progress=lambda done, total: move(done, total, "images"),
         )
     print(manifest)
     return ExitCode.OK
@@ -76,19 +76,19 @@ def run(
     scale: _Scale = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> ExitCode:
-    """Run a guard over PictoSafe and print how good it is, beside guards that look at nothing.
+    """Run a guard over PictoSafe and print how good it is, beside guards that look at no image.
 
     pico takes two to three minutes on two cores, and a quarter of a minute with --scenes 20 --pairs 5
     --held-out 5.
 
-    With --data, the folder settles seed, numbers and scale, and none of them can be given.
+    With --data, the folder determines seed, numbers and scale, and none of them can be set.
     """
     from policyguard.cli.progress import progress_bar
     from policyguard.guard import Guard
     from policyguard.pictosafe import Sizes, run
 
     if data is not None:
-        _require_not_given(context, "seed", "scenes", "pairs", "held_out", "scale")
+        _refuse_options(context, "seed", "scenes", "pairs", "held_out", "scale")
     with (
         Guard("pictosafe/l3", model=model, base_url=base_url, dialect=dialect) as guard,
         progress_bar(sys.stderr) as move,
@@ -109,14 +109,14 @@ def run(
     return ExitCode.OK
 
 
-def _require_not_given(context: typer.Context, *names: str) -> None:
-    given = []
+def _refuse_options(context: typer.Context, *names: str) -> None:
+    used = []
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            given.append(f"--{name.replace('_', '-')}")
-    if given:
+            used.append(f"--{name.replace('_', '-')}")
+    if used:
         raise UsageError(
-            f"--data settles the seed, the numbers and the scale: leave out {', '.join(given)}",
-            hint="give them to `policyguard bench pictosafe make`, which writes such a folder",
+            f"--data determines the seed, the numbers and the scale: leave out {', '.join(used)}",
+            hint="use them with `policyguard bench pictosafe make`, which writes such a folder",
         )

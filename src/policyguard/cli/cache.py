@@ -1,9 +1,8 @@
-"""``policyguard cache``: look into the verdict cache, empty it, check it."""
+"""``policyguard cache``: inspect the verdict cache, empty it, check it."""
 
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.options import TextOrJson
+from policyguard.cli.options import STYLE, TextOrJson
 from policyguard.errors import ConfigurationError
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import printable
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Look into the verdict cache, empty it, or check it.")
+app = typer.Typer(no_args_is_help=True, help="Inspect the verdict cache, empty it, or check it.")
 
 PATH = Annotated[
     str | None,
@@ -34,7 +33,6 @@ PATH = Annotated[
 ]
 SAME = Annotated[str | None, typer.Option("--cache", hidden=True)]
 """As ``policyguard check`` calls it."""
-STYLE = Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")]
 
 
 @app.command("info")
@@ -43,17 +41,17 @@ def info(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.T
     """Show how much the cache holds, and since when."""
     from policyguard.cache.upkeep import inspect
 
-    found = inspect(_path(path or cache_file), thorough=False)
-    _print(found, style, ("path", "bytes", "entries", "oldest", "newest", "problem"))
-    return ExitCode.OK if found.problem is None else ExitCode.BLOCKED
+    contents = inspect(_path(path or cache_file), thorough=False)
+    _print(contents, style, ("path", "bytes", "entries", "oldest", "newest", "problem"))
+    return ExitCode.OK if contents.problem is None else ExitCode.BLOCKED
 
 
 @app.command("clear")
 @command
 def clear(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
-    """Delete all entries. Processes that use the file go on using it.
+    """Delete all entries. Processes that use the file can go on using it.
 
-    A damaged file is left as it is: a guard that is given it sets it aside and begins anew.
+    A damaged file is left as it is: a guard that uses it sets it aside and starts a new one.
     """
     from policyguard.cache import SqliteCache
     from policyguard.cache.upkeep import inspect
@@ -61,9 +59,7 @@ def clear(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.
     where = _path(path or cache_file)
     before = inspect(where, thorough=False)
     if before.problem is not None:
-        raise ConfigurationError(
-            f"{where} holds no entries that could be read: {before.problem}", hint="delete the file"
-        )
+        raise ConfigurationError(f"{where} cannot be read: {before.problem}", hint="delete the file")
     cache = SqliteCache(where, busy_timeout=10.0)
     removed = cache.clear()
     cache.close()
@@ -84,31 +80,31 @@ def clear(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.
 def verify(path: PATH = None, cache_file: SAME = None, style: STYLE = TextOrJson.TEXT) -> ExitCode:
     """Read the whole cache and check the file, every entry and its checksum. Changes nothing.
 
-    Exit code: 0 all is sound; 1 something is damaged (a guard that uses the cache passes over it); 2 there is
-    no cache. Checksums find damage. They cannot tell entries that somebody with access to the file made up.
+    Exit code: 0 no damage; 1 something is damaged (a guard that uses the cache ignores it); 2 there is no
+    cache. Checksums detect damage, but not entries forged by somebody with access to the file.
     """
     from policyguard.cache.upkeep import inspect
 
-    found = inspect(_path(path or cache_file), thorough=True)
-    _print(found, style, ("path", "bytes", "entries", "damaged", "problem"))
-    return ExitCode.BLOCKED if found.damaged or found.problem is not None else ExitCode.OK
+    contents = inspect(_path(path or cache_file), thorough=True)
+    _print(contents, style, ("path", "bytes", "entries", "damaged", "problem"))
+    return ExitCode.BLOCKED if contents.damaged or contents.problem is not None else ExitCode.OK
 
 
-def _path(given: str | None) -> Path:
+def _path(path: str | None) -> Path:
     from policyguard.cache import default_path
 
-    return Path(given).expanduser() if given else default_path()
+    return Path(path).expanduser() if path else default_path()
 
 
-def _print(found: Contents, style: TextOrJson, fields: tuple[str, ...]) -> None:
-    values = {name: getattr(found, name) for name in fields}
+def _print(contents: Contents, style: TextOrJson, fields: tuple[str, ...]) -> None:
+    values = {name: getattr(contents, name) for name in fields}
     if style is TextOrJson.JSON:
         print(json.dumps(values))
         return
     for name, value in values.items():
         if value is not None:
-            shown = _time(value) if name in ("oldest", "newest") else str(value)
-            print(f"{name + ':':<9}{printable(shown)}", file=sys.stdout)
+            text = _time(value) if name in ("oldest", "newest") else str(value)
+            print(f"{name + ':':<9}{printable(text)}")
 
 
 def _time(seconds: float) -> str:

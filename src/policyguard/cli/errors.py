@@ -1,4 +1,4 @@
-"""What a command does with errors: one readable message on stderr, one exit code, no traceback."""
+"""How a command ends on an error: one readable message on stderr, one exit code, no traceback."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ debug: ContextVar[bool] = ContextVar("policyguard_debug", default=False)
 
 
 def command(body: Callable[P, ExitCode]) -> Callable[P, None]:
-    """Make a typer command of a function that returns an exit code, and let no exception out of it.
+    """Turn a function that returns an exit code into a typer command that no exception leaves.
 
-    An exception that nobody foresaw ends in ``USAGE`` as well: no code that a script could take for a result.
+    An unexpected exception ends in ``USAGE`` too: a script cannot take that code for a result.
     """
 
     @functools.wraps(body)
@@ -47,11 +47,9 @@ def command(body: Callable[P, ExitCode]) -> Callable[P, None]:
         except PolicyGuardError as error:
             print_error(error.message, error.hint)
             code = ExitCode.USAGE
-        except (
-            OSError
-        ) as error:  # such as a full disk under stdout; what is wrong with an image is its outcome
+        except OSError as error:  # such as a full disk under stdout; problems of an image are outcomes
             _print_traceback(error)
-            print_error(f"the output cannot be written, or a file not read: {error}")
+            print_error(f"the output cannot be written, or a file cannot be read: {error}")
             forget_stdout()
             code = ExitCode.USAGE
         except Exception as error:
@@ -87,7 +85,7 @@ def _print(label: str, colour: str, message: str) -> None:
     if is_terminal(sys.stderr) and not os.environ.get("NO_COLOR") and sys.platform != "win32":
         label = f"\033[1;{colour}m{label}\033[0m"
     first, *rest = (printable(line) for line in message.splitlines() or [""])
-    with contextlib.suppress(OSError):  # with nobody left to read it, the exit code still says what happened
+    with contextlib.suppress(OSError):  # if nobody can read it, the exit code still says what happened
         print(f"{label} {first}", *(f"  {line}" for line in rest), sep="\n", file=sys.stderr, flush=True)
 
 
@@ -97,6 +95,6 @@ def _print_traceback(error: Exception) -> None:
 
 
 def forget_stdout() -> None:
-    """Drop what is still buffered, so that the interpreter does not complain about it on its way out."""
-    with contextlib.suppress(OSError, ValueError):  # not a real file: nothing will be flushed to it
+    """Drop buffered output, so that the interpreter does not complain about it at exit."""
+    with contextlib.suppress(OSError, ValueError):  # not a real file: nothing is flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

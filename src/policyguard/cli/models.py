@@ -1,7 +1,4 @@
-"""``policyguard models``: the guard models that are known by name.
-
-``policyguard doctor``: what is wrong with a server, and how fast it is.
-"""
+"""``policyguard models``: known guard models, and what a server runs; ``policyguard doctor``: its health."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command, warn
-from policyguard.cli.options import BASE_URL, DIALECT, MODEL, TextOrJson
+from policyguard.cli.options import BASE_URL, DIALECT, MODEL, STYLE, TextOrJson
 from policyguard.cli.progress import waiting
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line
@@ -21,11 +18,9 @@ from policyguard.strict.text import one_line
 if TYPE_CHECKING:
     from policyguard.backends.remote.doctor import Examination
 
-__all__ = [
-    "doctor",
-    "models",
-    "server_address",
-]
+__all__ = ["doctor", "models"]
+
+_FIELDS = ("id", "family", "size", "dialect", "licence", "world", "about")
 
 
 @command
@@ -45,19 +40,19 @@ def doctor(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="For one call.", min=0.1)
     ] = 60.0,
-    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+    style: STYLE = TextOrJson.TEXT,
 ) -> ExitCode:
     """Say what is wrong with a server that runs a guard model, and how fast it is.
 
-    Sends a few small requests and pictures of noise. Exit code 0 if a guard can work with it, else 2.
+    Sends a few small requests and images of noise. Exit code 0 if a guard can work with it, else 2.
     """
     from policyguard.backends.remote.doctor import examine
     from policyguard.dialects import get_dialect
     from policyguard.policy import load_policy
 
-    address, key = server_address(base_url)
-    with waiting("looking at the server", sys.stderr):
-        found = examine(
+    address, key = _server_address(base_url)
+    with waiting("examining the server", sys.stderr):
+        examination = examine(
             address,
             model=model or os.environ.get("POLICYGUARD_MODEL") or None,
             policy=load_policy(policy).resolve() if policy else None,
@@ -65,11 +60,11 @@ def doctor(
             api_key=key,
             timeout=timeout,
         )
-    print(json.dumps(found.to_dict(), indent=2) if style is TextOrJson.JSON else _text(found))
-    return ExitCode.OK if found.healthy else ExitCode.USAGE
+    print(json.dumps(examination.to_dict(), indent=2) if style is TextOrJson.JSON else _text(examination))
+    return ExitCode.OK if examination.healthy else ExitCode.USAGE
 
 
-def server_address(base_url: str | None) -> tuple[str, str | None]:
+def _server_address(base_url: str | None) -> tuple[str, str | None]:
     """The server's URL and key, from option and environment. Raises ConfigurationError without a URL."""
     from policyguard.errors import ConfigurationError
 
@@ -77,33 +72,29 @@ def server_address(base_url: str | None) -> tuple[str, str | None]:
     if not address:
         raise ConfigurationError("which server?", hint="give --base-url URL or set POLICYGUARD_BASE_URL")
     if "," in address:
-        raise ConfigurationError("several servers are named", hint="look at one at a time: --base-url URL")
+        raise ConfigurationError("several servers are named", hint="examine one at a time: --base-url URL")
     return address, os.environ.get("POLICYGUARD_API_KEY") or None
 
 
-def _text(found: Examination) -> str:
+def _text(examination: Examination) -> str:
     lines = []
-    for remark in found.remarks:
+    for remark in examination.remarks:
         lines.append(f"{remark.level:8}{remark.check}: {one_line(remark.says)}")
         if remark.fix:
             lines.append(f"{'':8}  fix: {one_line(remark.fix)}")
-    if found.speed is not None:
-        speed = found.speed
+    if (speed := examination.speed) is not None:
         lines.append(
-            f"speed   a new picture takes {speed.cached_ms:.0f} ms, "
+            f"speed   a new image takes {speed.cached_ms:.0f} ms, "
             f"the first one under a policy {speed.first_ms:.0f} ms "
             f"(medians of {speed.readings})"
         )
-    lines.append("healthy" if found.healthy else "not healthy: see the problems above")
+    lines.append("healthy" if examination.healthy else "not healthy: see the problems above")
     return "\n".join(lines)
-
-
-_FIELDS = ("id", "family", "size", "dialect", "licence", "world", "about")
 
 
 @command
 def models(
-    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+    style: STYLE = TextOrJson.TEXT,
     base_url: Annotated[
         str | None,
         typer.Option("--base-url", metavar="URL", help="Ask this server; its key is in POLICYGUARD_API_KEY."),
@@ -138,28 +129,28 @@ def _served(base_url: str, model: str | None, style: TextOrJson) -> ExitCode:
     from policyguard.backends.remote.capabilities import capabilities
     from policyguard.cli.output import print_table
 
-    address, key = server_address(base_url)
-    with waiting("looking at the server", sys.stderr):
-        found = capabilities(address, model=model, api_key=key)
+    address, key = _server_address(base_url)
+    with waiting("examining the server", sys.stderr):
+        server = capabilities(address, model=model, api_key=key)
     if style is TextOrJson.JSON:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(json.dumps(server.to_dict(), indent=2))
         return ExitCode.OK
-    rows = [[entry.id, "-" if entry.context is None else str(entry.context)] for entry in found.served]
+    rows = [[entry.id, "-" if entry.context is None else str(entry.context)] for entry in server.served]
     print_table(("served as", "context"), rows, sys.stdout)
-    if found.model is None or found.tokenize is None:  # nothing was tried
+    if server.model is None or server.tokenize is None:  # nothing was tried
         sys.stdout.flush()
         warn("name one of them with --model to see what the server can do with it")
         return ExitCode.OK
-    can = {None: "not told", True: "yes", False: "no"}
+    can = {None: "unknown", True: "yes", False: "no"}
     abilities = [
-        ("version", found.version or "not told"),
-        ("log-probabilities", found.logprobs or "not told"),
-        ("tokenize", can[found.tokenize]),
-        ("continues a begun answer", can[found.continues]),
-        ("structured_outputs", can[found.constrains]),
-        ("response_format", can[found.response_format]),
-        ("prefix cache", can[found.prefix_cache]),
+        ("version", server.version or "unknown"),
+        ("log-probabilities", server.logprobs or "unknown"),
+        ("tokenize", can[server.tokenize]),
+        ("continues a begun answer", can[server.continues]),
+        ("structured_outputs", can[server.constrains]),
+        ("response_format", can[server.response_format]),
+        ("prefix cache", can[server.prefix_cache]),
     ]
     print()
-    print_table((found.host, found.model), abilities, sys.stdout)
+    print_table((server.host, server.model), abilities, sys.stdout)
     return ExitCode.OK

@@ -1,9 +1,8 @@
-"""How verdicts are printed. Each writer takes them one by one, in order, and is closed at the end.
+"""How verdicts and small tables are printed. A writer takes verdicts one by one, and is closed at the end.
 
 ``json`` and ``jsonl`` are plain ASCII: every other character is a JSON escape, so that the output survives
-any terminal, locale and file name, undecodable ones included. ``##`` is one too, as builds take commands.
-
-Small tables: with lines and a head in a terminal, plain aligned columns in a pipe.
+any terminal, locale and file name, undecodable ones included. ``##`` is escaped too, because builds read
+commands from it. A table has lines and a head in a terminal, and plain aligned columns in a pipe.
 """
 
 from __future__ import annotations
@@ -23,17 +22,16 @@ from policyguard.outcomes import Action
 from policyguard.strict.text import is_terminal, one_line, printable
 from policyguard.verdict import Finding, Verdict
 
-__all__ = [
-    "ACTION_STYLES",
-    "Writer",
-    "open_writer",
-    "print_table",
-    "why",
-]
+__all__ = ["ACTION_STYLES", "Writer", "open_writer", "print_table", "reason_line", "verdict_words"]
+
+ACTION_STYLES = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
+_MAX_NAME = 60
+_MAX_ROWS = 1000
+"""A table is printed at the end, so that its columns fit: longer runs print lines as they go."""
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO) -> None:
-    """Print ``rows``, one cell per head. The cells may hold anything; they are made safe here."""
+    """Print ``rows``, one cell per head. Cells may hold anything: they are escaped here."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     if is_terminal(stream):
         console = Console(file=stream, highlight=False)
@@ -50,28 +48,21 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], stream: Tex
         print("  ".join(padded).rstrip(), file=stream)
 
 
-def _widths(heads: Sequence[str], cells: Sequence[Sequence[str]], room: int) -> list[int | None]:
-    """Nothing where the table has room. Else names stay whole, and so do words; the last column gives way."""
+def _widths(heads: Sequence[str], cells: Sequence[Sequence[str]], available: int) -> list[int | None]:
+    """None where the table fits. Otherwise names and words stay whole, and the last column shrinks."""
     columns = list(zip(heads, *cells, strict=True))
     longest = [max(map(cell_len, column)) for column in columns]
-    if sum(longest) + 2 * len(longest) <= room:
+    if sum(longest) + 2 * len(longest) <= available:
         return [None] * len(longest)
     words = [max(cell_len(word) for cell in column for word in cell.split()) for column in columns]
-    return [min(longest[0], room * 2 // 3), *words[1:-1], None]
-
-
-ACTION_STYLES = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
-_MAX_NAME = 60
-
-_MAX_ROWS = 1000
-"""A table is printed at the end, so that its columns fit: longer runs get lines as they come."""
+    return [min(longest[0], available * 2 // 3), *words[1:-1], None]
 
 
 class Writer(Protocol):
-    """Prints verdicts. What has been printed stays valid when ``close`` follows, wherever the run stopped."""
+    """Prints verdicts. The output is valid after ``close``, wherever the run stopped."""
 
     def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
-        """``accepted``: a baseline accepts what blocks it."""
+        """``accepted``: the baseline accepts what blocks the image."""
         ...
 
     def close(self) -> None: ...
@@ -86,8 +77,14 @@ def open_writer(style: Format, stream: TextIO, names: Iterable[str], *, count: i
     return _Table(stream) if is_terminal(stream) and count <= _MAX_ROWS else _Lines(stream, names)
 
 
-def why(verdict: Verdict, *, accepted: bool = False) -> str:
-    """In one line: what was found, or why nothing could be; then the rationale, where it was asked for."""
+def verdict_words(verdict: Verdict) -> str:
+    """Action, outcome and score in a few words."""
+    score = "" if verdict.score is None else f" {verdict.score:.3f}"
+    return f"{verdict.action} ({verdict.outcome}{score})"
+
+
+def reason_line(verdict: Verdict, *, accepted: bool = False) -> str:
+    """In one line: what the image breaks, or why it could not be judged; then the rationale, if any."""
     several = len(verdict.evidence.policies) > 1
     parts = ["accepted by the baseline" if accepted else "", verdict.reason or ""]
     parts.append("; ".join(_describe(finding, several) for finding in verdict.findings if finding.violates))
@@ -113,7 +110,7 @@ def _dump(verdict: Verdict, *, accepted: bool) -> str:
 
 
 class _JsonList:
-    """One list, an element per line, written as the verdicts come."""
+    """One list, an element per line, written as verdicts arrive."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -137,7 +134,7 @@ class _JsonLines:
         self._stream.flush()
 
     def close(self) -> None:
-        """Every line stands alone."""
+        """Nothing to do: every line is complete."""
 
 
 class _Lines:
@@ -150,17 +147,17 @@ class _Lines:
     def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
         name = printable(verdict.source)
         pad = " " * (self._width - cell_len(name))
-        said = why(verdict, accepted=accepted)
-        line = f"{name}{pad}  {verdict.action:<5}  {verdict.outcome:<11}  {_score(verdict):>5}  {said}"
+        reason = reason_line(verdict, accepted=accepted)
+        line = f"{name}{pad}  {verdict.action:<5}  {verdict.outcome:<11}  {_score(verdict):>5}  {reason}"
         self._stream.write(line.rstrip() + "\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """Every line stands alone."""
+        """Nothing to do: every line is complete."""
 
 
 class _Table:
-    """One table, printed at the end: its columns are as wide as what they hold."""
+    """One table, printed at the end: its columns are as wide as their content."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False)
@@ -177,7 +174,7 @@ class _Table:
             Text(verdict.action.upper(), style=ACTION_STYLES[verdict.action]),
             Text(verdict.outcome),
             Text(_score(verdict)),
-            Text(why(verdict, accepted=accepted)),
+            Text(reason_line(verdict, accepted=accepted)),
         )
 
     def close(self) -> None:

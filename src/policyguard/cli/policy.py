@@ -1,4 +1,4 @@
-"""``policyguard policy``: look at policies, and find what is wrong with them."""
+"""``policyguard policy``: show policies, find mistakes in them, compare and test them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.options import PARAMETERS, ROOT, TextOrJson
+from policyguard.cli.options import PARAMETERS, POLICY, ROOT, STYLE, TextOrJson, load_policy_with
 from policyguard.cli.policy_cases import check_cases
 from policyguard.cli.policy_diff import diff
 from policyguard.cli.policy_lint import lint
-from policyguard.cli.policy_show import load, render
+from policyguard.cli.policy_show import policy_lines, render
 from policyguard.runs.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -35,15 +35,10 @@ class PolicyFormat(StrEnum):
     YAML = "yaml"
 
 
-_Name = Annotated[
-    str, typer.Argument(metavar="POLICY", help="A packaged policy such as pictosafe/l3, or a YAML file.")
-]
-
-
 @app.command("show")
 @command
 def show(
-    policy: _Name,
+    policy: POLICY,
     style: Annotated[
         PolicyFormat,
         typer.Option("--format", "-f", help="text, json, or the YAML file itself to start your own from."),
@@ -51,15 +46,14 @@ def show(
     root: ROOT = None,
     values: PARAMETERS = None,
 ) -> ExitCode:
-    """Show one policy as it is after composition: rules, settings, fingerprints.
+    """Show one policy after composition: rules, settings, fingerprints.
 
-    Of a policy that extends others, with the file and line that each part comes from, and with the reason for
-    everything that makes it weaker than what it extends.
+    For a policy that extends others, the file and line of each part are shown, and the reason for everything
+    that makes it weaker than what it extends.
     """
-    from policyguard.cli.policy_show import policy_lines
     from policyguard.policy.load import locate
 
-    loaded = load(policy, root=root, given=values)
+    loaded = load_policy_with(policy, root=root, parameters=values)
     if style is PolicyFormat.TEXT:
         print("\n".join(policy_lines(loaded)))
     elif style is PolicyFormat.JSON:
@@ -78,7 +72,7 @@ app.command("test")(check_cases)
 @app.command("schema")
 @command
 def schema() -> ExitCode:
-    """Print the JSON Schema of policy files, with which editors complete and underline."""
+    """Print the JSON Schema of policy files, for completion and checks in editors."""
     from policyguard.authoring.editor import json_schema
 
     print(json.dumps(json_schema(), indent=2))
@@ -88,7 +82,7 @@ def schema() -> ExitCode:
 @app.command("list")
 @command
 def list_(
-    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+    style: STYLE = TextOrJson.TEXT,
 ) -> ExitCode:
     """List the packaged policies."""
     from policyguard.cli.output import print_table

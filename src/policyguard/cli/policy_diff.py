@@ -1,22 +1,32 @@
-"""``policyguard policy diff``: what a change of policy changes, in its text and on pictures."""
+"""``policyguard policy diff``: what a change of policy changes, in its text and on images."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from policyguard.cli.errors import command, warn
-from policyguard.cli.options import BASE_URL, DIALECT, MODEL, PARAMETERS, ROOT, TextOrJson
-from policyguard.cli.policy_show import load
+from policyguard.cli.options import (
+    BASE_URL,
+    DIALECT,
+    MODEL,
+    PARAMETERS,
+    ROOT,
+    STYLE,
+    TextOrJson,
+    load_policy_with,
+)
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
+from policyguard.strict.text import one_line, printable
 
 if TYPE_CHECKING:
     from policyguard.authoring.diff import BehaviourDiff, PolicyDiff
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
     from policyguard.guard import Guard
     from policyguard.policy import Policy
     from policyguard.runs.sources import Source
+    from policyguard.verdict import Verdict
 
 __all__ = ["diff"]
 
@@ -39,21 +50,21 @@ class FailOnChange(StrEnum):
 @command
 def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="The policy as it was: a name or a YAML file.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="The policy as it is to be.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The policy as it will be.")],
     on: Annotated[
         list[str] | None,
         typer.Option(
             "--on", metavar="PATH", help="Judge these images, or the images in these folders, under both."
         ),
     ] = None,
-    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+    style: STYLE = TextOrJson.TEXT,
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="With --on: write an HTML page too.")
     ] = None,
     thumbnails: Annotated[
         bool,
         typer.Option(
-            "--thumbnails", help="Put small pictures of changed images into the page, blurred until clicked."
+            "--thumbnails", help="Put thumbnails of changed images into the page, blurred until clicked."
         ),
     ] = False,
     judged: Annotated[
@@ -79,7 +90,7 @@ def diff(
     """Compare two policies: rule by rule, and with --on image by image.
 
     Exit code: 0 compared; 1 something changed that --fail-on names; 2 a policy or the set-up is wrong;
-    3 nothing of that, but with --on and --fail-on an image could not be judged.
+    3 none of these, but with --on and --fail-on an image could not be judged.
     """
     from policyguard.authoring.diff import compare_policies
 
@@ -87,17 +98,18 @@ def diff(
         raise UsageError("--html, --thumbnails and --judged go with --on", hint="name images with --on PATH")
     if thumbnails and page is None:
         raise UsageError("--thumbnails goes with --html", hint="name the page with --html FILE")
-    policies = load(before, root=root, given=values), load(after, root=root, given=values)
+    old, new = (load_policy_with(policy, root=root, parameters=values) for policy in (before, after))
+    policies = old, new
     structure = compare_policies(*policies)
     behaviour: BehaviourDiff | None = None
     sources: list[Source] = []
     if on is not None:
         from policyguard.guard import Guard
-        from policyguard.runs.sources import collect
+        from policyguard.runs.search import collect
 
         sources, skipped = collect(on)
         if note := str(skipped):
-            warn(f"passed over {note}")
+            warn(f"skipped {note}")
         with (
             _memory(judged) as cache,
             Guard(policies, model=model, base_url=base_url, dialect=dialect, cache=cache) as guard,
@@ -117,10 +129,9 @@ def _memory(file: Path | None) -> AbstractContextManager[VerdictCache | None]:
 
 def _behaviour(policies: tuple[Policy, Policy], sources: Sequence[Source], guard: Guard) -> BehaviourDiff:
     from policyguard.authoring.diff import compare_on
-    from policyguard.cli.progress import progress_bar, waiting
+    from policyguard.cli.progress import load_model, progress_bar
 
-    with waiting("loading the guard model", sys.stderr):
-        guard.warm()
+    load_model(guard, sys.stderr)
     with progress_bar(sys.stderr) as move:
         return compare_on(
             *policies,
@@ -132,16 +143,81 @@ def _behaviour(policies: tuple[Policy, Policy], sources: Sequence[Source], guard
 
 
 def _print(structure: PolicyDiff, behaviour: BehaviourDiff | None, style: TextOrJson) -> None:
-    from policyguard.cli.policy_report import behaviour_lines, structure_lines
-
     if style is TextOrJson.JSON:
         whole = structure.to_dict() | {"on": None if behaviour is None else behaviour.to_dict()}
         print(json.dumps(whole, indent=2, allow_nan=False))
         return
-    print("\n".join(structure_lines(structure)))
+    print("\n".join(_structure_lines(structure)))
     if behaviour is not None:
         print()
-        behaviour_lines(behaviour, sys.stdout)
+        _print_behaviour(behaviour, sys.stdout)
+
+
+def _structure_lines(diff: PolicyDiff) -> Iterator[str]:
+    """The differences rule by rule, then their effect as a whole."""
+    yield f"{diff.before} -> {diff.after}"
+    for rule, changes in groupby(diff.changes, key=lambda change: change.rule):
+        yield f"  {rule or '(the policy)'}"
+        for change in changes:
+            yield f"    {change.kind:<13} {one_line(change.said)}"
+    for reason in diff.weakenings:
+        yield f"  reason given: {one_line(reason)}"
+    if not diff.changes:
+        yield "  no difference"
+        return
+    effects = [f"{effect} {number}" for effect, number in _effects(diff)]
+    yield f"{len(diff.changes)} changes: {', '.join(effects)}"
+    if diff.same_prompt:
+        decisions = (
+            "and the decisions are the same" if diff.same_decisions else "so only the decisions can change"
+        )
+        yield f"the model reads the same, {decisions}"
+
+
+def _effects(diff: PolicyDiff) -> Iterator[tuple[str, int]]:
+    from policyguard.authoring.diff import Effect
+
+    for effect in Effect:
+        if number := sum(change.effect is effect for change in diff.changes):
+            yield effect.value, number
+
+
+def _print_behaviour(diff: BehaviourDiff, stream: TextIO) -> None:
+    """The images that change, as a table, and their number."""
+    from policyguard.cli.output import print_table, verdict_words
+
+    changed = diff.changed
+    if changed:
+        rows = [
+            (
+                image.source,
+                verdict_words(image.before),
+                verdict_words(image.after),
+                _reason(image.after) or _reason(image.before),
+            )
+            for image in changed
+        ]
+        print_table(("image", "before", "after", "why"), rows, stream)
+    moves = ", ".join(
+        f"{number} {old} -> {new}" if old is not new else f"{number} {old} for another reason"
+        for (old, new), number in sorted(diff.moves.items())
+    )
+    total = len(diff.images)
+    summary = f"{len(changed)} of {total} image{'' if total == 1 else 's'} change" + (
+        f": {moves}" if moves else ""
+    )
+    print(
+        f"{summary}; {diff.asked} judgements by {printable(diff.model)}, {diff.known} known already",
+        file=stream,
+    )
+    shifts = [abs(image.shift) for image in diff.images if not image.changed and image.shift is not None]
+    if shifts and max(shifts) >= 0.05:
+        print(f"scores of images that do not change move by up to {max(shifts):.2f}", file=stream)
+
+
+def _reason(verdict: Verdict) -> str:
+    broken = ", ".join(finding.rule for finding in verdict.findings if finding.violates)
+    return verdict.reason or broken
 
 
 def _write_page(

@@ -1,4 +1,4 @@
-"""``policyguard policy lint``: what is wrong with policies, and what is doubtful."""
+"""``policyguard policy lint``: mistakes and doubts in policies."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.options import PARAMETERS, ROOT, TextOrJson
-from policyguard.cli.policy_show import parameters
+from policyguard.cli.options import PARAMETERS, ROOT, STYLE, TextOrJson, parse_parameters
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import printable
 
@@ -33,13 +32,15 @@ def lint(
     policies: Annotated[
         list[str], typer.Argument(metavar="POLICY", help="YAML files, or names of packaged policies.")
     ],
-    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+    style: STYLE = TextOrJson.TEXT,
     fail_on: Annotated[
         FailOnLevel, typer.Option("--fail-on", help="The mildest level that ends in exit code 1.")
     ] = FailOnLevel.ERROR,
     budget: Annotated[
         int | None,
-        typer.Option("--budget", min=1, help="The most tokens the prompt may have, without the picture."),
+        typer.Option(
+            "--budget", min=1, help="The most tokens that the prompt may have, not counting the image."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -54,7 +55,7 @@ def lint(
     root: ROOT = None,
     values: PARAMETERS = None,
 ) -> ExitCode:
-    """Find every mistake and every doubt in policies.
+    """Find mistakes and doubts in policies.
 
     Each is printed as FILE:LINE:COLUMN: level: field: what is wrong [code].
 
@@ -64,24 +65,25 @@ def lint(
     from policyguard.authoring.lint import lint as check
 
     counter = TokenCounter(model)
-    given = parameters(values)
-    found = {
-        name: check(name, root=root, parameters=given, counter=counter, budget=budget) for name in policies
+    parameters = parse_parameters(values)
+    results = {
+        name: check(name, root=root, parameters=parameters, counter=counter, budget=budget)
+        for name in policies
     }
-    # A remark about a file that several of them extend is said once.
-    remarks = list(dict.fromkeys(remark for several in found.values() for remark in several))
+    # A remark about a file that several policies extend is printed once.
+    remarks = list(dict.fromkeys(remark for several in results.values() for remark in several))
     counts = Counter(remark.level for remark in remarks)
     if style is TextOrJson.JSON:
         files = [
-            {"policy": name, "remarks": [r.to_dict() for r in several]} for name, several in found.items()
+            {"policy": name, "remarks": [r.to_dict() for r in several]} for name, several in results.items()
         ]
         print(json.dumps({"policies": files, "counts": {level: counts[level] for level in Level}}, indent=2))
     else:
         for remark in remarks:
             print(printable(str(remark)))
     sys.stdout.flush()
-    said = f"{len(policies)} {'policy' if len(policies) == 1 else 'policies'}"
-    print(f"{said}: " + ", ".join(f"{level}s {counts[level]}" for level in Level), file=sys.stderr)
+    number = f"{len(policies)} {'policy' if len(policies) == 1 else 'policies'}"
+    print(f"{number}: " + ", ".join(f"{level}s {counts[level]}" for level in Level), file=sys.stderr)
     if any(remark.code == "invalid" for remark in remarks):
         return ExitCode.USAGE
     if fail_on is FailOnLevel.NEVER:

@@ -1,4 +1,4 @@
-"""Policies as people read them: composed, and as the prompt that a model gets (``policy render``)."""
+"""A policy as text: composed (``policy show``), and as the prompt that a model gets (``policy render``)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.options import DIALECT, PARAMETERS, ROOT, TextOrJson
-from policyguard.errors import UsageError
+from policyguard.cli.options import (
+    DIALECT,
+    PARAMETERS,
+    POLICY,
+    ROOT,
+    STYLE,
+    TextOrJson,
+    load_policy_with,
+)
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line, printable
 
@@ -21,39 +28,16 @@ if TYPE_CHECKING:
     from policyguard.dialects import Dialect, Prompt
     from policyguard.policy import Origin, Policy, Rule
 
-__all__ = [
-    "load",
-    "parameters",
-    "policy_lines",
-    "render",
-]
+__all__ = ["policy_lines", "render"]
 
 
-def parameters(given: Iterable[str] | None) -> dict[str, str]:
-    """``["min_age=18"]`` as a mapping. Raises UsageError for what is not of this form, or given twice."""
-    values: dict[str, str] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--set takes NAME=VALUE, not '{text}'", hint="such as --set min_age=18")
-        if name in values:
-            raise UsageError(f"--set gives '{name}' twice")
-        values[name] = value
-    return values
-
-
-def load(source: str, *, root: str | None = None, given: Iterable[str] | None = None) -> Policy:
-    """The composed policy. Raises PolicyError."""
-    from policyguard.policy import load_policy
-
-    return load_policy(source, root=root, parameters=parameters(given))
+_WIDTH = 100
+_HEAD = 14
 
 
 @command
 def render(
-    policy: Annotated[
-        str, typer.Argument(metavar="POLICY", help="A packaged policy such as pictosafe/l3, or a YAML file.")
-    ],
+    policy: POLICY,
     dialect: DIALECT = None,
     model: Annotated[
         str | None,
@@ -65,7 +49,7 @@ def render(
             "the folder of a model.",
         ),
     ] = None,
-    style: Annotated[TextOrJson, typer.Option("--format", "-f", help="text or json.")] = TextOrJson.TEXT,
+    style: STYLE = TextOrJson.TEXT,
     root: ROOT = None,
     values: PARAMETERS = None,
 ) -> ExitCode:
@@ -77,14 +61,14 @@ def render(
     from policyguard.authoring.lint.budget import TokenCounter, default_dialect
     from policyguard.dialects import get_dialect
 
-    resolved = load(policy, root=root, given=values).resolve()
+    resolved = load_policy_with(policy, root=root, parameters=values).resolve()
     counter = TokenCounter(model)
-    spoken = get_dialect(dialect) if dialect is not None else default_dialect(resolved, model)
-    prompts = spoken.render(resolved)
+    chosen = get_dialect(dialect) if dialect is not None else default_dialect(resolved, model)
+    prompts = chosen.render(resolved)
     texts = [counter.text(prompt) if counter.exact else None for prompt in prompts]
     if style is TextOrJson.JSON:
         shapes = [
-            _as_dict(spoken, prompt) | {"text": text} for prompt, text in zip(prompts, texts, strict=True)
+            _as_dict(chosen, prompt) | {"text": text} for prompt, text in zip(prompts, texts, strict=True)
         ]
         print(json.dumps(shapes[0] if len(shapes) == 1 else shapes, indent=2))
     else:
@@ -95,8 +79,8 @@ def render(
     sys.stdout.flush()
     how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
     count = sum(map(counter.count, prompts))
-    said = f"dialect {spoken.name} {spoken.version}, {count:,} tokens without the picture"
-    print(f"{said} ({how})", file=sys.stderr)
+    summary = f"dialect {chosen.name} {chosen.version}, {count:,} tokens without the image"
+    print(f"{summary} ({how})", file=sys.stderr)
     return ExitCode.OK
 
 
@@ -134,14 +118,10 @@ def _as_dict(dialect: Dialect, prompt: Prompt) -> dict[str, object]:
     }
 
 
-_WIDTH = 100
-_HEAD = 14
-
-
 def policy_lines(policy: Policy) -> Iterator[str]:
-    """One policy, whole: head, settings, rules in order, reasons for what was weakened.
+    """The whole policy: head, settings, rules in order, reasons for weakenings.
 
-    Where it was composed of several files, with the file and line of each part.
+    If it is composed of several files, with the file and line of each part.
     """
     resolved = policy.resolve()
     origins = _Origins(policy.origins)
@@ -177,13 +157,13 @@ def policy_lines(policy: Policy) -> Iterator[str]:
         yield ""
         yield "weaker than what it extends, and why"
         for weakening in policy.weakenings:
-            place = origins.shown(weakening.file, weakening.line)
+            place = origins.place(weakening.file, weakening.line)
             yield from _wrapped(f"{weakening.change} {place}", indent=" " * 5, first="   - ")
             yield from _wrapped(f"because: {weakening.reason}", indent=" " * 5)
 
 
 class _Origins:
-    """``[file:line]`` of a field, or nothing where all fields come from one file."""
+    """``[file:line]`` of a field, or nothing if all fields come from one file."""
 
     def __init__(self, origins: Mapping[str, Origin]) -> None:
         from policyguard.policy.files import find_library
@@ -196,11 +176,11 @@ class _Origins:
         if not self._several:
             return ""
         places = [
-            self.shown(origin.file, origin.line) for field in fields if (origin := self._origins.get(field))
+            self.place(origin.file, origin.line) for field in fields if (origin := self._origins.get(field))
         ]
         return "".join(f" {place}" for place in dict.fromkeys(places))
 
-    def shown(self, name: str, line: int | None) -> str:
+    def place(self, name: str, line: int | None) -> str:
         file = Path(name)
         for folder in self._folders:
             if file.is_absolute() and file.is_relative_to(folder):

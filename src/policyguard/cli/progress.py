@@ -1,7 +1,4 @@
-"""What a person at a terminal sees while they wait; nothing anywhere else.
-
-Ctrl-C falls between images, not into the middle of one's output.
-"""
+"""What a terminal shows while somebody waits; nothing elsewhere. Ctrl-C takes effect between images."""
 
 from __future__ import annotations
 
@@ -11,12 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from policyguard.strict.text import is_terminal
 
+if TYPE_CHECKING:
+    from policyguard.guard import Guard
+
 __all__ = [
     "Move",
+    "load_model",
     "log_lines",
     "progress_bar",
     "uninterrupted",
@@ -24,12 +25,16 @@ __all__ = [
 ]
 
 
+Move = Callable[[int, int | None, str], None]
+"""Called with how many are done, how many there are (if known), and a few words beside the bar."""
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold a Ctrl-C back until the block is done. A second one gets through: a blocked pipe is no trap."""
+    """Hold a Ctrl-C back until the block is done. A second one gets through, in case a pipe blocks."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield  # somebody else decides what Ctrl-C does
+        yield  # another handler is in charge of Ctrl-C
         return
     held = False
 
@@ -48,25 +53,27 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-Move = Callable[[int, int | None, str], None]
-"""Called with what is done, how much there is in all (where it is known), and a few words beside the bar."""
-
-
 @contextmanager
-def waiting(what: str, stream: TextIO) -> Iterator[None]:
-    """A moving sign with ``what`` beside it."""
+def waiting(label: str, stream: TextIO) -> Iterator[None]:
+    """A spinner with ``label`` beside it."""
     if not is_terminal(stream):
         yield
         return
     from rich.console import Console
 
-    with Console(file=stream).status(what):
+    with Console(file=stream).status(label):
         yield
+
+
+def load_model(guard: Guard, stream: TextIO) -> None:
+    """Load the model of ``guard`` now, with a spinner."""
+    with waiting("loading the guard model", stream):
+        guard.warm()
 
 
 @contextmanager
 def progress_bar(stream: TextIO | None) -> Iterator[Move]:
-    """A bar that goes away at the end. A single thing to do gets none."""
+    """A bar that goes away at the end. A single item gets none."""
     if stream is None or not is_terminal(stream):
         yield lambda done, total, words: None
         return
@@ -102,10 +109,10 @@ def log_lines(stream: TextIO, total: int, *, every: float = 30.0) -> Callable[[i
         return lambda done, words: None
     last = monotonic()
 
-    def tell(done: int, words: str) -> None:
+    def log(done: int, words: str) -> None:
         nonlocal last
         if done < total and monotonic() - last >= every:
             last = monotonic()
             print(f"{done:,} of {total:,} images: {words}", file=stream, flush=True)
 
-    return tell
+    return log

@@ -1,7 +1,7 @@
 """A run: many images through guards, printed as they come, reported, summed up in one exit code.
 
-Data goes to ``stdout``; progress, summary and what could not be judged go to ``stderr``. However a run ends,
-what it found until then is printed and reported, and what it did not get to is named.
+Data goes to ``stdout``; progress, summary and images that could not be judged go to ``stderr``. However a run
+ends, its results so far are printed and reported, and the images it did not reach are named.
 """
 
 from __future__ import annotations
@@ -10,34 +10,37 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import chain
+from itertools import chain, islice
 from time import perf_counter
 from typing import TextIO
 
 from policyguard.cli.errors import forget_stdout, print_error
 from policyguard.cli.options import Format
 from policyguard.cli.output import Writer, open_writer
-from policyguard.cli.progress import log_lines, progress_bar, uninterrupted, waiting
+from policyguard.cli.progress import load_model, log_lines, progress_bar, uninterrupted
 from policyguard.outcomes import Action
+from policyguard.runs.acceptance import BaselineUse
+from policyguard.runs.baseline import BaselineEntry
 from policyguard.runs.engine import OutOfTime, check_groups
 from policyguard.runs.exits import ExitCode, FailOn, Tally
 from policyguard.runs.job import Job
-from policyguard.runs.reporting import Reports
+from policyguard.runs.reports.registry import Reports
 from policyguard.runs.run import CheckedImage, ImageStatus, RunSummary, Stop, Unchecked
-from policyguard.runs.stale import Seen
 from policyguard.strict.text import is_terminal, one_line, printable
 from policyguard.verdict import Verdict
 
 __all__ = ["run_check"]
 
-_LISTED = 20
+_MAX_LISTED = 20
 """How many images that could not be judged are named below the summary; the data names them all."""
+_MAX_NAMED = 5
+"""How many baseline entries a note names."""
 
 _NOT_REACHED = {
-    Stop.MAX_FAILURES: "the run had found as many failures as it may",
+    Stop.MAX_FAILURES: "the run reached the limit of failures",
     Stop.TIMEOUT: "the run was out of time",
     Stop.INTERRUPT: "the run was interrupted",
-    Stop.ERROR: "the run broke off",
+    Stop.ERROR: "the run was aborted",
 }
 
 
@@ -50,12 +53,12 @@ def run_check(
     stdout: TextIO,
     stderr: TextIO,
 ) -> ExitCode:
-    """Check the images of ``job`` in order and say how it went. Raises UsageError for a set-up that is wrong.
+    """Check the images of ``job`` in order and return the exit code. Raises UsageError for a wrong set-up.
 
-    A KeyboardInterrupt passes through, after what is already printed and reported has been closed properly.
+    A KeyboardInterrupt passes through, after the output and the reports so far have been closed properly.
     """
     run = _Run(job, style=style, fail_on=fail_on, reports=reports, stdout=stdout, stderr=stderr)
-    return run.to_its_end()
+    return run.execute()
 
 
 class _Run:
@@ -75,37 +78,36 @@ class _Run:
         self.tally = Tally()
         self.counts: Counter[ImageStatus] = Counter()
         self.cached = 0
-        self.broken: list[Verdict] = []
-        self.seen = Seen(job.baseline)
+        self.unjudged: list[Verdict] = []
+        self.baseline_use = BaselineUse(job.baseline)
         self.problems = list(job.problems)
-        self._began = False
-        self._told: set[str] = set()
+        self._started = False
+        self._printed_problems: set[str] = set()
         self._writer: Writer | None = open_writer(style, stdout, _names(job), count=job.images)
 
-    def to_its_end(self) -> ExitCode:
+    def execute(self) -> ExitCode:
         started = perf_counter()
-        self._tell()
+        self._print_problems()
         self.reports.begin(self.job.info)
         stop: Stop | None = None
         try:
             if self.job.images:
-                with waiting("loading the guard model", self.stderr):
-                    self.job.guard.warm()
-            self._began = True
+                load_model(self.job.guard, self.stderr)
+            self._started = True
             stop = self._check()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             with uninterrupted():
-                # An empty list would read like a run without findings; only one stopped at once may say so.
+                # An empty list would look like a run without findings; only an interrupted run may print one.
                 if (self.tally.total or interrupted) and self._writer is not None:
-                    with suppress(OSError):  # the reports are to be finished all the same
+                    with suppress(OSError):  # the reports must be finished all the same
                         self._writer.close()
                 code = ExitCode.INTERRUPTED if interrupted else ExitCode.USAGE
                 code = ExitCode.BROKEN_PIPE if isinstance(error, BrokenPipeError) else code
                 stop = Stop.INTERRUPT if interrupted else Stop.ERROR
                 self._finish(code, perf_counter() - started, stop)
             raise
-        self._printed(lambda writer: writer.close())
+        self._write(lambda writer: writer.close())
         return self._finish(self._code(stop), perf_counter() - started, stop)
 
     def _check(self) -> Stop | None:
@@ -113,7 +115,11 @@ class _Run:
         shared = is_terminal(self.stdout) and self.style is not Format.TEXT
         job, total = self.job, self.job.images
         images = check_groups(
-            job.groups, shown=job.shown, baseline=job.baseline, workers=job.workers, deadline=job.deadline
+            job.groups,
+            report_path=job.report_path,
+            baseline=job.baseline,
+            workers=job.workers,
+            deadline=job.deadline,
         )
         with progress_bar(None if shared else self.stderr) as move, closing(images):
             log = log_lines(self.stderr, total)
@@ -136,18 +142,18 @@ class _Run:
         self.tally.add(verdict, accepted=accepted)
         self.counts[image.status] += 1
         self.cached += verdict.cached
-        self.seen.add(image)
-        if not verdict.outcome.judged and not accepted and len(self.broken) < _LISTED:
-            self.broken.append(verdict)
+        self.baseline_use.add(image)
+        if not verdict.outcome.judged and not accepted and len(self.unjudged) < _MAX_LISTED:
+            self.unjudged.append(verdict)
         self.reports.add(image)
-        self._printed(lambda writer: writer.add(verdict, accepted=accepted))
+        self._write(lambda writer: writer.add(verdict, accepted=accepted))
 
-    def _printed(self, do: Callable[[Writer], None]) -> None:
-        """Print; when that fails, go on for the reports, if there are any."""
+    def _write(self, action: Callable[[Writer], None]) -> None:
+        """Print; if that fails, go on for the sake of the reports, if there are any."""
         if self._writer is None:
             return
         try:
-            do(self._writer)
+            action(self._writer)
             self.stdout.flush()
         except BrokenPipeError:
             raise
@@ -159,11 +165,11 @@ class _Run:
             if self.stdout is sys.stdout:
                 forget_stdout()
 
-    def _tell(self) -> None:
-        """Each problem once, as soon as it can be said without getting into a bar's way."""
+    def _print_problems(self) -> None:
+        """Print each problem once; a progress bar must not be on the screen."""
         for problem in (*self.problems, *self.reports.problems):
-            if problem not in self._told:
-                self._told.add(problem)
+            if problem not in self._printed_problems:
+                self._printed_problems.add(problem)
                 print_error(problem)
 
     def _code(self, stop: Stop | None) -> ExitCode:
@@ -174,10 +180,10 @@ class _Run:
 
     def _finish(self, code: ExitCode, seconds: float, stop: Stop | None) -> ExitCode:
         job = self.job
-        why = "" if stop is None else _NOT_REACHED[stop]
-        left = (Unchecked(job.shown(name), why) for name in _names(job, start=self.tally.total))
-        known = len(self.reports.problems)
-        stale = self.seen.stale(whole=job.whole and stop is None and not job.unchecked)
+        reason = "" if stop is None else _NOT_REACHED[stop]
+        unreached = (Unchecked(job.report_path(name), reason) for name in _names(job, start=self.tally.total))
+        reported = len(self.reports.problems)
+        stale = self.baseline_use.stale(whole=job.whole and stop is None and not job.unchecked)
         summary = RunSummary(
             counts={status: self.counts[status] for status in ImageStatus},
             seconds=seconds,
@@ -185,41 +191,47 @@ class _Run:
             policies=tuple(info.policy for info in job.info.policies),
             exit_code=code,
             stopped=stop,
-            unchecked=(*job.unchecked, *left),
+            unchecked=(*job.unchecked, *unreached),
             problems=(*self.problems, *self.reports.problems),
             ignored=job.ignored,
             cached=self.cached,
             stale=stale,
         )
         self.reports.finish(summary)
-        self._tell()
-        if len(self.reports.problems) > known and code in (ExitCode.OK, ExitCode.BLOCKED, ExitCode.UNJUDGED):
+        self._print_problems()
+        if len(self.reports.problems) > reported and code in (
+            ExitCode.OK,
+            ExitCode.BLOCKED,
+            ExitCode.UNJUDGED,
+        ):
             code = ExitCode.USAGE
-        if self._began:
-            _summarise(summary, self.tally, job.images, self.stderr)
+        if self._started:
+            _print_summary(summary, self.tally, job.images, self.stderr)
             if self.fail_on is FailOn.NEVER and self.tally.actions[Action.BLOCK]:
-                print("note: what is blocked does not fail this run: --fail-on never", file=self.stderr)
-        self.seen.tell(stale, stderr=self.stderr)
-        if self.broken and stop is None and (self.style is not Format.TEXT or self.tally.total > _LISTED):
-            _list_unjudged(self.broken, self.tally.unjudged.total(), self.stderr)
+                print("note: blocked images do not fail this run: --fail-on never", file=self.stderr)
+        _print_baseline_notes(self.baseline_use.expired, stale, self.stderr)
+        if (
+            self.unjudged
+            and stop is None
+            and (self.style is not Format.TEXT or self.tally.total > _MAX_LISTED)
+        ):
+            _print_unjudged(self.unjudged, self.tally.unjudged.total(), self.stderr)
         if job.unchecked:
-            _list_unchecked(job.unchecked, self.stderr)
+            _print_unchecked(job.unchecked, self.stderr)
         return code
 
 
 def _names(job: Job, *, start: int = 0) -> Iterator[str]:
-    """The names of all images from the ``start``-th on, in the order of the run."""
+    """The names of all images from number ``start`` on, in the order of the run."""
     names = (item.name for item in chain.from_iterable(group.items for group in job.groups))
-    for number, name in enumerate(names):
-        if number >= start:
-            yield name
+    return islice(names, start, None)
 
 
 def _so_far(tally: Tally) -> str:
     return f"{tally.actions[Action.BLOCK]:,} blocked, {tally.unjudged.total():,} not judged"
 
 
-def _summarise(summary: RunSummary, tally: Tally, images: int, stderr: TextIO) -> None:
+def _print_summary(summary: RunSummary, tally: Tally, images: int, stderr: TextIO) -> None:
     done = f"{tally.total:,} image{'' if tally.total == 1 else 's'}"
     if summary.stopped is not None:
         done = f"stopped after {done} of {images:,}"
@@ -244,17 +256,33 @@ def _summarise(summary: RunSummary, tally: Tally, images: int, stderr: TextIO) -
     print(line, file=stderr)
 
 
-def _list_unjudged(broken: Sequence[Verdict], total: int, stderr: TextIO) -> None:
+def _print_unjudged(unjudged: Sequence[Verdict], total: int, stderr: TextIO) -> None:
     print("could not be judged:", file=stderr)
-    for verdict in broken:
+    for verdict in unjudged:
         print(f"  {printable(verdict.source)}: {one_line(verdict.reason or verdict.outcome)}", file=stderr)
-    if total > len(broken):
-        print(f"  ... and {total - len(broken):,} more", file=stderr)
+    if total > len(unjudged):
+        print(f"  ... and {total - len(unjudged):,} more", file=stderr)
 
 
-def _list_unchecked(unchecked: Sequence[Unchecked], stderr: TextIO) -> None:
+def _print_unchecked(unchecked: Sequence[Unchecked], stderr: TextIO) -> None:
     print("not checked:", file=stderr)
-    for item in unchecked[:_LISTED]:
+    for item in unchecked[:_MAX_LISTED]:
         print(f"  {printable(item.path)}: {one_line(item.reason)}", file=stderr)
-    if len(unchecked) > _LISTED:
-        print(f"  ... and {len(unchecked) - _LISTED:,} more", file=stderr)
+    if len(unchecked) > _MAX_LISTED:
+        print(f"  ... and {len(unchecked) - _MAX_LISTED:,} more", file=stderr)
+
+
+def _print_baseline_notes(
+    expired: Sequence[tuple[str, BaselineEntry]], stale: Sequence[BaselineEntry], stderr: TextIO
+) -> None:
+    for path, entry in expired[:_MAX_NAMED]:
+        print(
+            f"note: {printable(path)}: was accepted until {entry.until} by {printable(entry.by)}", file=stderr
+        )
+    if len(expired) > _MAX_NAMED:
+        print(f"note: ... and {len(expired) - _MAX_NAMED:,} more have expired", file=stderr)
+    if stale:
+        paths = ", ".join(printable(entry.path) for entry in stale[:_MAX_NAMED])
+        more = ", ..." if len(stale) > _MAX_NAMED else ""
+        entries = "1 baseline entry accepts" if len(stale) == 1 else f"{len(stale):,} baseline entries accept"
+        print(f"note: {entries} nothing any more ({paths}{more})", file=stderr)

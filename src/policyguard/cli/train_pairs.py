@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from policyguard.train.pairs import Decision, Editor
 
-__all__ = ["add_to"]
+__all__ = ["pairs", "pairs_rows"]
 
 
 class _Editor(StrEnum):
@@ -31,6 +31,7 @@ class _Editor(StrEnum):
     PICTOSAFE = "pictosafe"
 
 
+@command
 def pairs(
     images: Annotated[Path, typer.Argument(help="A folder of images, or a .jsonl file of rows.")],
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder for the pairs.")],
@@ -51,16 +52,16 @@ def pairs(
     source: Annotated[str | None, typer.Option(help="For a folder: where the images come from.")] = None,
     licence: Annotated[str | None, typer.Option(help="For a folder: what they may be used for.")] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Edits to try per image.")] = 3,
-    max_region: Annotated[float, typer.Option(help="Share of the picture that an edit may touch.")] = 0.35,
+    max_region: Annotated[float, typer.Option(help="Share of the image that an edit may touch.")] = 0.35,
     max_outside: Annotated[float, typer.Option(help="Mean difference outside it, in levels.")] = 4.0,
     workers: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Put small pictures into the sheet, blurred until clicked.")
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Put thumbnails into the sheet, blurred until clicked.")
     ] = False,
 ) -> ExitCode:
     """Find what violates, edit it away, check the twin, and write a review sheet.
 
-    Started again, it goes on where it was stopped. The exit code is 1 if an image gave no pair.
+    Started again, it continues where it stopped. The exit code is 1 if an image gave no pair.
     """
     from policyguard.guard import Guard
     from policyguard.strict.files import check_place
@@ -73,15 +74,15 @@ def pairs(
             "say where the images come from and what they may be used for",
             hint="--source 'our own photos' --licence ours",
         )
-    named = (
+    selection = (
         Images(folder=str(images), source=source, licence=licence)
         if images.is_dir()
         else Images(rows=[str(images)])
     )
     limits = Limits(max_region, max_outside)
     check_place(out, name="FOLDER", folder=True)
-    tasks, problems = collect(named)
-    decisions = _decided(out)
+    tasks, problems = collect(selection)
+    decisions = _decisions(out)
     first = Guard(policy, model=model, base_url=base_url, dialect=dialect)
     guards = {policy: first, **{name: first.with_policy(name) for name in also or []}}
 
@@ -108,14 +109,14 @@ def pairs(
         first.close()
     for line in report.lines:
         print(one_line(line))
-    found = [*problems, *report.problems]
-    warn_of(found)
-    _write_sheet(out, decisions, pictures)
-    return ExitCode.BLOCKED if found else ExitCode.OK
+    problems = [*problems, *report.problems]
+    warn_of(problems)
+    _write_sheet(out, decisions, thumbnails)
+    return ExitCode.BLOCKED if problems else ExitCode.OK
 
 
-def _decided(out: Path) -> list[Decision]:
-    """What reviewers have decided so far. Raises UsageError rather than lose a line of it."""
+def _decisions(out: Path) -> list[Decision]:
+    """The reviewers' decisions so far. Raises UsageError rather than lose a line of them."""
     from policyguard.train.pairs import read_candidates, read_review
     from policyguard.train.pairs.candidate import CANDIDATES
     from policyguard.train.pairs.review import REVIEW
@@ -124,12 +125,12 @@ def _decided(out: Path) -> list[Decision]:
         return []
     decisions, problems = read_review(out / REVIEW, read_candidates(out))
     if problems:
-        raise UsageError("\n".join(map(str, problems)), hint="mend these lines first, or move the file away")
+        raise UsageError("\n".join(map(str, problems)), hint="fix these lines first, or move the file away")
     return decisions
 
 
-def _write_sheet(out: Path, decisions: Sequence[Decision], pictures: bool) -> None:
-    """The sheet and the CSV, with the decisions so far in both."""
+def _write_sheet(out: Path, decisions: Sequence[Decision], thumbnails: bool) -> None:
+    """Write the sheet and the CSV, with the decisions so far in both."""
     from policyguard.strict.files import write_text
     from policyguard.train.importers.images import write_bytes
     from policyguard.train.pairs import read_candidates, review_csv, review_page
@@ -140,7 +141,7 @@ def _write_sheet(out: Path, decisions: Sequence[Decision], pictures: bool) -> No
         return
     candidates = read_candidates(out)
     write_bytes(out / REVIEW, review_csv(candidates, decisions).encode())
-    write_text(out / "review.html", review_page(candidates, decisions, out, images=pictures))
+    write_text(out / "review.html", review_page(candidates, decisions, out, images=thumbnails))
     print(f"open {out / 'review.html'}, decide, and save its CSV over {out / REVIEW}")
     print(f"then: policyguard train pairs-rows {out}")
 
@@ -166,6 +167,7 @@ def _editor(kind: _Editor, model: str | None, scenes: Path | None) -> Editor:
     return PictoEditor.from_path(scenes)
 
 
+@command
 def pairs_rows(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that `train pairs` has filled.")],
     review: Annotated[Path | None, typer.Option(help="The CSV. Default: review.csv in the folder.")] = None,
@@ -182,9 +184,3 @@ def pairs_rows(
     for line in export_pairs(folder, decisions).lines:
         print(one_line(line))
     return ExitCode.BLOCKED if problems else ExitCode.OK
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register both commands."""
-    app.command("pairs")(command(pairs))
-    app.command("pairs-rows")(command(pairs_rows))

@@ -1,9 +1,9 @@
-"""The baseline: violations that a team has looked at and accepted, by the content of the image.
+"""The baseline: violations that a team has reviewed and accepted, by the content of the image.
 
-A file of JSON lines, one entry each, sorted, so that a change is a line in a diff. It is read strictly: a
-line that cannot be understood accepts nothing and is reported, and the others still hold.
+A file of JSON lines, one entry each, sorted, so that a change is a line in a diff. It is read strictly: an
+invalid line accepts nothing and is reported, and the others still hold.
 
-Covered: an entry speaks for the very bytes of one image, one policy and the rules it names, until a date.
+Covered: an entry holds for the exact bytes of one image, one policy and the rules it names, until a date.
 So a changed image fails again, and so does a rule that the entry does not name; an image that could not be
 judged, wholly or in part, is accepted by no entry. Not covered: who may edit the file; leave that to review.
 """
@@ -57,7 +57,7 @@ class BaselineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Entries by image and policy; ``today`` decides which still hold. ``problems``: lines not understood."""
+    """Entries by image and policy; ``today`` decides which still hold. ``problems``: invalid lines."""
 
     entries: tuple[BaselineEntry, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -66,7 +66,7 @@ class Baseline:
     def expired(self, entry: BaselineEntry) -> bool:
         return entry.until < self.today
 
-    def known(self) -> Mapping[tuple[str, str], BaselineEntry]:
+    def by_key(self) -> Mapping[tuple[str, str], BaselineEntry]:
         """The entries by image hash and policy id."""
         return {(entry.sha256, entry.policy): entry for entry in self.entries}
 
@@ -74,22 +74,22 @@ class Baseline:
 def accepting(
     known: Mapping[tuple[str, str], BaselineEntry], verdict: Verdict, today: date
 ) -> tuple[BaselineEntry, ...]:
-    """The entries that accept everything that blocks the image; none if anything is left over."""
+    """The entries that together accept everything that blocks the image; none if something is left."""
     rules = blocking_rules(verdict)
     sha256 = verdict.evidence.image_sha256
     if not rules or sha256 is None:
         return ()
-    found = []
+    entries = []
     for policy, broken in rules.items():
         entry = known.get((sha256, policy))
         if entry is None or entry.until < today or not broken <= set(entry.rules):
             return ()
-        found.append(entry)
-    return tuple(found)
+        entries.append(entry)
+    return tuple(entries)
 
 
 def blocking_rules(verdict: Verdict) -> dict[str, set[str]]:
-    """Policy id -> rules for which the image is blocked; empty unless these are all there is against it.
+    """Policy id -> rules for which the image is blocked; empty unless nothing else blocks it.
 
     So it is empty for an image that could not be judged, under one of its policies or in one of its frames.
     """
@@ -105,14 +105,14 @@ def blocking_rules(verdict: Verdict) -> dict[str, set[str]]:
 
 
 def read_baseline(path: Path, *, today: date, missing_ok: bool = False) -> Baseline:
-    """The entries of a file. What cannot be understood is in ``problems``; nothing is raised."""
+    """The entries of a file. Invalid lines are in ``problems``; nothing is raised."""
     name = str(path)
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
-        said = () if missing_ok else (Problem("there is no such baseline", name),)
-        return Baseline(problems=said, today=today)
+        problem = Problem("there is no such baseline", name)
+        return Baseline(problems=() if missing_ok else (problem,), today=today)
     except OSError as error:
         return Baseline(
             problems=(Problem(f"this baseline cannot be read: {error.strerror}", name),), today=today
@@ -129,10 +129,10 @@ def read_baseline(path: Path, *, today: date, missing_ok: bool = False) -> Basel
             entry = _entry(line)
             key = (entry.sha256, entry.policy)
             if key in entries:
-                raise _Wrong(f"line {lines[key]} is about this image and policy already: keep one of the two")
+                raise _InvalidLine(f"line {lines[key]} already has an entry for this image and policy: keep one of the two")
             entries[key], lines[key] = entry, number
-        except _Wrong as wrong:
-            problems.append(Problem(f"this line is not used: {wrong}", name, number))
+        except _InvalidLine as error:
+            problems.append(Problem(f"this line is not used: {error}", name, number))
     return Baseline(tuple(sorted(entries.values())), tuple(problems), today)
 
 
@@ -142,35 +142,35 @@ def write_baseline(path: Path, entries: Iterable[BaselineEntry]) -> None:
     write_atomically(path, "".join(lines))
 
 
-class _Wrong(Exception):  # noqa: N818 (its text becomes a Problem)
-    """What is wrong with one line."""
+class _InvalidLine(Exception):  # noqa: N818 (its text becomes a Problem)
+    """Why one line is invalid."""
 
 
 def _entry(line: bytes) -> BaselineEntry:
     if line.startswith((b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")):
-        raise _Wrong("it is left over from a merge; keep the entries you want and delete the markers")
+        raise _InvalidLine("it is left over from a merge; keep the entries you want and delete the markers")
     try:
         data = parse_object(line)
     except JsonError as error:
-        raise _Wrong(f"it {error}") from None
+        raise _InvalidLine(f"it {error}") from None
     if missing := [key for key in _KEYS if key not in data]:
-        raise _Wrong(f"{missing[0]!r} is missing")
+        raise _InvalidLine(f"{missing[0]!r} is missing")
     if unknown := [key for key in data if key not in _KEYS]:
-        raise _Wrong(f"{unknown[0][:64]!r} is not known; an entry has {', '.join(_KEYS)}")
+        raise _InvalidLine(f"{unknown[0][:64]!r} is not known; an entry has {', '.join(_KEYS)}")
     for key in _TEXT:
         if not isinstance(data[key], str) or not data[key].strip():
-            raise _Wrong(f"{key!r} must be a text, and not empty")
+            raise _InvalidLine(f"{key!r} must be text, and not empty")
     rules = data["rules"]
     if not isinstance(rules, list) or not rules or not all(isinstance(rule, str) and rule for rule in rules):
-        raise _Wrong("'rules' must be a list of rule ids, and not empty")
+        raise _InvalidLine("'rules' must be a list of rule ids, and not empty")
     if not re.fullmatch(r"[0-9a-f]{64}", data["sha256"]):
-        raise _Wrong("'sha256' must be 64 digits 0-9 a-f")
+        raise _InvalidLine("'sha256' must be 64 digits 0-9 a-f")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", data["until"], re.ASCII):
-        raise _Wrong("'until' must be a date such as 2027-01-31")
+        raise _InvalidLine("'until' must be a date such as 2027-01-31")
     try:
         until = date.fromisoformat(data["until"])
     except ValueError:
-        raise _Wrong(f"'until': there is no day {data['until']}") from None
+        raise _InvalidLine(f"'until': there is no such day: {data['until']}") from None
     return BaselineEntry(
         path=data["path"],
         policy=data["policy"],
@@ -180,4 +180,3 @@ def _entry(line: bytes) -> BaselineEntry:
         by=data["by"],
         reason=data["reason"],
     )
-

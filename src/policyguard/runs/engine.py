@@ -1,4 +1,4 @@
-"""The run itself: images through guards, in order, each with what it means for the build."""
+"""The run itself: images through guards, in order, each with its status for the build."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _READ_AHEAD = 32
 _WAIT = 0.2
 
 
-class OutOfTime(Exception):  # noqa: N818 (it never leaves the package: the run ends with what it has)
+class OutOfTime(Exception):  # noqa: N818 (it never leaves the package: the run ends with the results so far)
     """The deadline of the run has passed."""
 
 
 class Item(Protocol):
-    """An image to check: how it is called, and what the guard is given."""
+    """An image to check: its name, and what is passed to the guard."""
 
     @property
     def name(self) -> str: ...
@@ -38,7 +38,7 @@ class Item(Protocol):
 
 
 class Items(Protocol):
-    """Images in order, which can be gone over again, and by two at once."""
+    """Images in order, which can be iterated over repeatedly, and by two readers at once."""
 
     def __len__(self) -> int: ...
 
@@ -56,18 +56,18 @@ class Group:
 def check_groups(
     groups: Iterable[Group],
     *,
-    shown: Callable[[str], str],
+    report_path: Callable[[str], str],
     baseline: Baseline,
     workers: int | None = None,
     deadline: float | None = None,
 ) -> Generator[CheckedImage, None, None]:
     """Check all images, group by group, in the order given, whatever the number of workers.
 
-    ``shown`` makes the path in reports of an item's name. ``deadline`` is on ``time.monotonic``'s clock;
-    when it has passed, OutOfTime is raised, and what is under way is left behind. Raises UsageError as the
+    ``report_path`` turns an item's name into its path in reports. ``deadline`` is on ``time.monotonic``'s clock;
+    when it has passed, OutOfTime is raised, and checks under way are abandoned. Raises UsageError as the
     guard does.
     """
-    known = baseline.known()
+    known = baseline.by_key()
     for group in groups:
         policies = tuple(policy.id for policy in group.guard.policies)
         verdicts: Iterator[Verdict] = group.guard.check_many(
@@ -75,17 +75,17 @@ def check_groups(
         )
         if deadline is not None:
             verdicts = until(deadline, verdicts)
-        for item, found in zip(group.items, verdicts, strict=True):
-            verdict = _named(found, item.name)
+        for item, raw in zip(group.items, verdicts, strict=True):
+            verdict = _renamed(raw, item.name)
             entries = accepting(known, verdict, baseline.today)
-            yield CheckedImage(shown(item.name), verdict, classify(verdict, entries), policies, entries)
+            yield CheckedImage(report_path(item.name), verdict, classify(verdict, entries), policies, entries)
 
 
-def _named(verdict: Verdict, name: str) -> Verdict:
-    """``verdict`` under the name that was asked for; its reasons need not repeat the guard's."""
-    known = f"{verdict.source}: "
-    reason = verdict.reason and verdict.reason.removeprefix(known)
-    unexplained = tuple(why.removeprefix(known) for why in verdict.evidence.unexplained)
+def _renamed(verdict: Verdict, name: str) -> Verdict:
+    """``verdict`` under the item's name; its reasons do not repeat the name."""
+    prefix = f"{verdict.source}: "
+    reason = verdict.reason and verdict.reason.removeprefix(prefix)
+    unexplained = tuple(line.removeprefix(prefix) for line in verdict.evidence.unexplained)
     return replace(
         verdict, source=name, reason=reason, evidence=replace(verdict.evidence, unexplained=unexplained)
     )
@@ -101,15 +101,15 @@ def classify(verdict: Verdict, accepted_by: Sequence[BaselineEntry] = ()) -> Ima
 
 
 def until(deadline: float, items: Iterator[T]) -> Iterator[T]:
-    """``items``, and OutOfTime as soon as the deadline has passed, even while the next one is waited for.
+    """``items``, and OutOfTime as soon as the deadline has passed, even while waiting for the next one.
 
-    ``items`` is read in a thread, which ends, and closes it, after what it is waiting for has come.
+    ``items`` is read in a thread, which closes it and ends once the item it is waiting for has arrived.
     """
     arrived: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(_READ_AHEAD)
-    left = threading.Event()
+    abandoned = threading.Event()
 
     def put(last: bool, value: T | BaseException | None) -> None:
-        while not left.is_set():
+        while not abandoned.is_set():
             with contextlib.suppress(queue.Full):
                 arrived.put((last, value), timeout=_WAIT)
                 return
@@ -118,7 +118,7 @@ def until(deadline: float, items: Iterator[T]) -> Iterator[T]:
         try:
             for item in items:
                 put(False, item)
-                if left.is_set():
+                if abandoned.is_set():
                     break
             put(True, None)
         except BaseException as error:
@@ -139,10 +139,10 @@ def until(deadline: float, items: Iterator[T]) -> Iterator[T]:
             except queue.Empty:
                 continue
             if not last:
-                yield value  # type: ignore[misc]  # what is not last is an item
+                yield value  # type: ignore[misc]  # only the last one may be None or an error
             elif isinstance(value, BaseException):
                 raise value
             else:
                 return
     finally:
-        left.set()
+        abandoned.set()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from collections import Counter
-from dataclasses import dataclass
-from dataclasses import field
-from enum import IntEnum
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
 from policyguard.outcomes import Action
 from policyguard.verdict import Verdict
 
-__all__ = [
-    "ExitCode",
-    "FailOn",
-    "Tally",
-]
+__all__ = ["ExitCode", "FailOn", "Tally"]
 
 
 class FailOn(StrEnum):
@@ -26,7 +21,7 @@ class FailOn(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """What the process ends with: of several that apply, ``USAGE``, then ``BLOCKED``, then ``UNJUDGED``."""
+    """The exit code of the process: of several that apply, ``USAGE``, then ``BLOCKED``, then ``UNJUDGED``."""
 
     OK = 0
     BLOCKED = 1
@@ -38,9 +33,9 @@ class ExitCode(IntEnum):
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run: per action, and of images that could not be judged, by action too.
+    """Counts of a run: images per action, and of those the ones that could not be judged.
 
-    What a baseline accepts is counted apart from them.
+    Images that the baseline accepts are counted separately.
     """
 
     actions: Counter[Action] = field(default_factory=Counter)
@@ -66,7 +61,7 @@ class Tally:
         return self.actions[Action.BLOCK] + (self.actions[Action.FLAG] if fail_on is FailOn.FLAG else 0)
 
     def exit_code(self, fail_on: FailOn) -> ExitCode:
-        """The code of a run that came to its end: see docs/cli.md for the truth table."""
+        """The code of a run that was not stopped: see docs/cli.md for the truth table."""
         if fail_on is FailOn.NEVER:
             return ExitCode.OK
         if self.actions[Action.BLOCK] > self.unjudged[Action.BLOCK]:

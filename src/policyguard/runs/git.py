@@ -1,4 +1,4 @@
-"""What git says: which files changed, where the work tree begins, who works here.
+"""Questions to git: which files changed, where the work tree begins, who the user is.
 
 Covered: a ref from a build's variables cannot become an option or a path (it is resolved to a commit first,
 behind ``--end-of-options``), names of files arrive as bytes between NULs, no pager, no external diff,
@@ -17,14 +17,14 @@ from policyguard.errors import UsageError
 __all__ = ["changed_since", "is_tracked", "top_level", "user_name"]
 
 _FETCH = (
-    "the clone holds too little history; fetch all of it: `fetch-depth: 0` for actions/checkout, "
+    "the clone is too shallow; fetch the whole history: `fetch-depth: 0` for actions/checkout, "
     "`GIT_DEPTH: 0` in GitLab, `git fetch --unshallow` elsewhere"
 )
 _ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks, and relative to another folder
 
 
 def changed_since(ref: str, folder: Path) -> set[str]:
-    """Real paths of what differs from where HEAD and ``ref`` parted, as it is in the work tree.
+    """Real paths of what differs from the merge base of HEAD and ``ref`` in the work tree.
 
     Added, modified, renamed and unmerged files, committed or not, and untracked files that git does not
     ignore. A submodule or a repository in the work tree that differs is its folder. Deleted files are left
@@ -33,7 +33,7 @@ def changed_since(ref: str, folder: Path) -> set[str]:
     top = top_level(folder)
     if top is None:
         raise UsageError(
-            f"--changed-since asks git, and {str(folder)!r} is in no git work tree",
+            f"--changed-since needs git, and {str(folder)!r} is not in a git work tree",
             hint="run it in a checkout, or leave --changed-since out to check every image",
         )
     base = _merge_base(ref, top)
@@ -47,10 +47,10 @@ def top_level(folder: Path) -> Path | None:
     """The root of the git work tree around ``folder``; None outside of one. Raises UsageError without git."""
     done = _git(folder, "rev-parse", "--show-toplevel")
     if done.returncode:
-        said = _said(done)
-        if "dubious ownership" in said or "safe.directory" in said:
+        message = _message(done)
+        if "dubious ownership" in message or "safe.directory" in message:
             raise UsageError(
-                f"git does not trust this folder: {said}",
+                f"git does not trust this folder: {message}",
                 hint=f"git config --global --add safe.directory {folder}",
             )
         return None
@@ -82,16 +82,16 @@ def _merge_base(ref: str, top: Path) -> str:
             hint=_FETCH
             if _shallow(top)
             else "check the name, or fetch it: `git fetch origin BRANCH`; "
-            "a branch of the remote is called origin/BRANCH",
+            "a remote branch is called origin/BRANCH",
         )
     commit = resolved.stdout.decode("ascii").strip()
-    found = _git(top, "merge-base", commit, "HEAD")
-    if found.returncode:
+    base = _git(top, "merge-base", commit, "HEAD")
+    if base.returncode:
         raise UsageError(
-            f"git finds no commit that {ref!r} and HEAD have in common",
-            hint=_FETCH if _shallow(top) else "name a branch or commit that this one grew from",
+            f"{ref!r} and HEAD have no commit in common",
+            hint=_FETCH if _shallow(top) else "name a branch or commit that HEAD descends from",
         )
-    return found.stdout.decode("ascii").strip()
+    return base.stdout.decode("ascii").strip()
 
 
 def _shallow(top: Path) -> bool:
@@ -101,11 +101,11 @@ def _shallow(top: Path) -> bool:
 def _lines(top: Path, *arguments: str) -> list[str]:
     done = _git(top, *arguments)
     if done.returncode:
-        raise UsageError(f"git {arguments[0]} failed: {_said(done)}")
+        raise UsageError(f"git {arguments[0]} failed: {_message(done)}")
     return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+def _message(done: subprocess.CompletedProcess[bytes]) -> str:
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     return lines[0].removeprefix("fatal: ") if lines else f"exit code {done.returncode}"
 

@@ -15,33 +15,33 @@ IGNORE_FILE = ".policyguardignore"
 
 
 class Patterns:
-    """Patterns of one file or setting; the last that matches a path decides, ``!`` takes it back.
+    """Patterns of one file or setting: the last one that matches a path decides, and ``!`` negates.
 
-    Raises UsageError for patterns that cannot be read, with one line for each. ``where`` names their place.
+    Raises UsageError for invalid patterns, with one line for each. ``where``: where they stand.
     """
 
     def __init__(self, lines: Sequence[str], *, where: str) -> None:
         problems = []
         for number, line in enumerate(lines, 1):
             try:
-                GitIgnoreSpec.from_lines([_whole(line)])
+                GitIgnoreSpec.from_lines([_without_line_ends(line)])
             except ValueError:
-                problems.append(Problem(f"{line.strip()!r} is not a pattern as in .gitignore", where, number))
+                problems.append(Problem(f"{line.strip()!r} is not a valid .gitignore pattern", where, number))
         if problems:
             raise UsageError("\n".join(map(str, problems)))
         self.lines = tuple(lines)
-        self._spec = GitIgnoreSpec.from_lines(map(_whole, lines))
+        self._spec = GitIgnoreSpec.from_lines(map(_without_line_ends, lines))
 
     def match(self, path: str) -> bool:
-        """Whether ``path``, relative to the project's root and with forward slashes, is meant."""
-        return self._spec.match_file(_whole(path))
+        """Whether ``path``, relative to the project's root and with forward slashes, matches."""
+        return self._spec.match_file(_without_line_ends(path))
 
     def __bool__(self) -> bool:
         return any(line.strip() and not line.startswith("#") for line in self.lines)
 
 
-def _whole(text: str) -> str:
-    """``text`` with line ends as another character: to pathspec's ``**``, a name would end there."""
+def _without_line_ends(text: str) -> str:
+    """``text`` with line ends replaced: pathspec's ``**`` would take one for the end of the name."""
     return text.replace("\n", "\0")
 
 

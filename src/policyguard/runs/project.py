@@ -1,7 +1,7 @@
 """The project file: ``policyguard.toml``, or ``[tool.policyguard]`` in pyproject.toml.
 
-Read strictly: an unknown key, a value of the wrong kind or a secret is refused, and everything that is wrong
-is said at once. Covered: the file is looked for from the current folder up to the root of the git work tree,
+Read strictly: an unknown key, a value of the wrong type or a secret is refused, and all problems are reported
+at once. Covered: the file is looked for from the current folder up to the root of the git work tree,
 and in the current folder alone outside of one, so that nobody else's file in a parent folder counts.
 """
 
@@ -77,7 +77,12 @@ class Project:
         """A path in the project file, from the file's folder."""
         return self.root / os.path.expanduser(path)  # noqa: PTH111 (raises for an unknown user)
 
-    def shown(self, path: Path | str) -> str:
+    @property
+    def file_name(self) -> str:
+        """The name of the project file, for messages; where there is none, of the one to write."""
+        return self.file.name if self.file else _FILES[0]
+
+    def relative(self, path: Path | str) -> str:
         """``path`` from the project's root with forward slashes; whole, if it lies outside. Opens nothing."""
         whole = os.path.abspath(path)  # noqa: PTH100 (links stay)
         top = os.path.join(self.root, "")  # noqa: PTH118 (with a slash at its end)
@@ -85,9 +90,9 @@ class Project:
 
 
 def find_project(file: Path | None = None, *, folder: Path | None = None) -> Project:
-    """The project file to go by: ``file``, else the nearest one, else none and the settings that apply then.
+    """The project file: ``file``, else the nearest one, else none and the default settings.
 
-    Raises ConfigurationError with everything that is wrong with it, a line each.
+    Raises ConfigurationError with all problems of the file, a line each.
     """
     here = Path(os.path.abspath(folder or "."))  # noqa: PTH100 (a linked folder keeps its name)
     if file is not None:
@@ -98,15 +103,15 @@ def find_project(file: Path | None = None, *, folder: Path | None = None) -> Pro
         return Project(_settings(table, str(file)), path.parent, path)
     chain = list(_upward(here))
     for parent in chain:
-        found = [(path, table) for name in _FILES if (table := _table(path := parent / name)) is not None]
-        filled = [(path, table) for path, table in found if table]
+        files = [(path, table) for name in _FILES if (table := _table(path := parent / name)) is not None]
+        filled = [(path, table) for path, table in files if table]
         if len(filled) > 1:
             raise ConfigurationError(
                 f"{parent} holds settings in policyguard.toml and in pyproject.toml",
                 hint="keep them in one of the two",
             )
-        if found:
-            path, table = (filled or found)[0]
+        if files:
+            path, table = (filled or files)[0]
             return Project(_settings(table, os.path.relpath(path, here)), parent, path)
     return Project(Settings(), chain[-1])
 

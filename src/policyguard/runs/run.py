@@ -1,6 +1,6 @@
-"""What a run over many images is made of: what it is told, what it finds, how it ends. No behaviour in here.
+"""The types of a run over many images: what it starts from, what it finds, how it ends.
 
-Reports are written against these types, and against ``policyguard.runs.reports.base.Report``.
+Reports are written against these types, and against ``policyguard.runs.reports.Report``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["CheckedImage", "ImageStatus", "PolicyInfo", "RunInfo", "RunSummary",
 
 
 class ImageStatus(StrEnum):
-    """What a run makes of one image.
+    """The result for one image.
 
-    ``UNJUDGED``: blocked, because it could not be judged. An image that could not be judged and is let
-    through or flagged by its policy is ``PASSED`` or ``FLAGGED``, and its verdict is ``degraded``.
+    ``UNJUDGED``: blocked because it could not be judged. An image that could not be judged and that its policy
+    lets through or flags is ``PASSED`` or ``FLAGGED``, and its verdict is ``degraded``.
     """
 
     PASSED = "passed"
@@ -63,7 +63,7 @@ class CheckedImage:
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """One image that was to be checked and was not, and why in a few words."""
+    """An image that should have been checked and was not, and why in a few words."""
 
     path: str
     reason: str
@@ -96,8 +96,9 @@ class RunSummary:
     """How a run ended.
 
     ``counts`` has a number for every ``ImageStatus``. ``unchecked`` is every image that should have been
-    checked and was not: behind ``stopped``, under a policy that cannot be used, or matched by no policy.
-    ``problems`` are clear lines about the set-up (a report that cannot be written, a line of a baseline that
+    checked and was not: not reached before the run stopped, under a policy that cannot be used, or matched by
+    no policy.
+    ``problems`` are lines about the set-up (a report that cannot be written, a line of a baseline that
     cannot be read). ``exit_code``: see docs/cli.md; ``stopped`` is None when the run came to its end.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,15 +10,20 @@ from typing import Any
 
 from policyguard.backends import runs_here
 from policyguard.runs.baseline import BASELINE_FILE
-from policyguard.runs.project import Project
 from policyguard.runs.exits import FailOn
+from policyguard.runs.project import Project
 
-__all__ = ["Effective", "Flags", "effective", "shown_settings"]
+__all__ = ["Flags", "RunSettings", "merge_settings", "settings_lines"]
+
+_OPTIONS = {"reports": "report"}
+"""Options of the command line that are not called as their settings."""
+_READ_BY_GUARD = ("model", "base_url", "cache")
+"""Settings that the guard reads from the environment itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """Options as they were given; None (or an empty tuple) where they were not."""
+    """The options of the command line; None (or an empty tuple) where one is not used."""
 
     policy: tuple[str, ...] = ()
     model: str | None = None
@@ -34,7 +40,7 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effective:
+class RunSettings:
     """The settings of a run, merged, and where each is from. Paths from the project file are resolved."""
 
     project: Project
@@ -53,12 +59,17 @@ class Effective:
     origins: dict[str, str]
 
     @property
+    def policies_from_file(self) -> bool:
+        """Whether the policies are those of the project file, and not of the command line."""
+        return not self.origins["policy"].startswith("--")
+
+    @property
     def baseline_path(self) -> Path:
         return Path(self.baseline)
 
 
-def effective(flags: Flags, project: Project) -> Effective:
-    """Merge. Raises ConfigurationError for a model that nobody knows."""
+def merge_settings(flags: Flags, project: Project) -> RunSettings:
+    """Raises ConfigurationError for an unknown model."""
     file = project.settings
     origins: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -68,53 +79,24 @@ def effective(flags: Flags, project: Project) -> Effective:
         "baseline": os.path.relpath(project.root / BASELINE_FILE),
     }
     for name in (field.name for field in fields(Flags)):
-        given = getattr(flags, name)
-        written = _resolved(name, getattr(file, name), project)
-        if given is not None and given != ():
-            values[name], origins[name] = given, f"--{_OPTIONS.get(name, name).replace('_', '-')}"
-        elif name in file.model_fields_set and written is not None:
-            values[name], origins[name] = written, project.file.name if project.file else ""
+        flag = getattr(flags, name)
+        setting = _from_file(name, getattr(file, name), project)
+        if flag is not None and flag != ():
+            values[name], origins[name] = flag, f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+        elif name in file.model_fields_set and setting is not None:
+            values[name], origins[name] = setting, project.file.name if project.file else ""
         else:
-            values[name], origins[name] = defaults.get(name), "default"
             variable = f"POLICYGUARD_{name.upper()}"
-            if name in ("model", "base_url", "cache") and os.environ.get(variable):
-                origins[name] = variable  # the guard reads it, by rules of its own
+            from_environment = name in _READ_BY_GUARD and os.environ.get(variable)
+            values[name], origins[name] = defaults.get(name), variable if from_environment else "default"
     if not flags.base_url and runs_here(flags.model):
         values["base_url"], origins["base_url"] = None, "default"
-    values["base_url"] = _tuple(values["base_url"])
-    values["policy"], values["reports"] = _tuple(values["policy"]), _tuple(values["reports"])
-    return Effective(project=project, origins=origins, **values)
+    values |= {name: _tuple(values[name]) for name in ("base_url", "policy", "reports")}
+    return RunSettings(project=project, origins=origins, **values)
 
 
-_OPTIONS = {"reports": "report"}
-
-
-def _resolved(name: str, value: Any, project: Project) -> Any:
-    """A value of the project file, with its paths as seen from the current folder."""
-    if value is None:
-        return None
-    if name == "baseline" or (name == "cache" and value != "memory"):
-        return os.path.relpath(project.resolve(value))
-    if name == "reports":
-        return tuple(_report(text, project) for text in value)
-    if name == "fail_on":
-        return FailOn(value)
-    return value
-
-
-def _report(text: str, project: Project) -> str:
-    kind, equals, path = text.partition("=")
-    return f"{kind}={os.path.relpath(project.resolve(path))}" if equals and path else text
-
-
-def _tuple(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def shown_settings(settings: Effective) -> list[str]:
-    """One line per setting, as TOML, with where it is from behind it."""
+def settings_lines(settings: RunSettings) -> list[str]:
+    """One line per setting, as TOML, with its origin as a comment."""
     project = settings.project
     lines = [f"# project file: {project.file or 'none'}", f"# paths start at: {project.root}"]
     for name in (field.name for field in fields(Flags)):
@@ -124,24 +106,32 @@ def shown_settings(settings: Effective) -> list[str]:
         elif value is None or value == ():
             lines.append(f"# {name} is not set")
         else:
-            lines.append(f"{name} = {_toml(value)}  # {origin}")
-    written = project.settings
-    lines.append(f"unmatched = {_toml(written.unmatched)}")
-    lines.append(f"exclude = {_toml(written.exclude)}")
-    note = "  # replaced by --policy" if settings.origins["policy"].startswith("--") else ""
-    for entry in written.policies:
-        lines += [
-            "",
-            f"[[policies]]{note}",
-            f"paths = {_toml(entry.paths)}",
-            f"policy = {_toml(entry.policy)}",
-        ]
+            lines.append(f"{name} = {json.dumps(value)}  # {origin}")
+    file = project.settings
+    lines.append(f"unmatched = {json.dumps(file.unmatched)}")
+    lines.append(f"exclude = {json.dumps(file.exclude)}")
+    note = "" if settings.policies_from_file else "  # replaced by --policy"
+    for entry in file.policies:
+        lines += ["", f"[[policies]]{note}", f"paths = {json.dumps(entry.paths)}"]
+        lines.append(f"policy = {json.dumps(entry.policy)}")
     return lines
 
 
-def _toml(value: Any) -> str:
-    import json
+def _from_file(name: str, value: Any, project: Project) -> Any:
+    """A value of the project file, with its paths as seen from the current folder."""
+    if value is None:
+        return None
+    if name == "baseline" or (name == "cache" and value != "memory"):
+        return os.path.relpath(project.resolve(value))
+    if name == "reports":
+        return tuple(_report(text, project) for text in value)
+    return FailOn(value) if name == "fail_on" else value
 
-    if isinstance(value, tuple):
-        value = list(value)
-    return json.dumps(value)
+
+def _report(text: str, project: Project) -> str:
+    kind, equals, path = text.partition("=")
+    return f"{kind}={os.path.relpath(project.resolve(path))}" if equals and path else text
+
+
+def _tuple(value: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -257,7 +257,7 @@ def test_the_project_file_gives_policies_by_path(suite: Suite) -> None:
     suite.pytester.makeini("[pytest]\npolicyguard_replay = answers.json\n")
     (suite.root / "policyguard.toml").write_text('[[policies]]\npaths = "b*.png"\npolicy = "./house.yaml"\n')
     assert "rule arms" in suite.test("bad.png", failed=1)
-    assert "no policy says what to check for" in suite.test("good.png", failed=1)
+    assert "no policy to check images under" in suite.test("good.png", failed=1)
 
 
 def test_paths_in_the_project_file_hold_for_a_test_in_another_folder(suite: Suite) -> None:
@@ -278,7 +278,7 @@ def test_paths_in_the_project_file_hold_for_a_test_in_another_folder(suite: Suit
     [
         ("policyguard_replay = gone.json\npolicyguard_policy = ./house.yaml", "there is no recording"),
         ("policyguard_replay = answers.json\npolicyguard_policy = ./gone.yaml", "gone.yaml"),
-        ("policyguard_replay = answers.json", "no policy says what to check for"),
+        ("policyguard_replay = answers.json", "no policy to check images under"),
         (
             "policyguard_replay = answers.json\npolicyguard_policy = ./house.yaml\npolicyguard_model = pico",
             "was recorded with model 'fake', and the suite names 'pico'",

@@ -21,7 +21,7 @@ from PIL import Image as Pictures
 from runs.reports.support import ADS, HOUSE, SECRET, every_kind, finding, image, run_info, stopped, written
 from policyguard.images import decode
 from policyguard.images.thumbnail import thumbnail
-from policyguard.runs.reports.html import page_embedded
+from policyguard.runs.reports.html import embedded_json
 from policyguard.runs.run import CheckedImage, ImageStatus, PolicyInfo, RunInfo
 
 HOSTILE = [
@@ -111,7 +111,7 @@ def test_nothing_that_anybody_says_is_markup(words: str, tmp_path: Path) -> None
 
 @given(st.text(st.characters(codec=None)))
 def test_data_in_the_page_cannot_end_its_block_and_reads_back(words: str) -> None:
-    text = page_embedded({"x": words})
+    text = embedded_json({"x": words})
     assert not set("<>&\u2028\u2029\n") & set(text)
     read = json.loads(text)["x"]
     text.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import junitparser
 import pytest
 import xmlschema
 
+from policyguard.authoring.cases import CaseReport, CaseResult, Status
+from policyguard.runs.reports.junit import write_cases
 from runs.reports.support import every_kind, finding, image, stopped, written
 from policyguard.runs.run import ImageStatus, Unchecked
 
@@ -94,3 +97,29 @@ def test_a_character_that_xml_cannot_hold_does_not_break_it(name: str, tmp_path:
 def test_the_machine_is_not_named(tmp_path: Path) -> None:
     (suite,) = read(written(tmp_path, "junit", [image()]))
     assert "localhost" == suite.hostname
+
+
+def test_policy_tests_say_what_failed_and_what_is_known_to(tmp_path: Path) -> None:
+    verdict = image(reason="the server is down").verdict
+    results = (
+        CaseResult("red.png", "house", Status.FAILED, ("expected outcome complies",), (verdict,), note="n\nm"),
+        CaseResult("black.png", "house", Status.XFAILED, ("no",), (verdict,), xfail='<later> & "quoted"'),
+        CaseResult("brown.png", "house", Status.PASSED, (), (verdict,), line=5),
+        CaseResult("grey.png", "house", Status.XPASSED, (), (verdict,), xfail="later"),
+        CaseResult("blue.png", "house", Status.ERROR, ("expected outcome complies",), (verdict,)),
+    )
+    path = tmp_path / "cases.xml"
+    write_cases(path, CaseReport("cases.yaml", "tiny/guard", {"house": "house.yaml"}, results, 5, 1.0))
+    (suite,) = ET.parse(path).getroot()
+    assert ("5", "2", "1", "1") == tuple(suite.attrib[n] for n in ("tests", "failures", "errors", "skipped"))
+    cases = {case.attrib["name"]: case for case in suite}
+    messages = {name: [inner.attrib["message"] for inner in case] for name, case in cases.items()}
+    assert {
+        "red.png": ["expected outcome complies"],
+        "black.png": ['xfail: <later> & "quoted" (no)'],
+        "brown.png": [],
+        "grey.png": ["this holds now: delete `xfail:` (later)"],
+        "blue.png": ["the server is down"],
+    } == messages
+    assert ("house", "5") == (cases["brown.png"].attrib["classname"], cases["brown.png"].attrib["line"])
+    assert ["n m", "cases.yaml"] == [cases["red.png"][0].text, cases["red.png"].attrib["file"]]

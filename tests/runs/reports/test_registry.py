@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import UsageError
-from policyguard.runs.reporting import Reports
+from policyguard.runs.reports.registry import Reports
 from policyguard.runs.reports import FORMATS, ReportSpec, open_report, parse_report
 
 
@@ -57,5 +57,5 @@ def test_two_reports_in_one_place_are_refused(tmp_path: Path) -> None:
     same = [parse_report(f"junit={tmp_path}/x"), parse_report(f"sarif={tmp_path}/link/x")]
     with pytest.raises(UsageError, match=r"the reports 'junit' and 'sarif' go to one file, '.*/link/x'"):
         Reports.open(same, log=StringIO())
-    with pytest.raises(UsageError, match="the report 'github' is asked for twice"):
+    with pytest.raises(UsageError, match="the report 'github' is given twice"):
         Reports.open([parse_report("github")] * 2, log=StringIO())

@@ -13,7 +13,7 @@ from runs.reports.test_sarif import schemas, uri
 from runs.support import check, pictures, write
 from policyguard.cli import main
 from policyguard.runs.exits import ExitCode
-from policyguard.runs.reporting import Reports
+from policyguard.runs.reports.registry import Reports
 from policyguard.runs.reports import parse_report
 
 

@@ -25,7 +25,7 @@ from runs.reports.support import (
     summary_of,
     written,
 )
-from policyguard.runs.reporting import Reports
+from policyguard.runs.reports.registry import Reports
 from policyguard.runs.reports import open_report, parse_report
 from policyguard.strict.files import write_report
 
@@ -197,7 +197,7 @@ def test_a_hundred_thousand_images_take_the_memory_of_five_thousand(tmp_path: Pa
         "from io import StringIO\n"
         "from pathlib import Path\n"
         "from runs.reports.support import FILES, many, run_info, summary_of\n"
-        "from policyguard.runs.reporting import Reports\n"
+        "from policyguard.runs.reports.registry import Reports\n"
         "from policyguard.runs.reports import parse_report\n"
         "specs = [parse_report(f'{kind}={Path(sys.argv[2]) / kind}') for kind in FILES]\n"
         "reports = Reports.open([*specs, parse_report('github')], log=StringIO())\n"

@@ -9,7 +9,7 @@ from policyguard.authoring.cases.load import (
     PolicyUnderTest,
     load_cases,
 )
-from policyguard.authoring.cases.result import CaseReport, CaseResult, Status, junit
+from policyguard.authoring.cases.result import CaseReport, CaseResult, Status
 from policyguard.authoring.cases.run import run_cases
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "PairCase",
     "PolicyUnderTest",
     "Status",
-    "junit",
     "load_cases",
     "run_cases",
 ]

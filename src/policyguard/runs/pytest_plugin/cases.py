@@ -67,7 +67,7 @@ class CaseItem(pytest.Item):
         if result.status is Status.XFAILED:
             pytest.xfail(f"{result.xfail} ({'; '.join(result.failures)})")
         if not result.status.good:
-            raise _CaseFailed("\n".join(_lines(result, xpassed=result.status is Status.XPASSED)))
+            raise _CaseFailed("\n".join(_lines(result)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, _CaseFailed):
@@ -85,12 +85,10 @@ def _part(cases: Cases, policy: str, *, images: Any = (), pairs: Any = ()) -> Ca
     return replace(cases, content=content, policies={policy: cases.policies[policy]})
 
 
-def _lines(result: CaseResult, *, xpassed: bool) -> Iterable[str]:
+def _lines(result: CaseResult) -> Iterable[str]:
     from policyguard.strict.text import one_line
 
-    if xpassed:
-        yield f"  this holds now: delete `xfail:` ({result.xfail})"
-    yield from (f"  {one_line(failure)}" for failure in result.failures)
+    yield from (f"  {one_line(message)}" for message in result.messages)
     if result.note:
         yield f"  note: {one_line(result.note)}"
     for verdict in result.verdicts:

@@ -1,4 +1,4 @@
-"""Why an image is not allowed, in full, for the one who reads a failing test."""
+"""Why an image is not allowed, in full, for the reader of a failing test."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def failure_message(
 ) -> str:
     """Several lines: what is wrong, with which scores, what the rules say, and how to accept it.
 
-    ``path``: where the image lies, if it is a file; ``expired``: entries of the baseline that held once;
-    ``problems``: lines about a baseline that cannot be read.
+    ``path``: where the image lies, if it is a file; ``expired``: entries of the baseline that have expired;
+    ``problems``: problems of the baseline.
     """
     return "\n".join(_lines(verdict, policies, path, expired, problems))
 
@@ -55,7 +55,7 @@ def _lines(
         yield f"  {one_line(verdict.reason.removeprefix(f'{verdict.source}: '))}"
     if evidence.size is not None:
         width, height = evidence.size
-        frames = f", {evidence.frames} pictures" if evidence.frames > 1 else ""
+        frames = f", {evidence.frames} frames" if evidence.frames > 1 else ""
         yield f"  image: {width} x {height}{frames}, sha256 {evidence.image_sha256}"
     score = "" if verdict.score is None else f", score {verdict.score:.3f}"
     yield f"  verdict: {verdict.action} ({verdict.outcome}{score}) by {printable(evidence.model.id)}"
@@ -65,8 +65,9 @@ def _lines(
             yield from _finding(finding, by_id[finding.policy], verdict)
     if verdict.rationale:
         yield f"  the model's reasons: {one_line(verdict.rationale)}"
-    for why in (why for why in evidence.unexplained if why != verdict.reason):
-        yield f"  not explained by a rule: {one_line(why)}"
+    for reason in evidence.unexplained:
+        if reason != verdict.reason:
+            yield f"  not explained by a rule: {one_line(reason)}"
     for problem in problems:
         yield f"  baseline: {one_line(problem)}"
     for entry in expired:
@@ -74,8 +75,8 @@ def _lines(
     if verdict.degraded:
         yield "  the policy lets it through unjudged; to allow that in this test: degraded='allow'"
     elif path is not None and verdict.outcome is Outcome.VIOLATES and not evidence.unexplained:
-        where = shlex.quote(printable(path))
-        yield f"  to accept it: policyguard baseline update {where} --reason WHY --until DATE"
+        argument = shlex.quote(printable(path))
+        yield f"  to accept it: policyguard baseline update {argument} --reason WHY --until DATE"
 
 
 def _finding(finding: Finding, policy: ResolvedPolicy, verdict: Verdict) -> Iterator[str]:

@@ -1,15 +1,16 @@
 """The pytest plugin: guards and assertions on images for test suites, with or without a model at hand.
 
-Nothing but this module is imported, and no file read, until a test or an option asks for it.
+Only this module is imported, and no file is read, until a test or an option needs more.
 
-Covered: an image that could not be judged, or has no recorded answer, fails its test. What passes and is
-worth knowing (flagged, accepted by the baseline, let through unjudged) is listed at the end of the run.
+Covered: an image that could not be judged, or has no recorded answer, fails its test. Images that pass
+with a remark (flagged, accepted by the baseline, let through unjudged) are listed at the end of the run.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,11 +29,11 @@ __all__ = ["AssertImageAllowed"]
 _SUITE = pytest.StashKey["Suite"]()
 _PARTS = pytest.StashKey[list[dict[str, Any]]]()
 _CASES = pytest.StashKey[frozenset[Path]]()
-_SAID = pytest.StashKey[list[str]]()
+_LINES = pytest.StashKey[list[str]]()
 _NOTE = "policyguard"
 _MARKER = (
-    "policyguard(policy=..., explain=...): what the fixtures `guard` and `assert_image_allowed` go by in "
-    "this test: a policy or a list of them (default: the suite's), and whether reasons are asked for"
+    "policyguard(policy=..., explain=...): settings of the fixtures `guard` and `assert_image_allowed` in this "
+    "test: a policy or a list of them (default: the suite's), and whether to ask for reasons"
 )
 
 
@@ -44,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--policyguard-record",
         metavar="FILE",
-        help="ask the model, and add its answers to FILE, to be replayed later; no picture is kept",
+        help="ask the model, and add its answers to FILE, to be replayed later; no image is kept",
     )
     group.addoption(
         "--policyguard-replay", metavar="FILE", help="ask no model: take the answers recorded in FILE"
@@ -85,7 +86,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> CaseFile |
 def guard(request: pytest.FixtureRequest) -> Guard:
     """A policyguard.Guard, on a backend that the whole session shares."""
     try:
-        policies, explain = _marked(request.node)
+        policies, explain = _marker_settings(request.node)
         return _suite(request.config).guard(policies, explain=explain)
     except UsageError as error:
         pytest.fail(str(error), pytrace=False)
@@ -93,7 +94,7 @@ def guard(request: pytest.FixtureRequest) -> Guard:
 
 @dataclass(frozen=True, slots=True)
 class AssertImageAllowed:
-    """What the fixture ``assert_image_allowed`` gives."""
+    """The value of the fixture ``assert_image_allowed``."""
 
     suite: Suite
     item: pytest.Item
@@ -106,15 +107,15 @@ class AssertImageAllowed:
         explain: bool | None = None,
         degraded: Literal["fail", "allow"] = "fail",
     ) -> Verdict:
-        """Fail the test unless ``image`` is allowed, or the project's baseline accepts it; give the verdict.
+        """Fail the test unless ``image`` is allowed, or the project's baseline accepts it; return the verdict.
 
         Args:
             image: in any form that ``Guard.check`` takes.
             policy: a policy or a list of them; default: the marker's, else the suite's for this image.
             explain: ask for the model's reasons too; default: the marker's, else the project's.
-            degraded: what to do with an image that the policy lets through though it was not judged.
+            degraded: what to do with an image that the policy lets through although it was not judged.
 
-        Raises UsageError where the set-up is wrong, or a recording holds no answer.
+        Raises UsageError if the set-up is wrong, or a recording holds no answer.
         """
         __tracebackhide__ = True
         if degraded not in ("fail", "allow"):
@@ -129,8 +130,8 @@ class AssertImageAllowed:
         from policyguard.runs.pytest_plugin.failing import ImageNotAllowedError, failure_message
         from policyguard.outcomes import Action
 
-        marked, marked_explain = _marked(self.item)
-        policies = _listed(policy) if policy is not None else marked
+        marked, marked_explain = _marker_settings(self.item)
+        policies = _as_list(policy) if policy is not None else marked
         guard = self.suite.guard_for(image) if policies is None else self.suite.guard(policies)
         verdict = guard.check(image, explain=marked_explain if explain is None else explain)
         baseline = self.suite.baseline
@@ -141,17 +142,17 @@ class AssertImageAllowed:
             elif verdict.action is Action.FLAG:
                 self._note(f"flagged: {label}")
             return verdict
-        known = baseline.known()
+        known = baseline.by_key()
         if not verdict.allowed and (entries := accepting(known, verdict, baseline.today)):
             self._note(f"accepted by {entries[0].by} until {entries[0].until}: {label}")
             return verdict
-        named = isinstance(image, str | os.PathLike) and not str(image).lower().startswith("data:")
+        is_path = isinstance(image, str | os.PathLike) and not str(image).lower().startswith("data:")
         sha256 = verdict.evidence.image_sha256
         raise ImageNotAllowedError(
             failure_message(
                 verdict,
                 guard.policies,
-                path=os.fsdecode(image) if named else None,  # type: ignore[arg-type]
+                path=os.fsdecode(image) if is_path else None,  # type: ignore[arg-type]
                 expired=[e for e in baseline.entries if e.sha256 == sha256 and baseline.expired(e)],
                 problems=[str(problem) for problem in baseline.problems],
             ),
@@ -184,24 +185,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if record is None:
         return
     parts = config.stash.get(_PARTS, []) + ([part] if part else [])
-    said = config.stash.setdefault(_SAID, [])
+    lines = config.stash.setdefault(_LINES, [])
     try:
-        said.append(_write(record, parts))
+        lines.append(_write(record, parts))
     except UsageError as error:
-        said.append(f"error: {error}")
+        lines.append(f"error: {error}")
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """A worker of xdist has ended: take over what it recorded."""
+    """A worker of xdist has ended: take over its recorded answers."""
     part = getattr(node, "workeroutput", {}).get("policyguard")
     if part:
         node.config.stash.setdefault(_PARTS, []).append(part)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    reports = (report for found in terminalreporter.stats.values() for report in found)
+    reports = chain.from_iterable(terminalreporter.stats.values())
     calls = (report for report in reports if getattr(report, "when", None) == "call")
     notes = [
         f"{report.nodeid}: {text}"
@@ -209,7 +210,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for name, text in getattr(report, "user_properties", ())
         if name == _NOTE
     ]
-    if lines := [*config.stash.get(_SAID, []), *notes]:
+    if lines := [*config.stash.get(_LINES, []), *notes]:
         terminalreporter.section("policyguard")
         for line in lines:
             terminalreporter.write_line(line)
@@ -242,45 +243,45 @@ def _suite(config: pytest.Config) -> Suite:
 
 def _recordings(config: pytest.Config) -> tuple[Path | None, Path | None]:
     """The files to record to and to replay from: one of them, or neither."""
-    started = config.invocation_params.dir
+    folder = config.invocation_params.dir
     if record := config.getoption("policyguard_record"):
-        return started / record, None
+        return folder / record, None
     if replay := config.getoption("policyguard_replay"):
-        return None, started / replay
+        return None, folder / replay
     replay = config.getini("policyguard_replay")
     return None, config.rootpath / replay if replay else None
 
 
-def _marked(item: pytest.Item) -> tuple[list[Any] | None, bool | None]:
-    """Policies and ``explain`` of the nearest marker. Raises UsageError for one that says something else."""
+def _marker_settings(item: pytest.Item) -> tuple[list[Any] | None, bool | None]:
+    """Policies and ``explain`` of the nearest marker. Raises UsageError for other arguments."""
     marker = item.get_closest_marker("policyguard")
     if marker is None:
         return None, None
     if marker.args or set(marker.kwargs) - {"policy", "explain"}:
         raise UsageError("pytest.mark.policyguard takes policy= and explain=, and nothing else")
     policy = marker.kwargs.get("policy")
-    return None if policy is None else _listed(policy), marker.kwargs.get("explain")
+    return None if policy is None else _as_list(policy), marker.kwargs.get("explain")
 
 
-def _listed(policy: Any) -> list[Any]:
-    listed = list(policy) if isinstance(policy, list | tuple) else [policy]
-    if not listed:
+def _as_list(policy: Any) -> list[Any]:
+    policies = list(policy) if isinstance(policy, list | tuple) else [policy]
+    if not policies:
         raise UsageError("policy= is an empty list: name at least one")
-    return listed
+    return policies
 
 
 def _case_files(root: Path, patterns: list[str]) -> frozenset[Path]:
-    """The files that ``patterns`` mean. Raises pytest's UsageError for one that means none."""
+    """The files that match ``patterns``. Raises pytest's UsageError for a pattern without a file."""
     files: set[Path] = set()
     for pattern in patterns:
         if set(pattern) & set("*?[") and not Path(pattern).is_absolute():
-            found = {path for path in root.glob(pattern) if path.is_file()}
+            matches = {path for path in root.glob(pattern) if path.is_file()}
         else:
             path = Path(os.path.normpath(root / pattern))
-            found = {path} if path.is_file() else set()
-        if not found:
+            matches = {path} if path.is_file() else set()
+        if not matches:
             raise pytest.UsageError(f"policyguard_cases: there is no file {pattern!r} below {root}")
-        files |= found
+        files |= matches
     return frozenset(files)
 
 

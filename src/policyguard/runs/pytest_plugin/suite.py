@@ -1,7 +1,7 @@
 """What a test suite judges images with: one backend for the session, guards on it, the accepted violations.
 
-Settings are those of pytest (options, then ini), then the project file's, then the environment's. Nothing is
-read and nothing is loaded before a test asks for it.
+Settings come from pytest (options, then ini), then the project file, then the environment. Nothing is read or
+loaded until a test needs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from policyguard.guard import Guard
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
-    from policyguard.runs.assign import Assignment
+    from policyguard.runs.policies import Assignment
     from policyguard.runs.baseline import Baseline
     from policyguard.runs.project import Project
     from policyguard.cache.recording import RecordingBackend
@@ -30,7 +30,7 @@ __all__ = ["Suite", "SuiteOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteOptions:
-    """What pytest was told. ``root`` is its rootdir, where paths of policies start; files are absolute."""
+    """Pytest's settings. ``root`` is its rootdir, where paths of policies start; files are absolute."""
 
     root: Path
     policy: tuple[str, ...] = ()
@@ -62,9 +62,9 @@ class Suite:
     def baseline(self) -> Baseline:
         from policyguard.runs.baseline import BASELINE_FILE, read_baseline
 
-        named = self.project.settings.baseline
-        path = self.project.resolve(named or BASELINE_FILE)
-        return read_baseline(path, today=datetime.now(UTC).date(), missing_ok=named is None)
+        setting = self.project.settings.baseline
+        path = self.project.resolve(setting or BASELINE_FILE)
+        return read_baseline(path, today=datetime.now(UTC).date(), missing_ok=setting is None)
 
     def guard(self, policies: Sequence[Any] | None = None, *, explain: bool | None = None) -> Guard:
         """A guard on the session's backend. ``policies``: default: those set for every image."""
@@ -77,26 +77,26 @@ class Suite:
         """A guard with the policies that the project has for ``image``, by its path where it has one."""
         if self.options.policy or not isinstance(image, str | os.PathLike) or _is_data(image):
             return self.guard()
-        names = self._assignment.names(self.project.shown(os.fsdecode(image)))
+        names = self._assignment.names(self.project.relative(os.fsdecode(image)))
         if not names:
             return self.guard()
         return self._guard(tuple(self._load(name, self.project.root) for name in names))
 
-    def policies(self, given: Sequence[Any] | None) -> tuple[ResolvedPolicy, ...]:
+    def policies(self, policies: Sequence[Any] | None) -> tuple[ResolvedPolicy, ...]:
         """Policies by name, or as objects; default: those set for every image."""
-        if given:
-            return tuple(self._load(item, self.options.root) for item in given)
+        if policies:
+            return tuple(self._load(item, self.options.root) for item in policies)
         if self.options.policy:
             return tuple(self._load(name, self.options.root) for name in self.options.policy)
         if self.project.settings.policy:
             return tuple(self._load(name, self.project.root) for name in self.project.settings.policy)
         raise ConfigurationError(
-            "no policy says what to check for",
+            "no policy to check images under",
             hint="set policyguard_policy in pytest's ini file, or `policy` in policyguard.toml, or policy=",
         )
 
     def backend(self, policies: Sequence[ResolvedPolicy]) -> Backend:
-        """The session's backend, which asks about no picture twice; ``policies`` are to be judged by it."""
+        """The session's backend, which asks about no image twice; it judges ``policies``."""
         from policyguard.cache.backend import remembering
 
         backend = self._guard(policies).backend
@@ -111,7 +111,7 @@ class Suite:
 
     @cached_property
     def _assignment(self) -> Assignment:
-        from policyguard.runs.assign import Assignment
+        from policyguard.runs.policies import Assignment
 
         return Assignment(self.project, None)
 
@@ -162,11 +162,11 @@ class Suite:
         from policyguard.cache.recording import ReplayBackend, read_recording
 
         recording = read_recording(file)
-        wanted = self.options.model or self.project.settings.model
-        if wanted is not None and wanted != recording.model.id:
+        model = self.options.model or self.project.settings.model
+        if model is not None and model != recording.model.id:
             raise ConfigurationError(
-                f"{file} was recorded with model '{recording.model.id}', and the suite names '{wanted}'",
-                hint=f"record it with that one: pytest --policyguard-record {file}",
+                f"{file} was recorded with model '{recording.model.id}', and the suite names '{model}'",
+                hint=f"record it with that model: pytest --policyguard-record {file}",
             )
         return ReplayBackend(recording, file)
 

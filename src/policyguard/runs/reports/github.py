@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from policyguard.runs.reports.markdown import Digest
-from policyguard.runs.reports.text import Repository
-from policyguard.runs.reports.text import count_words, shown, violations, why
+from policyguard.runs.reports.text import Repository, count_words, reason_line, violations, visible_line
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
 
 __all__ = ["GitHubReport"]
@@ -31,7 +30,7 @@ class GitHubReport:
 
     def __init__(self, log: TextIO) -> None:
         self._log = log
-        self._chosen = {"error": _Chosen(), "warning": _Chosen()}
+        self._annotated = {"error": _MostSevere(), "warning": _MostSevere()}
         self._run: RunInfo
         name = os.environ.get("GITHUB_STEP_SUMMARY")
         self._summary = Path(name) if name else None
@@ -45,33 +44,33 @@ class GitHubReport:
         if self._digest is not None:
             self._digest.add(image)
         if image.status is ImageStatus.FAILED:
-            self._chosen["error"].add(1.0 + (image.verdict.score or 0.0), image)
+            self._annotated["error"].add(1.0 + (image.verdict.score or 0.0), image)
         elif image.status is ImageStatus.UNJUDGED:
-            self._chosen["error"].add(0.0, image)
+            self._annotated["error"].add(0.0, image)
         elif image.status is ImageStatus.FLAGGED or image.verdict.degraded:
-            self._chosen["warning"].add(image.verdict.score or 0.0, image)
+            self._annotated["warning"].add(image.verdict.score or 0.0, image)
 
     def finish(self, summary: RunSummary) -> None:
         lines: list[str] = []
         if summary.problems:
             more = "" if len(summary.problems) == 1 else f" (and {len(summary.problems) - 1:,} more)"
             lines.append(
-                _command("error", f"{shown(summary.problems[0])}{more}", title="PolicyGuard: set-up")
+                _command("error", f"{visible_line(summary.problems[0])}{more}", title="PolicyGuard: set-up")
             )
         if summary.unchecked:
             first = summary.unchecked[0]
             number = len(summary.unchecked)
-            images = f"{number:,} image{' was' if number == 1 else 's were'}"
-            said = f"{images} not checked, first {first.path}: {first.reason}"
-            lines.append(_command("error", said, title="PolicyGuard: not checked"))
-        left = sum(chosen.count for chosen in self._chosen.values())
-        for kind, chosen in self._chosen.items():
-            best = chosen.best(_PER_KIND - (len(lines) if kind == "error" else 0))
+            unreached = f"{number:,} image{' was' if number == 1 else 's were'}"
+            message = f"{unreached} not checked, first {first.path}: {first.reason}"
+            lines.append(_command("error", message, title="PolicyGuard: not checked"))
+        left = sum(images.count for images in self._annotated.values())
+        for kind, images in self._annotated.items():
+            best = images.best(_PER_KIND - (len(lines) if kind == "error" else 0))
             lines += [_annotation(kind, image, self._repository) for image in best]
             left -= len(best)
         more = f"; {left:,} of them not annotated" if left else ""
         lines.append(_command("notice", f"{count_words(summary)}{more}", title="PolicyGuard"))
-        # A line before, in case something unfinished stands on the last one.
+        # A line before, in case the last one is unfinished.
         self._log.write("\n" + "".join(f"{line}\n" for line in lines))
         self._log.flush()
         if self._summary is not None and self._digest is not None:
@@ -81,7 +80,7 @@ class GitHubReport:
                 file.write(text)
 
 
-class _Chosen:
+class _MostSevere:
     """The most severe images, the earlier one of two alike, and how many there were."""
 
     def __init__(self) -> None:
@@ -103,13 +102,13 @@ class _Chosen:
 def _annotation(kind: str, image: CheckedImage, repository: Repository) -> str:
     titles = ", ".join(finding.title for finding in violations(image))
     title = titles or str(image.verdict.outcome)
-    said = f"{image.path}: {why(image)} {image.verdict.rationale or ''}"
-    return _command(kind, said, title=f"PolicyGuard: {title}", file=repository.path(image.path))
+    message = f"{image.path}: {reason_line(image)} {image.verdict.rationale or ''}"
+    return _command(kind, message, title=f"PolicyGuard: {title}", file=repository.path(image.path))
 
 
 def _command(kind: str, message: str, **properties: str) -> str:
     values = ",".join(f"{name}={_property(value)}" for name, value in sorted(properties.items()))
-    return f"::{kind} {values}::{_data(shown(message, _LONGEST))}"
+    return f"::{kind} {values}::{_data(visible_line(message, _LONGEST))}"
 
 
 def _data(text: str) -> str:
@@ -117,4 +116,4 @@ def _data(text: str) -> str:
 
 
 def _property(text: str) -> str:
-    return _data(shown(text)).replace(":", "%3A").replace(",", "%2C")
+    return _data(visible_line(text)).replace(":", "%3A").replace(",", "%2C")

@@ -1,7 +1,7 @@
 """GitLab's code quality report: a list of findings, which merge requests show as new, fixed or unchanged.
 
-What the baseline accepts is left out: GitLab has no word for it. Images that could not be judged, and those
-that were not checked, are findings of their own, for a merge request must not look clean because of them.
+What the baseline accepts is left out: GitLab has no such state. Images that could not be judged, and those
+that were not checked, are findings of their own, so that a merge request does not look clean because of them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ from itertools import chain
 from pathlib import Path
 
 from policyguard.strict.files import Spool, write_report
-from policyguard.runs.reports.text import Repository
-from policyguard.runs.reports.text import described, json_line, shown, violations, why
+from policyguard.runs.reports.text import (
+    Repository,
+    describe,
+    json_line,
+    reason_line,
+    violations,
+    visible_line,
+)
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
 from policyguard.outcomes import Action
 
@@ -22,7 +28,7 @@ _SEVERITIES = {Action.BLOCK: "critical", Action.FLAG: "minor", Action.ALLOW: "in
 
 
 class GitLabReport:
-    """See the module."""
+    """See the module's description."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,18 +41,18 @@ class GitLabReport:
         verdict = image.verdict
         content = verdict.evidence.image_sha256 or ""
         if image.status is ImageStatus.UNJUDGED:
-            self._add("major", "unjudged", f"could not be judged: {why(image)}", image.path, content)
+            self._add("major", "unjudged", f"could not be judged: {reason_line(image)}", image.path, content)
         elif verdict.degraded:
-            self._add("minor", "unjudged", why(image), image.path, content)
+            self._add("minor", "unjudged", reason_line(image), image.path, content)
         elif image.status in (ImageStatus.FAILED, ImageStatus.FLAGGED):
             for finding in violations(image):
                 action = finding.action if finding.attributed else verdict.action
-                said = f"{described(finding, several=True)} {verdict.rationale or ''}".strip()
+                description = f"{describe(finding, several=True)} {verdict.rationale or ''}".strip()
                 rule = f"{finding.policy}/{finding.rule}"
-                self._add(_SEVERITIES[action], rule, said, image.path, content)
+                self._add(_SEVERITIES[action], rule, description, image.path, content)
             if not violations(image):
                 rule = f"{image.policies[0]}/*"
-                self._add(_SEVERITIES[verdict.action], rule, why(image), image.path, content)
+                self._add(_SEVERITIES[verdict.action], rule, reason_line(image), image.path, content)
 
     def finish(self, summary: RunSummary) -> None:
         for unchecked in summary.unchecked:
@@ -58,13 +64,13 @@ class GitLabReport:
         finally:
             self._items.close()
 
-    def _add(self, severity: str, check: str, said: str, path: str, content: str = "") -> None:
+    def _add(self, severity: str, check: str, description: str, path: str, content: str = "") -> None:
         path = path if path == "." else self._repository.path(path)
-        seen = "\n".join(("policyguard/1", check, path, content)).encode("utf-8", "surrogatepass")
+        identity = "\n".join(("policyguard/1", check, path, content)).encode("utf-8", "surrogatepass")
         item = {
-            "description": shown(said),
+            "description": visible_line(description),
             "check_name": check,
-            "fingerprint": hashlib.sha256(seen).hexdigest()[:40],
+            "fingerprint": hashlib.sha256(identity).hexdigest()[:40],
             "severity": severity,
             "location": {"path": path, "lines": {"begin": 1}},
         }

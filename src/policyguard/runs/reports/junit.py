@@ -1,47 +1,106 @@
-"""JUnit XML, for the test reports of build servers.
+"""JUnit XML, for the test reports of build servers: of a run over images, and of policy tests.
 
 A test case per image, a suite per set of policies. A violation is a failure; what could not be judged, was
 not checked, or is wrong with the set-up is an error; what the baseline accepts is skipped. A flagged image is
-a case that passes, and is named in the suite's output.
+a case that passes, and is named in the suite's output. Of policy tests, a known failure is skipped, and one
+that holds after all is a failure.
 
-Covered: valid under the schemas of Ant and of Jenkins; XML has no way to hold most control characters, and
-they are written as visible escapes.
+Covered: valid under the schemas of Ant and of Jenkins (policy tests also say in which line each case stands);
+XML cannot hold most control characters, and they are written as visible escapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-from policyguard.strict.files import Spool, write_report
-from policyguard.runs.reports.text import accepted_by, shown, violations, why
+from policyguard.authoring.cases.result import Status
+from policyguard.runs.reports.text import accepted_by, reason_line, violations, visible_line
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
+from policyguard.strict.files import Spool, write_report
 
-__all__ = ["JUnitReport"]
+if TYPE_CHECKING:
+    from policyguard.authoring.cases import CaseReport
+
+__all__ = ["JUnitReport", "write_cases"]
+
+_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_COUNTS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
+"""The elements in a test case, and the attributes that count them."""
+_CASE_ELEMENTS = {
+    Status.FAILED: "failure",
+    Status.XPASSED: "failure",
+    Status.ERROR: "error",
+    Status.XFAILED: "skipped",
+}
 
 
 class _Suite:
     """Test cases that are counted."""
 
     def __init__(self, name: str) -> None:
-        self.name = shown(name)
-        self.cases, self.said = Spool(), Spool()
-        self.counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+        self.name = visible_line(name)
+        self.cases, self.output = Spool(), Spool()
+        self.counts = {"tests": 0} | dict.fromkeys(_COUNTS.values(), 0)
         self.seconds = 0.0
 
-    def add(self, name: str, *, seconds: float = 0.0, kind: str = "", inner: str = "") -> None:
+    @property
+    def totals(self) -> dict[str, str]:
+        return {name: str(count) for name, count in self.counts.items()} | {"time": f"{self.seconds:.3f}"}
+
+    def add(
+        self,
+        name: str,
+        *,
+        seconds: float = 0.0,
+        element: str = "",
+        message: str = "",
+        details: str = "",
+        type: str = "",  # noqa: A002 (the attribute's name)
+        **attributes: str,
+    ) -> None:
+        """A case, with an ``element`` of ``_COUNTS`` in it unless it passed."""
         self.counts["tests"] += 1
         self.seconds += seconds
-        with suppress(KeyError):
-            self.counts[{"failure": "failures", "error": "errors", "skipped": "skipped"}[kind]] += 1
-        case = f"<testcase{_attributes(classname=self.name, name=name, time=f'{seconds:.3f}')}"
-        self.cases.append(f"{case}>{inner}</testcase>" if inner else f"{case}/>")
+        attributes = {"classname": self.name, "name": name} | attributes | {"time": f"{seconds:.3f}"}
+        case = f"<testcase{_attributes(attributes)}"
+        if not element:
+            self.cases.append(f"{case}/>")
+            return
+        self.counts[_COUNTS[element]] += 1
+        start = element + _attributes(({"type": type} if type else {}) | {"message": message})
+        inner = f"<{start}>{escape(details)}</{element}>" if details else f"<{start}/>"
+        self.cases.append(f"{case}>{inner}</testcase>")
 
     def close(self) -> None:
         self.cases.close()
-        self.said.close()
+        self.output.close()
+
+
+def write_cases(path: Path, report: CaseReport) -> None:
+    """Write the report on a file of policy tests: one suite, a case per image or pair and policy."""
+    suite = _Suite(report.file)
+    for result in report.results:
+        message = "; ".join(result.messages)
+        if result.status is Status.XFAILED:
+            message = f"xfail: {result.xfail} ({message})"
+        suite.add(
+            result.name,
+            seconds=result.seconds,
+            element=_CASE_ELEMENTS.get(result.status, ""),
+            message=message,
+            details=visible_line(result.note or ""),
+            classname=result.policy,
+            file=report.file,
+            **({} if result.line is None else {"line": str(result.line)}),
+        )
+    head = f"<testsuites{_attributes(suite.totals)}>\n<testsuite{_attributes({'name': suite.name} | suite.totals)}>\n"
+    try:
+        write_report(path, [_DECLARATION, head, *suite.cases, "</testsuite>\n</testsuites>\n"])
+    finally:
+        suite.close()
 
 
 class JUnitReport:
@@ -57,30 +116,27 @@ class JUnitReport:
 
     def add(self, image: CheckedImage) -> None:
         suite = self._suite(*image.policies)
-        seconds, said = image.verdict.evidence.timings.total, why(image)
+        seconds, reason = image.verdict.evidence.timings.total, reason_line(image)
+        element, type_, message, details = "", "", reason, ""
         if image.status is ImageStatus.FAILED:
             broken = [f"{finding.policy}/{finding.rule}" for finding in violations(image)]
-            inner = _element("failure", ", ".join(broken) or "violation", said, _details(image))
-            suite.add(image.path, seconds=seconds, kind="failure", inner=inner)
+            element, type_, details = "failure", ", ".join(broken) or "violation", _details(image)
         elif image.status is ImageStatus.UNJUDGED:
-            inner = _element("error", str(image.verdict.outcome), said, _details(image))
-            suite.add(image.path, seconds=seconds, kind="error", inner=inner)
+            element, type_, details = "error", str(image.verdict.outcome), _details(image)
         elif image.status is ImageStatus.ACCEPTED:
-            inner = f"<skipped{_attributes(message=accepted_by(image.baseline))}/>"
-            suite.add(image.path, seconds=seconds, kind="skipped", inner=inner)
-        else:
-            suite.add(image.path, seconds=seconds)
+            element, message = "skipped", accepted_by(image.baseline)
+        suite.add(
+            image.path, seconds=seconds, element=element, type=type_, message=message, details=details
+        )
         if image.status is ImageStatus.FLAGGED or image.verdict.degraded:
-            suite.said.append(escape(f"{image.status}: {shown(image.path)}: {said}"))
+            suite.output.append(escape(f"{image.status}: {visible_line(image.path)}: {reason}"))
 
     def finish(self, summary: RunSummary) -> None:
-        for unchecked in summary.unchecked:
-            said = shown(unchecked.reason)
-            inner = _element("error", "not checked", said, said)
-            self._suite("not checked").add(unchecked.path, kind="error", inner=inner)
-        for number, problem in enumerate(summary.problems, 1):
-            inner = _element("error", "set-up", shown(problem), shown(problem))
-            self._suite("set-up").add(f"problem {number}", kind="error", inner=inner)
+        errors = [("not checked", item.path, item.reason) for item in summary.unchecked]
+        errors += [("set-up", f"problem {n}", problem) for n, problem in enumerate(summary.problems, 1)]
+        for kind, name, text in errors:
+            message = visible_line(text)
+            self._suite(kind).add(name, element="error", type=kind, message=message, details=message)
         try:
             write_report(self._path, self._document(summary))
         finally:
@@ -93,29 +149,28 @@ class JUnitReport:
         return self._suites[key]
 
     def _document(self, summary: RunSummary) -> Iterator[str]:
-        yield '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
+        yield f"{_DECLARATION}<testsuites>\n"
         for number, suite in enumerate(self._suites.values()):
-            counts = {name: str(count) for name, count in suite.counts.items()}
-            yield "<testsuite" + _attributes(
-                name=suite.name,
-                package="policyguard",
-                id=str(number),
-                timestamp=self._run.started.strftime("%Y-%m-%dT%H:%M:%S"),
-                hostname="localhost",
-                **counts,
-                time=f"{suite.seconds:.3f}",
-            )
-            yield ">\n<properties>\n"
-            yield f"<property{_attributes(name='policyguard', value=self._run.version)}/>\n"
-            yield f"<property{_attributes(name='model', value=summary.model.id)}/>\n"
-            for policy in summary.policies:
-                if policy.id in suite.name.split(", "):
-                    said = f"{policy.version} {policy.fingerprint}"
-                    yield f"<property{_attributes(name=policy.id, value=said)}/>\n"
+            head = {
+                "name": suite.name,
+                "package": "policyguard",
+                "id": str(number),
+                "timestamp": self._run.started.strftime("%Y-%m-%dT%H:%M:%S"),
+                "hostname": "localhost",
+            }
+            yield f"<testsuite{_attributes(head | suite.totals)}>\n<properties>\n"
+            properties = [("policyguard", self._run.version), ("model", summary.model.id)]
+            properties += [
+                (policy.id, f"{policy.version} {policy.fingerprint}")
+                for policy in summary.policies
+                if policy.id in suite.name.split(", ")
+            ]
+            for name, value in properties:
+                yield f"<property{_attributes({'name': name, 'value': value})}/>\n"
             yield "</properties>\n"
             yield from suite.cases
             yield "<system-out>"
-            yield from suite.said
+            yield from suite.output
             yield "</system-out>\n<system-err/>\n</testsuite>\n"
         yield "</testsuites>\n"
 
@@ -123,15 +178,11 @@ class JUnitReport:
 def _details(image: CheckedImage) -> str:
     """What there is to say, in lines."""
     verdict = image.verdict
-    lines = [f"{image.path}: {verdict.action} ({verdict.outcome})", why(image), verdict.rationale or ""]
+    lines = [f"{image.path}: {verdict.action} ({verdict.outcome})", reason_line(image), verdict.rationale or ""]
     lines += [f"note: {note}" for note in verdict.evidence.notes]
     lines.append(f"sha256: {verdict.evidence.image_sha256}" if verdict.evidence.image_sha256 else "")
-    return "\n".join(shown(line) for line in lines if line)
+    return "\n".join(visible_line(line) for line in lines if line)
 
 
-def _element(name: str, kind: str, message: str, details: str) -> str:
-    return f"<{name}{_attributes(type=kind, message=message)}>{escape(details)}</{name}>"
-
-
-def _attributes(**values: str) -> str:
-    return "".join(f" {name}={quoteattr(shown(value))}" for name, value in values.items())
+def _attributes(values: dict[str, str]) -> str:
+    return "".join(f" {name}={quoteattr(visible_line(value))}" for name, value in values.items())

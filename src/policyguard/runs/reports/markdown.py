@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from policyguard.strict.files import write_report
-from policyguard.runs.reports.text import count_words, shown, why
+from policyguard.runs.reports.text import count_words, ending, reason_line, visible_line
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
 
 __all__ = ["Digest", "MarkdownReport"]
@@ -29,7 +29,7 @@ _HEADINGS = {
 
 
 class Digest:
-    """What Markdown of at most ``limit`` bytes can say of a run: rows are kept while they may fit."""
+    """A run in Markdown of at most ``limit`` bytes: rows are kept as long as they may fit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -48,8 +48,8 @@ class Digest:
             return
         verdict = image.verdict
         score = "" if verdict.score is None else f"{verdict.score:.2f}"
-        said = " - ".join(part for part in (why(image), verdict.rationale) if part)
-        row = f"| {code(image.path)} | {score} | {code(said, _LONGEST)} |\n"
+        reason = " - ".join(part for part in (reason_line(image), verdict.rationale) if part)
+        row = f"| {code(image.path)} | {score} | {code(reason, _LONGEST)} |\n"
         self._rows[status].append(row)
         self._sizes[status] += len(row.encode())
 
@@ -78,7 +78,7 @@ class Digest:
         return "".join(parts)
 
     def _blocks(self, run: RunInfo, summary: RunSummary) -> Iterator[tuple[list[str], str]]:
-        yield [f"## PolicyGuard: {_verdict(summary)}\n\n{count_words(summary)}\n"], "\n"
+        yield [f"## PolicyGuard: {ending(summary)}\n\n{count_words(summary)}\n"], "\n"
         if summary.problems:
             yield ["### Set-up\n\n", *(f"- {code(problem)}\n" for problem in summary.problems)], "\n"
         if summary.unchecked:
@@ -101,13 +101,13 @@ class Digest:
         model = summary.model
         revision = f" {model.revision[:19]}" if model.revision else ""
         yield (
-            [f"Judged by {code(model.id + revision)} under {policies}, PolicyGuard {shown(run.version)}.\n"],
+            [f"Judged by {code(model.id + revision)} under {policies}, PolicyGuard {visible_line(run.version)}.\n"],
             "",
         )
 
 
 class MarkdownReport:
-    """See the module."""
+    """See the module's description."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -125,24 +125,17 @@ class MarkdownReport:
 
 
 def code(text: str, limit: int = 2000) -> str:
-    """``text`` as a code span, which can stand in a table: there, no escape holds a bar in every case."""
-    text = shown(text, limit).replace("|", "\u00a6") or " "
+    """``text`` as a code span, which can stand in a table, where no escape for a bar works in every case."""
+    text = visible_line(text, limit).replace("|", "\u00a6") or " "
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def escaped(text: str) -> str:
-    """``text`` as prose without markup; a mark that cannot be seen keeps it from calling anybody."""
-    text = re.sub(r"[@#:]|www|GH-", "\\g<0>\u2060", shown(text))
+    """``text`` as prose without markup; an invisible character keeps it from mentioning anybody."""
+    text = re.sub(r"[@#:]|www|GH-", "\\g<0>\u2060", visible_line(text))
     return re.sub(r"[\\`*_{}\[\]()<>#+!|~&$:.-]", r"\\\g<0>", text)
-
-
-def _verdict(summary: RunSummary) -> str:
-    if summary.stopped is not None:
-        return f"stopped ({summary.stopped})"
-    words = {0: "passed", 1: "failed", 2: "the set-up is wrong", 3: "not all could be judged"}
-    return words.get(int(summary.exit_code), "interrupted")
 
 
 def _more(count: int) -> str:

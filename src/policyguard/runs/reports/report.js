@@ -6,7 +6,7 @@
   const rows = read("rows"), rules = read("rules"), policies = read("policies");
   const at = (id) => document.getElementById(id);
   const SEVERITY = { failed: 0, unjudged: 1, unchecked: 2, flagged: 3, accepted: 4, passed: 5 };
-  const state = { page: 0, sort: "order", down: false, found: rows, open: new Set() };
+  const state = { page: 0, sort: "order", down: false, matches: rows, open: new Set() };
   rows.forEach((row, number) => {
     row.number = number;
     row.findings = row.findings || [];
@@ -32,7 +32,7 @@
       const rule = rules[finding[0]];
       return rule.title + (several ? " in " + policies[rule.policy] : "") + (finding[3] ? "" : " (the closest rule)");
     });
-    return [broken.join(", "), row.reason, ...(row.marks || []), row.accepted, row.rationale].filter(Boolean).join(" – ");
+    return [broken.join(", "), row.reason, ...(row.caveats || []), row.accepted, row.rationale].filter(Boolean).join(" – ");
   }
 
   function bar(score, threshold, over) {
@@ -71,10 +71,10 @@
     return node;
   }
 
-  function picture(row) {
-    if (!row.picture) return null;
-    const button = make("button", { type: "button", className: "picture", title: "blurred until clicked" },
-      make("img", { src: row.picture, alt: "the image, blurred until clicked" }));
+  function thumbnail(row) {
+    if (!row.thumbnail) return null;
+    const button = make("button", { type: "button", className: "thumbnail", title: "blurred until clicked" },
+      make("img", { src: row.thumbnail, alt: "the image, blurred until clicked" }));
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => {
       button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
@@ -83,16 +83,16 @@
   }
 
   function details(row) {
-    const left = make("div", {}, picture(row) || "");
+    const left = make("div", {}, thumbnail(row) || "");
     const right = make("div", {});
     if (row.findings.length) left.append(make("h3", {}, "Findings"));
     for (const [number, score, violates, attributed, action] of row.findings) {
       const rule = rules[number];
-      const said = (violates ? "breaks it: " + action : "closest, does not break it")
+      const verdict = (violates ? "breaks it: " + action : "closest, does not break it")
         + (violates && !attributed ? " (closest rule)" : "");
       left.append(make("div", { className: "finding" },
         make("b", {}, rule.title), " ", score === null ? "" : score.toFixed(3) + " ",
-        make("span", { className: "small" }, said),
+        make("span", { className: "small" }, verdict),
         score === null ? "" : bar(score, rule.threshold, violates)));
       right.append(make("div", { className: violates ? "rule broken" : "rule" }, rule.text.join("\n")));
     }
@@ -100,7 +100,7 @@
     const list = make("dl", {});
     const facts = [["model says", row.rationale], ["reason", row.reason], ["baseline", row.accepted],
       ["outcome", row.outcome], ["policies", row.policies.map((place) => policies[place]).join(", ")],
-      ["notes", [...(row.marks || []), ...(row.notes || [])].join("; ")], ["sha256", row.sha256]];
+      ["notes", [...(row.caveats || []), ...(row.notes || [])].join("; ")], ["sha256", row.sha256]];
     for (const [name, value] of facts) {
       if (value) list.append(make("dt", {}, name), make("dd", {}, value));
     }
@@ -117,28 +117,28 @@
   };
 
   function search() {
-    const wanted = new Set([...document.querySelectorAll("[name=status]:checked")].map((box) => box.value));
+    const statuses = new Set([...document.querySelectorAll("[name=status]:checked")].map((box) => box.value));
     const text = at("search").value.trim().toLowerCase();
     const policy = at("policy").value, rule = at("rule").value;
-    state.found = rows.filter((row) =>
-      (!wanted.size || wanted.has(row.status))
+    state.matches = rows.filter((row) =>
+      (!statuses.size || statuses.has(row.status))
       && (!policy || row.policies.includes(Number(policy)))
       && (!rule || row.findings.some((finding) => finding[2] && finding[0] === Number(rule)))
       && (!text || row.text.includes(text)));
     const way = state.down ? -1 : 1;
-    state.found.sort((a, b) => way * COMPARE[state.sort](a, b) || a.number - b.number);
+    state.matches.sort((a, b) => way * COMPARE[state.sort](a, b) || a.number - b.number);
     state.page = 0;
     state.open.clear();
     show();
   }
 
   function show() {
-    const pages = Math.max(1, Math.ceil(state.found.length / PAGE));
+    const pages = Math.max(1, Math.ceil(state.matches.length / PAGE));
     const first = state.page * PAGE;
-    at("body").replaceChildren(...state.found.slice(first, first + PAGE).flatMap((row) =>
+    at("body").replaceChildren(...state.matches.slice(first, first + PAGE).flatMap((row) =>
       state.open.has(row.number) ? [line(row), details(row)] : [line(row)]));
-    const all = rows.length.toLocaleString("en"), some = state.found.length.toLocaleString("en");
-    at("count").textContent = state.found.length === rows.length ? all + " images" : some + " of " + all + " images";
+    const all = rows.length.toLocaleString("en"), some = state.matches.length.toLocaleString("en");
+    at("count").textContent = state.matches.length === rows.length ? all + " images" : some + " of " + all + " images";
     at("page").textContent = "page " + (state.page + 1) + " of " + pages;
     at("previous").disabled = state.page === 0;
     at("next").disabled = state.page + 1 >= pages;

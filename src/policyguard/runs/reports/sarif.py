@@ -20,9 +20,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from policyguard.strict.files import Spool, write_report
-from policyguard.runs.reports.text import Repository
-from policyguard.runs.reports.text import RunRule, number_rules, run_rules
-from policyguard.runs.reports.text import accepted_by, clip, json_line, shown, violations, why
+from policyguard.runs.reports.text import (
+    Repository,
+    RunRule,
+    accepted_by,
+    clip,
+    json_line,
+    number_rules,
+    reason_line,
+    run_rules,
+    violations,
+    visible_line,
+)
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
 from policyguard.outcomes import Action
 from policyguard.verdict import Finding
@@ -40,17 +49,17 @@ _MAX_COMPRESSED = 9 * 1024 * 1024
 _MAX_NOTIFICATIONS = 1_000
 _LONGEST = 1000
 _REGION = {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1}
-"""A picture has no lines; code scanning shows no result without one."""
+"""An image has no lines; code scanning shows no result without one."""
 
 
 class SarifReport:
-    """See the module."""
+    """See the module's description."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._results = {level: Spool() for level in ("error", "warning", "note")}
         self._notifications = Spool()
-        self._unsaid = 0
+        self._omitted_notifications = 0
         self._unjudged = 0
         self._run: RunInfo
         self._rules: tuple[RunRule, ...] = ()
@@ -67,7 +76,7 @@ class SarifReport:
         if image.status is ImageStatus.UNJUDGED or verdict.degraded:
             self._unjudged += image.status is ImageStatus.UNJUDGED
             level = "error" if image.status is ImageStatus.UNJUDGED else "warning"
-            self._notify(level, why(image), path=image.path)
+            self._notify(level, reason_line(image), path=image.path)
         if image.status is ImageStatus.PASSED or image.status is ImageStatus.UNJUDGED:
             return
         findings = violations(image)
@@ -104,8 +113,8 @@ class SarifReport:
         if finding is not None and finding.score is not None:
             result["rank"] = round(min(1.0, finding.score) * 100, 2)
         if image.status is ImageStatus.ACCEPTED:
-            said = accepted_by(image.baseline)
-            result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": said}]
+            reason = accepted_by(image.baseline)
+            result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": reason}]
         spool.append(json_line(result))
 
     def _location(self, path: str) -> dict[str, Any]:
@@ -116,9 +125,9 @@ class SarifReport:
 
     def _notify(self, level: str, text: str, *, path: str) -> None:
         if self._notifications.count >= _MAX_NOTIFICATIONS:
-            self._unsaid += 1
+            self._omitted_notifications += 1
             return
-        item = {"level": level, "message": {"text": _plain(shown(text))}, "locations": [self._location(path)]}
+        item = {"level": level, "message": {"text": _plain(visible_line(text))}, "locations": [self._location(path)]}
         self._notifications.append(json_line(item))
 
     def _document(self, summary: RunSummary) -> Iterator[str]:
@@ -142,17 +151,17 @@ class SarifReport:
         yield "\n]}]}\n"
 
     def _invocation(self, summary: RunSummary, left_out: int) -> Iterator[str]:
-        notes = [{"level": "error", "message": {"text": _plain(shown(said))}} for said in summary.problems]
+        notes = [{"level": "error", "message": {"text": _plain(visible_line(problem))}} for problem in summary.problems]
         if left_out:
-            said = f"{left_out:,} results are left out: code scanning takes {_MAX_RESULTS:,}, or 10 MB"
-            notes.append({"level": "warning", "message": {"text": said}})
-        if self._unsaid:
-            said = f"{self._unsaid:,} more images could not be judged, or were not checked"
-            notes.append({"level": "error", "message": {"text": said}})
+            message = f"{left_out:,} results are left out: code scanning takes {_MAX_RESULTS:,}, or 10 MB"
+            notes.append({"level": "warning", "message": {"text": message}})
+        if self._omitted_notifications:
+            message = f"{self._omitted_notifications:,} more images could not be judged, or were not checked"
+            notes.append({"level": "error", "message": {"text": message}})
         complete = not (summary.stopped or summary.unchecked or summary.problems or self._unjudged)
         ended = self._run.started + timedelta(seconds=summary.seconds)
         invocation: dict[str, Any] = {
-            "commandLine": shown(" ".join(self._run.command)),
+            "commandLine": visible_line(" ".join(self._run.command)),
             "executionSuccessful": complete,
             "exitCode": int(summary.exit_code),
             "startTimeUtc": _utc(self._run.started.isoformat()),
@@ -180,7 +189,7 @@ class SarifReport:
     def _driver(self) -> dict[str, Any]:
         return {
             "name": "PolicyGuard",
-            "version": shown(self._run.version),
+            "version": visible_line(self._run.version),
             "rules": [*map(_descriptor, self._rules), *map(_unattributed, self._policies)],
         }
 
@@ -191,12 +200,12 @@ def _descriptor(rule: RunRule) -> dict[str, Any]:
     configuration: dict[str, Any] = {"level": _LEVELS[rule.action]}
     if rule.rule.status == "exempt":
         configuration["enabled"] = False
-    text = _plain("\n".join(shown(line) for line in rule.text.splitlines()))
+    text = _plain("\n".join(visible_line(line) for line in rule.text.splitlines()))
     return {
         "id": rule.name,
-        "name": clip(shown(rule.rule.title), 255),
-        "shortDescription": {"text": _plain(shown(head, _LONGEST))},
-        "fullDescription": {"text": _plain(shown(rule.rule.description or head, _LONGEST))},
+        "name": clip(visible_line(rule.rule.title), 255),
+        "shortDescription": {"text": _plain(visible_line(head, _LONGEST))},
+        "fullDescription": {"text": _plain(visible_line(rule.rule.description or head, _LONGEST))},
         "help": {"text": text, "markdown": _preformatted(text)},
         "defaultConfiguration": configuration,
         "properties": {"tags": ["policyguard", policy.id], "threshold": rule.threshold},
@@ -204,8 +213,8 @@ def _descriptor(rule: RunRule) -> dict[str, Any]:
 
 
 def _unattributed(policy: ResolvedPolicy) -> dict[str, Any]:
-    """For an image that breaks the policy, and of which the model does not say which rule."""
-    head = _plain(shown(f"{policy.title} ({policy.id} {policy.version}), put down to no rule", _LONGEST))
+    """The rule for images that break the policy where the model names no rule."""
+    head = _plain(visible_line(f"{policy.title} ({policy.id} {policy.version}), attributed to no rule", _LONGEST))
     return {
         "id": f"{policy.id}/*",
         "shortDescription": {"text": head},
@@ -219,28 +228,28 @@ def _unattributed(policy: ResolvedPolicy) -> dict[str, Any]:
 def _message(image: CheckedImage, finding: Finding | None) -> str:
     verdict = image.verdict
     if finding is None:
-        said = why(image)
+        message = reason_line(image)
     else:
         score = "" if finding.score is None else f", with score {finding.score:.2f}"
         closest = "" if finding.attributed else ", the closest rule"
-        said = f"This image breaks '{finding.title}' of {finding.policy}{closest}{score}."
-    return shown(f"{said} {verdict.rationale or ''}", _LONGEST)
+        message = f"This image breaks '{finding.title}' of {finding.policy}{closest}{score}."
+    return visible_line(f"{message} {verdict.rationale or ''}", _LONGEST)
 
 
 def _fingerprint(image: CheckedImage, rule: str) -> str:
     """Of the rule and the image's content, and not of its name, so that a moved image stays the same alert.
 
-    What has been dismissed is dismissed for these very bytes: another picture in their place is a new alert.
+    An alert that is dismissed is dismissed for exactly these bytes: another image in its place is a new alert.
     """
     content = image.verdict.evidence.image_sha256 or f"path:{image.path}"
-    seen = f"policyguard/1\n{rule}\n{content}".encode("utf-8", "surrogatepass")
-    return f"{hashlib.sha256(seen).hexdigest()[:32]}:1"
+    identity = f"policyguard/1\n{rule}\n{content}".encode("utf-8", "surrogatepass")
+    return f"{hashlib.sha256(identity).hexdigest()[:32]}:1"
 
 
 def _encoded(path: str) -> bytes:
     try:
         return os.fsencode(path)
-    except UnicodeEncodeError:  # no name of a file here, though it may be one elsewhere
+    except UnicodeEncodeError:  # no valid file name on this system
         return path.encode("utf-8", "surrogatepass")
 
 

@@ -1,54 +1,54 @@
 """Words for reports: names of files, answers of models and texts of policies come from strangers.
 
-Covered: ``shown`` has no character that is not plainly visible, ``json_line`` is one line that every JSON
-parser reads, ``percent`` is a valid URI. What a format itself gives a meaning to (markup, commands) is
-escaped where that format is written.
-
-Where images lie for a host that knows the repository and not the project's folder in it.
-
-The rules of a run's policies, each with a number and its part of the policy's text.
+Covered: ``visible_line`` has no character that is not plainly visible, ``json_line`` is one line that every
+JSON parser reads. What a format itself gives a meaning to (markup, commands) is escaped where that format is
+written.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 import json
+import os
 import re
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policyguard.outcomes import Outcome
 from policyguard.runs.run import ImageStatus
 from policyguard.strict.text import visible
-from policyguard.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from policyguard.runs.run import PolicyInfo
+    from policyguard.outcomes import Action
     from policyguard.policy import ResolvedPolicy
     from policyguard.policy.schema import Rule
-    from policyguard.outcomes import Action
     from policyguard.runs.baseline import BaselineEntry
-    from policyguard.runs.run import CheckedImage
-    from policyguard.runs.run import RunSummary
+    from policyguard.runs.run import CheckedImage, PolicyInfo, RunSummary
     from policyguard.verdict import Finding
 
 __all__ = [
     "Repository",
     "RunRule",
     "accepted_by",
+    "caveats",
     "clip",
     "count_words",
-    "described",
+    "describe",
+    "ending",
     "json_line",
     "number_rules",
+    "reason_line",
     "reasons",
     "run_rules",
-    "shown",
     "violations",
-    "why",
+    "visible_line",
 ]
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_LONGEST = 2000
+"""Characters that any one text is cut to: a model's answer may be long, and a report is read."""
+_ENDINGS = {0: "passed", 1: "failed", 2: "the set-up is wrong", 3: "not all could be judged"}
 
 
 class Repository:
@@ -104,13 +104,7 @@ def number_rules(rules: Iterable[RunRule]) -> Mapping[tuple[str, str], int]:
     return {(rule.policy.id, rule.rule.id): number for number, rule in enumerate(rules)}
 
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
-
-_LONGEST = 2000
-"""Characters that any one text is cut to: a model's answer may be long, and a report is read."""
-
-
-def shown(text: str, limit: int = _LONGEST) -> str:
+def visible_line(text: str, limit: int = _LONGEST) -> str:
     """``text`` on one line, every character that is not plainly visible written as its escape."""
     return visible(clip(" ".join(text.split()), limit))
 
@@ -121,7 +115,7 @@ def clip(text: str, limit: int) -> str:
 
 
 def json_line(value: Any) -> str:
-    """``value`` as one line of JSON. Half a surrogate pair is written as its escape, which JSON forbids."""
+    """``value`` as one line of JSON. Half a surrogate pair is written as its escape, because JSON forbids it."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if line.isascii():
         return line
@@ -129,44 +123,49 @@ def json_line(value: Any) -> str:
 
 
 def violations(image: CheckedImage) -> tuple[Finding, ...]:
-    """The findings that say what the image breaks."""
+    """The findings of rules that the image breaks."""
     return tuple(finding for finding in image.verdict.findings if finding.violates)
 
 
-def described(finding: Finding, *, several: bool = False) -> str:
+def describe(finding: Finding, *, several: bool = False) -> str:
     """A finding in a few words; ``several``: with its policy."""
     where = f" in {finding.policy}" if several else ""
     score = "" if finding.score is None else f" ({finding.score:.2f})"
     return f"{finding.title}{where}{score}" + ("" if finding.attributed else ", the closest rule")
 
 
-def why(image: CheckedImage) -> str:
-    """What was found, or why nothing could be, in one line; without the rationale."""
+def reason_line(image: CheckedImage) -> str:
+    """What the image breaks, or why it could not be judged, in one line; without the rationale."""
     verdict = image.verdict
     several = len(image.policies) > 1
-    parts = ["; ".join(described(finding, several=several) for finding in violations(image))]
+    parts = ["; ".join(describe(finding, several=several) for finding in violations(image))]
     parts += reasons(image)
     if image.status is ImageStatus.ACCEPTED:
         parts.append(accepted_by(image.baseline))
-    parts.append("could not be judged, and its policy does not block it" if verdict.degraded else "")
-    parts.append("only some of its frames were looked at" if verdict.partial else "")
-    return shown(" - ".join(part for part in parts if part)) or str(verdict.outcome)
+    parts += caveats(image)
+    return visible_line(" - ".join(part for part in parts if part)) or str(verdict.outcome)
 
 
 def reasons(image: CheckedImage) -> list[str]:
-    """What there is against the image besides its findings."""
+    """What speaks against the image besides its findings."""
     verdict = image.verdict
-    said = [verdict.reason] if verdict.reason else []
-    said += [more for more in verdict.evidence.unexplained if more != verdict.reason]
-    if not said and verdict.outcome is Outcome.VIOLATES and not violations(image):
-        return ["a violation that the model puts down to no rule"]
-    return said
+    lines = [verdict.reason] if verdict.reason else []
+    lines += [reason for reason in verdict.evidence.unexplained if reason != verdict.reason]
+    if not lines and verdict.outcome is Outcome.VIOLATES and not violations(image):
+        return ["a violation that the model attributes to no rule"]
+    return lines
+
+
+def caveats(image: CheckedImage) -> list[str]:
+    """What makes the verdict less than it looks."""
+    caveats = ["could not be judged, and its policy does not block it"] if image.verdict.degraded else []
+    return [*caveats, "only some of its frames were judged"] if image.verdict.partial else caveats
 
 
 def accepted_by(entries: Iterable[BaselineEntry]) -> str:
     """Who accepted it, why and until when."""
-    said = (f"accepted by {entry.by} until {entry.until.isoformat()}: {entry.reason}" for entry in entries)
-    return shown("; ".join(dict.fromkeys(said)))
+    parts = (f"accepted by {entry.by} until {entry.until.isoformat()}: {entry.reason}" for entry in entries)
+    return visible_line("; ".join(dict.fromkeys(parts)))
 
 
 def count_words(summary: RunSummary) -> str:
@@ -175,3 +174,10 @@ def count_words(summary: RunSummary) -> str:
     if summary.unchecked:
         counts.append(f"{len(summary.unchecked):,} not checked")
     return ", ".join(counts) or "no images"
+
+
+def ending(summary: RunSummary) -> str:
+    """How the run ended, in a few words."""
+    if summary.stopped is not None:
+        return f"stopped ({summary.stopped})"
+    return _ENDINGS.get(int(summary.exit_code), "interrupted")

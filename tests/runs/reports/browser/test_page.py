@@ -14,7 +14,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from runs.reports.browser.conftest import look
-from policyguard.runs.reports.text import shown
+from policyguard.runs.reports.text import visible_line
 from policyguard.runs.run import ImageStatus
 from runs.reports.support import every_kind, finding, image, many, run_info, stopped
 from runs.reports.test_html import HOSTILE, hostile_run, picture, with_hash
@@ -146,9 +146,9 @@ def test_hostile_words_are_shown_as_words(words: str, visit: Visit) -> None:
         button.click()
     for element in all_of(driver, "summary"):
         element.click()
-    assert " ".join(shown(words).split()) in names(driver)
+    assert " ".join(visible_line(words).split()) in names(driver)
     page = one(driver, "body").text
-    assert page.count(shown(words)) > 8
+    assert page.count(visible_line(words)) > 8
     assert 0 == len(all_of(driver, "img, iframe, object, svg [onload]"))
     assert 4 == len(all_of(driver, "script"))
 
@@ -158,7 +158,7 @@ def test_a_thumbnail_is_blurred_until_it_is_clicked(visit: Visit, tmp_path: Path
     driver = visit([failed], option=":thumbnails")
     assert [] == all_of(driver, "img")
     one(driver, ".open").click()
-    shot, button = one(driver, ".picture img"), one(driver, ".picture")
+    shot, button = one(driver, ".thumbnail img"), one(driver, ".thumbnail")
     assert (96, 72) == (shot.rect["width"], shot.rect["height"])
     assert "blur(14px)" == shot.value_of_css_property("filter")
     button.click()
