@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -250,6 +251,21 @@ def test_the_watch_stops_after_patience_and_grace_and_logs_each_step(tmp_path: P
     assert stops == [False] * 6 + [True]
     assert "recall of unsafe is 0.000" in watch.stopped
     assert len([json.loads(line) for line in (tmp_path / "watch.jsonl").read_text().splitlines()]) == 6
+
+
+def test_a_resumed_run_repeats_no_line_of_the_watch_and_goes_on_counting(tmp_path: Path) -> None:
+    from transformers import TrainerControl, TrainerState
+
+    log, state = tmp_path / "watch.jsonl", TrainerState()
+    collapsed = {"reward": 0.5, "verdict/recall_safe": 1.0, "verdict/recall_unsafe": 0.0, "entropy": math.nan}
+    for first, last in ((1, 4), (3, 4)):  # killed after update 4, with a checkpoint after 2
+        watch, control = watch_callback(Watch(patience=4, grace=0), log), TrainerControl()
+        state.global_step = first - 1
+        watch.on_train_begin(None, state, control)
+        for state.global_step in range(first, last + 1):
+            watch.on_log(None, state, control, logs=collapsed)
+        assert control.should_training_stop
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4]
 
 
 def test_lone_rows_are_kept_in_twos_of_both_labels_only_where_asked_for() -> None:

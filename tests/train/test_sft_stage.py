@@ -15,7 +15,9 @@ from PIL import Image
 
 from policyguard import Guard
 from policyguard.errors import ConfigurationError
-from policyguard.train.command import dry_run, remember
+from policyguard.strict.files import sha256_of
+from policyguard.train.command import dry_run, prepare, remember
+from policyguard.train.preflight import inspect_recipe
 from policyguard.train.recipe import load_recipe
 from policyguard.train.trainer import latest_checkpoint
 from support.tiny_models import QWEN, Family, tiny_model
@@ -209,16 +211,90 @@ def test_a_run_of_the_family_whose_checkpoints_have_other_names_goes_on_with_its
         assert torch.allclose(value, before[name], atol=1e-6), name
 
 
+def begun(folder: Path, stage: str = "sft") -> Path:
+    """The recipe of a run that has a checkpoint."""
+    out = folder / "out"
+    if stage == "sft":
+        path = write_recipe(
+            folder / "run.yaml", recipe("sft", tiny_model("qwen3_vl"), caption_rows(folder / "data"), out)
+        )
+    else:
+        rollout = {"group": 4, "max_tokens": 8}
+        values = recipe(stage, "pico", label_rows(folder / "data"), out, rollout=rollout, optim={"batch": 8})
+        path = write_recipe(folder / "run.yaml", values)
+    (out / "training" / "checkpoint-2").mkdir(parents=True)
+    (out / "training" / "checkpoint-2" / "COMPLETE").write_text("")
+    loaded = prepare(stage, str(path))
+    remember(loaded, inspect_recipe(loaded).data)
+    return path
+
+
 def test_checkpoints_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
-    base, rows, out = tiny_model("qwen3_vl"), caption_rows(tmp_path / "data"), tmp_path / "out"
-    path = write_recipe(tmp_path / "sft.yaml", recipe("sft", base, rows, out))
-    checkpoint = out / "training" / "checkpoint-2"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "COMPLETE").write_text("")
-    remember(load_recipe(path))
-    assert dry_run(load_recipe(path, settings=["optim.lr=0.1", "run.max_pixels=4096", "optim.max_steps=9"]))
+    path = begun(tmp_path)
+    free = [
+        "run.max_pixels=4096",
+        "optim.max_steps=9",
+        "optim.batch=2",
+        "run.save_every=1",
+        "data.skip_bad=0.5",
+    ]
+    assert dry_run(load_recipe(path, settings=free))
     with pytest.raises(
-        ConfigurationError, match="checkpoints of another run: seed was 0, tune was"
+        ConfigurationError, match=r"checkpoints of another run: seed was 0, tune\.mode was full"
     ) as caught:
         dry_run(load_recipe(path, settings=["seed=7", "tune.mode=lora"]))
     assert "--set out=" in str(caught.value)
+    for setting in ("optim.lr=0.03", "optim.schedule=cosine", "optim.weight_decay=0.1", "optim.warmup=0.5"):
+        key, _, _ = setting.partition("=")
+        with pytest.raises(ConfigurationError, match=rf"another run: {key} was"):
+            dry_run(load_recipe(path, settings=[setting]))
+
+
+def test_checkpoints_are_not_gone_on_with_when_rows_were_replaced(tmp_path: Path) -> None:
+    path = begun(tmp_path)
+    rows = tmp_path / "data" / "captions.jsonl"
+    text = rows.read_text()
+    rows.write_text(text.replace("a picture of red", "a picture of a rose"))
+    with pytest.raises(ConfigurationError, match=r"another run: .*captions\.jsonl changed"):
+        dry_run(load_recipe(path))
+    rows.write_text(text + "\n\n")  # the same rows
+    assert dry_run(load_recipe(path))
+
+
+def test_checkpoints_are_not_gone_on_with_when_a_policy_or_its_variants_changed(tmp_path: Path) -> None:
+    path = begun(tmp_path, "grpo")
+    policies = tmp_path / "data" / "policies.jsonl"
+    assert dry_run(load_recipe(path))
+    for setting in ("reward.wrong=-0.1", "variants.swap=0.1", "grpo.beta=0.1", "rollout.group=2"):
+        with pytest.raises(ConfigurationError, match="checkpoints of another run"):
+            dry_run(load_recipe(path, settings=[setting]))
+    policies.write_text(policies.read_text().replace("orange", "pink"))
+    with pytest.raises(ConfigurationError, match="the rows, or their policies, changed"):
+        dry_run(load_recipe(path))
+
+
+def test_what_a_later_start_changed_is_on_the_card(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    values = recipe("sft", gentle_model(tmp_path / "base", "qwen3_vl"), caption_rows(tmp_path / "data"), out)
+    train("sft", tmp_path, values)
+    for file in out.iterdir():
+        if file.is_file():
+            file.unlink()
+    train("sft", tmp_path, values | {"optim": values["optim"] | {"max_steps": 6}})
+    assert (
+        "- changed by a later start of the run: optim.max_steps was 4, then 6"
+        in (out / "README.md").read_text()
+    )
+
+
+def test_an_image_that_is_too_long_for_the_models_is_named_and_skipped_with_its_row(tmp_path: Path) -> None:
+    rows = caption_rows(tmp_path / "data")
+    Image.new("RGB", (4100, 20), "red").save(tmp_path / "data/images/long.png")
+    first = json.loads(rows.read_text().splitlines()[0])
+    long = {"image": "images/long.png", "sha256": sha256_of(tmp_path / "data/images/long.png")}
+    rows.write_text(rows.read_text() + json.dumps(first | long) + "\n")
+    base = gentle_model(tmp_path / "base", "qwen3_vl")
+    values = recipe("sft", base, rows, tmp_path / "out", optim={"max_steps": 6})
+    notes = dry_run(load_recipe(write_recipe(tmp_path / "run.yaml", values)))
+    assert any("long.png: the image has 4100 x 20 pixels" in note for note in notes)
+    assert record(train("sft", tmp_path, values))["counts"]["skipped"] == 1

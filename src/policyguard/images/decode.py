@@ -14,11 +14,15 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from PIL import ImageFile
 from PIL.Image import Image as PILImage
+from PIL.Image import open as open_lazily  # noqa: TID251 (see header_size)
 
 from policyguard.errors import ConfigurationError
 from policyguard.images import gif, jpeg, png, webp
@@ -29,7 +33,7 @@ from policyguard.images.render import Renderer
 from policyguard.images.sniff import Format, sniff
 from policyguard.images.sources import describe, load
 
-__all__ = ["decode"]
+__all__ = ["decode", "header_size"]
 
 _PARSERS: Mapping[Format, Callable[[bytes], Container]] = {
     "PNG": png.parse,
@@ -89,6 +93,18 @@ def decode(
             notes=(*container.notes, *render.notes),
             plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
         )
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """Width and height by the header of a file, before it is turned upright; ``None`` if it has none.
+
+    For a quick look at many files: nothing is decoded, and nothing else is checked.
+    """
+    with suppress(Exception), warnings.catch_warnings():  # the image is refused where it is decoded
+        warnings.simplefilter("ignore")
+        with open_lazily(path, formats=[*_PARSERS]) as image:
+            return image.size
+    return None
 
 
 def _parse(data: bytes) -> Container:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.strict.files import write_json, write_text
-from policyguard.train.models import WORK
+from policyguard.strict.jsontext import parse_json
+from policyguard.train.models import RUN, WORK
 
 __all__ = ["figures", "write_card"]
 
@@ -36,7 +37,10 @@ def write_card(
     history: Sequence[Mapping[str, Any]],
     notes: Sequence[str] = (),
 ) -> None:
-    """Write ``README.md`` and ``training/record.json`` into ``out``."""
+    """Write ``README.md`` and ``training/record.json`` into ``out``. What a later start of the run changed is
+    among the notes.
+    """
+    notes = [*notes, *(f"changed by a later start of the run: {change}" for change in _changes(out))]
     record = {
         "recipe": recipe.model_dump(mode="json"),
         "base": {"model": recipe.model, "revision": base_revision},
@@ -72,6 +76,14 @@ def write_card(
         "measure it on your own images and policies before it decides anything.",
     ]
     write_text(out / "README.md", "\n".join(lines))
+
+
+def _changes(out: Path) -> list[str]:
+    try:
+        changes = parse_json((out / WORK / RUN).read_text(encoding="utf-8"))["changes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [str(change) for change in changes]
 
 
 def _version(name: str) -> str | None:

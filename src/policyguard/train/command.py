@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.strict.files import check_place, write_json
 from policyguard.strict.jsontext import parse_json
 from policyguard.train import assess, grpo, sft
-from policyguard.train.models import WORK, is_complete
-from policyguard.train.preflight import inspect_recipe
+from policyguard.train.models import RUN, WORK, is_complete
+from policyguard.train.preflight import Preflight, inspect_recipe
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
 __all__ = ["dry_run", "prepare", "remember", "start"]
 
-_RUN = "run.json"
-_FIXED = ("stage", "model", "seed", "data", "tune")
+_FREE = re.compile(
+    r"out|run\..*|watch\..*|data\.(rows|skip_bad)|optim\.(batch|accumulate|epochs|max_steps)"
+    r"|rollout\.(by|max_tokens|gpu_share|tensor_parallel|server)"
+)
+"""Keys of a recipe that may change between two starts of one run. Rows are compared by what they hold."""
 
 
 def prepare(
@@ -36,13 +40,18 @@ def prepare(
 
 def dry_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> list[str]:
     """Notes to read before the run starts. Raises ConfigurationError with everything that is wrong."""
+    return _inspect(recipe).notes
+
+
+def _inspect(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
     _check_out(recipe)
     preflight = inspect_recipe(recipe)
     if preflight.problems:
         raise ConfigurationError(
             "\n".join(preflight.problems), hint="nothing was started; fix these and try again"
         )
-    return preflight.notes
+    _check_same_run(recipe, preflight.data)
+    return preflight
 
 
 def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
@@ -56,27 +65,74 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
             hint=f"use the command at the top of the recipe, or --set run.devices={running}, "
             "which makes batches smaller or larger: look at optim.accumulate",
         )
-    dry_run(recipe)
+    preflight = _inspect(recipe)
     if os.environ.get("RANK", "0") == "0":
-        remember(recipe)
+        remember(recipe, preflight.data)
     with _training(out):
         if isinstance(recipe, SftRecipe):
             return sft.run(recipe)
         return assess.run(recipe) if isinstance(recipe, AssessRecipe) else grpo.run(recipe)
 
 
-def remember(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
-    """Write down which run the checkpoints in the output folder belong to."""
-    write_json(Path(recipe.out).expanduser() / WORK / _RUN, _identity(recipe))
+def remember(recipe: SftRecipe | AssessRecipe | GrpoRecipe, data: Mapping[str, str]) -> None:
+    """Write down which run the checkpoints in the output folder belong to, and what this start changes."""
+    path = Path(recipe.out).expanduser() / WORK / RUN
+    settings, earlier = _flat(recipe.model_dump(mode="json")), _read_run(path)
+    changes = list(earlier.get("changes", ()))
+    if _has_checkpoints(path.parent):
+        changes += _changes(earlier.get("settings", {}), settings, free=True)
+    write_json(path, {"settings": settings, "data": dict(data), "changes": changes})
 
 
-def _identity(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> dict[str, Any]:
-    """What may not change between two starts of one run; batch sizes and lengths may."""
-    return recipe.model_dump(mode="json", include=set(_FIXED))
+def _check_same_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe, data: Mapping[str, str]) -> None:
+    """Refuse checkpoints that were made with other data or another recipe."""
+    out = Path(recipe.out).expanduser()
+    if not (out / WORK / RUN).is_file() or not _has_checkpoints(out / WORK):
+        return
+    earlier = _read_run(out / WORK / RUN)
+    changes = _changes(earlier.get("settings", {}), _flat(recipe.model_dump(mode="json")), free=False)
+    before = earlier.get("data", {})
+    if any(before.get(name) != data.get(name) for name in ("rows", "prompts")):
+        files = [name for name, digest in data.items() if name.startswith("file ") and name in before]
+        changed = [name.removeprefix("file ") for name in files if before[name] != data[name]]
+        changes.append(f"{' and '.join(changed) or 'the rows, or their policies,'} changed")
+    if changes:
+        raise ConfigurationError(
+            f"{out} holds checkpoints of another run: {', '.join(changes)}",
+            hint="set these as they were to go on, or name another folder with --set out=...",
+        )
+
+
+def _changes(earlier: Mapping[str, Any], now: Mapping[str, Any], *, free: bool) -> list[str]:
+    return [
+        f"{key} was {earlier.get(key)}" + (f", then {now.get(key)}" if free else "")
+        for key in dict.fromkeys([*now, *earlier])
+        if earlier.get(key) != now.get(key) and (_FREE.fullmatch(key) is not None) == free
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"optim": {"lr": 1}}`` as ``{"optim.lr": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _has_checkpoints(work: Path) -> bool:
+    return any(work.glob("checkpoint-*/"))
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 def _check_out(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
-    """Refuse a folder that holds a finished model, other files, or checkpoints of another run."""
+    """Refuse a folder that holds a finished model or other files."""
     out = Path(recipe.out).expanduser()
     check_place(out, name="out", folder=True)
     if is_complete(out):
@@ -88,18 +144,6 @@ def _check_out(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> None:
             f"out: {out} holds other files than a training run's, such as {other.name}",
             hint="name a new or an empty folder with --set out=...",
         )
-    run = out / WORK / _RUN
-    if run.is_file() and any((out / WORK).glob("checkpoint-*/")):
-        try:
-            earlier = parse_json(run.read_bytes())
-        except (OSError, ValueError):
-            earlier = {}
-        now = _identity(recipe)
-        if changed := [f"{key} was {earlier.get(key)}" for key in _FIXED if earlier.get(key) != now[key]]:
-            raise ConfigurationError(
-                f"{out} holds checkpoints of another run: {', '.join(changed)}",
-                hint="set these as they were to go on, or name another folder with --set out=...",
-            )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ dropped and counted: a policy under which all rows have one label teaches that l
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,12 @@ class Units:
     @property
     def prompts(self) -> list[Prompt]:
         return [prompt for half in self.halves for prompt in half.prompts]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all prompts, in order."""
+        lines = [f"{one.path.name} {one.policy_key} {one.label} {one.categories}" for one in self.prompts]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def build_units(

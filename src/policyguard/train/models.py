@@ -15,6 +15,7 @@ from policyguard.errors import ConfigurationError, MissingExtraError, UsageError
 from policyguard.train.recipe import Tune
 
 __all__ = [
+    "RUN",
     "WORK",
     "copy_processor",
     "empty_model",
@@ -32,6 +33,8 @@ __all__ = [
 
 WORK = "training"
 """Below the output folder: checkpoints, logs, the record of the run. The guard does not look into it."""
+RUN = "run.json"
+"""In it: which run the checkpoints belong to, and what later starts changed."""
 
 _COPIED = (
     "special_tokens_map.json",

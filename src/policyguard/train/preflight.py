@@ -27,10 +27,11 @@ _LISTED = 30
 
 @dataclass(slots=True)
 class Preflight:
-    """``problems`` stop a run; ``notes`` do not. Each is one line."""
+    """``problems`` stop a run; ``notes`` do not; each is one line. ``data``: digests of the training data."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
 
 
 def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
@@ -40,6 +41,7 @@ def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
     result = Preflight()
     rows = _rows(recipe, result)
     if rows is not None:
+        result.data |= {"rows": rows.digest} | {f"file {name}": digest for name, digest in rows.files.items()}
         items: list[Any] = [*rows.train, *rows.validation]
         if problems := check_images(items):
             result.problems.append(listing(problems, limit=_LISTED))
@@ -129,6 +131,7 @@ def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight) -> R
         result.problems.append(str(error))
         return None
     prompts = units.prompts
+    result.data["prompts"] = units.digest
     texts = len({prompt.policy.fingerprint for prompt in prompts})
     unsafe = sum(prompt.label == "unsafe" for prompt in prompts)
     result.notes.append(f"{len(prompts)} prompts, {unsafe} of them unsafe, under {texts} policy texts")

@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic
 
@@ -33,6 +34,9 @@ __all__ = [
     "open_frame",
     "validate_rows",
 ]
+
+LONGEST_SIDES = 200
+"""The longer side over the shorter one, at most."""
 
 
 def assign_splits(rows: Sequence[Row], *, shares: Mapping[Split, float], seed: int = 0) -> list[Row]:
@@ -106,18 +110,29 @@ class Located(Generic[Row]):
 
 @dataclass(slots=True)
 class Rows(Generic[Row]):
-    """``problems``: lines that were skipped. ``files``: path -> SHA-256 of the row files."""
+    """``problems``: lines that were skipped. ``files``: path -> SHA-256 of the row files. ``digest``: of all
+    that a run learns from them: rows, sides and policies, in order.
+    """
 
     train: list[Located[Row]] = field(default_factory=list)
     validation: list[Located[Row]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        lines = hashlib.sha256()
+        for item in (*self.train, *self.validation):
+            policy = "" if item.policy is None else item.policy.fingerprint + item.policy.decision_fingerprint
+            lines.update(f"{item.row.to_json()}{policy}\n".encode())
+        return lines.hexdigest()
+
 
 def gather(
     data: Data, kind: type[Row], *, seed: int, inspect: Callable[[Located[Row]], str | None]
 ) -> Rows[Row]:
-    """Read and split all rows. ``inspect`` gives a reason to skip a row, or ``None``.
+    """Read and split all rows. ``inspect`` gives a reason to skip a row, or ``None``. Rows of images that are
+    too long for the models are skipped too, and are not bad.
 
     Rows in the split ``test`` are left out. Raises ConfigurationError if more than ``data.skip_bad`` of the
     lines are bad, if an image is on two sides, or if nothing is left to train on.
@@ -133,11 +148,13 @@ def gather(
         result.files[name] = sha256_of(path)
         if not read.rows and not read.problems:
             raise ConfigurationError(f"{path} holds no rows", hint="docs/training.md says what a row holds")
-        shelf, useless = PolicyShelf(read.folder), set[str]()
+        shelf, useless, too_long = PolicyShelf(read.folder), set[str](), cache(_too_long)
         for row in read.rows:
             problem, located = _locate(row, read.folder, shelf)
             problem = problem or inspect(located)
-            if problem is None:
+            if problem is None and (problem := too_long(located.path)) is not None:
+                result.problems.append(Problem(problem, str(path), field=row.image))
+            elif problem is None:
                 good.append(located)
             else:
                 bad += 1
@@ -200,6 +217,16 @@ def _locate(row: Row, folder: Path, shelf: PolicyShelf) -> tuple[str | None, Loc
     unknown = _unknown_rules(row, policy)
     problem = f"policy '{policy.id}' has no rule '{unknown[0]}'" if unknown else None
     return problem, Located(row, path, policy)
+
+
+def _too_long(path: Path) -> str | None:
+    """Why the processors of the Qwen families refuse an image of these proportions, or ``None``."""
+    from policyguard.images.decode import header_size
+
+    size = header_size(path)
+    if size is None or max(size) <= LONGEST_SIDES * max(1, min(size)):
+        return None
+    return f"the image has {size[0]} x {size[1]} pixels, and models take at most {LONGEST_SIDES}:1"
 
 
 def _unknown_rules(row: LabelRow, policy: ResolvedPolicy) -> list[str]:

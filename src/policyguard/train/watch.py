@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from policyguard.errors import MissingExtraError
+from policyguard.strict.files import write_lines
+from policyguard.strict.jsontext import parse_json
 from policyguard.train.recipe import Watch
 
 __all__ = ["collapse_of", "watch_callback"]
@@ -38,7 +41,8 @@ def collapse_of(figures: dict[str, float], settings: Watch) -> str | None:
 def watch_callback(settings: Watch, log: Path) -> Any:
     """A ``TrainerCallback`` that writes one JSON line per logged step to ``log``, and stops a collapsed run.
 
-    All ranks see the same figures, as TRL averages them, and so stop at the same step. ``stopped`` says why.
+    A run that goes on from a checkpoint drops the lines after it, and goes on counting where these end. All
+    ranks see the same figures, as TRL averages them, and so stop at the same step. ``stopped`` says why.
     """
     try:
         from transformers import TrainerCallback
@@ -49,6 +53,13 @@ def watch_callback(settings: Watch, log: Path) -> Any:
         def __init__(self) -> None:
             self.streak = 0
             self.stopped: str | None = None
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            kept = [line for line in _read(log) if line["step"] <= state.global_step]
+            for line in kept:
+                self.streak = self.streak + 1 if line["collapse"] else 0
+            if state.is_world_process_zero and log.exists():
+                write_lines(log, map(json.dumps, kept))
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             figures = {name: float(logs[key]) for key, name in SHOWN.items() if key in (logs or {})}
@@ -65,3 +76,14 @@ def watch_callback(settings: Watch, log: Path) -> Any:
                     file.write(json.dumps({"step": state.global_step, **figures, "collapse": why}) + "\n")
 
     return WatchCallback()
+
+
+def _read(log: Path) -> list[dict[str, Any]]:
+    """The whole lines of an earlier start."""
+    lines = []
+    with suppress(OSError, ValueError):
+        for text in log.read_text(encoding="utf-8").splitlines():
+            line = parse_json(text, constants=True)
+            if isinstance(line, dict) and {"step", "collapse"} <= line.keys():
+                lines.append(line)
+    return lines
