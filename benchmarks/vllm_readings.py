@@ -30,7 +30,7 @@ from backends.remote.vllm_server.running import RealServer
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.remote.capabilities import cached_tokens
 from policyguard.backends.remote.chat import chat_messages, continuing
-from policyguard.backends.remote.pictures import data_uri, grid_for
+from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 from policyguard.dialects import SafeguardDialect
 
 ROUNDS = 8

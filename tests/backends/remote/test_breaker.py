@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from policyguard.backends.remote.retry import FLOOR, SHARE, Budget, Retries, retry_after
+from policyguard.backends.remote.client import retry_after
+from policyguard.backends.remote.retry import FLOOR, SHARE, Budget, Retries
 from policyguard.backends.remote.retry import WINDOW as BUDGET_WINDOW
 from policyguard.backends.remote.servers import CONSECUTIVE, ENOUGH, WINDOW, Breaker, State
 from policyguard.errors import ConfigurationError

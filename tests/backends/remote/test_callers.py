@@ -18,7 +18,7 @@ import pytest
 from backends.remote.server import ToyServer
 from backends.remote.support import ask, backend, picture
 from policyguard.assessment import Assessment, Failure
-from policyguard.backends.remote.loop import LoopThread
+from policyguard.backends.remote.backend import LoopThread
 from policyguard.errors import ConfigurationError
 
 SCORES = [0.01, 0.99, 0.3, 0.7, 0.55, 0.2, 0.9, 0.05]
@@ -240,19 +240,19 @@ def test_a_forked_process_has_connections_of_its_own(server: ToyServer) -> None:
 def test_every_exception_of_the_http_client_becomes_a_failure(server: ToyServer) -> None:
     import httpx
 
-    from policyguard.backends.remote.connection import Connection
+    from policyguard.backends.remote.client import JsonClient
     from policyguard.backends.remote.endpoint import Endpoint
-    from policyguard.backends.remote.faults import CallError
+    from policyguard.backends.remote.errors import CallError
 
     kinds = [kind for kind in vars(httpx).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert len(kinds) > 20
-    connection = Connection(Endpoint.parse(server.url), timeout=1.0, connections=1)
+    connection = JsonClient(Endpoint.parse(server.url), timeout=1.0, connections=1)
 
     async def raised(kind: type[Exception]) -> None:
         error = kind.__new__(kind)
         Exception.__init__(error, "boom")
         with pytest.raises(CallError):
-            async with connection._edge(1.0):
+            async with connection._own_errors(1.0):
                 raise error
 
     async def each() -> None:

@@ -134,7 +134,7 @@ def test_what_is_asked_again_and_what_opens_the_breaker(server: ToyServer, fault
     with guarded(server, fault).backend as guard:
         for _ in range(CONSECUTIVE + 1):
             guard.assess([ask(picture())])
-        (tried,) = guard._reader._client._pool.servers
+        (tried,) = guard._reader._servers._pool.servers
         assert (tried.breaker.state is State.OPEN) is (fault in TRIPS)
 
 

@@ -14,9 +14,9 @@ from backends.remote.server import ToyServer
 from backends.remote.support import ask, backend, picture, policy
 from policyguard import ConfigurationError, Guard, Outcome, Verdict
 from policyguard.assessment import Assessment, Failure, FailureKind
-from policyguard.backends.remote.connection import Connection
+from policyguard.backends.remote.client import JsonClient
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
 
 TIMEOUT = 0.25
 """Seconds to wait for a server that keeps us waiting; any other one has plenty of time."""
@@ -260,7 +260,7 @@ def test_a_key_at_the_edge_of_what_is_looked_at_is_not_shown_in_part(server: Toy
 
 def test_time_that_is_up_is_not_told_as_a_negative_number(server: ToyServer) -> None:
     async def call() -> None:
-        connection = Connection(Endpoint.parse(server.url), timeout=5.0, connections=1)
+        connection = JsonClient(Endpoint.parse(server.url), timeout=5.0, connections=1)
         try:
             await connection.call("GET", "/models", None, within=-0.00321)
         finally:

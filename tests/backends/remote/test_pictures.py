@@ -18,7 +18,7 @@ from images.support import chunk
 from policyguard import Guard
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.registry import resolve_model
-from policyguard.backends.remote.pictures import Grid, data_uri, grid_for
+from policyguard.backends.remote.frame_encoding import Grid, data_uri, grid_for
 from policyguard.errors import ImageError
 from policyguard.images import decode
 

@@ -19,9 +19,9 @@ from policyguard import Guard
 from policyguard.assessment import Assessment, Failure
 from policyguard.backends import build_backend
 from policyguard.backends.remote import Retries
-from policyguard.backends.remote.connection import Connection
+from policyguard.backends.remote.client import JsonClient
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.servers import CONSECUTIVE, Breaker, Pool, Server
 from policyguard.errors import ConfigurationError, UnavailableError
 
@@ -177,7 +177,7 @@ def test_a_server_that_dies_in_the_middle_loses_no_picture_and_lets_none_through
 
 def pool(count: int) -> Pool:
     endpoints = [Endpoint.parse(f"http://gpu{number}:8000/v1") for number in range(count)]
-    made = [Server(Connection(each, timeout=1.0, connections=1), Breaker()) for each in endpoints]
+    made = [Server(JsonClient(each, timeout=1.0, connections=1), Breaker()) for each in endpoints]
     return Pool(made, chance=random.Random(0).random)
 
 
@@ -235,7 +235,7 @@ def test_a_server_that_answers_again_is_left_alone_no_longer(servers: list[ToySe
     servers[0].fault = busy_once
     with backend_on(urls(servers[:1]), retries=Retries.without_waits(attempts=1)) as guard:
         first, second = guard.assess(requests(1)), guard.assess(requests(1))
-        (server,) = guard._reader._client._pool.servers
+        (server,) = guard._reader._servers._pool.servers
         assert isinstance(first[0], Failure)
         assert isinstance(second[0], Assessment)
         assert not server.quiet

@@ -15,7 +15,7 @@ from backends.remote.support import ask, backend, pico, picture, policy
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import Backend
 from policyguard.backends.remote.answers import Listing, read_listing
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
 from policyguard.deciding import decide
 from policyguard.errors import ConfigurationError
 from policyguard.outcomes import Outcome

@@ -17,11 +17,10 @@ from backends.remote.support import ask, backend, picture, policy
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure
 from policyguard.backends.remote import Retries
-from policyguard.backends.remote.client import Client
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.retry import FLOOR, SHARE
-from policyguard.backends.remote.servers import CONSECUTIVE
+from policyguard.backends.remote.servers import CONSECUTIVE, Servers
 from policyguard.errors import BackendError, ConfigurationError, PolicyGuardError, UnavailableError
 
 AGAIN = ["reset", "hangs up", "body cut short", "not http", "408", "429", "502", "503", "504"]
@@ -204,7 +203,7 @@ def test_waiting_for_a_turn_counts_and_the_one_whose_turn_it_is_goes_on(server: 
 def test_a_server_that_always_fails_sees_a_fifth_more_calls_at_most(server: ToyServer) -> None:
     server.fault, server.fault_at = TRANSPORT["429"], lambda path, body: True  # which opens no breaker
     calls = 200
-    client = Client(
+    client = Servers(
         [Endpoint.parse(server.url)],
         timeout=5.0,
         total=1e6,

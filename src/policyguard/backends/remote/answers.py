@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import FailureKind, Rating
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
 from policyguard.dialects import Answer
 from policyguard.errors import AnswerError
 from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json

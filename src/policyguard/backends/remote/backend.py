@@ -1,23 +1,25 @@
-"""RemoteBackend: the ``Backend`` that a Guard talks to."""
+"""RemoteBackend: the ``Backend`` that a Guard talks to, and the thread in which its calls run."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
+import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
 from policyguard.backends.base import AssessmentRequest, Backend
-from policyguard.backends.remote.client import Client
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError
-from policyguard.backends.remote.loop import LoopThread
+from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.reader import Reader
 from policyguard.backends.remote.retry import Retries
+from policyguard.backends.remote.servers import Servers
 from policyguard.dialects.base import render_for
 from policyguard.errors import BackendError, ConfigurationError, UnavailableError
 from policyguard.strict.arguments import count, seconds, text, texts
@@ -31,24 +33,29 @@ __all__ = ["RemoteBackend"]
 Result = Assessment | Failure
 T = TypeVar("T")
 
+_CLOSED = "the backend was closed before the server answered"
+
+_PATIENCE = 2.0
+"""Seconds for cancelled work to end, and again for connections to close."""
+
 
 class RemoteBackend(Backend):
     """Asks a model on an OpenAI-compatible server that gives log-probabilities, such as vLLM.
 
     Args:
         base_url: where the API is, as in ``http://gpu:8000/v1``; several for servers that run the same
-            model, which share the work and stand in for each other. All of them get the API key.
+            model, which share the work and replace each other. All of them get the API key.
         model: the name under which the server runs the model.
-        api_key: sent as a bearer token, and shown nowhere.
-        dialect: how that model is spoken to.
+        api_key: sent as a bearer token, never shown.
+        dialect: how that model is prompted and read.
         timeout: seconds for one HTTP call from first to last byte.
-        deadline: seconds for all that is done about one picture from its turn on: up to three calls, their
-            retries and the waits between them. Default: three times ``timeout``. A request's own
+        deadline: seconds for all that is done about one frame once its turn has come: up to three calls,
+            their retries and the waits between them. Default: three times ``timeout``. A request's own
             ``deadline`` holds as well.
-        concurrency: how many pictures are asked about at the same time, over all threads and event loops.
-        retries: how failing servers are met; see docs/reliability.md.
-        cache_salt: keeps what the server caches of policies and pictures apart from other clients'.
-        max_pixels: larger pictures are scaled down to it before they are sent; default: the model family's
+        concurrency: how many frames are asked about at the same time, over all threads and event loops.
+        retries: when calls are repeated; see docs/reliability.md.
+        cache_salt: keeps what the server caches of policies and images apart from other clients'.
+        max_pixels: larger frames are scaled down to it before they are sent; default: the model family's
             own limit, above which the server would do the same.
 
     Connects on first use. Thread-safe, and usable from any number of event loops. Raises
@@ -84,13 +91,17 @@ class RemoteBackend(Backend):
 
     def __repr__(self) -> str:
         urls = [endpoint.base for endpoint in self._endpoints]
-        shown = urls[0] if len(urls) == 1 else urls
-        return f"RemoteBackend({shown!r}, model={self._name!r}, dialect={self._dialect.name!r})"
+        base_url = urls[0] if len(urls) == 1 else urls
+        return f"RemoteBackend({base_url!r}, model={self._name!r}, dialect={self._dialect.name!r})"
 
     @property
     def model(self) -> ModelIdentity:
         """``id`` is MODEL@HOST, or MODEL@HOST1,HOST2: others may run different weights under that name."""
         hosts = sorted({endpoint.host for endpoint in self._endpoints})
+        # What else answers depend on: the whole addresses, as one host may serve several, and the scale.
+        settings = sorted({endpoint.base for endpoint in self._endpoints})
+        if self._max_pixels is not None:
+            settings.append(f"max_pixels={self._max_pixels}")
         return ModelIdentity(
             id=f"{self._name}@{','.join(hosts)}",
             dialect=self._dialect.name,
@@ -98,7 +109,7 @@ class RemoteBackend(Backend):
             layout=self._dialect.layout,
             backend="vllm",
             world=self._dialect.world,
-            settings=" ".join(self._told_apart_by()),
+            settings=" ".join(settings),
         )
 
     @property
@@ -108,18 +119,12 @@ class RemoteBackend(Backend):
 
     @property
     def cache_scope(self) -> str:
-        """A digest of the API key: behind one name, a server may answer one customer by another model."""
+        """A digest of the API key: under one name, a server may give two customers different models."""
         key = self._endpoints[0].api_key
         return "" if key is None else hashlib.sha256(f"policyguard api key {key}".encode()).hexdigest()
 
-    def _told_apart_by(self) -> Iterator[str]:
-        """What else answers depend on: the whole addresses, as one host may serve several, and the scale."""
-        yield from sorted({endpoint.base for endpoint in self._endpoints})
-        if self._max_pixels is not None:
-            yield f"max_pixels={self._max_pixels}"
-
     def accept(self, policy: ResolvedPolicy) -> None:
-        """Raises ConfigurationError when ``policy`` cannot be put to the model. Asks no server."""
+        """Raises ConfigurationError when the model cannot judge by ``policy``. Asks no server."""
         render_for(self._dialect, policy)
 
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
@@ -127,7 +132,7 @@ class RemoteBackend(Backend):
         try:
             return self._wait(lambda: self._reader.assess(requests))
         except CancelledError:
-            return _cut_off(requests)
+            return _closed_failures(requests)
 
     async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """``assess`` without blocking the caller's event loop; cancelling it cancels the calls."""
@@ -138,13 +143,13 @@ class RemoteBackend(Backend):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return _cut_off(requests)
+            return _closed_failures(requests)
 
     def warm(self) -> None:
-        """Connect, and look whether the server runs the model.
+        """Connect, and check that every server runs the model.
 
-        With several servers, each of them. Raises ConfigurationError if one does not run it, and BackendError
-        if none can be asked (UnavailableError, where that may change by itself).
+        Raises ConfigurationError if one does not, and BackendError if none can be asked (UnavailableError,
+        where that may pass).
         """
         try:
             self._wait(self._reader.chat.find_model)
@@ -152,7 +157,7 @@ class RemoteBackend(Backend):
             kind = UnavailableError if error.failure.retryable else BackendError
             raise kind(error.failure.reason, hint="is the server up?") from None
         except CancelledError:
-            raise BackendError(_CUT_OFF) from None
+            raise BackendError(_CLOSED) from None
 
     def close(self) -> None:
         """Cancel what is in flight and close all connections. The backend cannot be used afterwards."""
@@ -166,18 +171,18 @@ class RemoteBackend(Backend):
         try:
             return future.result()
         finally:
-            future.cancel()  # nothing goes on when the caller is interrupted
+            future.cancel()  # an interrupted caller leaves no work behind
 
     def _submit(self, work: Callable[[], Coroutine[object, object, T]]) -> Future[T]:
         with self._lock:
             if self._closed:
-                raise ConfigurationError(f"the backend is closed: {self!r}", hint="build a new one")
+                raise ConfigurationError(f"the backend is closed: {self!r}", hint="create a new one")
             if self._thread.forked:
                 self._open()
             return self._thread.submit(work)
 
     def _open(self) -> None:
-        client = Client(
+        servers = Servers(
             self._endpoints,
             timeout=self._timeout,
             total=self._total,
@@ -185,28 +190,115 @@ class RemoteBackend(Backend):
             retries=self._retries,
         )
         self._reader = Reader(
-            client,
+            servers,
             model=self._name,
             dialect=self._dialect,
             cache_salt=self._cache_salt,
             max_pixels=self._max_pixels,
         )
-        self._thread = LoopThread(client.close)
-        # The thread ends with the backend also where nobody calls close(). The garbage collector may come at
-        # any moment and under any lock, so it waits for nothing; the interpreter's end does (see LoopThread).
+        self._thread = LoopThread(servers.close)
+        # The thread ends with the backend even if nobody calls close().
         weakref.finalize(self, self._thread.let_go).atexit = False
 
 
 def _endpoints(base_url: str | Sequence[str], api_key: str | None) -> tuple[Endpoint, ...]:
-    found = tuple(Endpoint.parse(url, api_key) for url in texts("base_url", base_url))
-    for number, endpoint in enumerate(found):
-        if endpoint in found[:number]:
+    endpoints = tuple(Endpoint.parse(url, api_key) for url in texts("base_url", base_url))
+    for number, endpoint in enumerate(endpoints):
+        if endpoint in endpoints[:number]:
             raise ConfigurationError(f"base_url names {endpoint.base} twice")
-    return found
+    return endpoints
 
 
-_CUT_OFF = "the backend was closed before the server answered"
+def _closed_failures(requests: Sequence[AssessmentRequest]) -> list[Result]:
+    return [Failure(FailureKind.ERROR, _CLOSED)] * len(requests)
 
 
-def _cut_off(requests: Sequence[AssessmentRequest]) -> list[Result]:
-    return [Failure(FailureKind.ERROR, _CUT_OFF)] * len(requests)
+_running: set[LoopThread] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """At the interpreter's end, close what is still open, as far as that is quick."""
+    for thread in list(_running):
+        thread.stop()
+
+
+class LoopThread:
+    """An event loop in a thread of its own: runs coroutines until ``stop``, which cancels those still running
+    and then awaits ``closing``.
+
+    Callers are threads and event loops of any number, and connections belong to one loop. So one loop of
+    ours serves them all: the bound on concurrent calls holds across all callers, deadlines are hard, a
+    cancelled caller cancels its calls, and ``check`` works where an event loop already runs. Nobody waits for
+    this thread without a bound, or for an answer that it will no longer give.
+
+    Must not hold a reference to whatever stops it when collected.
+    """
+
+    def __init__(self, closing: Callable[[], Awaitable[None]]) -> None:
+        self._closing = closing
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._stopped = False
+        self._lock = threading.Lock()
+        self._waiting: set[Future[Any]] = set()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="policyguard-remote", daemon=True)
+        self._thread.start()
+        _running.add(self)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a forked child process, which does not have the thread."""
+        return os.getpid() != self._pid
+
+    def submit(self, work: Callable[[], Coroutine[object, object, T]]) -> Future[T]:
+        """Start ``work()`` on the loop. Raises RuntimeError after ``stop``."""
+        with self._lock:
+            if self._stopped:
+                raise RuntimeError("the loop is stopped")
+            future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+            self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
+
+    def let_go(self) -> None:
+        """Begin to stop, without waiting: for the garbage collector.
+
+        It may run in any thread and under any lock, so waiting for this thread could deadlock. Our own lock
+        is not needed: no method of an object that is being collected is running.
+        """
+        if not self._stopped and not self.forked:
+            self._stopped = True
+            with suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def stop(self) -> None:
+        """Cancel all work, close, and end the thread. May be called twice, and from any thread."""
+        if self.forked:
+            return
+        with self._lock:
+            self.let_go()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=3 * _PATIENCE)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._main())
+        finally:
+            self._stopped = True
+            self._loop.close()
+            for future in list(self._waiting):
+                future.cancel()
+            _running.discard(self)
+
+    async def _main(self) -> None:
+        await self._stopping.wait()
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_PATIENCE)
+        with suppress(Exception):
+            async with asyncio.timeout(_PATIENCE):
+                await self._closing()

@@ -21,14 +21,14 @@ from policyguard.backends.remote.answers import (
     response_format,
 )
 from policyguard.backends.remote.chat import Chat, continuing
-from policyguard.backends.remote.client import Client
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError, refusal
+from policyguard.backends.remote.errors import CallError, refusal
 from policyguard.backends.remote.retry import Retries
+from policyguard.backends.remote.servers import Servers
 from policyguard.errors import BackendError, ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.faults import Reply
+    from policyguard.backends.remote.errors import Reply
 
 __all__ = [
     "Capabilities",
@@ -221,11 +221,11 @@ def capabilities(
     if key not in _known:
 
         async def ask() -> Capabilities:
-            client = connect(endpoint, timeout=timeout)
+            servers = connect(endpoint, timeout=timeout)
             try:
-                return await examine_server(client, endpoint, model)
+                return await examine_server(servers, endpoint, model)
             finally:
-                await client.close()
+                await servers.close()
 
         try:
             _known[key] = asyncio.run(ask())
@@ -235,15 +235,15 @@ def capabilities(
     return _known[key]
 
 
-def connect(endpoint: Endpoint, *, timeout: float) -> Client:
-    """A client that repeats nothing: what is wrong shall show."""
+def connect(endpoint: Endpoint, *, timeout: float) -> Servers:
+    """A servers that repeats nothing: what is wrong shall show."""
     retries = Retries(attempts=1, cool_down=0.0)
-    return Client([endpoint], timeout=timeout, total=10 * timeout, concurrency=4, retries=retries)
+    return Servers([endpoint], timeout=timeout, total=10 * timeout, concurrency=4, retries=retries)
 
 
-async def examine_server(client: Client, endpoint: Endpoint, model: str | None) -> Capabilities:
+async def examine_server(servers: Servers, endpoint: Endpoint, model: str | None) -> Capabilities:
     """See ``capabilities``. Raises ConfigurationError, and CallError if the server cannot be asked."""
-    served = await _list_served(client, model or "")
+    served = await _list_served(servers, model or "")
     if model is None and not served:
         raise ConfigurationError(
             f"there is no list of models at {endpoint.base}",
@@ -251,10 +251,10 @@ async def examine_server(client: Client, endpoint: Endpoint, model: str | None) 
         )
     if model is None:
         model = served[0].id if len(served) == 1 else None
-    version = await _version(client)
+    version = await _version(servers)
     if model is None or (served and model not in {entry.id for entry in served}):
         return Capabilities(endpoint.host, model, version, served)
-    chat = Chat(client, model)
+    chat = Chat(servers, model)
     if not served:
         await probe_api(chat)
     ids = await _quietly(probe_label_ids(chat))
@@ -272,9 +272,9 @@ async def examine_server(client: Client, endpoint: Endpoint, model: str | None) 
     )
 
 
-async def _list_served(client: Client, model: str) -> tuple[Served, ...]:
+async def _list_served(servers: Servers, model: str) -> tuple[Served, ...]:
     """The models of the server; none from one that has no list. Raises ConfigurationError and CallError."""
-    reply = await client.call("GET", "/models")
+    reply = await servers.call("GET", "/models")
     if reply.status in (404, 405):
         return ()
     if reply.status != 200:
@@ -296,9 +296,9 @@ async def _quietly(probe: Any) -> Any:
         return None
 
 
-async def _version(client: Client) -> str | None:
+async def _version(servers: Servers) -> str | None:
     try:
-        reply = await client.call("GET", "/version")
+        reply = await servers.call("GET", "/version")
     except CallError:
         return None
     version = reply.data.get("version") if reply.status == 200 else None

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import FailureKind
 from policyguard.backends.remote.answers import read_tokens
-from policyguard.backends.remote.faults import CallError, is_too_long, refusal
+from policyguard.backends.remote.errors import CallError, is_too_long, refusal
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.client import Client
-    from policyguard.backends.remote.faults import Reply
+    from policyguard.backends.remote.errors import Reply
+    from policyguard.backends.remote.servers import Servers
     from policyguard.dialects import Prompt
     from policyguard.policy import ResolvedPolicy
 
@@ -79,9 +79,9 @@ class Chat:
     ``cache_salt`` keeps the server's prefix cache apart from that of clients with another one.
     """
 
-    def __init__(self, client: Client, model: str, *, cache_salt: str | None = None) -> None:
+    def __init__(self, servers: Servers, model: str, *, cache_salt: str | None = None) -> None:
         self.model = model
-        self._client = client
+        self._servers = servers
         self._always: dict[str, Any] = {"model": model, "temperature": 0}
         if cache_salt is not None:
             self._always["cache_salt"] = cache_salt
@@ -125,14 +125,14 @@ class Chat:
 
     async def complete(self, fields: dict[str, Any]) -> Reply:
         """One chat completion; the reply may be a refusal of any kind below 500."""
-        return await self._client.call("POST", "/chat/completions", self._always | fields)
+        return await self._servers.call("POST", "/chat/completions", self._always | fields)
 
     async def tokenize(self, text: str) -> tuple[list[int], int | None] | None:
         """Token ids of ``text`` and the model's context length; None from a server that does not tell."""
         if not self._has_tokenize:
             return None
         payload = {"model": self.model, "prompt": text, "add_special_tokens": False}
-        reply = await self._client.call("POST", "/tokenize", payload)
+        reply = await self._servers.call("POST", "/tokenize", payload)
         if reply.status != 200:
             self._has_tokenize = False
             return None
@@ -140,14 +140,14 @@ class Chat:
 
     def quote(self, words: object) -> str:
         """Words of a server or an exception, fit for a message."""
-        return self._client.quote(words)
+        return self._servers.quote(words)
 
     async def find_model(self) -> None:
         """Raises ConfigurationError if a server lists its models and ours is not among them.
 
         A server that cannot be asked is passed by, as long as another one answers.
         """
-        replies = await self._client.call_each("GET", "/models")
+        replies = await self._servers.call_each("GET", "/models")
         answers = [reply for reply in replies if not isinstance(reply, CallError)]
         for reply in answers:
             self._look_for_model(reply)

@@ -1,125 +1,261 @@
-"""The door to the servers: calls are spread over them, repeated where that helps, and bounded in time."""
+"""JSON over HTTP to one model server: bounded in time and size, and read strictly.
+
+Covered: hard bounds on the seconds of a call and the bytes of an answer; no compression, no redirects; JSON
+without NaN and Infinity; what httpx raises becomes CallError or ConfigurationError; neither the API key nor a
+proxy's password appears in a message. Not covered: calls are not repeated here (see ``servers``), and what a
+refusal means is read in ``errors``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
 
-from policyguard.backends.remote.connection import Connection, Method
-from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError, Reply
-from policyguard.backends.remote.retry import Budget, Retries, persist, remaining, until
-from policyguard.backends.remote.servers import Breaker, Pool, Server
-from policyguard.errors import MissingExtraError
+from policyguard.backends.remote.errors import CallError, Reply
+from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.strict.jsontext import ConstantError, DuplicateKeyError, JsonError, parse_json
 
-__all__ = ["Client", "Reply"]
+if TYPE_CHECKING:
+    import httpx
+
+    from policyguard.backends.remote.endpoint import Endpoint
+
+__all__ = [
+    "MAX_BODY",
+    "JsonClient",
+    "Method",
+    "json_bytes",
+    "retry_after",
+]
+
+Method = Literal["GET", "POST"]
+
+MAX_BODY = 8 * 2**20
+"""Bytes of an answer that are read at most. A real one has a few thousand."""
+
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "policyguard"}
+_CONNECT_SECONDS = 10.0
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_BUSY = (408, 425, 429)
+_GATEWAY = (502, 503, 504)
 
 
-class Client:
-    """Calls to the servers that run one model; belongs to one event loop.
+class JsonClient:
+    """The HTTP connections to one server; belongs to one event loop.
 
     Args:
-        endpoints: the servers.
-        timeout: seconds for one HTTP call from first to last byte, a hard bound.
-        total: seconds for all calls and waits about one picture.
-        concurrency: how many pictures are asked about at the same time at most.
-        retries: when and how calls are repeated.
+        endpoint: the server.
+        timeout: seconds for one call from first to last byte, a hard bound.
+        connections: how many calls run at the same time at most.
+        max_body: bytes of an answer that are read at most.
+        headers: sent with each call; default: the endpoint's API key as a bearer token.
+
+    Raises ConfigurationError for a host, a proxy or certificates that cannot be used, and MissingExtraError
+    without httpx.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoint: Endpoint,
         *,
         timeout: float,
-        total: float,
-        concurrency: int,
-        retries: Retries,
+        connections: int,
+        max_body: int = MAX_BODY,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         try:
-            import tenacity  # noqa: F401 (said now, and not in the middle of a batch)
+            import httpx
         except ImportError:
-            raise MissingExtraError("tenacity", "remote") from None
-        self._pool = Pool(
-            [
-                Server(
-                    Connection(endpoint, timeout=timeout, connections=concurrency),
-                    Breaker(cool_down=retries.cool_down),
-                )
-                for endpoint in endpoints
-            ]
-        )
+            raise MissingExtraError("httpx", "remote") from None
+        self.endpoint = endpoint
         self._timeout = timeout
-        self._total = total
-        self._retries = retries
-        self._budget = Budget()
-        self._slots = asyncio.Semaphore(concurrency)
+        self._max_body = max_body
+        if headers is None:
+            headers = {} if endpoint.api_key is None else {"Authorization": f"Bearer {endpoint.api_key}"}
+        try:
+            httpx.URL(endpoint.base).host  # noqa: B018 (decodes it, as every call will)
+        except (httpx.InvalidURL, ValueError):
+            raise ConfigurationError("the host of base_url is not a name that can be looked up") from None
+        try:
+            self._http = httpx.AsyncClient(
+                # No compression: a bound on bytes received is then a bound on bytes held.
+                headers=_HEADERS | dict(headers),
+                timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                follow_redirects=False,
+                # A proxy from the environment may lead to a server; no machine reaches itself through one.
+                trust_env=not endpoint.loopback,
+                # Reading all certificates takes 40 ms, and plain HTTP within a machine meets none.
+                verify=endpoint.base.startswith("https:") or not endpoint.loopback,
+            )
+        except Exception as error:
+            raise _environment_error(error) from None
 
     async def close(self) -> None:
-        for server in self._pool.servers:
-            await server.connection.close()
+        await self._http.aclose()
 
-    def quote(self, words: object) -> str:
-        """A server's own words, fit for a message: see ``Endpoint.quote``. All servers share one API key."""
-        return self._pool.servers[0].connection.endpoint.quote(words)
+    async def call(self, method: Method, path: str, content: bytes | None, *, within: float) -> Reply:
+        """Send ``content``, which is JSON, and wait for ``within`` seconds at most.
+
+        Raises CallError unless there is a whole answer below 500 (or 511) to look at, and ConfigurationError
+        for a certificate that is not trusted and a proxy that wants a password.
+        """
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        url = self.endpoint.url(path)
+        async with (
+            self._own_errors(min(within, self._timeout)),
+            self._http.stream(method, url, content=content, headers=headers) as response,
+        ):
+            body = await self._body(response)
+        status = response.status_code
+        if status == 200:
+            return Reply(status, self._object(body), self.endpoint)
+        message, parameter = map(self.endpoint.cut, _error_message(body))
+        if status in _BUSY or (status >= 500 and status != 511):
+            quote = self.endpoint.quote(message)
+            raise CallError(
+                f"{self.endpoint.host} cannot answer now (HTTP {status})" + (f": {quote}" if quote else ""),
+                retryable=status != 501,
+                retry_now=status in _BUSY or status in _GATEWAY,
+                server_failed=status not in _BUSY and status != 501,
+                retry_after=retry_after(response.headers.get("Retry-After")),
+            )
+        return Reply(status, {}, self.endpoint, message, parameter)
 
     @asynccontextmanager
-    async def turn(self, deadline: float | None) -> AsyncIterator[None]:
-        """Wait until it is one picture's turn, and bound what is done about it inside.
+    async def _own_errors(self, within: float) -> AsyncIterator[None]:
+        """Turn what httpx raises, and a call longer than ``within`` seconds, into our own errors."""
+        import httpx
 
-        ``deadline`` bounds the wait too; ``total`` seconds begin with the turn. Raises CallError.
-        """
-        async with until(deadline), self._slots, until(time.monotonic() + self._total):
-            yield
+        host, began = self.endpoint.host, time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, within)):
+                yield
+        except (TimeoutError, httpx.TimeoutException) as error:
+            # A server that was given next to no time has not failed.
+            long_enough = time.monotonic() - began >= self._timeout / 2
+            reason = (
+                f"did not answer within {within:.3g} s" if within > 0.0 else "was not asked, as time is up"
+            )
+            raise CallError(
+                f"{host} {reason}",
+                retryable=True,
+                retry_now=True,
+                timed_out=True,
+                server_failed=long_enough or isinstance(error, httpx.ConnectTimeout),
+            ) from None
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, httpx.CookieConflict, OSError) as error:
+            quote = self.endpoint.quote(error)
+            if _is_certificate_error(error):
+                raise ConfigurationError(
+                    f"the certificate of {host} is not trusted ({quote})",
+                    hint="renew it, or set SSL_CERT_FILE to the certificate of its authority",
+                ) from None
+            if isinstance(error, httpx.ProxyError) and str(error).startswith("407"):
+                raise ConfigurationError(
+                    f"the proxy in front of {host} requires a password (HTTP 407)",
+                    hint="put user and password into HTTPS_PROXY, or add the host to NO_PROXY",
+                ) from None
+            detail = f"{type(error).__name__}: {quote}" if quote else type(error).__name__
+            raise CallError(
+                f"the connection to {host} failed ({detail})",
+                retryable=isinstance(error, httpx.TransportError | OSError),
+                retry_now=isinstance(
+                    error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ProxyError | OSError
+                ),
+                server_failed=True,
+            ) from None
 
-    async def call(self, method: Method, path: str, payload: object = None) -> Reply:
-        """Send ``payload`` as JSON to ``path`` (see ``Endpoint.url``) on one of the servers.
+    async def _body(self, response: httpx.Response) -> bytes:
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise CallError(f"{self.endpoint.host} sends a compressed answer, which was not requested")
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > self._max_body:
+                limit = f"{self._max_body // 2**20} MiB"
+                raise CallError(f"the answer of {self.endpoint.host} is longer than {limit}")
+        return bytes(body)
 
-        Raises CallError unless there is a whole answer below 500 to look at, and ConfigurationError for a
-        certificate that is not to be trusted.
-        """
-        content = await _dumped(payload)
-        tried: list[Server] = []
+    def _object(self, body: bytes) -> dict[str, Any]:
+        try:
+            data = parse_json(body)
+        except (ConstantError, DuplicateKeyError) as error:  # it arrived whole; the next would be no better
+            raise CallError(f"the answer of {self.endpoint.host} {error}") from None
+        except JsonError:
+            # Cut short on its way, or written by a proxy: the connection's problem.
+            reason = f"the answer of {self.endpoint.host} is not JSON"
+            raise CallError(reason, retryable=True, retry_now=True, server_failed=True) from None
+        if not isinstance(data, dict):
+            raise CallError(f"the answer of {self.endpoint.host} is not a JSON object")
+        return data
 
-        async def attempt() -> Reply:
-            server, ticket = self._pool.pick(tried)
-            tried.append(server)
-            return await server.call(ticket, method, path, content, within=min(self._timeout, remaining()))
 
-        return await persist(
-            attempt,
-            retries=self._retries,
-            budget=self._budget,
-            elsewhere=lambda: self._pool.has_other(tried),
+def _is_certificate_error(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _environment_error(error: Exception) -> ConfigurationError:
+    """For proxies or certificates that httpx cannot use. Values may be secret, so none is shown."""
+    variables = _CERTIFICATES if isinstance(error, OSError) else _PROXIES
+    set_ones = [name for upper in variables for name in (upper, upper.lower()) if os.environ.get(name)]
+    names = " or ".join(set_ones or variables)
+    if isinstance(error, ImportError):  # of socksio
+        return ConfigurationError(
+            f"{names} names a SOCKS proxy, which httpx does not support as it is installed",
+            hint="pip install 'httpx[socks]', or use an HTTP proxy",
         )
-
-    async def call_each(self, method: Method, path: str, payload: object = None) -> list[Reply | CallError]:
-        """Ask every server the same; what one of them fails at is in its place. Breakers are passed by."""
-        content = await _dumped(payload)
-
-        async def ask(server: Server) -> Reply | CallError:
-            try:
-                async with until(time.monotonic() + self._total):
-                    return await persist(
-                        lambda: server.connection.call(
-                            method, path, content, within=min(self._timeout, remaining())
-                        ),
-                        retries=self._retries,
-                        budget=self._budget,
-                    )
-            except CallError as error:
-                return error
-
-        return await asyncio.gather(*map(ask, self._pool.servers))
+    return ConfigurationError(
+        f"{names} cannot be used ({type(error).__name__})",
+        hint="fix or unset the variable, or add the host to NO_PROXY"
+        if variables is _PROXIES
+        else "set it to a file of PEM certificates, or unset it",
+    )
 
 
-async def _dumped(payload: object) -> bytes | None:
-    if payload is None:
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or an HTTP date; None if it is neither."""
+    if value is None:
         return None
-    return await asyncio.get_running_loop().run_in_executor(None, _dump, payload)
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
 
 
-def _dump(payload: object) -> bytes:
+def json_bytes(payload: object) -> bytes:
+    """``payload`` as the body of a call."""
     return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _error_message(body: bytes) -> tuple[str, str]:
+    """Message and parameter of an error body, in the shapes of OpenAI, vLLM and FastAPI; else its text."""
+    try:
+        data = parse_json(body)
+    except JsonError:
+        return body[:2000].decode(errors="replace"), ""
+    if isinstance(data, dict):
+        error = data.get("error", data)
+        if isinstance(error, dict):
+            message = error.get("message") or error.get("detail") or ""
+            return str(message), str(error.get("param") or "")
+        return str(error), ""
+    return str(data)[:2000], ""

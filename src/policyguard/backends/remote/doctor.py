@@ -25,14 +25,14 @@ from policyguard.backends.remote.capabilities import (
 )
 from policyguard.backends.remote.chat import Chat, Topic, chat_messages, continuing
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.backends.remote.faults import CallError
-from policyguard.backends.remote.pictures import data_uri, grid_for
+from policyguard.backends.remote.errors import CallError
+from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 from policyguard.backends.remote.reader import Reader
 from policyguard.dialects.base import render_for
 from policyguard.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.client import Client
+    from policyguard.backends.remote.servers import Servers
     from policyguard.dialects import Dialect
     from policyguard.policy import ResolvedPolicy
 
@@ -128,11 +128,11 @@ def examine(
     found = Examination(endpoint.host, model)
 
     async def look() -> None:
-        client = connect(endpoint, timeout=timeout)
+        servers = connect(endpoint, timeout=timeout)
         try:
-            await _Doctor(client, endpoint, found, readings).look(policy, dialect)
+            await _Doctor(servers, endpoint, found, readings).look(policy, dialect)
         finally:
-            await client.close()
+            await servers.close()
 
     asyncio.run(look())
     return found
@@ -140,7 +140,7 @@ def examine(
 
 @dataclass(slots=True)
 class _Doctor:
-    client: Client
+    servers: Servers
     endpoint: Endpoint
     found: Examination
     readings: int
@@ -160,7 +160,7 @@ class _Doctor:
 
     async def _server(self) -> Capabilities | None:
         try:
-            server = await examine_server(self.client, self.endpoint, self.found.model)
+            server = await examine_server(self.servers, self.endpoint, self.found.model)
         except CallError as error:
             fix = "look whether host and port are right and reachable from here, or start the server"
             self.found.add("reachable", Level.PROBLEM, error.failure.reason, fix)
@@ -243,7 +243,7 @@ class _Doctor:
     async def _picture(self, model: str, picture: str) -> None:
         """Whether the model is shown the picture at all: it makes the prompt longer then."""
         try:
-            tokens = await picture_tokens(Chat(self.client, model), picture)
+            tokens = await picture_tokens(Chat(self.servers, model), picture)
         except CallError:
             tokens = None
         if tokens is None:
@@ -262,7 +262,7 @@ class _Doctor:
     async def _reading(self, model: str, dialect: Dialect, request: AssessmentRequest) -> Assessment | None:
         """One whole reading, as a guard makes it."""
         add = self.found.add
-        reader = Reader(self.client, model=model, dialect=dialect)
+        reader = Reader(self.servers, model=model, dialect=dialect)
         try:
             (found,) = await reader.assess([request])
         except UsageError as error:
@@ -292,7 +292,7 @@ class _Doctor:
         cached: list[float] = []
         shares: list[int | None] = []
         for _ in range(self.readings):
-            chat = Chat(self.client, model, cache_salt=os.urandom(8).hex())
+            chat = Chat(self.servers, model, cache_salt=os.urandom(8).hex())
             for times in (first, cached):
                 request = _noise(policy, dialect)
                 picture = data_uri(request, grid_for(dialect.name, model))
@@ -313,7 +313,7 @@ class _Doctor:
             speed, first_ms=round(speed.first_ms, 1), cached_ms=round(speed.cached_ms, 1)
         )
         texts = [part for message in prompt.messages for part in message.parts if isinstance(part, str)]
-        told = await Chat(self.client, model).tokenize("".join(texts))
+        told = await Chat(self.servers, model).tokenize("".join(texts))
         self._cache(None if told is None else len(told[0]), shares[-1], dialect)
 
     def _cache(self, length: int | None, cached: int | None, dialect: Dialect) -> None:

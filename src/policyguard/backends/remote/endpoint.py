@@ -12,7 +12,7 @@ from policyguard.strict.arguments import text
 
 __all__ = ["Endpoint"]
 
-_API = ("/chat/completions", "/completions", "/models")
+_OUTSIDE_API = ("/tokenize", "/version")
 
 _LONGEST_QUOTE = 300
 """Characters of a server's own words that a message repeats."""
@@ -67,8 +67,8 @@ class Endpoint:
         return cls(base, base.removesuffix("/v1"), shown, _is_loopback(host), api_key)
 
     def url(self, path: str) -> str:
-        """Where ``path`` is: what belongs to the OpenAI API at ``base``, all else (/tokenize) at ``root``."""
-        return f"{self.base if path in _API else self.root}{path}"
+        """Where ``path`` is: at ``base``, or at ``root`` what vLLM serves beside the OpenAI API."""
+        return f"{self.root if path in _OUTSIDE_API else self.base}{path}"
 
     def cut(self, words: str) -> str:
         """The beginning of a server's own words, without pictures and the API key: all that is looked at."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from policyguard.assessment import Assessment, Rating
 from policyguard.backends.remote.answers import Listing, NoLogprobsError, read_listing
 from policyguard.backends.remote.chat import NoScoresError
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -18,35 +18,35 @@ from policyguard.backends.remote.answers import (
     verdict_form,
 )
 from policyguard.backends.remote.chat import Chat, NoScoresError, Topic, chat_messages
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
+from policyguard.backends.remote.frame_encoding import data_uri, grid_for, is_light
 from policyguard.backends.remote.labels import LabelReader, LabelScores, rate, with_rules, without_rules
-from policyguard.backends.remote.pictures import data_uri, grid_for, is_light
 from policyguard.dialects.base import render_for
 from policyguard.dialects.rule_by_rule import merge
 from policyguard.errors import AnswerError, UsageError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.client import Client
-    from policyguard.backends.remote.faults import Reply
+    from policyguard.backends.remote.errors import Reply
+    from policyguard.backends.remote.servers import Servers
     from policyguard.dialects import Dialect
 
 __all__ = ["Reader"]
 
 
 class Reader:
-    """Assesses pictures through one ``Client``. All of its state belongs to the client's event loop."""
+    """Assesses pictures through one ``Servers``. All of its state belongs to the servers's event loop."""
 
     def __init__(
         self,
-        client: Client,
+        servers: Servers,
         *,
         model: str,
         dialect: Dialect,
         cache_salt: str | None = None,
         max_pixels: int | None = None,
     ) -> None:
-        self.chat = Chat(client, model, cache_salt=cache_salt)
-        self._client = client
+        self.chat = Chat(servers, model, cache_salt=cache_salt)
+        self._servers = servers
         self._labels = LabelReader(self.chat)
         self._dialect = dialect
         self._grid = grid_for(dialect.name, model, max_pixels)
@@ -65,7 +65,7 @@ class Reader:
 
     async def _assess_one(self, request: AssessmentRequest) -> Assessment | Failure:
         try:
-            async with self._client.turn(request.deadline):
+            async with self._servers.turn(request.deadline):
                 result = await self._converse(request)
             return result if isinstance(result, Failure) else replace(result, reading=request.reading)
         except CallError as error:

@@ -1,13 +1,9 @@
-"""When a call is made again, and how long that waits: tenacity with a deadline and a budget.
+"""When a call is repeated, after what wait, and until when: tenacity with a deadline and a budget.
 
-Judging a picture changes nothing on a server, so a call may be repeated even if its answer was lost on the
-way. What is repeated, ``faults`` and ``connection`` say (``CallError.again``).
-
-How many retries a backend may make: a share of its calls, so that they never multiply an overload.
-
-When an answer is of no more use: one moment on the monotonic clock, for everything done about a picture.
-
-It travels in a context variable, so that calls, waits and body reads deep down need no further argument.
+Judging an image changes nothing on a server, so a call may be repeated even where its answer was lost on the
+way; whether that helps, ``CallError.retry_now`` says. A backend's retries are a share of its calls, so that
+they never multiply an overload. One deadline, a moment on the monotonic clock, covers all that is done about
+a frame; it travels in a context variable, so that calls, waits and body reads need no further argument.
 """
 
 from __future__ import annotations
@@ -20,11 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from policyguard.backends.remote.faults import CallError
+from policyguard.backends.remote.errors import CallError
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,9 +30,8 @@ __all__ = [
     "WINDOW",
     "Budget",
     "Retries",
-    "persist",
+    "call_with_retries",
     "remaining",
-    "retry_after",
     "until",
 ]
 
@@ -47,10 +40,10 @@ SHARE = 0.2
 """Retries per call, over the window."""
 
 FLOOR = 10
-"""Retries that the window allows besides, so that a quiet process may retry too."""
+"""Retries that are always allowed in the window, so that a quiet process may retry too."""
 
 WINDOW = 10.0
-"""Seconds. Calls that lie further back allow no retry any more."""
+"""Seconds. Older calls no longer count."""
 
 
 class Budget:
@@ -63,12 +56,11 @@ class Budget:
         self._number = 0
 
     def call(self) -> None:
-        """Note a call that is no retry."""
+        """Count a call that is not a retry."""
         now = self._clock()
         self._number += 1
-        if (
-            self._calls and self._calls[-1][0] > now - 0.1
-        ):  # a busy backend keeps a hundred of these, not more
+        # Calls of a tenth of a second share an entry, so that there are never more than a hundred.
+        if self._calls and self._calls[-1][0] > now - 0.1:
             self._calls[-1] = (self._calls[-1][0], self._calls[-1][1] + 1)
         else:
             self._calls.append((now, 1))
@@ -91,13 +83,13 @@ class Budget:
 
 
 _GRACE = 0.05
-"""Seconds after which work that does not look at the clock is cancelled: who does look knows more to say."""
-_ends: ContextVar[float] = ContextVar("policyguard_vllm_deadline", default=math.inf)
+"""Seconds past the deadline at which work is cancelled: code that watches the clock gives a better reason."""
+_deadline: ContextVar[float] = ContextVar("policyguard_remote_deadline", default=math.inf)
 
 
 def remaining() -> float:
     """Seconds until the deadline in force: infinite without one, negative after it."""
-    return _ends.get() - time.monotonic()
+    return _deadline.get() - time.monotonic()
 
 
 @asynccontextmanager
@@ -109,7 +101,7 @@ async def until(deadline: float | None) -> AsyncIterator[None]:
     if deadline is None:
         yield
         return
-    before = _ends.set(min(deadline, _ends.get()))
+    before = _deadline.set(min(deadline, _deadline.get()))
     try:
         left = remaining()
         if left <= 0.0:
@@ -119,7 +111,7 @@ async def until(deadline: float | None) -> AsyncIterator[None]:
     except TimeoutError:
         raise CallError("there was no answer before the deadline of the check", retryable=True) from None
     finally:
-        _ends.reset(before)
+        _deadline.reset(before)
 
 
 T = TypeVar("T")
@@ -130,12 +122,12 @@ _FIRST, _LONGEST = 0.25, 8.0
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How a backend meets a failing server. The defaults are meant to stay.
+    """What a backend does about a failing server. The defaults are meant to stay.
 
     Args:
-        attempts: how often one call is made at most; 1 never repeats any.
+        attempts: how often one call is made at most; 1 for no retries.
         cool_down: seconds for which a server that keeps failing is left alone before one call probes it.
-        sleep: waits for so many seconds; replace it, and tests wait for nothing.
+        sleep: waits for so many seconds; tests replace it to lose no time.
     """
 
     attempts: int = 3
@@ -150,26 +142,26 @@ class Retries:
 
     @classmethod
     def without_waits(cls, *, attempts: int = 3, cool_down: float = 5.0) -> Self:
-        """For test suites: everything is decided as in production, and no time is spent on it."""
-        return cls(attempts, cool_down, _at_once)
+        """For test suites: the same decisions as in production, without the waits."""
+        return cls(attempts, cool_down, _no_wait)
 
 
-async def _at_once(seconds: float) -> None:
+async def _no_wait(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-async def persist(
+async def call_with_retries(
     attempt: Callable[[], Awaitable[T]],
     *,
     retries: Retries,
     budget: Budget,
-    elsewhere: Callable[[], bool] = lambda: False,
+    other_server: Callable[[], bool] = lambda: False,
 ) -> T:
-    """What ``attempt()`` gives, which is called again while that makes sense and the deadline leaves room.
+    """The result of ``attempt()``, which is repeated while that may help and the deadline leaves room.
 
-    ``elsewhere`` says whether the next attempt goes to a server that has not been asked yet: what the last
-    one said about waiting does not concern it. Raises the last attempt's CallError, with the attempts in its
-    reason, and anything else at once.
+    ``other_server`` says whether the next attempt goes to a server that has not been asked yet: the last
+    one's ``Retry-After`` does not apply to it. Raises the last attempt's CallError, with the number of
+    attempts in its reason, and any other exception at once.
     """
     from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
@@ -184,12 +176,12 @@ async def persist(
 
     def wait(state: RetryCallState) -> float:
         error = _error(state)
-        asked = 0.0 if error.retry_after is None or elsewhere() else error.retry_after
-        return asked + backoff(state)
+        requested = 0.0 if error.retry_after is None or other_server() else error.retry_after
+        return requested + backoff(state)
 
     def stop(state: RetryCallState) -> bool:
         nonlocal gave_up
-        # The next attempt will take as long as this one did, as far as anybody knows.
+        # The next attempt is expected to take as long as this one did.
         needed = state.upcoming_sleep + time.monotonic() - began
         if state.attempt_number >= retries.attempts:
             return True
@@ -199,40 +191,23 @@ async def persist(
             gave_up = "the retry budget is spent"
         return bool(gave_up)
 
-    again = AsyncRetrying(
+    retrying = AsyncRetrying(
         sleep=retries.sleep,
-        retry=retry_if_exception(lambda error: isinstance(error, CallError) and error.again),
+        retry=retry_if_exception(lambda error: isinstance(error, CallError) and error.retry_now),
         wait=wait,
         stop=stop,
         reraise=True,
     )
     budget.call()
     try:
-        return await again(timed)
+        return await retrying(timed)
     except CallError as error:
-        made = int(again.statistics["attempt_number"])
-        notes = [f"after {made} attempts"] if made > 1 else []
-        raise error.noted(", ".join([*notes, gave_up] if gave_up else notes)) from None
+        attempts = int(retrying.statistics["attempt_number"])
+        notes = [f"after {attempts} attempts"] if attempts > 1 else []
+        raise error.with_note(", ".join([*notes, gave_up] if gave_up else notes)) from None
 
 
 def _error(state: RetryCallState) -> CallError:
     error = state.outcome.exception() if state.outcome is not None else None
     assert isinstance(error, CallError)
     return error
-
-
-def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or as an HTTP date; None if it says neither."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    seconds = (
-        (date if date.tzinfo else date.replace(tzinfo=UTC)) - (now or datetime.now(UTC))
-    ).total_seconds()
-    return max(0.0, seconds)

@@ -1,33 +1,141 @@
-"""Which of several servers is asked: one that is well, that did not ask to be left alone and has not just
-failed this very call, and of these the one with least to do.
+"""The servers that run one model: which one is called, when it is left alone, and how calls are repeated.
 
-A circuit breaker: a server that keeps failing is left alone for a while. It waits for nothing itself.
+A call goes to a server whose circuit breaker is closed, that did not ask to be left alone and has not just
+failed this very call; of these, to the one with the fewest calls in flight. Covered: no more calls in flight
+than ``concurrency``, over all callers; a server that keeps failing is left alone; all calls about one frame
+end within ``total`` seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from enum import StrEnum
 
-from policyguard.backends.remote.connection import Connection, Method
-from policyguard.backends.remote.faults import CallError, Reply
+from policyguard.backends.remote.client import JsonClient, Method, json_bytes
+from policyguard.backends.remote.endpoint import Endpoint
+from policyguard.backends.remote.errors import CallError, Reply
+from policyguard.backends.remote.retry import Budget, Retries, call_with_retries, remaining, until
+from policyguard.errors import MissingExtraError
 
-__all__ = [
-    "Breaker",
-    "Pool",
-    "Server",
-    "State",
-]
-
+__all__ = ["Breaker", "Pool", "Server", "Servers", "State"]
 
 CONSECUTIVE = 5
-"""As many failures in a row open it."""
+"""This many failures in a row open a breaker."""
 
 WINDOW, ENOUGH, MOST = 30.0, 20, 0.5
-"""So does this share of failures among at least ENOUGH results of the last WINDOW seconds."""
+"""So does a share of MOST failures among at least ENOUGH results of the last WINDOW seconds."""
+
+_LONGEST_QUIET = 60.0
+"""Seconds. No header keeps a server out of use for longer."""
+
+
+class Servers:
+    """Calls to the servers that run one model; belongs to one event loop.
+
+    Args:
+        endpoints: the servers.
+        timeout: seconds for one HTTP call from first to last byte, a hard bound.
+        total: seconds for all calls and waits about one frame.
+        concurrency: how many frames are asked about at the same time at most.
+        retries: when and how calls are repeated.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        timeout: float,
+        total: float,
+        concurrency: int,
+        retries: Retries,
+    ) -> None:
+        try:
+            import tenacity  # noqa: F401 (raised now, not in the middle of a batch)
+        except ImportError:
+            raise MissingExtraError("tenacity", "remote") from None
+        self._pool = Pool(
+            [
+                Server(
+                    JsonClient(endpoint, timeout=timeout, connections=concurrency),
+                    Breaker(cool_down=retries.cool_down),
+                )
+                for endpoint in endpoints
+            ]
+        )
+        self._timeout = timeout
+        self._total = total
+        self._retries = retries
+        self._budget = Budget()
+        self._slots = asyncio.Semaphore(concurrency)
+
+    async def close(self) -> None:
+        for server in self._pool.servers:
+            await server.client.close()
+
+    def quote(self, words: object) -> str:
+        """Words of a server or an exception, fit for a message; see ``Endpoint.quote``."""
+        # All servers share one API key.
+        return self._pool.servers[0].client.endpoint.quote(words)
+
+    @asynccontextmanager
+    async def turn(self, deadline: float | None) -> AsyncIterator[None]:
+        """Wait for the turn of one frame, and bound what is done about it inside.
+
+        ``deadline`` bounds the wait too; ``total`` seconds begin with the turn. Raises CallError.
+        """
+        async with until(deadline), self._slots, until(time.monotonic() + self._total):
+            yield
+
+    async def call(self, method: Method, path: str, payload: object = None) -> Reply:
+        """Send ``payload`` as JSON to ``path`` (see ``Endpoint.url``) on one of the servers.
+
+        Raises CallError unless there is a whole answer below 500 to look at, and ConfigurationError for a
+        certificate that is not trusted.
+        """
+        content = await _json_bytes(payload)
+        tried: list[Server] = []
+
+        async def attempt() -> Reply:
+            server, ticket = self._pool.pick(tried)
+            tried.append(server)
+            return await server.call(ticket, method, path, content, within=min(self._timeout, remaining()))
+
+        return await call_with_retries(
+            attempt,
+            retries=self._retries,
+            budget=self._budget,
+            other_server=lambda: self._pool.has_other(tried),
+        )
+
+    async def call_each(self, method: Method, path: str, payload: object = None) -> list[Reply | CallError]:
+        """The answer, or the error, of every server in order. Breakers are neither asked nor taught."""
+        content = await _json_bytes(payload)
+
+        async def ask(server: Server) -> Reply | CallError:
+            try:
+                async with until(time.monotonic() + self._total):
+                    return await call_with_retries(
+                        lambda: server.client.call(
+                            method, path, content, within=min(self._timeout, remaining())
+                        ),
+                        retries=self._retries,
+                        budget=self._budget,
+                    )
+            except CallError as error:
+                return error
+
+        return await asyncio.gather(*map(ask, self._pool.servers))
+
+
+async def _json_bytes(payload: object) -> bytes | None:
+    if payload is None:
+        return None
+    return await asyncio.get_running_loop().run_in_executor(None, json_bytes, payload)
 
 
 class State(StrEnum):
@@ -46,15 +154,15 @@ class Breaker:
         clock: tells the seconds; only differences count.
 
     Belongs to one event loop, or one thread. ``admit`` gives a ticket for each call that may be made, and
-    ``record`` takes it back with the result; results of calls from before the last change of state say
-    nothing about the server as it is now, and are ignored.
+    ``record`` takes it back with the result. Results of calls from before the last change of state are
+    ignored.
     """
 
     def __init__(self, *, cool_down: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.state = State.CLOSED
         self._cool_down = cool_down
         self._clock = clock
-        self._since = 0
+        self._epoch = 0
         self._opened = 0.0
         self._in_a_row = 0
         self._results: deque[tuple[float, bool]] = deque()
@@ -76,18 +184,18 @@ class Breaker:
         if not self.ready:
             return None
         if self.state is State.OPEN:
-            self._turn(State.PROBING)
-        return self._since
+            self._change_to(State.PROBING)
+        return self._epoch
 
     def record(self, ticket: int, ok: bool | None) -> None:
-        """The call went well, or failed as failing servers do; None: it was given up, and tells nothing."""
-        if ticket != self._since:
+        """Whether the server worked; None for a call that was given up and shows nothing."""
+        if ticket != self._epoch:
             return
         if self.state is State.PROBING:
             if ok is None:  # the next call may probe at once
-                self._turn(State.OPEN)
+                self._change_to(State.OPEN)
             else:
-                self._close() if ok else self._open()
+                self._change_to(State.CLOSED) if ok else self._open()
         elif ok is not None:
             self._count(ok)
 
@@ -97,85 +205,79 @@ class Breaker:
         while self._results[0][0] < now - WINDOW:
             self._results.popleft()
         self._in_a_row = 0 if ok else self._in_a_row + 1
-        failed = sum(not good for _, good in self._results) if not ok else 0
-        if self._in_a_row >= CONSECUTIVE or (
-            len(self._results) >= ENOUGH and failed >= MOST * len(self._results) and not ok
-        ):
+        if ok:
+            return
+        failures = sum(not good for _, good in self._results)
+        often = len(self._results) >= ENOUGH and failures >= MOST * len(self._results)
+        if self._in_a_row >= CONSECUTIVE or often:
             self._open()
 
     def _open(self) -> None:
         self._opened = self._clock()
-        self._turn(State.OPEN)
+        self._change_to(State.OPEN)
 
-    def _close(self) -> None:
-        self._turn(State.CLOSED)
-
-    def _turn(self, state: State) -> None:
+    def _change_to(self, state: State) -> None:
         self.state = state
-        self._since += 1
+        self._epoch += 1
         self._in_a_row = 0
         self._results.clear()
 
 
-_LONGEST_QUIET = 60.0
-"""Seconds. No header keeps a server out of the pool for longer."""
-
-
 class Server:
-    """One server: its connections, its breaker, how many calls are on their way to it, and its last words."""
+    """One server: its connections, its breaker, its calls in flight, and how it failed last."""
 
-    def __init__(self, connection: Connection, breaker: Breaker) -> None:
-        self.connection = connection
+    def __init__(self, client: JsonClient, breaker: Breaker) -> None:
+        self.client = client
         self.breaker = breaker
         self.in_flight = 0
-        self.words = ""
+        self.last_failure = ""
         self._quiet_until = 0.0
 
     @property
     def host(self) -> str:
-        return self.connection.endpoint.host
+        return self.client.endpoint.host
 
     @property
     def quiet(self) -> bool:
-        """Whether it said by ``Retry-After`` that it wants no calls yet."""
+        """Whether its ``Retry-After`` still asks for no calls."""
         return time.monotonic() < self._quiet_until
 
     def leave_alone(self, seconds: float) -> None:
-        """It asked for that."""
+        """Honour a ``Retry-After`` of ``seconds``."""
         self._quiet_until = time.monotonic() + min(seconds, _LONGEST_QUIET)
 
     async def call(
         self, ticket: int, method: Method, path: str, content: bytes | None, *, within: float
     ) -> Reply:
-        """One call, for which the breaker gave ``ticket``. Raises what ``Connection.call`` raises."""
+        """One call, for which the breaker gave ``ticket``. Raises what ``JsonClient.call`` raises."""
         ok: bool | None = None
         quiet_until = self._quiet_until
         self.in_flight += 1
         try:
-            reply = await self.connection.call(method, path, content, within=within)
+            reply = await self.client.call(method, path, content, within=within)
             ok = True
-            if quiet_until == self._quiet_until:  # it asked for nothing since this call began
+            if quiet_until == self._quiet_until:  # unless another call's answer has just set it
                 self._quiet_until = 0.0
             return reply
         except CallError as error:
-            ok = self._judged(error)
+            ok = self._health(error)
             if error.retry_after is not None:
                 self.leave_alone(error.retry_after)
             if ok is False:
-                self.words = str(error)
+                self.last_failure = str(error)
             raise
         finally:
             self.in_flight -= 1
             self.breaker.record(ticket, ok)
 
     @staticmethod
-    def _judged(error: CallError) -> bool | None:
-        """A server that answers is well, whatever it answers; a call that had no time tells nothing."""
+    def _health(error: CallError) -> bool | None:
+        """Any answer shows a working server; a call that had too little time shows nothing."""
         return False if error.server_failed else None if error.timed_out else True
 
 
 class Pool:
-    """The servers that run one model."""
+    """Picks the server for a call."""
 
     def __init__(self, servers: Sequence[Server], *, chance: Callable[[], float] = random.random) -> None:
         self.servers = tuple(servers)
@@ -189,25 +291,23 @@ class Pool:
     def pick(self, tried: Collection[Server] = ()) -> tuple[Server, int]:
         """A server and its breaker's ticket; a quiet one, or one of ``tried``, only if there is no other.
 
-        Raises CallError when all are being left alone.
+        Raises CallError when all breakers are open.
         """
         ready = [server for server in self.servers if server.breaker.ready]
         if not ready:
-            raise self._none_ready()
-        best = min(ready, key=lambda each: (each.quiet, each in tried, each.in_flight, self._chance()))
+            raise self._all_open()
+        best = min(ready, key=lambda it: (it.quiet, it in tried, it.in_flight, self._chance()))
         ticket = best.breaker.admit()
         assert ticket is not None
         return best, ticket
 
-    def _none_ready(self) -> CallError:
-        next_one = min(self.servers, key=lambda server: server.breaker.probes_in)
-        soon = next_one.breaker.probes_in
-        when = f"the next call probes it in {soon:.1f} s" if soon else "a call is probing it now"
-        one = len(self.servers) == 1
-        which = (
-            f"{next_one.host} keeps" if one else f"{', '.join(each.host for each in self.servers)} all keep"
-        )
+    def _all_open(self) -> CallError:
+        first = min(self.servers, key=lambda server: server.breaker.probes_in)
+        wait = first.breaker.probes_in
+        when = f"the next call probes it in {wait:.1f} s" if wait else "a call is probing it now"
+        hosts = ", ".join(server.host for server in self.servers)
+        keep = "keeps" if len(self.servers) == 1 else "all keep"
         return CallError(
-            f"{which} failing, so the circuit breaker is open and {when}; last: {next_one.words}",
+            f"{hosts} {keep} failing, so the circuit breaker is open and {when}; last: {first.last_failure}",
             retryable=True,
         )

@@ -16,7 +16,7 @@ from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.errors import ConfigurationError, ImageError
 from policyguard.images import decode
 from policyguard.train.pairs.candidate import EditError, Order
-from policyguard.train.recaption.chat import ChatError, JsonClient, png_of
+from policyguard.train.recaption.chat import ChatError, RetryingClient, png_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -47,10 +47,10 @@ class GeminiEditor:
         if not key:
             raise ConfigurationError("the Gemini editor needs an API key", hint="set GEMINI_API_KEY")
         self.name = model
-        self._endpoint = Endpoint.parse(base_url, key)
+        endpoint = Endpoint.parse(base_url, key)
         self._temperature = temperature
         options = {"timeout": timeout, "max_body": _MAX_BODY} | client
-        self._client = JsonClient(self._endpoint, headers={"x-goog-api-key": key}, **options)
+        self._client = RetryingClient(endpoint, headers={"x-goog-api-key": key}, **options)
 
     async def edit(self, order: Order) -> PILImage:
         data = base64.b64encode(await asyncio.to_thread(png_of, order.frame)).decode("ascii")
@@ -70,9 +70,8 @@ class GeminiEditor:
                 "seed": order.attempt,
             },
         }
-        url = f"{self._endpoint.base}/models/{self.name}:generateContent"
         try:
-            answer = await self._client.post(url, payload)
+            answer = await self._client.post(f"/models/{self.name}:generateContent", payload)
         except ChatError as error:
             raise EditError(str(error)) from None
         return await asyncio.to_thread(_frame, answer)

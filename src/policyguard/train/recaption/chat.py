@@ -1,26 +1,23 @@
-"""The one thing that recaptioning asks of a model: an answer to a conversation with an image in it.
+"""What recaptioning asks of a model: the next turn of a conversation with an image in it.
 
-JSON over HTTP to a model's server: bounded in time, size and attempts.
-
-Covered: a deadline for each attempt and for all together, a bound on the answer, retries of what may pass,
-no redirects, keys out of messages. Not covered: whether the server may have the images; it gets them.
-
-A model behind any OpenAI-compatible server: vLLM, SGLang, llama.cpp, or a vendor.
+``OpenAIChat`` asks a model on any OpenAI-compatible server: vLLM, SGLang, llama.cpp, or a vendor's. Covered:
+a deadline for each attempt and for all together, retries of passing failures, and all that
+``backends.remote.client`` covers. Not covered: whether the server may have the images; it gets them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from policyguard.backends.remote.client import MAX_BODY, JsonClient, json_bytes
 from policyguard.backends.remote.endpoint import Endpoint
+from policyguard.backends.remote.errors import CallError
+from policyguard.backends.remote.frame_encoding import png_of
 from policyguard.errors import ConfigurationError, MissingExtraError
-from policyguard.strict.jsontext import JsonError, parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -28,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Chat",
     "ChatError",
-    "JsonClient",
     "Message",
     "OpenAIChat",
     "Reply",
+    "RetryingClient",
     "ScriptedChat",
     "ServerDownError",
     "png_of",
@@ -57,7 +54,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model said. Token counts are ``None`` where nobody counted; ``cut``: it ran into its bound."""
+    """The model's answer. Token counts are ``None`` where nobody counted; ``cut``: it reached its limit."""
 
     text: str
     prompt_tokens: int | None = None
@@ -95,147 +92,94 @@ class ScriptedChat:
         """Nothing to close."""
 
 
-_CONNECT_SECONDS = 10.0
-
-
-class _PassingError(ChatError):
-    """Worth another attempt. ``wait``: seconds that the server asks for."""
-
-    def __init__(self, message: str, *, down: bool = False, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.down = down
-        self.wait = wait
-
-
-class JsonClient:
-    """Connections to one server, within one event loop.
+class RetryingClient:
+    """Connections to one server, within one event loop; a call is repeated where that may help.
 
     Args:
         endpoint: the server.
-        headers: sent with each request, such as the API key.
+        headers: sent with each request; default: the endpoint's API key as a bearer token.
         timeout: seconds for one attempt, from first to last byte.
         attempts: how often a request is tried at most; all of them end within ``attempts * timeout``.
         connections: requests at the same time.
         max_body: bytes of an answer.
+        first_wait: seconds before the second attempt; later waits double.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         *,
-        headers: dict[str, str],
+        headers: dict[str, str] | None = None,
         timeout: float = 120.0,
         attempts: int = 4,
         connections: int = 16,
-        max_body: int = 8 << 20,
+        max_body: int = MAX_BODY,
         first_wait: float = 1.0,
     ) -> None:
         try:
-            import httpx
-            import tenacity  # noqa: F401 (said now, and not in the middle of a job)
-        except ImportError as error:
-            raise MissingExtraError(error.name or "httpx", "remote") from None
-        self._endpoint = endpoint
+            import tenacity  # noqa: F401 (raised now, not in the middle of a job)
+        except ImportError:
+            raise MissingExtraError("tenacity", "remote") from None
+        self._http = JsonClient(
+            endpoint, timeout=timeout, connections=connections, max_body=max_body, headers=headers
+        )
         self._timeout = timeout
         self._attempts = attempts
-        self._max_body = max_body
         self._first_wait = first_wait
-        self._http = httpx.AsyncClient(
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "policyguard"}
-            | headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=connections),
-            follow_redirects=False,
-            trust_env=not endpoint.loopback,
-            verify=endpoint.base.startswith("https:") or not endpoint.loopback,
-        )
 
-    async def post(self, url: str, payload: object) -> dict[str, Any]:
+    async def post(self, path: str, payload: object) -> dict[str, Any]:
         """The JSON object that answers. Raises ChatError, ServerDownError and ConfigurationError."""
         import tenacity
 
-        content = json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+        content = await asyncio.to_thread(json_bytes, payload)
         backoff = tenacity.wait_exponential(self._first_wait, max=20.0) + tenacity.wait_random(
             0.0, self._first_wait
         )
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked = error.wait if isinstance(error, _PassingError) else 0.0
-            return max(backoff(state), min(asked, 60.0))
+            requested = error.retry_after if isinstance(error, CallError) else None
+            return max(backoff(state), min(requested or 0.0, 60.0))
 
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self._attempts)
+            | tenacity.stop_after_delay(self._attempts * self._timeout),
+            wait=wait,
+            retry=tenacity.retry_if_exception(_may_pass),
+            reraise=True,
+        )
         try:
-            async for attempt in tenacity.AsyncRetrying(
-                stop=tenacity.stop_after_attempt(self._attempts)
-                | tenacity.stop_after_delay(self._attempts * self._timeout),
-                wait=wait,
-                retry=tenacity.retry_if_exception_type(_PassingError),
-                reraise=True,
-            ):
-                with attempt:
-                    return await self._once(url, content)
-        except _PassingError as error:
-            kind = ServerDownError if error.down else ChatError
-            raise kind(f"{error}, also after {self._attempts} attempts") from None
-        raise AssertionError("tenacity ends with an answer or an error")
+            return await retrying(self._post_once, path, content)
+        except CallError as error:
+            note = f", also after {self._attempts} attempts" if _may_pass(error) else ""
+            raise (ServerDownError if error.server_failed else ChatError)(f"{error}{note}") from None
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
-    async def _once(self, url: str, content: bytes) -> dict[str, Any]:
-        import httpx
-
-        host = self._endpoint.host
-        try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._http.stream(
-                    "POST", url, content=content, headers={"Content-Type": "application/json"}
-                ) as response,
-            ):
-                body = bytearray()
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > self._max_body:
-                        raise ChatError(f"the answer of {host} is longer than {self._max_body >> 20} MiB")
-        except (TimeoutError, httpx.TimeoutException):
-            late = f"{host} did not answer within {self._timeout:g} s"
-            raise _PassingError(late, down=True) from None
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
-            said = f"{type(error).__name__}: {self._endpoint.quote(error)}"
-            raise _PassingError(f"the connection to {host} failed ({said})", down=True) from None
-        return self._read(response.status_code, bytes(body), response.headers.get("Retry-After", ""))
-
-    def _read(self, status: int, body: bytes, after: str) -> dict[str, Any]:
-        host = self._endpoint.host
-        try:
-            found = parse_json(body)
-        except JsonError:
-            found = None
-        if status == 200:
-            if isinstance(found, dict):
-                return found
-            raise _PassingError(f"the answer of {host} is no JSON object")
-        said = self._endpoint.quote(_complaint(found))
-        words = f"{host} answers HTTP {status}" + (f": {said}" if said else "")
-        if status in (408, 425, 429) or status >= 500:
-            raise _PassingError(words, down=status >= 500, wait=float(after) if after.isdigit() else 0.0)
-        if status in (401, 403):
-            raise ConfigurationError(f"{host} refuses the API key (HTTP {status})", hint="set the right key")
-        if status in (404, 405) or 300 <= status < 400:
+    async def _post_once(self, path: str, content: bytes) -> dict[str, Any]:
+        reply = await self._http.call("POST", path, content, within=self._timeout)
+        if reply.status == 200:
+            return reply.data
+        quote, host = reply.endpoint.quote(reply.message), reply.endpoint.host
+        if reply.status in (401, 403):
             raise ConfigurationError(
-                words, hint="check the address, which usually ends in /v1, and the model"
+                f"{host} refuses the API key (HTTP {reply.status})", hint="set the right key"
             )
-        raise ChatError(words)
+        reason = f"{host} answers HTTP {reply.status}" + (f": {quote}" if quote else "")
+        if reply.status in (404, 405) or 300 <= reply.status < 400:
+            raise ConfigurationError(
+                reason, hint="check the address, which usually ends in /v1, and the model"
+            )
+        raise ChatError(reason)
 
 
-def _complaint(found: Any) -> str:
-    error = found.get("error", found) if isinstance(found, dict) else ""
-    return str(error.get("message") or error.get("detail") or "") if isinstance(error, dict) else str(error)
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, CallError) and error.failure.retryable
 
 
 class OpenAIChat:
-    """``model`` on the server at ``base_url``. Sampling as given; see ``http.JsonClient`` for the bounds."""
+    """``model`` on the server at ``base_url``. ``client``: options of ``RetryingClient``."""
 
     def __init__(
         self,
@@ -250,18 +194,17 @@ class OpenAIChat:
     ) -> None:
         self.model = model
         self._endpoint = Endpoint.parse(base_url, api_key)
-        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._client = JsonClient(self._endpoint, headers=headers, **client)
+        self._client = RetryingClient(self._endpoint, **client)
         self._fields = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
 
     async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
         turns = [await asyncio.to_thread(_turn, message) for message in messages]
         payload = {"model": self.model, "messages": turns, "seed": seed, **self._fields}
-        found = await self._client.post(f"{self._endpoint.base}/chat/completions", payload)
+        answer = await self._client.post("/chat/completions", payload)
         try:
-            choice = found["choices"][0]
+            choice = answer["choices"][0]
             text = choice["message"]["content"]
-            usage = found.get("usage") or {}
+            usage = answer.get("usage") or {}
             if not isinstance(text, str):
                 raise TypeError
             read, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
@@ -279,12 +222,3 @@ def _turn(message: Message) -> dict[str, Any]:
     uri = "data:image/png;base64," + base64.b64encode(png_of(message.frame)).decode("ascii")
     parts = [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": message.text}]
     return {"role": message.role, "content": parts}
-
-
-def png_of(frame: PILImage) -> bytes:
-    """The pixels as PNG, and nothing else of the image."""
-    clean = frame.convert("RGB").copy()
-    clean.info = {}
-    buffer = io.BytesIO()
-    clean.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

@@ -70,7 +70,7 @@ def test_without_scores_the_rating_is_read_from_the_form(server: RealServer) -> 
     """What the package does with servers that give no log-probabilities, asked of one that does."""
     from policyguard.backends.remote.answers import read_rated, response_format, verdict_form
     from policyguard.backends.remote.chat import chat_messages
-    from policyguard.backends.remote.pictures import data_uri, grid_for
+    from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 
     under = policy().resolve()
     prompt = SafeguardDialect().render(under)[0]

@@ -16,7 +16,7 @@ from backends.remote.vllm_server.support import ask, level, pico, picto_policy, 
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.remote.chat import chat_messages
-from policyguard.backends.remote.pictures import data_uri, grid_for
+from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.backends.transformers.loading import prepare
 from policyguard.backends.transformers.plan import _chat_text

@@ -1,4 +1,8 @@
-"""What a server's refusal means: the set-up is wrong, or this one picture was not judged."""
+"""What became of a call: a Reply, a CallError, and what a server's refusal means.
+
+A refusal is either about the set-up, which concerns every image and raises ConfigurationError, or about this
+one image, which becomes a ``Failure``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What ``endpoint`` answers: in ``data`` the object of a 200, else in ``message`` what is wrong."""
+    """A whole answer of ``endpoint``: the object of a 200 in ``data``, of a refusal the ``message``."""
 
     status: int
     data: dict[str, Any]
@@ -32,16 +36,16 @@ class Reply:
 
 
 class CallError(Exception):
-    """One call gave no usable answer: the ``Failure`` of one picture. Never leaves the package.
+    """One call gave no usable answer: the ``Failure`` of one image. Never leaves the package.
 
     Args:
         reason: in one sentence.
-        retryable: whether the caller may well ask again later.
+        retryable: whether the caller may try again later.
         kind: of the ``Failure``.
-        again: whether the call is worth repeating at once, or after ``retry_after`` seconds.
-        server_failed: whether the server seems unwell, and not only busy, or unhappy with a picture.
+        retry_now: whether to repeat the call at once, or after ``retry_after`` seconds.
+        server_failed: whether the server seems broken, and not just busy, or unable to take an image.
         timed_out: whether there was no answer in the time that the call had.
-        retry_after: seconds that the server wants to be left alone.
+        retry_after: seconds that the server asks to be left alone.
     """
 
     def __init__(
@@ -50,27 +54,27 @@ class CallError(Exception):
         *,
         retryable: bool = False,
         kind: FailureKind = FailureKind.ERROR,
-        again: bool = False,
+        retry_now: bool = False,
         server_failed: bool = False,
         timed_out: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(reason)
         self.failure = Failure(kind, reason, retryable)
-        self.again = again
+        self.retry_now = retry_now
         self.server_failed = server_failed
         self.timed_out = timed_out
         self.retry_after = retry_after
 
-    def noted(self, note: str) -> CallError:
-        """The same, with ``note`` in brackets at the end of its reason."""
+    def with_note(self, note: str) -> CallError:
+        """This error, with ``note`` in brackets at the end of its reason."""
         if note:
             self.failure = replace(self.failure, reason=f"{self.failure.reason} ({note})")
             self.args = (self.failure.reason,)
         return self
 
 
-# Servers say in prose what is wrong. A refusal that none of the patterns knows concerns this picture only.
+# Servers say in prose what is wrong. A refusal that matches no pattern concerns this image only.
 _TOO_LONG = re.compile(
     r"context.{0,3}(length|window|size)|maximum model length|max_model_len|(prompt|input) is too long",
     re.IGNORECASE,
@@ -78,7 +82,7 @@ _TOO_LONG = re.compile(
 _NO_IMAGES = re.compile(
     r"at most 0 image|not a multimodal|does not support (image|multimodal|vision)", re.IGNORECASE
 )
-_PICTURE = re.compile(
+_IMAGE = re.compile(
     r"image.{0,60}(identify|load|decod|open|corrupt|truncated|invalid|pixel|too (large|small|big)|size)"
     r"|(identify|load|decod|open|process).{0,30}image|aspect ratio",
     re.IGNORECASE | re.DOTALL,
@@ -94,59 +98,61 @@ _PARAMETER = re.compile(
     r"|extra.?(forbidden|inputs)|continue_final_message|add_generation_prompt|chat.?template|max_tokens",
     re.IGNORECASE,
 )
-_WANTS = {402: "to be paid", 407: "a proxy's password", 511: "a login to the network"}
+_REQUIRED = {402: "payment", 407: "a password for the proxy", 511: "a login to the network"}
 
 
 def is_too_long(reply: Reply) -> bool:
-    """Whether the server refuses because prompt and picture do not fit into the model's context."""
+    """Whether prompt and image do not fit into the model's context."""
     return reply.status in (400, 422) and _TOO_LONG.search(reply.message) is not None
 
 
 def refusal(reply: Reply, model: str) -> Exception:
     """What to raise for a reply that is not 200: ConfigurationError for the set-up, else CallError."""
     endpoint = reply.endpoint
-    status, host, words = reply.status, endpoint.host, endpoint.quote(reply.message)
-    said = f": {words}" if words else ""
+    status, host, quote = reply.status, endpoint.host, endpoint.quote(reply.message)
+    detail = f": {quote}" if quote else ""
     if status in (401, 403) or (status in (400, 422) and _KEY.search(reply.message)):
-        # The server's words are left out: some repeat the key that they refuse.
+        # The message is left out: some servers repeat the key that they refuse.
         what = "the API key" if endpoint.api_key else "requests without an API key"
         return ConfigurationError(
-            f"{host} refuses {what} (HTTP {status})", hint="give api_key=... or set POLICYGUARD_API_KEY"
+            f"{host} refuses {what} (HTTP {status})", hint="pass api_key=... or set POLICYGUARD_API_KEY"
         )
     if 300 <= status < 400:
         return ConfigurationError(
             f"{host} redirects (HTTP {status}), and redirects are not followed",
-            hint="give the address that finally answers as base_url",
+            hint="set base_url to the address that it redirects to",
         )
-    if status in (402, 407, 511):
-        return ConfigurationError(f"{host}, or what is before it, wants {_WANTS[status]} (HTTP {status})")
+    if status in _REQUIRED:
+        return ConfigurationError(
+            f"{host}, or a proxy before it, requires {_REQUIRED[status]} (HTTP {status})"
+        )
     if (
         status == 410
         or (status == 404 and "model" in reply.message.lower())
         or (status in (400, 422) and _MODEL.search(reply.message))
     ):
         return ConfigurationError(
-            f"{host} does not serve the model '{model}'{said}",
+            f"{host} does not serve the model '{model}'{detail}",
             hint="model must be the name under which the server runs it (vLLM: --served-model-name)",
         )
     if status in (404, 405):
         return ConfigurationError(
-            f"{host} has no chat completions API at {endpoint.base} (HTTP {status}){said}",
+            f"{host} has no chat completions API at {endpoint.base} (HTTP {status}){detail}",
             hint="base_url usually ends in /v1, as in http://gpu:8000/v1",
         )
     if status == 413:
-        return CallError(f"this picture is too large for {host}{said}", kind=FailureKind.UNSCANNABLE)
+        return CallError(f"this image is too large for {host}{detail}", kind=FailureKind.UNSCANNABLE)
     if status not in (400, 422):
-        return CallError(f"{host} refuses the request (HTTP {status}){said}")
+        return CallError(f"{host} refuses the request (HTTP {status}){detail}")
     if _NO_IMAGES.search(reply.message):
         return ConfigurationError(
-            f"the model '{model}' on {host} takes no pictures{said}", hint="serve a vision-language model"
+            f"the model '{model}' on {host} takes no images{detail}", hint="serve a vision-language model"
         )
-    if _PICTURE.search(reply.message):
-        return CallError(f"{host} cannot take this picture{said}", kind=FailureKind.UNSCANNABLE)
+    if _IMAGE.search(reply.message):
+        return CallError(f"{host} cannot read this image{detail}", kind=FailureKind.UNSCANNABLE)
     if _PARAMETER.search(f"{reply.parameter} {reply.message}"):
         return ConfigurationError(
-            f"{host} cannot do what the reading of '{model}' needs{said}",
-            hint="docs/remote.md lists what a server must offer; vLLM offers it",
+            f"{host} does not support what is needed to read '{model}'{detail}",
+            hint="docs/remote.md lists what a server must support; vLLM does",
         )
-    return CallError(f"{host} refuses the request (HTTP {status}){said}")
+    return CallError(f"{host} refuses the request (HTTP {status}){detail}")

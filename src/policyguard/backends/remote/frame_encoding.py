@@ -1,8 +1,8 @@
-"""The picture as it is sent: scaled down to what the model looks at, and as small a file as is exact.
+"""A frame as it is sent: scaled down to what the model looks at, and as small a file as is exact.
 
-Covered: a file that was judged as it stands (one frame, upright, RGB, no colour profile, no transparency)
-and that decoders do not differ about (a baseline JPEG of one scan, a PNG that is not interlaced) goes out
-with its own compressed data, without metadata; all else is a PNG of the judged pixels.
+Covered: an image file that was decoded as it stands (one frame, upright, RGB, no colour profile, no
+transparency) and that all decoders read alike (a baseline JPEG of one scan, a PNG that is not interlaced) is
+sent with its own compressed data, without metadata; anything else as a PNG of the frame's pixels.
 Not covered: a server with another decoder than ours rounds a JPEG's pixels its own way, smooths colours
 between pixels its own way, and may make something else of damaged compressed data.
 """
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
     from policyguard.backends.base import AssessmentRequest
 
-__all__ = ["Grid", "data_uri", "grid_for", "is_light"]
+__all__ = ["Grid", "data_uri", "grid_for", "is_light", "png_of"]
 
 _LIGHT = 1 << 18
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a model's processor makes of a picture: sides that are multiples of ``factor``, and an area of
+    """The sizes that a model's processor scales to: sides that are multiples of ``factor``, and an area of
     ``min_pixels`` to ``max_pixels``.
 
-    ``always``: every picture is brought to this grid here, because the server would do exactly the same.
-    Otherwise only pictures above ``max_pixels`` are.
+    ``always``: every frame is scaled here, because the server would do exactly the same. Otherwise only
+    frames above ``max_pixels`` are.
     """
 
     factor: int
@@ -41,7 +42,7 @@ class Grid:
     always: bool = False
 
     def fit(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) to scale a picture of ``size`` to, as the Qwen-VL processors choose it."""
+        """(width, height) to scale a frame of ``size`` to, as the Qwen-VL processors choose it."""
         width, height = size
         if not self.always and width * height <= self.max_pixels:
             return size
@@ -67,15 +68,15 @@ _UNKNOWN = Grid(1, 16_777_216)
 
 
 def grid_for(dialect: str, model: str, max_pixels: int | None = None) -> Grid:
-    """The grid for a model, by dialect and name; with ``max_pixels``, pictures above it are scaled down."""
+    """The grid for a model, by dialect and name; with ``max_pixels``, frames above it are scaled down."""
     if dialect == "pico":
         return _PICO
-    known = next((grid for name, grid in _FAMILIES if name.search(model)), _UNKNOWN)
-    return known if max_pixels is None else Grid(known.factor, min(max_pixels, known.max_pixels))
+    family = next((grid for name, grid in _FAMILIES if name.search(model)), _UNKNOWN)
+    return family if max_pixels is None else Grid(family.factor, min(max_pixels, family.max_pixels))
 
 
 def is_light(request: AssessmentRequest, grid: Grid) -> bool:
-    """Whether ``data_uri`` takes less time than a thread's turn: a small file that goes out as it is."""
+    """Whether ``data_uri`` is quicker than handing it to a thread: a small file that is sent as it is."""
     encoded = request.encoded
     return (
         encoded is not None and len(encoded) <= _LIGHT and grid.fit(request.frame.size) == request.frame.size
@@ -83,7 +84,7 @@ def is_light(request: AssessmentRequest, grid: Grid) -> bool:
 
 
 def data_uri(request: AssessmentRequest, grid: Grid) -> str:
-    """The picture of ``request`` as a data URI. Takes milliseconds of CPU unless it ``is_light``."""
+    """The frame of ``request`` as a data URI. Takes milliseconds of CPU unless it ``is_light``."""
     frame, encoded = request.frame, request.encoded
     size = grid.fit(frame.size)
     if size != frame.size:
@@ -91,14 +92,14 @@ def data_uri(request: AssessmentRequest, grid: Grid) -> str:
 
         frame, encoded = frame.convert("RGB").resize(size, Resampling.BICUBIC), None
     if encoded is None or len(encoded) > 3 * size[0] * size[1]:
-        encoded = _png(frame)
+        encoded = png_of(frame)
     kind = "jpeg" if encoded.startswith(b"\xff\xd8") else "png"
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
 
 
-def _png(frame: PILImage) -> bytes:
-    """The pixels of an RGB frame, exactly, and nothing else of it."""
-    clean = frame.convert("RGB").copy()
+def png_of(image: PILImage) -> bytes:
+    """The pixels as an RGB PNG, exactly, and nothing else of the image."""
+    clean = image.convert("RGB").copy()
     # Pillow would write what it finds here; a transparent colour among it would hide pixels from the model.
     clean.info = {}
     buffer = io.BytesIO()
