@@ -16,7 +16,7 @@ Fault = Callable[[Any, Any], None]
 
 def _never(handler: Any, answer: Any) -> None:
     handler.close_connection = True
-    handler.server.closing.wait(3)
+    handler.server.closing.wait()
 
 
 def _drip_body(handler: Any, answer: Any) -> None:
@@ -32,9 +32,7 @@ def _drip_head(handler: Any, answer: Any) -> None:
 
 
 def _drip(handler: Any, byte: bytes) -> None:
-    for _ in range(60):
-        if handler.server.closing.wait(0.05):
-            return
+    while not handler.server.closing.wait(0.05):
         try:
             handler.wfile.write(byte)
         except OSError:

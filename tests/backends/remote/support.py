@@ -34,7 +34,7 @@ def backend(server: ToyServer, **options: Any) -> RemoteBackend:
 
 
 def backend_on(urls: list[str], **options: Any) -> RemoteBackend:
-    settings: dict[str, Any] = {"model": "toy-guard", "dialect": SafeguardDialect(), "timeout": 5.0}
+    settings: dict[str, Any] = {"model": "toy-guard", "dialect": SafeguardDialect(), "timeout": 100.0}
     return RemoteBackend(urls, **settings | {"retries": Retries.without_waits()} | options)
 
 

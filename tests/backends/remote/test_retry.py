@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +21,8 @@ from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.retry import FLOOR, SHARE
 from policyguard.backends.remote.servers import CONSECUTIVE, Servers
 from policyguard.errors import BackendError, ConfigurationError, PolicyGuardError, UnavailableError
+from support.clock import deadline
+from support.waiting import wait_until
 
 AGAIN = ["reset", "hangs up", "body cut short", "not http", "408", "429", "502", "503", "504"]
 AGAIN_BODIES = ["empty body", "truncated json", "html"]
@@ -122,12 +123,11 @@ def test_retry_after_is_honoured(server: ToyServer, status: int) -> None:
     assert all(2.0 <= wait <= 2.5 for wait in waits.seconds)
 
 
-def test_a_real_wait_is_as_long_as_the_server_asks(server: ToyServer) -> None:
+def test_a_real_wait_is_slept_on_the_event_loop(server: ToyServer) -> None:
     server.fault = first(1, TRANSPORT["429"])
-    began = time.monotonic()
+    assert Retries().sleep is asyncio.sleep
     with backend(server, retries=Retries()) as guard:
         assert isinstance(guard.assess([ask(picture())])[0], Assessment)
-    assert time.monotonic() - began >= 1.0
 
 
 def test_a_wait_that_the_deadline_has_no_room_for_fails_at_once(server: ToyServer) -> None:
@@ -142,11 +142,9 @@ def test_a_wait_that_the_deadline_has_no_room_for_fails_at_once(server: ToyServe
 
 def test_a_retry_that_cannot_end_in_time_is_not_started(server: ToyServer) -> None:
     server.fault = TRANSPORT["no answer"]
-    began = time.monotonic()
     found = failure(server, timeout=0.4, deadline=0.7)
     assert "no time is left" in found.reason
     assert len(server.bodies()) == 1
-    assert time.monotonic() - began < 5.0
 
 
 def test_a_call_that_timed_out_is_repeated_while_there_is_time(server: ToyServer) -> None:
@@ -160,20 +158,18 @@ def test_a_call_that_timed_out_is_repeated_while_there_is_time(server: ToyServer
 def test_a_request_s_deadline_holds_across_calls_retries_waits_and_bodies(
     server: ToyServer, fault: str
 ) -> None:
+    """Without it, none of these would come to an end in hours."""
     server.fault = TRANSPORT[fault]
-    with backend(server, timeout=60.0, retries=Retries(attempts=1000)) as guard:
+    with backend(server, timeout=1e5, deadline=1e6, retries=Retries(attempts=10**6)) as guard:
         guard.warm()
-        deadline = time.monotonic() + 0.5
-        (found,) = guard.assess([replace(ask(picture()), deadline=deadline)])
-        late = time.monotonic() - deadline
+        (found,) = guard.assess([replace(ask(picture()), deadline=deadline(0.5))])
     assert isinstance(found, Failure)
     assert found.retryable
-    assert late < 5.0  # nominally 0.05; the machine may be busy
 
 
 def test_a_deadline_that_has_passed_asks_nothing(server: ToyServer) -> None:
     with backend(server) as guard:
-        (found,) = guard.assess([replace(ask(picture()), deadline=time.monotonic() - 1.0)])
+        (found,) = guard.assess([replace(ask(picture()), deadline=deadline(-1.0))])
     assert isinstance(found, Failure)
     assert "deadline" in found.reason
     assert not server.calls
@@ -188,14 +184,14 @@ def test_a_guard_s_own_timeout_teaches_the_breaker_about_a_server_that_hangs(ser
 
 
 def test_waiting_for_a_turn_counts_and_the_one_whose_turn_it_is_goes_on(server: ToyServer) -> None:
-    server.delay = lambda scene: 1.5
-    with backend(server, concurrency=1, timeout=30.0) as guard, ThreadPoolExecutor(1) as pool:
+    server.delay = lambda scene: None
+    with backend(server, concurrency=1) as guard, ThreadPoolExecutor(1) as pool:
         patient = pool.submit(guard.assess, [ask(picture(1))])
-        while not server.active:
-            time.sleep(0.01)
-        (hurried,) = guard.assess([replace(ask(picture(2)), deadline=time.monotonic() + 0.1)])
+        wait_until(lambda: server.active)
+        (hurried,) = guard.assess([replace(ask(picture(2)), deadline=deadline(0.1))])
         assert not patient.done()
-        assert isinstance(patient.result(timeout=30)[0], Assessment)
+        server.closing.set()
+        assert isinstance(patient.result()[0], Assessment)
     assert isinstance(hurried, Failure)
     assert "deadline" in hurried.reason
 
@@ -205,7 +201,7 @@ def test_a_server_that_always_fails_sees_a_fifth_more_calls_at_most(server: ToyS
     calls = 200
     client = Servers(
         [Endpoint.parse(server.url)],
-        timeout=5.0,
+        timeout=100.0,
         total=1e6,
         concurrency=4,
         retries=Retries.without_waits(),
@@ -228,12 +224,12 @@ def test_a_server_that_always_fails_sees_a_fifth_more_calls_at_most(server: ToyS
 
 def test_an_open_breaker_asks_nothing_and_says_when_it_will(server: ToyServer) -> None:
     server.fault, server.fault_at = TRANSPORT["500"], lambda path, body: True
-    with backend(server, concurrency=1, retries=Retries.without_waits(cool_down=600.0)) as guard:
+    waits = Waits()
+    with backend(server, concurrency=1, retries=Retries(cool_down=600.0, sleep=waits)) as guard:
         results = guard.assess([ask(picture(shade)) for shade in range(20)])
         assert len(server.calls) == CONSECUTIVE
-        began = time.monotonic()
         (found,) = guard.assess([ask(picture())])
-        assert time.monotonic() - began < 5.0
+    assert not waits.seconds
     assert len(server.calls) == CONSECUTIVE
     assert isinstance(found, Failure)
     assert found.retryable
@@ -244,11 +240,12 @@ def test_an_open_breaker_asks_nothing_and_says_when_it_will(server: ToyServer) -
 
 def test_a_probe_closes_the_breaker_of_a_server_that_is_back(server: ToyServer) -> None:
     server.fault, server.fault_at = TRANSPORT["500"], lambda path, body: True
-    with backend(server, concurrency=1, retries=Retries.without_waits(cool_down=0.2)) as guard:
+    with backend(server, concurrency=1, retries=Retries.without_waits(cool_down=600.0)) as guard:
         guard.assess([ask(picture(shade)) for shade in range(CONSECUTIVE)])
         server.fault = None
         (refused,) = guard.assess([ask(picture())])
-        time.sleep(0.25)
+        (tried,) = guard._reader._client._pool.servers
+        tried.breaker._opened -= 600.0
         (found,) = guard.assess([ask(picture())])
     assert isinstance(refused, Failure)
     assert isinstance(found, Assessment)
@@ -265,10 +262,10 @@ def test_pictures_and_load_open_no_breaker(server: ToyServer, fault: str) -> Non
 
 def test_callers_in_a_hurry_open_no_breaker(server: ToyServer) -> None:
     server.fault = TRANSPORT["no answer"]
-    with backend(server, timeout=30.0) as guard:
+    with backend(server) as guard:
         guard.warm()
         for shade in range(CONSECUTIVE + 1):
-            hurried = replace(ask(picture(shade)), deadline=time.monotonic() + 0.1)
+            hurried = replace(ask(picture(shade)), deadline=deadline(0.1))
             assert isinstance(guard.assess([hurried])[0], Failure)
         server.fault = None
         assert isinstance(guard.assess([ask(picture())])[0], Assessment)
