@@ -14,17 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image as Pictures
 
-from policyguard import Action, ConfigurationError, Guard, Outcome, Policy, PolicyViolation
+from policyguard import Action, ConfigurationError, Guard, Outcome, PolicyViolation, Verdict
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import BackendError, PolicyError
-from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
-
-
-def policy(**changes: Any) -> Policy:
-    rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}]
-    return parse_policy({"id": "p", "version": "1.0.0", "title": "P", "rules": rules} | changes)
+from support.guards import Watched, policy
+from support.waiting import until
 
 
 def picture(shade: int = 0) -> Pictures.Image:
@@ -334,15 +330,16 @@ def test_eight_threads_get_the_answers_of_one() -> None:
 
 
 def test_the_event_loop_runs_on_while_a_model_works() -> None:
-    async def run() -> int:
-        ticks = 0
-        check = asyncio.create_task(Guard(policy(), backend=FakeBackend(delay=0.2)).acheck(picture()))
-        while not check.done():
-            ticks += 1
-            await asyncio.sleep(0.01)
-        return ticks
+    go_on = threading.Event()
+    backend = Watched(lambda _: go_on.wait())
 
-    assert asyncio.run(run()) > 3
+    async def run() -> Verdict:
+        check = asyncio.create_task(Guard(policy(), backend=backend).acheck(picture()))
+        await until(lambda: backend.running)
+        go_on.set()
+        return await check
+
+    assert asyncio.run(run()).allowed
 
 
 def test_to_dict_is_json_with_the_documented_fields() -> None:

@@ -98,9 +98,9 @@ class ToyServer(ThreadingHTTPServer):
     """Serves ``model`` on 127.0.0.1. ``calls`` holds (path, body) of every request so far.
 
     ``features``: "tokenize" and the keys of FIELDS; a server without one ignores the field, or refuses it if
-    ``strict``. ``delay`` says how many seconds an answer takes; None waits for ``closing``. ``fault`` is called
-    with handler and answer instead of sending the answer, where ``fault_at`` says so of the request's path and
-    body.
+    ``strict``. ``delay`` says how many seconds an answer takes, or None for one that waits for ``closing``.
+    ``fault`` is called with handler and answer instead of sending the answer, where ``fault_at`` says so of
+    the request's path and body.
     """
 
     daemon_threads = True

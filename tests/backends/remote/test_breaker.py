@@ -11,14 +11,7 @@ from policyguard.backends.remote.retry import FLOOR, SHARE, Budget, Retries
 from policyguard.backends.remote.retry import WINDOW as BUDGET_WINDOW
 from policyguard.backends.remote.servers import CONSECUTIVE, ENOUGH, WINDOW, Breaker, State
 from policyguard.errors import ConfigurationError
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clock import Clock
 
 
 @pytest.fixture
