@@ -14,7 +14,7 @@ from PIL import Image as pil  # noqa: N813 (the module)
 from policyguard.integrations.extract import SiteKind
 
 INLINE, URL, FILE, UNREADABLE = SiteKind.INLINE, SiteKind.URL, SiteKind.FILE, SiteKind.UNREADABLE
-DOCUMENT = SiteKind.DOCUMENT
+DOCUMENT, LINK = SiteKind.DOCUMENT, SiteKind.LINK
 
 
 def picture(kind: str = "PNG", colour: tuple[int, int, int] = (180, 40, 90)) -> bytes:
@@ -170,9 +170,9 @@ OTHERS = [
     Shape("line-wrapped base64", "new", {"q": base64.encodebytes(PNG).decode()}, (("/q", INLINE),)),
     Shape("URL-safe base64 without padding", "new", {"q": base64.urlsafe_b64encode(JPEG).decode().rstrip("=")}, (("/q", INLINE),), JPEG),
     Shape("a truncated image", "new", {"q": B64[:61]}, (("/q", UNREADABLE),)),
-    Shape("Markdown", "text", f"![a]({ADDRESS}) and ![b]({DATA_URI})", (("#0", URL), ("#1", INLINE))),
-    Shape("Markdown by reference", "text", "![a][1]\n\n[1]: https://e.example/x\n[2]: https://e.example/y", (("#0", URL),)),
-    Shape("HTML", "text", f"<p><IMG alt=x src='{ADDRESS}'><img src=\"{DATA_URI}\">", (("#0", URL), ("#1", INLINE))),
+    Shape("Markdown", "text", f"![a]({ADDRESS}) and ![b]({DATA_URI})", (("#0", LINK), ("#1", INLINE))),
+    Shape("Markdown by reference", "text", "![a][1]\n\n[1]: https://e.example/x\n[2]: https://e.example/y", (("#0", LINK),)),
+    Shape("HTML", "text", f"<p><IMG alt=x src='{ADDRESS}'><img src=\"{DATA_URI}\">", (("#0", LINK), ("#1", INLINE))),
     Shape("two data URIs", "text", f"{DATA_URI} {DATA_URI}", (("#0", INLINE), ("#1", INLINE))),
     Shape("a data URI in capitals", "text", f"x DATA:IMAGE/PNG;charset=x;BASE64,{B64} y", (("#0", INLINE),)),
     Shape("a data URI without a type", "text", f"x data:;base64,{B64}", (("#0", INLINE),)),

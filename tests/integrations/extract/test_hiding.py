@@ -59,7 +59,7 @@ def test_a_data_uri_that_browsers_read_is_found_in_a_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["![a [b] c](https://e.example/x)", r"![a\] b](https://e.example/x)"])
 def test_brackets_in_its_name_hide_no_picture(text: str) -> None:
-    assert kinds({"content": text}) == [SiteKind.URL]
+    assert kinds({"content": text}) == [SiteKind.LINK]
 
 
 def test_a_document_is_no_excuse_for_an_image() -> None:

@@ -23,7 +23,7 @@ def test_a_shape_gives_its_sites(shape: Shape) -> None:
             assert site.problem
         elif site.kind is SiteKind.FILE:
             assert site.file_id
-        elif site.kind is SiteKind.URL:
+        elif site.kind in (SiteKind.URL, SiteKind.LINK):
             assert str(site.url).startswith("https://")
         elif shape not in LANGCHAIN:
             assert site.data == shape.data

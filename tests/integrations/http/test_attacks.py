@@ -18,7 +18,7 @@ from integrations.http.test_streams import STREAM, delta, partial, pieces, sse
 from integrations.http.upstream import Answer, Upstream
 from policyguard.errors import ConfigurationError
 from policyguard.integrations.http import GuardedAdapter, guarded_async_client, guarded_client
-from policyguard.integrations.http.bodies import open_body
+from policyguard.integrations.http.bodies import Reading, open_body
 
 PDF = b"%PDF-1.7 " + bytes(range(256))
 
@@ -296,6 +296,6 @@ def test_no_name_of_a_part_hides_its_bytes(head: str, coding: str) -> None:
         f"--b\r\nContent-Disposition: form-data; {head}\r\nContent-Type: text/plain\r\n{coding}\r\n".encode()
     )
     (site,) = open_body(
-        start + content + b"\r\n--b--\r\n", "multipart/form-data; boundary=b", strict=True
+        start + content + b"\r\n--b--\r\n", "multipart/form-data; boundary=b", Reading(strict=True)
     ).sites
     assert picture(RED) == site.data

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policyguard.integrations.extract import Replacement
 from policyguard.integrations.http import multipart
-from policyguard.integrations.http.bodies import open_body
+from policyguard.integrations.http.bodies import Reading, open_body
 from policyguard.integrations.http.codings import PIECE, CodingError, decode_all, decoder
 from policyguard.integrations.http.streams import Framing, OverlongError, framer
 
@@ -130,13 +130,13 @@ def test_multipart_is_cut_and_joined() -> None:
     ],
 )
 def test_multipart_that_two_readers_may_read_in_two_ways_is_unreadable(kind: str, body: bytes) -> None:
-    (site,) = open_body(body, kind, strict=True).sites
+    (site,) = open_body(body, kind, Reading(strict=True)).sites
     assert "unreadable" == site.kind
 
 
 def test_a_base64_part_is_read() -> None:
     body = b"--b\r\nContent-Transfer-Encoding: base64\r\n\r\niVBORw0KGgo=\r\n--b--"
-    (site,) = open_body(body, "multipart/mixed; boundary=b", strict=True).sites
+    (site,) = open_body(body, "multipart/mixed; boundary=b", Reading(strict=True)).sites
     assert b"\x89PNG\r\n\x1a\n" == site.data
 
 
@@ -145,7 +145,7 @@ def test_a_base64_part_is_read() -> None:
     kind=st.sampled_from(["", "application/json", "text/x", KIND, "image/png"]),
 )
 def test_no_body_breaks_the_reader(data: bytes, kind: str) -> None:
-    body = open_body(data, kind, strict=True)
+    body = open_body(data, kind, Reading(strict=True))
     for site in body.sites:
         if site.data is not None:
             assert body.rebuild({site.where: Replacement(b"GIF89a", "image/gif")})

@@ -114,14 +114,14 @@ def test_a_compressed_response_comes_back_as_what_was_judged(way: Way, upstream:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (Answer(b"\x00\x01\x02\x03" * 50, "application/octet-stream"), "not a picture"),
+        (Answer(b"\x00\x01\x02\x03" * 50, "application/octet-stream"), "not an image"),
         (Answer(b"%PDF-1.7 \x80\xff" * 9, "application/pdf"), "application/pdf"),
         (Answer(b"x", headers={"content-encoding": "compress"}), "compress"),
         (Answer(b"not gzip at all", headers={"content-encoding": "gzip"}), "damaged"),
         (Answer(gzip.compress(b'{"a": 1}' * 99)[:-12], headers={"content-encoding": "gzip"}), "cut short"),
         (Answer(b'{"data": [{"b64_json": "iVBORw0KGgo', "application/json"), "cut short"),
         (Answer(b"[" * 200_000, "application/json"), "deep"),
-        (Answer(b'{"a": 1, "a": 2}', "application/json"), "twice"),
+        (Answer(b'{"a": 1, "a": "' + b64(picture(GREEN)).encode() + b'"}', "application/json"), "twice"),
         (json_answer({"data": [{"b64_json": "iVBORw0KGgo!!!"}]}), ""),
         (json_answer({"data": [{"b64_json": b64(picture(GREEN)[:60])}]}), "cut short"),
         (json_answer({"data": [{"b64_json": b64(b"<svg xmlns='http://www.w3.org/2000/svg'/>")}]}), "SVG"),
@@ -191,13 +191,27 @@ def test_a_gzip_bomb_blocks(upstream: Upstream, direction: str) -> None:
 
 def test_more_images_than_are_judged_block(upstream: Upstream) -> None:
     guard, _ = colour_guard()
-    hundred = {"data": [{"b64_json": b64(picture(GREEN, seed=seed))} for seed in range(100)]}
-    upstream.answer(hundred)
+    images = [{"b64_json": b64(picture(GREEN, seed=seed))} for seed in range(101)]
+    upstream.answer({"data": images[1:]})
     assert 100 == PLAIN.send(guard, "GET", upstream.url + GENERATE).result.images_checked
-    upstream.answer({"data": [*hundred["data"], {"b64_json": b64(picture(GREEN, seed=500))}]})
+    upstream.answer({"data": images})
     reply = PLAIN.send(guard, "GET", upstream.url + GENERATE)
     assert (403, "policyguard_unjudged") == (reply.status, reply.error["code"])
-    assert "more than 100 images" in reply.error["message"]
+    assert "101 new images" in reply.error["message"]
+    assert "max_images is 100" in reply.error["message"]
+
+
+def test_images_that_were_judged_before_do_not_count(upstream: Upstream) -> None:
+    guard, backend = colour_guard()
+    images = [{"b64_json": b64(picture(GREEN, seed=seed))} for seed in range(4)]
+    with guarded_client(guard, family="httpx", max_images=2) as client:
+        for known in (2, 3, 4):
+            upstream.answer({"data": images[:known]})
+            assert client.get(upstream.url + GENERATE).status_code == 200
+        upstream.answer({"data": [{"b64_json": b64(picture(GREEN, seed=seed))} for seed in range(90, 93)]})
+        calls = backend.calls
+        assert client.get(upstream.url + GENERATE).status_code == 403
+    assert calls == backend.calls  # nothing is judged for a block that is certain
 
 
 def test_the_wrong_media_type_does_not_hide_an_image(upstream: Upstream) -> None:

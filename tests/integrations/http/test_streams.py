@@ -133,9 +133,21 @@ def test_a_data_uri_written_piece_by_piece_is_stopped(way: Way, upstream: Upstre
 def test_an_image_by_url_written_piece_by_piece_is_stopped(upstream: Upstream, text: str) -> None:
     guard, _ = colour_guard()
     upstream.answer(sse(*(delta(text[at : at + 3]) for at in range(0, len(text), 3))), content_type=STREAM)
-    reply = PLAIN.send(guard, "POST", upstream.url + CHAT, json={})
+    reply = PLAIN.send(guard, "POST", upstream.url + CHAT, json={}, options={"links": "block"})
     assert b"policyguard_unjudged" in reply.body
     assert b"[DONE]" not in reply.body
+    upstream.answer(delta(text))
+    assert 403 == PLAIN.send(guard, "POST", upstream.url + CHAT, json={}, options={"links": "block"}).status
+
+
+@pytest.mark.parametrize("text", ['<img src="/logo.png">', "<img src={user.photo} />", "![chart](chart.png)"])
+def test_links_to_nowhere_pass_where_links_block(upstream: Upstream, text: str) -> None:
+    guard, _ = colour_guard()
+    upstream.answer(sse(*(delta(text[at : at + 3]) for at in range(0, len(text), 3))), content_type=STREAM)
+    reply = PLAIN.send(guard, "POST", upstream.url + CHAT, json={}, options={"links": "block"})
+    assert b"[DONE]" in reply.body
+    upstream.answer(delta(text))
+    assert 200 == PLAIN.send(guard, "POST", upstream.url + CHAT, json={}, options={"links": "block"}).status
 
 
 def test_two_values_in_one_event_are_both_judged(upstream: Upstream) -> None:

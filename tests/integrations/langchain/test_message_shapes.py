@@ -25,7 +25,7 @@ from .carriers import SHAPE_IDS, carriers, lenient_guard
 
 def images_seen(value: Any) -> int:
     results: list[ScreenResult] = []
-    GuardRunnable(lenient_guard(), on_result=results.append).invoke(value)
+    GuardRunnable(lenient_guard(), links="block", on_result=results.append).invoke(value)
     return results[0].images_seen
 
 

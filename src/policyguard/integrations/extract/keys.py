@@ -9,7 +9,17 @@ from functools import lru_cache
 
 from policyguard.integrations.extract.magic import is_document_type
 
-__all__ = ["Position", "below", "declared", "is_file_id", "is_prose", "is_quoted", "is_record", "plain"]
+__all__ = [
+    "Position",
+    "below",
+    "declared",
+    "is_file_id",
+    "is_made",
+    "is_prose",
+    "is_quoted",
+    "is_record",
+    "plain",
+]
 
 
 class Position(IntEnum):
@@ -72,6 +82,8 @@ _DOCUMENT_TYPES = _words("document documenturl file fileurl inputfile video vide
 _DOCUMENT_KEYS = _DOCUMENT_TYPES - {"file", "inputfile"}
 _ENCODED = _words("data base64 b64 bytes blob binary")
 _RESULT = frozenset(("url", "index", "size", "seed", "content_type"))  # an item of an images response
+_MADE = _words("output outputs result results sample samples artifacts")
+_SIZES = ("bytes", "size", "size_bytes", "sizeBytes")
 _SKIPPED = _words("type filename name title detail id role alt caption")
 
 
@@ -85,10 +97,13 @@ def plain(name: object) -> str:
     return _plain_short(name) if isinstance(name, str) and len(name) <= 64 else ""
 
 
-def declared(value: Mapping[object, object], inherited: Position, key: object) -> tuple[Position, bool]:
+def declared(
+    value: Mapping[object, object], inherited: Position, key: object, *, answer: bool = False
+) -> tuple[Position, bool]:
     """What a dict says about its contents, and whether its type says that it is an image.
 
-    ``key`` is the key under which it, or the list it stands in, stands.
+    ``key`` is the key under which it, or the list it stands in, stands. The name of a file in an ``answer``
+    declares nothing.
     """
     kind = value.get("type")
     name = plain(kind)
@@ -100,7 +115,7 @@ def declared(value: Mapping[object, object], inherited: Position, key: object) -
     if media_type not in _ANYTHING:
         return Position.DOCUMENT if is_document_type(media_type) else Position.OTHER, False
     for name_key in ("filename", "file_name", "fileName"):
-        if isinstance(text := value.get(name_key), str) and _IMAGE_NAME.search(text[-16:]):
+        if not answer and isinstance(text := value.get(name_key), str) and _IMAGE_NAME.search(text[-16:]):
             return Position.DECLARED, False
     if name in _DOCUMENT_TYPES and inherited <= Position.NONE:
         return Position.DOCUMENT, False
@@ -161,9 +176,16 @@ def is_prose(key: object, value: Mapping[object, object]) -> bool:
     return plain(key) in _PROSE or "call_id" in value or "citation" in plain(value.get("type"))
 
 
-def is_record(value: Mapping[object, object]) -> bool:
+def is_made(key: object) -> bool:
+    """Whether the key of an answer holds what a model made, which may be the address of an image."""
+    return plain(key) in _MADE
+
+
+def is_record(value: Mapping[object, object], *, answer: bool = False) -> bool:
     """Whether a dict describes a file that a provider holds, in the answer to its upload or in a listing."""
     name = value.get("name")
+    if answer and "id" in value and any(isinstance(value.get(key), int) for key in _SIZES):
+        return isinstance(value.get("filename", name), str)
     return (
         isinstance(name, str) and name.startswith("files/") and "mimeType" in value and "sizeBytes" in value
     )

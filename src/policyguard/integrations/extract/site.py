@@ -28,6 +28,7 @@ class SiteKind(StrEnum):
     URL = "url"
     FILE = "file"
     DOCUMENT = "document"
+    LINK = "link"
     UNREADABLE = "unreadable"
 
 
@@ -39,7 +40,8 @@ class ImageSite:
     stands before a pointer into JSON that is itself a string. ``data`` (INLINE) is the encoded image file,
     of any image format; ``url`` (URL) an http(s) address; ``file_id`` (FILE) what a provider calls a file it
     holds, or an address in a cloud's storage; ``problem`` (UNREADABLE, DOCUMENT) says in one sentence why
-    there are no bytes. A DOCUMENT (a PDF, a film) shows images that are not taken out of it; it has a
+    there are no bytes. A LINK is an image that words link to by ``url``, in Markdown or HTML: no provider
+    fetches it. A DOCUMENT (a PDF, a film) shows images that are not taken out of it; it has a
     ``file_id`` where the provider holds it. ``media_type`` is the declared one, in lower case, never checked
     against the bytes.
     """
@@ -114,7 +116,7 @@ class Occurrence:
             self.kind,
             data=self.data,
             media_type=self.media_type,
-            url=self.address if self.kind is SiteKind.URL else None,
+            url=self.address if self.kind in (SiteKind.URL, SiteKind.LINK) else None,
             file_id=self.address if self.kind in (SiteKind.FILE, SiteKind.DOCUMENT) else None,
             problem=self.problem,
         )

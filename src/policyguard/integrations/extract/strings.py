@@ -42,6 +42,7 @@ _MARK = re.compile(r"data:", re.IGNORECASE)
 _BODY = re.compile(r"[A-Za-z0-9+/_\-%\\=]+(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_\-%]{16,}={0,2})*")
 _ESCAPED_BODY = re.compile(r"[^\s\"'<>)]+")
 _QUOTED = {'"': re.compile(r'[^"]+'), "'": re.compile(r"[^']+")}
+_CODE = re.compile(r"[^A-Za-z0-9+/_\-%\\=\s]")
 _LONGEST_HEAD = 1024
 
 _SHORTEST_BODY = 32
@@ -94,6 +95,8 @@ def find_data_uris(text: str) -> Iterator[DataUri]:
         if body is None or len(body[0]) < _SHORTEST_BODY:
             continue
         written = body[0].rstrip("\\")
+        if _is_base64(head[1]) and _CODE.search(written[:_SHORTEST_BODY]):
+            continue  # source code that puts a data URI together
         uri = _read(head[1], written, mark.start(), head.end() + len(written))
         if uri.image:
             yield uri
@@ -185,13 +188,14 @@ _IMAGE_ADDRESS = re.compile(
 
 
 def read_string(
-    text: str, path: Path, position: Position, *, quoted: bool, prose: bool
+    text: str, path: Path, position: Position, *, quoted: bool, prose: bool, answer: bool = False
 ) -> Iterator[Occurrence]:
     """The images in one string.
 
     ``quoted`` says that the string was taken out of JSON in a text, or is meant for a tool: no provider
     fetches an address there, so it counts only in a block that is declared an image. ``prose`` says that
-    people or models wrote the string, so that an address which is all of it is no image.
+    people or models wrote the string, so that an address which is all of it is no image. ``answer`` says that
+    nobody fetches addresses in places that no image is expected in.
     """
     if not text or text.isspace():
         return
@@ -220,7 +224,7 @@ def read_string(
             yield occurrence
             return
     elif not quoted and not prose and _IMAGE_ADDRESS.fullmatch(text):
-        yield Occurrence(path, SiteKind.URL, "address", address=text)
+        yield Occurrence(path, SiteKind.LINK if answer else SiteKind.URL, "address", address=text)
         return
     any_image = False
     for occurrence in _in_text(text, path, links=not quoted):
@@ -283,7 +287,9 @@ def _in_text(text: str, path: Path, *, links: bool = True) -> Iterator[Occurrenc
             yield _from_uri(what, path, span=(start, end), number=number)
         else:
             address = f"https:{what}" if what.startswith("/") else what
-            yield Occurrence(path, SiteKind.URL, "address", address=address, span=(start, end), number=number)
+            yield Occurrence(
+                path, SiteKind.LINK, "address", address=address, span=(start, end), number=number
+            )
 
 
 def _from_uri(

@@ -23,6 +23,7 @@ from policyguard.integrations.extract.keys import (
     below,
     declared,
     is_file_id,
+    is_made,
     is_prose,
     is_quoted,
     is_record,
@@ -72,11 +73,14 @@ class _Declared:
     """Comes after all that is in a dict which says it is an image: was there one?"""
 
     node: _Node
-    occurrences: int
+    seen: int
 
 
 class _Walk:
-    def __init__(self, payload: object) -> None:
+    def __init__(self, payload: object, *, answer: bool) -> None:
+        self.answer = answer
+        self.named = 0
+        """Images that an answer merely names by an id."""
         self.stack: list[_Node | _Declared] = [_Node(payload, None, 0, Position.NONE)]
         self.occurrences: list[Occurrence] = []
         self.nodes = 0
@@ -86,7 +90,7 @@ class _Walk:
         while self.stack:
             node = self.stack.pop()
             if isinstance(node, _Declared):
-                if len(self.occurrences) == node.occurrences:
+                if len(self.occurrences) + self.named == node.seen:
                     self._unreadable(node.node, "says that it is an image, and holds none that can be read")
                 continue
             self.nodes += 1
@@ -126,17 +130,20 @@ class _Walk:
                 pass
             else:
                 if node.position >= Position.STRONG:
-                    self.stack.append(_Declared(node, len(self.occurrences)))
+                    self.stack.append(_Declared(node, len(self.occurrences) + self.named))
                 inner = _Node(value, (node.path, JSON), node.depth + 1, node.position, quoted=node.quoted + 1)
                 self._push([inner])
                 return
         quoted = node.quoted > 0
-        self.occurrences += read_string(text, node.path, node.position, quoted=quoted, prose=node.prose)
+        answer = self.answer and not is_made(node.key)
+        self.occurrences += read_string(
+            text, node.path, node.position, quoted=quoted, prose=node.prose, answer=answer
+        )
 
     def _mapping(self, node: _Node, value: Mapping[Any, Any]) -> None:
-        before = len(self.occurrences)
-        position, outright = declared(value, node.position, node.key)
-        if is_record(value):
+        before = len(self.occurrences) + self.named
+        position, outright = declared(value, node.position, node.key, answer=self.answer)
+        if is_record(value, answer=self.answer):
             position, outright = Position.OTHER, False
         name = plain(value.get("type"))
         if name == "imagegenerationcall":
@@ -225,6 +232,9 @@ class _Walk:
     def _file(self, node: _Node, value: Mapping[Any, Any], key: str, *, document: bool = False) -> None:
         if not (file_id := value.get(key)):
             return
+        if self.answer:
+            self.named += 1
+            return
         if not document:
             self.occurrences.append(Occurrence((node.path, key), SiteKind.FILE, "file", address=str(file_id)))
         elif not node.quoted:
@@ -242,9 +252,9 @@ class _Walk:
         self.occurrences.append(Occurrence(node.path, SiteKind.UNREADABLE, codec, problem=problem))
 
 
-def walk(payload: object) -> list[Occurrence]:
-    """Every image in ``payload``, in order. Raises nothing."""
-    return _Walk(payload).run()
+def walk(payload: object, *, answer: bool = False) -> list[Occurrence]:
+    """Every image in ``payload``, in order; see ``find_images``. Raises nothing."""
+    return _Walk(payload, answer=answer).run()
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:
@@ -310,10 +320,12 @@ def _encoded_image(value: Any) -> bytes | None:
     return buffer.getvalue()
 
 
-def find_images(payload: object) -> list[ImageSite]:
+def find_images(payload: object, *, answer: bool = False) -> list[ImageSite]:
     """Every image that stands in ``payload``, in the order in which it stands there. Raises nothing.
 
     ``payload`` is any JSON-like value: dicts, lists, strings, bytes; also dataclasses, pydantic models,
-    LangChain messages, PIL images. What claims to be an image and cannot be read is a site, too.
+    LangChain messages, PIL images. What claims to be an image and cannot be read is a site, too. In a
+    provider's ``answer``, names and ids of files are no images, for nothing is fetched by them, and an
+    address where no image is expected is a LINK.
     """
-    return [occurrence.site() for occurrence in walk(payload)]
+    return [occurrence.site() for occurrence in walk(payload, answer=answer)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
 from policyguard.errors import ConfigurationError
+from policyguard.integrations.http.codings import acceptable
 from policyguard.integrations.http.exchange import Core, Exchange
 from policyguard.integrations.http.flow import Flow, Source, Stream, complete, source_of
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic, joined
@@ -91,6 +92,8 @@ class GuardedAdapter(BaseAdapter, Flow):
 
     async def forward(self, request: _Call, data: bytes, changed: bytes | None) -> Any:
         prepared = request.request
+        if "accept-encoding" in prepared.headers:
+            prepared.headers["accept-encoding"] = acceptable(str(_text(prepared.headers["accept-encoding"])))
         if changed is not None:
             request.request = prepared = prepared.copy()
             prepared.body = changed

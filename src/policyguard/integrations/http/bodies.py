@@ -9,6 +9,7 @@ characters.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +24,9 @@ from policyguard.integrations.extract.strings import as_document
 from policyguard.integrations.http import multipart
 from policyguard.integrations.http.message import RequestHead, media_type, parameter
 from policyguard.integrations.http.watch import Watch
-from policyguard.strict.jsontext import DuplicateKeyError, JsonError, TooDeepError, parse_json
+from policyguard.strict.jsontext import DuplicateKeyError, JsonError, TooDeepError, parse_json, read_json
 
-__all__ = ["Body", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
+__all__ = ["Body", "Reading", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
 
 Rebuild: TypeAlias = Callable[[Mapping[str, Replacement]], bytes]
 
@@ -45,6 +46,19 @@ class Body:
     rebuild: Rebuild = field(default=lambda _new: _cannot(), repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a body is read.
+
+    ``strict``: what is declared as JSON and is not is unreadable; otherwise it is read as text. ``answer``:
+    it comes from a provider (see ``find_images``). ``links``: images that words link to are looked for.
+    """
+
+    strict: bool = False
+    answer: bool = False
+    links: bool = False
+
+
 def _cannot() -> bytes:
     raise ImageError("no other image can stand in this body's place")
 
@@ -54,39 +68,43 @@ def unreadable(problem: str, where: str = "body") -> Body:
     return Body((ImageSite(where, SiteKind.UNREADABLE, problem=f"the body {problem}"),))
 
 
-def open_body(data: bytes, content_type: str, *, strict: bool, name: str = "", depth: int = 0) -> Body:
+def open_body(data: bytes, content_type: str, reading: Reading, *, name: str = "", depth: int = 0) -> Body:
     """The images of a body with its Content-Encoding undone.
 
-    ``strict``: what is declared as JSON and is not is unreadable; otherwise it is read as text.
     ``name`` is the field that the body is the value of, in a form.
     """
     kind = media_type(content_type)
     if not data:
         return Body()
     if kind.startswith("multipart/"):
-        return _multipart(data, content_type, strict=strict, depth=depth)
+        return _multipart(data, content_type, reading, depth=depth)
     if kind.startswith("image/") or sniff(data):
         return _file(data, kind)
     if kind == "application/x-www-form-urlencoded":
-        return _form(data)
+        return _form(data, reading)
     declared_json = kind == "application/json" or kind.endswith("+json")
     if declared_json or _JSON.match(data):
         try:
-            return open_json(data, name=name)
+            return open_json(data, reading, name=name)
         except TooDeepError:
             return unreadable("is JSON nested too deeply")
         except DuplicateKeyError as error:
             return unreadable(f"is JSON with the key {error.key[:60]!r} twice in one object")
         except JsonError:
             pass
-    text = _text(data, content_type)
-    if text is None:
-        return Body() if is_sound(data, kind) else _file(data, kind)
-    if name == "" and (lines := _lines(text)) is not None:
-        return lines
-    if declared_json and strict:
-        return unreadable("is declared as JSON and is not, or is cut short")
-    return _plain(text, name)
+    if (text := _text(data, content_type)) is not None:
+        if name == "" and (lines := _lines(text, reading)) is not None:
+            return lines
+        if declared_json and reading.strict:
+            return unreadable("is declared as JSON and is not, or is cut short")
+        return _plain(text, name, reading)
+    if is_sound(data, kind):
+        return Body()
+    texts = _other_texts(data, content_type)
+    if not texts or (declared_json and reading.strict):
+        return _file(data, kind)
+    bodies = [_plain(text, name, reading) for text in texts]
+    return Body(tuple(site for body in bodies for site in body.sites))
 
 
 _JSON = re.compile(codecs.BOM_UTF8 + rb'?[ \t\r\n]*+[{\["]')
@@ -98,6 +116,10 @@ def is_sound(data: bytes, kind: str) -> bool:
         return False
     if data[:3] == b"ID3" or data[:4] == b"fLaC" or (data[:1] == b"\xff" and data[1:2] in _MPEG_AUDIO):
         return True
+    if data.startswith(_WEBM):
+        return _SOUND_TRACK.search(data, 0, 2**16) is not None and not (
+            _TRACK.search(data, 0, 2**16) or _FILM_TRACK.search(data)
+        )
     if (data[:4], data[8:12]) in ((b"RIFF", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC")):
         return True
     if not kind.startswith("audio/"):
@@ -105,19 +127,34 @@ def is_sound(data: bytes, kind: str) -> bool:
     return data[4:8] != b"ftyp" or data[8:12].startswith(_SOUND_TYPES)
 
 
+_WEBM = b"\x1aE\xdf\xa3"
+_SOUND_TRACK = re.compile(rb"\x86[\x80-\xff]A_[A-Z]")  # the codec of a track, in WebM and Matroska
+_TRACK = re.compile(rb"\x86[\x80-\xff][B-Z]_[A-Z]")
+_FILM_TRACK = re.compile(
+    rb"\x86[\x80-\xff](?:V_(?:VP[89]|AV1|MPEG|MS/|THEORA|UNCOMP|PRORES|MJPEG|FFV1|REAL|QUICK)|S_)"
+)
 _MPEG_AUDIO = (b"\xfb", b"\xfa", b"\xf3", b"\xf2", b"\xf1", b"\xf9")
 
 
-def open_json(data: bytes | str, *, name: str = "") -> Body:
-    """The images of a JSON text, in any of its encodings. Raises JsonError."""
+def open_json(data: bytes | str, reading: Reading, *, name: str = "") -> Body:
+    """The images of a JSON text, in any of its encodings. Raises JsonError.
+
+    An answer may have a key twice if no image stands in any of the values.
+    """
     try:
         text = data if isinstance(data, str) else data.decode(json.detect_encoding(data), "surrogatepass")
     except UnicodeDecodeError:
         raise JsonError("is not Unicode") from None
-    return _payload(parse_json(text, constants=True), name)
+    try:
+        payload = parse_json(text, constants=True)
+    except DuplicateKeyError:
+        if not reading.answer or find_images(values := read_json(text), answer=True):
+            raise
+        return Body((), (values,))
+    return _payload(payload, name, reading)
 
 
-def _payload(payload: Any, name: str = "") -> Body:
+def _payload(payload: Any, name: str, reading: Reading) -> Body:
     """A parsed value; where it is the value of a field, the field's name is part of the shape."""
     named = {name: payload} if name else payload
 
@@ -125,7 +162,7 @@ def _payload(payload: Any, name: str = "") -> Body:
         changed: Any = replace_images(named, new)
         return dump(changed[name] if name else changed)
 
-    return Body(tuple(find_images(named)), (payload,), rebuild)
+    return Body(tuple(find_images(named, answer=reading.answer)), (payload,), rebuild)
 
 
 def dump(payload: object) -> bytes:
@@ -153,6 +190,30 @@ def _text(data: bytes, content_type: str) -> str | None:
     return None if "\0" in text else text
 
 
+def _other_texts(data: bytes, content_type: str) -> list[str]:
+    """What ``data`` is in other encodings, one string for each that it may be; none if it is no text.
+
+    In all of those that do not need two bytes for a letter, data URIs and base64 are the same ASCII.
+    """
+    if sniff(data, expected=True) or sniff_document(data):
+        return []
+    charset = (parameter(content_type, "charset") or "").lower().replace("_", "-")
+    wide = [name for name in ("utf-16", "utf-32") if charset.startswith(name)]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        wide.append("utf-16")
+    texts = []
+    for name in wide:
+        with contextlib.suppress(ValueError):
+            texts.append(data.decode(charset if charset.startswith(name) else name))
+    if not texts and not wide and not _CONTROLS.search(data):
+        texts.append(data.decode("latin-1"))
+    return [text for text in texts if "\0" not in text]
+
+
+_CONTROLS = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
+"""Bytes of no text in an encoding of letters, and of all files that hold images."""
+
+
 def open_head(head: RequestHead) -> Body:
     """Images written out in an address or in a header. Those given by URL stay: no API takes one there."""
     path = unquote(head.path)
@@ -167,14 +228,14 @@ _SHORT = 64
 _ASCII = bytes(range(32, 127))
 
 
-def _plain(text: str, name: str) -> Body:
+def _plain(text: str, name: str, reading: Reading) -> Body:
     named: Any = {name: text} if name else text
 
     def rebuild(new: Mapping[str, Replacement]) -> bytes:
         changed: Any = replace_images(named, new)
         return str(changed[name] if name else changed).encode()
 
-    return Body(tuple(find_images(named)), (), rebuild)
+    return Body(tuple(find_images(named, answer=reading.answer)), (), rebuild)
 
 
 def watched_over(watch: Watch, body: Body) -> Body:
@@ -183,16 +244,16 @@ def watched_over(watch: Watch, body: Body) -> Body:
     return body if site is None else replace(body, sites=(*body.sites, site))
 
 
-def _lines(text: str) -> Body | None:
+def _lines(text: str, reading: Reading) -> Body | None:
     """JSON lines, and events that were not declared as such. None if no line is JSON."""
-    lines, watch = text.split("\n"), Watch()
+    lines, watch = text.split("\n"), Watch(links=reading.links)
     bodies: list[Body] = []
     parsed = 0
     for line in lines:
         content = line.removeprefix("data:").strip()
         if content.startswith(("{", "[")):
             try:
-                body = open_json(content)
+                body = open_json(content, reading)
                 bodies.append(watched_over(watch, body) if line.startswith("data:") else body)
                 parsed += 1
                 continue
@@ -201,7 +262,7 @@ def _lines(text: str) -> Body | None:
             except JsonError:
                 if parsed:
                     return unreadable("has a line that begins as JSON and is not")
-        bodies.append(_plain(line, ""))
+        bodies.append(_plain(line, "", reading))
     if not parsed:
         return None
 
@@ -217,7 +278,7 @@ def _lines(text: str) -> Body | None:
     )
 
 
-def _form(data: bytes) -> Body:
+def _form(data: bytes, reading: Reading) -> Body:
     try:
         pairs = parse_qsl(
             data.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=10_000, errors="strict"
@@ -228,7 +289,7 @@ def _form(data: bytes) -> Body:
     def rebuild(number: int, new: Mapping[str, Replacement]) -> bytes:
         return bodies[number].rebuild(new)
 
-    bodies = [_plain(value, name or "value") for name, value in pairs]
+    bodies = [_plain(value, name or "value", reading) for name, value in pairs]
     return _joined(
         [(f"field {number + 1} {name!r}", bodies[number]) for number, (name, _) in enumerate(pairs)],
         [value.encode() for _, value in pairs],
@@ -239,12 +300,12 @@ def _form(data: bytes) -> Body:
     )
 
 
-def _multipart(data: bytes, content_type: str, *, strict: bool, depth: int) -> Body:
+def _multipart(data: bytes, content_type: str, reading: Reading, *, depth: int) -> Body:
     if depth >= _MAX_DEPTH:
         return unreadable("is multipart within multipart, too deep")
     try:
         parts = multipart.split(content_type, data)
-        bodies = [_part(part, strict=strict, depth=depth) for part in parts]
+        bodies = [_part(part, reading, depth=depth) for part in parts]
     except multipart.MultipartError as error:
         return unreadable(str(error))
 
@@ -263,11 +324,11 @@ def _multipart(data: bytes, content_type: str, *, strict: bool, depth: int) -> B
     )
 
 
-def _part(part: multipart.Part, *, strict: bool, depth: int) -> Body:
+def _part(part: multipart.Part, reading: Reading, *, depth: int) -> Body:
     data = part.decoded()
     kind = part.header("content-type")
     is_file = "filename" in part.header("content-disposition").lower()
-    body = open_body(data, kind, strict=strict, name="" if is_file else part.name, depth=depth + 1)
+    body = open_body(data, kind, reading, name="" if is_file else part.name, depth=depth + 1)
     if is_file and data and not body.sites and _IMAGE_NAMES.search(part.filename):
         return _file(
             data, part.media_type

@@ -32,6 +32,8 @@ def guarded_client(
         replace_with: that image: ``"placeholder"`` (default), ``"blur"`` or ``"pixelate"``.
         urls: images by URL: ``"reject"`` (default), or ``"fetch"`` them, and send what was fetched in their
             place.
+        links: addresses of images in the words of an answer (Markdown, HTML): ``"pass"`` (default), or
+            ``"block"``. Those in requests pass: no model fetches them.
         fetcher: fetches them; default: public https addresses only.
         files: which uploaded files were judged. Share one between clients that share files.
         max_images: images judged in one body (100); more are UNSCANNABLE.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
-__all__ = ["CodingError", "Decoder", "decode_all", "decoder"]
+__all__ = ["CodingError", "Decoder", "acceptable", "decode_all", "decoder", "undone"]
 
 PIECE = 1 << 20
 """Bytes that one step gives at most, more or less."""
@@ -64,6 +65,25 @@ def decoder(header: str | None) -> Decoder:
             raise CodingError(f"has the content coding {name[:40]!r}, which is not read")
         steps.append(_STEPS[name]())
     return Decoder(steps)
+
+
+def acceptable(header: str) -> str:
+    """An Accept-Encoding header without the codings that cannot be undone here."""
+    offers = [offer.strip() for offer in header.split(",")]
+    kept = [offer for offer in offers if undone(offer.partition(";")[0].strip().lower())]
+    return header if kept == offers else ", ".join(kept) or "identity"
+
+
+@cache
+def undone(coding: str) -> bool:
+    """Whether bodies with this coding can be read here."""
+    if coding in ("", "identity", "*"):
+        return coding != "*"
+    try:
+        decoder(coding)
+    except CodingError:
+        return False
+    return True
 
 
 def decode_all(header: str | None, data: bytes, *, limit: int) -> bytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError, UsageError
 from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, provider_refusals
-from policyguard.integrations.http.bodies import Body, is_sound, open_body, open_head, unreadable
+from policyguard.integrations.http.bodies import Body, Reading, is_sound, open_body, open_head, unreadable
 from policyguard.integrations.http.codings import CodingError, Decoder, decode_all
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic, media_type
 from policyguard.integrations.http.result import Direction, HttpResult
@@ -98,7 +98,7 @@ class Exchange:
                 self._key = self._digest(data)
                 if self.head.attempt and (before := self.core.raised.get(self._key)) is not None:
                     raise before.again()  # the SDK asks again: the server must not be asked a second time
-            body = self._open(data, self.head.headers, strict=True)
+            body = self._open(data, self.head.headers)
             return (yield from self._judge("request", body))
 
     def _digest(self, data: bytes) -> bytes:
@@ -114,6 +114,8 @@ class Exchange:
     def framing(self, head: ResponseHead) -> Framing | None:
         """How the response's events are told apart; None if its body is one whole."""
         kind = media_type(head.headers.get("content-type"))
+        if head.status >= 400:
+            return None
         if kind == "text/event-stream":
             return "sse"
         if kind in (
@@ -123,7 +125,7 @@ class Exchange:
             "application/ndjson",
         ):
             return "lines"
-        if kind == "application/json" and "streamGenerateContent" in self.head.path and head.status == 200:
+        if kind == "application/json" and "streamGenerateContent" in self.head.path:
             return "array"
         return None
 
@@ -150,9 +152,11 @@ class Exchange:
             if data is None:
                 yield from self._too_large("response")
                 return None
-            body = open_body(data, head.headers.get("content-type", ""), strict=head.status < 300)
+            links = self.settings.links == "block"
+            reading = Reading(strict=head.status < 300, answer=True, links=links)
+            body = open_body(data, head.headers.get("content-type", ""), reading)
             self._note_files(head, body)
-            return (yield from self._judge("response", body))
+            return (yield from self._judge("response", body, failed=head.status >= 400))
 
     def event(self, raw: bytes, body: Body) -> Step[bytes]:
         """Judge one event of a response; returns the event to pass on. Raises Blocked."""
@@ -176,20 +180,27 @@ class Exchange:
 
     # --- both ------------------------------------------------------------------------------------------
 
-    def _open(self, data: bytes, headers: Any, *, strict: bool) -> Body:
+    def _open(self, data: bytes, headers: Any) -> Body:
         try:
             data = decode_all(headers.get("content-encoding"), data, limit=self.settings.max_body)
         except CodingError as error:
             return unreadable(str(error))
-        return open_body(data, headers.get("content-type", ""), strict=strict)
+        return open_body(data, headers.get("content-type", ""), Reading(strict=True))
 
-    def _judge(self, direction: Direction, body: Body) -> Step[bytes | None]:
+    def _judge(self, direction: Direction, body: Body, *, failed: bool = False) -> Step[bytes | None]:
+        sites: Sequence[ImageSite] = body.sites
         if direction == "response":
             for payload in body.payloads:
                 self.result.note_refusals(provider_refusals(payload))
-        if not body.sites:
+        else:
+            sites = [site for site in sites if site.kind is not SiteKind.LINK]
+        if failed:
+            sites = [site for site in sites if site.kind is SiteKind.INLINE or site.where == "body"]
+        if not sites:
             return None
-        result = yield body.sites
+        result = yield sites
+        if failed and len(sites) <= self.settings.max_images:
+            result = _quoted(result)
         self.result.note(direction, result)
         new = {
             item.site.where: Replacement(item.fetched, item.fetched_type or "image/png")
@@ -282,6 +293,19 @@ class Exchange:
         if self.result.images_seen or self.result.provider_refused:
             return VERDICT_HEADER, self.result.header()
         return None
+
+
+def _quoted(result: ScreenResult) -> ScreenResult:
+    """A provider's error may quote a part of an image: what is none as it stands may pass."""
+    return replace(
+        result,
+        items=tuple(
+            replace(item, verdict=replace(item.verdict, action=Action.ALLOW, degraded=True))
+            if item.verdict.outcome is Outcome.UNSCANNABLE and item.site.where != "body"
+            else item
+            for item in result.items
+        ),
+    )
 
 
 def _blocked(direction: Direction, items: Sequence[Screened]) -> Blocked:

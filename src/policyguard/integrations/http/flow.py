@@ -238,7 +238,9 @@ class _EventStream(Stream):
     ) -> None:
         super().__init__(flow, exchange, response, source)
         self._framing = framing
-        self._events = Events(framing, codings, limit=exchange.settings.max_event)
+        self._events = Events(
+            framing, codings, limit=exchange.settings.max_event, links=exchange.settings.links == "block"
+        )
         self._waiting: Iterator[tuple[bytes, Body]] = iter(())
         self._first, self._last = True, False
 

@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     on_block: OnBlockSetting
     replace_with: ReplaceWith
     urls: Literal["reject", "fetch"]
+    links: Literal["pass", "block"]
     fetcher: Fetcher | None
     files: FileLedger | None
     max_images: int
@@ -84,6 +85,7 @@ class Settings:
     on_block: OnBlockSetting = "reject"
     replace_with: ReplaceWith = "placeholder"
     urls: Literal["reject", "fetch"] = "reject"
+    links: Literal["pass", "block"] = "pass"
     fetcher: Fetcher | None = None
     files: FileLedger | None = None
     max_images: int = 100
@@ -128,6 +130,7 @@ class Settings:
         self.screen = Screen(
             self.guard,
             urls=self.urls,
+            links=self.links,
             fetcher=self.fetcher,
             files=self.ledger,
             max_images=self.max_images,

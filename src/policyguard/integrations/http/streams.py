@@ -19,6 +19,7 @@ from policyguard.errors import ImageError
 from policyguard.integrations.extract import Replacement
 from policyguard.integrations.http.bodies import (
     Body,
+    Reading,
     open_body,
     open_json,
     unreadable,
@@ -149,10 +150,10 @@ class StreamProblem(Exception):  # noqa: N818 (becomes a verdict)
 class Events:
     """Cuts a response into events and opens each. Holds one event at a time."""
 
-    def __init__(self, framing: Framing, codings: Decoder, *, limit: int) -> None:
+    def __init__(self, framing: Framing, codings: Decoder, *, limit: int, links: bool) -> None:
         self._framing, self._codings = framing, codings
         self._frames = framer(framing, limit=limit)
-        self._watch = Watch()
+        self._watch = Watch(links=links)
         self._limit = limit
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, Body]]:
@@ -213,6 +214,7 @@ class Events:
         return Body(body.sites, body.payloads)
 
 
+_ANSWER = Reading(answer=True)
 _SHORT = 64  # a comment or a name of an event that is shorter holds no image
 _LONG_CODE = re.compile(rb"[A-Za-z0-9+/_-]{64}")
 _CUT_CODE = re.compile(rb"[A-Za-z0-9+/_-]{32}")
@@ -220,15 +222,15 @@ _CUT_CODE = re.compile(rb"[A-Za-z0-9+/_-]{32}")
 
 def _value(text: bytes) -> Body:
     if text[:1] not in (b"{", b"[", b'"'):
-        return open_body(text, "text/plain", strict=False)
+        return open_body(text, "text/plain", _ANSWER)
     try:
-        return open_json(text)
+        return open_json(text, _ANSWER)
     except TooDeepError:
         return unreadable("has an event of JSON nested too deeply")
     except DuplicateKeyError:
         return unreadable("has an event of JSON with a key twice in one object")
     except JsonError:
-        body = open_body(text, "text/plain", strict=False)
+        body = open_body(text, "text/plain", _ANSWER)
         if body.sites or not _LONG_CODE.search(text):
             return body
         return unreadable("has an event that is not JSON and may hold an image")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from policyguard.integrations.http.codings import acceptable
 from policyguard.integrations.http.exchange import Core, Exchange
 from policyguard.integrations.http.family import family_of
 from policyguard.integrations.http.flow import Flow, Source, Stream, complete, source_of
@@ -51,6 +52,8 @@ class _HttpxFlow(Flow):
 
     def _to_send(self, request: Any, data: bytes, changed: bytes | None) -> Any:
         module = self._family.module
+        if "accept-encoding" in request.headers:
+            request.headers["accept-encoding"] = acceptable(request.headers["accept-encoding"])
         if changed is None:
             request.stream = module.ByteStream(data)  # what was judged, and nothing else
             return request

@@ -17,10 +17,14 @@ from policyguard.strict.lru import LruDict
 
 __all__ = ["Watch"]
 
-#: The beginning of an image in text: a data URI, or Markdown or HTML that shows an image by URL.
+#: The beginning of an image in text: a data URI; a link in Markdown or HTML.
 _BEGINNING = re.compile(
-    r"data:image\\?/[^,\s\"')]{0,100},[^\s\"')]{16}|!\[[^\]]{0,200}\]\(\s*<?https?://"
-    r"|<img\b[^>]{0,200}?\bsrc\s*=",
+    r"data:image\\?/(?![^,\s\"')]{0,100};\s*base64,)[^,\s\"')]{0,100},[^\s\"')]{16}"
+    r"|data:image\\?/[^,\s\"')]{0,100};\s*base64,[A-Za-z0-9+/_%\\=-]{16}",
+    re.IGNORECASE,
+)
+_LINK = re.compile(
+    r"!\[[^\]]{0,200}\]\(\s*<?https?://|<img\b[^>]{0,200}?\bsrc\s*=\s*\\?[\"']?\s*(?:https?:)?//",
     re.IGNORECASE,
 )
 _CODE = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{32}")
@@ -36,7 +40,8 @@ class Watch:
     _SEARCHED = 4096  # of each text: what begins further on stands in the text alone, or at its end
     _PLACES = 4096
 
-    def __init__(self) -> None:
+    def __init__(self, *, links: bool) -> None:
+        self._links = links
         self._tails: LruDict[str, tuple[str, int]] = LruDict(self._PLACES)
 
     def over(self, payloads: Iterable[Any], *, judged: bool) -> ImageSite | None:
@@ -50,13 +55,13 @@ class Watch:
             for place, text in _texts(payload):
                 tail, start = tails.get(place) or self._tails.get(place) or ("", 0)
                 joined = tail + text[: self._SEARCHED]
-                begins = list(_beginnings(joined, start))
+                begins = list(self._beginnings(joined, start))
                 if site is None and any(at < len(tail) or not judged for at in begins):
                     problem = "an image is written piece by piece, and cannot be judged before it passes"
                     site = ImageSite(f"{place}#pieces", SiteKind.UNREADABLE, problem=problem)
                 if len(text) > self._SEARCHED:
                     joined, start = text[-self._KEPT :], 1
-                    begins = list(_beginnings(joined, start))
+                    begins = list(self._beginnings(joined, start))
                 cut = max(0, len(joined) - self._KEPT)
                 # What stands at the cut may be a piece of something longer.
                 start = max(1 if cut else 0, *(at + 1 - cut for at in (start - 1, *begins)))
@@ -65,13 +70,13 @@ class Watch:
             self._tails.put(place, ending)
         return site
 
-
-def _beginnings(text: str, start: int) -> Iterator[int]:
-    """Where images begin in ``text``, from ``start`` on."""
-    yield from (site.start() for site in _BEGINNING.finditer(text, start))
-    for code in _CODE.finditer(text, start):
-        if sniff_base64(code[0]) is not None:
-            yield code.start()
+    def _beginnings(self, text: str, start: int) -> Iterator[int]:
+        """Where images begin in ``text``, from ``start`` on."""
+        for pattern in (_BEGINNING, _LINK) if self._links else (_BEGINNING,):
+            yield from (match.start() for match in pattern.finditer(text, start))
+        for code in _CODE.finditer(text, start):
+            if sniff_base64(code[0]) is not None:
+                yield code.start()
 
 
 def _texts(value: Any) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
-from policyguard.integrations.extract import find_images
 from policyguard.integrations.langchain.hold import Hold
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ __all__ = ["HeldEvents"]
 class HeldEvents:
     """The events of one model call that are held: call ``release`` or ``arelease``, or drop this."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, links: bool) -> None:
+        self._links = links
         self._calls: list[tuple[_Gate, Callable[[], Any]]] = []
 
     def __bool__(self) -> bool:
@@ -66,7 +66,7 @@ class HeldEvents:
         return [
             call
             for gate, call in self._calls
-            if gate.end is not None and all(_identity(site) in known for site in find_images(gate.end))
+            if gate.end is not None and all(_identity(site) in known for site in gate.images(gate.end))
         ]
 
     def _changed(self, config: RunnableConfig) -> RunnableConfig | None:
@@ -99,7 +99,7 @@ class HeldEvents:
         self, handle: Callable[..., Any], holds: Callable[..., bool], gates: dict[Any, _Gate]
     ) -> Callable[..., Any]:
         def pass_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Callable[[], Any]]:
-            gate = gates.setdefault(kwargs.get("run_id"), _Gate())
+            gate = gates.setdefault(kwargs.get("run_id"), _Gate(links=self._links))
 
             def call() -> Any:
                 return handle(*args, **kwargs)
@@ -131,8 +131,8 @@ class HeldEvents:
 class _Gate(Hold):
     """One run of a model, as one handler hears it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, links: bool) -> None:
+        super().__init__(links=links)
         self.waiting: list[Callable[[], Any]] = []
         self.end: Any = None
 
@@ -154,7 +154,7 @@ def _event(gate: _Gate, args: tuple[Any, ...], _: Mapping[str, Any]) -> bool:
 
 def _end(gate: _Gate, args: tuple[Any, ...], _: Mapping[str, Any]) -> bool:
     gate.end = getattr(args[0], "generations", args[0])
-    return bool(gate.held) or bool(find_images(gate.end))
+    return bool(gate.held) or bool(gate.images(gate.end))
 
 
 def _identity(site: ImageSite) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from langchain_core.runnables.utils import AddableDict
 
-from policyguard.integrations.extract import find_images
+from policyguard.integrations.extract import ImageSite, SiteKind, find_images
 from policyguard.integrations.extract.walk import fields_of
 
 __all__ = ["Hold", "joined"]
@@ -32,12 +32,14 @@ _KEPT = 1024
 
 _ALT = r"(?:\\.|[^\[\]\\]|\[[^\[\]]*(?:\]|$))*+"
 _TAG = r"<(?:img|image|source|object|embed|video|input)\b"
-_BEGINNING = re.compile(
+_BEGINNING = (
     r"data:\s*(?:image/[^,\s]{0,400}(?:$|,)|$)"
     r"|data:[^,\"'<>()\[\]{}\r\n]{0,200}(?:$|,[^\s\"'<>)]{0,15}$|,[^\s\"'<>)]{16})"
-    rf"|!\[{_ALT}(?:\\?$|\](?:$|[(\[]))|{_TAG}"
-    r"|[A-Za-z0-9+/_-]{64}",
-    re.IGNORECASE | re.DOTALL,
+    r"|[A-Za-z0-9+/_-]{64}"
+)
+_IMAGE = re.compile(_BEGINNING, re.IGNORECASE | re.DOTALL)
+_IMAGE_OR_LINK = re.compile(
+    rf"{_BEGINNING}|!\[{_ALT}(?:\\?$|\](?:$|[(\[]))|{_TAG}", re.IGNORECASE | re.DOTALL
 )
 _OPEN = re.compile(rf"!\[{_ALT}\\?$|{_TAG}[^<>]*$", re.IGNORECASE | re.DOTALL)
 """What may go on for longer than ``_KEPT`` before the address of an image comes."""
@@ -47,7 +49,9 @@ _DEFINITION = re.compile(r"^ {0,3}\[[^\[\]]+\]:", re.MULTILINE)
 class Hold:
     """Takes the pieces of one stream in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, links: bool) -> None:
+        self._links = links
+        self._beginning = _IMAGE_OR_LINK if links else _IMAGE
         self.passed: list[Any] = []
         self.held: list[Any] = []
         self._for_good = False
@@ -62,16 +66,20 @@ class Hold:
         """
         self.held.append(piece)
         if not self._for_good:
-            self._for_good = block or _is_block(piece) or bool(find_images(piece))
+            self._for_good = block or _is_block(piece) or bool(self.images(piece))
         opened = self._watch(piece)
         if self._for_good or opened:
             return []
-        if len(self.held) > 1 and find_images(joined(self.held)):
+        if len(self.held) > 1 and self.images(joined(self.held)):
             self._for_good = True
             return []
         ready, self.held = self.held, []
         self.passed += ready
         return ready
+
+    def images(self, value: Any) -> list[ImageSite]:
+        """The images in ``value`` that are judged."""
+        return [site for site in find_images(value) if self._links or site.kind is not SiteKind.LINK]
 
     def _watch(self, piece: Any) -> bool:
         """Whether an image may have begun in a text that grows from piece to piece."""
@@ -81,12 +89,14 @@ class Hold:
             self._for_good = self._for_good or self._shows(place, text)
             self._tails[place] = text[-_KEPT:]
             touched.add(place)
-            opened = opened or _BEGINNING.search(text) is not None
+            opened = opened or self._beginning.search(text) is not None
         others = (tail for place, tail in self._tails.items() if place not in touched)
-        return opened or any(_BEGINNING.search(tail) for tail in others)
+        return opened or any(self._beginning.search(tail) for tail in others)
 
     def _shows(self, place: str, text: str) -> bool:
         """Whether what comes next may be the address of an image that began long ago."""
+        if not self._links:
+            return False
         earlier, now = place in self._has_image, "![" in text
         if now:
             self._has_image.add(place)

@@ -71,7 +71,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         violation_message: the text of that AIMessage; default: how many images were blocked, and why.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
-        fetcher, files, max_images, documents: see ``Screen``.
+        links, fetcher, files, max_images, documents: see ``Screen``.
         on_result: called with a stage (``input``, ``output``, ``tool_result``) and its ScreenResult, images
             or not, also when it is then blocked. The result holds the images: keep ``to_dict()`` of it.
         name: unique in an agent; default: ``GuardMiddleware`` with the ids of the guard's policies.
@@ -96,6 +96,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         replace_with: ReplaceWith = "placeholder",
         violation_message: str | None = None,
         urls: Literal["reject", "fetch"] = "reject",
+        links: Literal["pass", "block"] = "pass",
         fetcher: Fetcher | None = None,
         files: FileLedger | None = None,
         max_images: int = 100,
@@ -111,10 +112,17 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         check_replace_with(replace_with)
         self._name = name or f"GuardMiddleware[{','.join(policy.id for policy in guard.policies)}]"
         self._screen = Screen(
-            guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images, documents=documents
+            guard,
+            urls=urls,
+            links=links,
+            fetcher=fetcher,
+            files=files,
+            max_images=max_images,
+            documents=documents,
         )
         self._input, self._output, self._tools = apply_to_input, apply_to_output, apply_to_tool_results
         self._exit = exit_behavior
+        self._links = links == "block"
         self._replace_with = replace_with if exit_behavior == "replace" else None
         self._message = violation_message
         self._on_result = on_result
@@ -170,7 +178,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             return judged
         if not self._output:
             return _response(handler(judged))
-        held = HeldEvents()
+        held = HeldEvents(links=self._links)
         with held.listening():
             answer = _response(handler(judged))
         sites = _sites_in(answer)
@@ -193,7 +201,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             return judged
         if not self._output:
             return _response(await handler(judged))
-        held = HeldEvents()
+        held = HeldEvents(links=self._links)
         with held.listening():
             answer = _response(await handler(judged))
         sites = await asyncio.to_thread(_sites_in, answer)

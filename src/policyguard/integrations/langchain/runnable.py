@@ -22,7 +22,6 @@ from langchain_core.runnables.config import (
 )
 
 from policyguard.errors import ConfigurationError, ImageError
-from policyguard.integrations.extract import SiteKind
 from policyguard.integrations.langchain.hold import Hold, joined
 from policyguard.integrations.langchain.settle import check_replace_with, settle, violation
 from policyguard.integrations.langchain.sites import sites_of, without_images
@@ -53,7 +52,7 @@ class GuardRunnable(Runnable[Any, Any]):
             where its shape has none, a message loses its content, and any other value raises).
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
-        fetcher, files, max_images, documents: see ``Screen``.
+        links, fetcher, files, max_images, documents: see ``Screen``.
         on_result: called with the ScreenResult of each value, also when it is then blocked. The result holds
             the images of the value: keep ``to_dict()`` of it.
         name: the name of its runs; default: ``GuardRunnable``.
@@ -69,6 +68,7 @@ class GuardRunnable(Runnable[Any, Any]):
         on_block: Literal["raise", "replace"] = "raise",
         replace_with: ReplaceWith = "placeholder",
         urls: Literal["reject", "fetch"] = "reject",
+        links: Literal["pass", "block"] = "pass",
         fetcher: Fetcher | None = None,
         files: FileLedger | None = None,
         max_images: int = 100,
@@ -81,9 +81,15 @@ class GuardRunnable(Runnable[Any, Any]):
         check_replace_with(replace_with)
         self.name = name
         self._screen = Screen(
-            guard, urls=urls, fetcher=fetcher, files=files, max_images=max_images, documents=documents
+            guard,
+            urls=urls,
+            links=links,
+            fetcher=fetcher,
+            files=files,
+            max_images=max_images,
+            documents=documents,
         )
-        self._documents = documents == "block"
+        self._links = links == "block"
         self._replace_with = replace_with if on_block == "replace" else None
         self._on_result = on_result
 
@@ -134,7 +140,7 @@ class GuardRunnable(Runnable[Any, Any]):
         self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
         """Pieces of text pass at once; from the first piece of an image on, all are held until judged."""
-        hold, memo, pieces = Hold(), Memo(), iter(input)
+        hold, memo, pieces = Hold(links=self._links), Memo(), iter(input)
         piece = next(pieces, _END)  # what comes before starts first, and its run with it
         run = _Run(self, config)
         try:
@@ -164,7 +170,7 @@ class GuardRunnable(Runnable[Any, Any]):
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
         """``transform`` for event loops."""
-        hold, memo, pieces = Hold(), Memo(), aiter(input)
+        hold, memo, pieces = Hold(links=self._links), Memo(), aiter(input)
         piece = await anext(pieces, _END)
         run = await _AsyncRun.start(self, config)
         try:
@@ -216,7 +222,7 @@ class GuardRunnable(Runnable[Any, Any]):
             return hold.held
         # Some of the pieces have passed, so another image can only stand in those that are held.
         held = joined(hold.held) if hold.held else None
-        sites = [s for s in sites_of(held) if self._documents or s.kind is not SiteKind.DOCUMENT]
+        sites = self._screen.judged(sites_of(held))
         if len(sites) != len(result.items):
             problem = "an image by URL stands in pieces of a stream that have passed"
             raise violation(result) if result.blocked else ImageError(problem)

@@ -36,6 +36,8 @@ class Screen:
     Args:
         guard: judges; also decides, through its policies' ``outcomes``, what happens to what it cannot judge.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``.
+        links: images that words link to: ``"pass"`` (not counted, and never fetched) or ``"block"``
+            (UNSCANNABLE).
         fetcher: fetches them; default: ``Fetcher()``, which takes public https addresses only. At most
             64 MiB are fetched for one payload; images beyond are UNSCANNABLE.
         files: file ids whose upload was judged; all others are UNSCANNABLE.
@@ -51,6 +53,7 @@ class Screen:
         guard: Guard,
         *,
         urls: Literal["reject", "fetch"] = "reject",
+        links: Literal["pass", "block"] = "pass",
         fetcher: Fetcher | None = None,
         files: FileLedger | None = None,
         max_images: int = 100,
@@ -58,6 +61,8 @@ class Screen:
     ) -> None:
         if documents not in ("block", "pass"):
             raise ConfigurationError(f"documents is {documents!r}; it must be 'block' or 'pass'")
+        if links not in ("pass", "block"):
+            raise ConfigurationError(f"links is {links!r}; it must be 'pass' or 'block'")
         if urls not in ("reject", "fetch"):
             raise ConfigurationError(f"urls is {urls!r}; it must be 'reject' or 'fetch'")
         if fetcher is not None and urls != "fetch":
@@ -67,14 +72,18 @@ class Screen:
 
             fetcher = Fetcher()
         self.guard, self.files, self.max_images = guard, files, max_images
-        self._fetcher, self._documents = fetcher, documents == "block"
+        self._fetcher = fetcher
+        self._passing = {
+            *((SiteKind.DOCUMENT,) if documents == "pass" else ()),
+            *((SiteKind.LINK,) if links == "pass" else ()),
+        }
 
     def screen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
         """One verdict per site, in order. ``memo`` spans the payloads of one run. Raises UsageError only.
 
-        Documents that may pass have no verdict, and are not counted.
+        Documents and links that may pass have no verdict, and are not counted.
         """
-        sites = self._asked(sites)
+        sites = self.judged(sites)
         if not sites:
             return ScreenResult()
         plan = self._plan(sites, memo)
@@ -96,14 +105,13 @@ class Screen:
             plan.failed(left, RuntimeError("it gave no verdict"))
         return plan.result()
 
-    def _asked(self, sites: Sequence[ImageSite]) -> Sequence[ImageSite]:
-        if self._documents:
-            return sites
-        return [site for site in sites if site.kind is not SiteKind.DOCUMENT]
+    def judged(self, sites: Sequence[ImageSite]) -> Sequence[ImageSite]:
+        """The sites without the documents and links that may pass."""
+        return [site for site in sites if site.kind not in self._passing]
 
     async def ascreen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
         """``screen``, without blocking the event loop."""
-        sites = self._asked(sites)
+        sites = self.judged(sites)
         if not sites:
             return ScreenResult()
         if sum(len(site.data or b"") for site in sites) > _HEAVY:

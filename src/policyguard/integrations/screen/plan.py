@@ -44,15 +44,15 @@ class Plan:
     def read(self, *, fetch: bool, files: FileLedger | None, max_images: int) -> None:
         """Sort the sites into what is answered, what has to be fetched and what has to be judged."""
         for index, site in enumerate(self.sites):
-            if index >= max_images:
-                self._fail([index], f"is one of more than {max_images} images in one payload")
-            elif site.kind is SiteKind.INLINE and site.data is not None:
+            if site.kind is SiteKind.INLINE and site.data is not None:
                 self._wait([index], site.data)
             elif site.kind is SiteKind.URL and site.url is not None:
                 if fetch:
                     self.urls.setdefault(site.url, []).append(index)
                 else:
                     self._fail([index], "is given by URL, and none is fetched here (urls='fetch' does)")
+            elif site.kind is SiteKind.LINK:
+                self._fail([index], "is an image that a text links to (links='pass' lets it through)")
             elif site.kind is SiteKind.FILE or site.file_id is not None:
                 self._look_up(index, site, files)
             else:
@@ -60,6 +60,19 @@ class Plan:
         for url in list(self.urls):
             if (known := self.memo.get((self.guard, "url", url))) is not None:
                 self.verdicts.update(dict.fromkeys(self.urls.pop(url), known))
+        self._limit(max_images)
+
+    def _limit(self, max_images: int) -> None:
+        """No more than ``max_images`` that are not known yet; none at all where the others block anyway."""
+        new = [indices for _, indices in self.waiting.values()] + list(self.urls.values())
+        if len(new) <= max_images:
+            return
+        reason = f"is one of {len(new)} new images in one payload, and max_images is {max_images}"
+        kept = max_images if self._fail(new[-1], reason).allowed else 0
+        for indices in new[kept:]:
+            self._fail(indices, reason)
+        self.waiting = dict(list(self.waiting.items())[:kept])
+        self.urls = dict(list(self.urls.items())[: max(0, kept - len(self.waiting))])
 
     def fetched(self, url: str, result: Fetched | FetchError) -> None:
         """Note what ``url`` gave."""
