@@ -255,7 +255,7 @@ def test_plain_check_does_the_right_thing(
 def test_without_a_policy_anywhere_nothing_is_checked(project: Path) -> None:
     (project / "policyguard.toml").write_text("")
     pictures(project, "a.png")
-    with pytest.raises(UsageError, match="no policy says"):
+    with pytest.raises(UsageError, match="no policy to check"):
         check()
 
 
