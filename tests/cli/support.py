@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
 
+import pytest
 from PIL import Image as Pictures
 
+import policyguard
 from policyguard import Guard, Policy
 from policyguard.backends.base import AssessmentRequest
 from policyguard.cli.run import run_check
@@ -14,6 +20,37 @@ from policyguard.policy import parse_policy
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.job import Job
 from policyguard.runs.sources import Source
+
+Captured = pytest.CaptureFixture[str]
+GOOD = """\
+id: house
+version: 1.0.0
+title: House rules
+description: What our shop shows.
+owner: The shop
+licence: CC-BY-4.0
+rules:
+  - id: arms
+    title: Arms
+    unsafe: [weapons]
+    safe: [toys]
+    threshold: 0.6
+    action: flag
+defaults:
+  threshold: 0.7
+"""
+LAYER = """\
+id: shop
+version: 1.0.0
+title: Shop
+owner: The shop
+extends: good.yaml
+overrides:
+  arms:
+    safe:
+      add: [replicas on a wall]
+    weakens: Collectors want to see them.
+"""
 
 
 class Terminal(io.StringIO):
@@ -60,3 +97,16 @@ def red(request: AssessmentRequest) -> float:
 def house_rules(**changes: Any) -> Policy:
     rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"], "safe": ["toys"]}]
     return parse_policy({"id": "house", "version": "1.0.0", "title": "House rules", "rules": rules} | changes)
+
+
+def environment() -> dict[str, str]:
+    source = str(Path(policyguard.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source, "COLUMNS": "80"}
+
+
+def program(*arguments: str, stdout: IO[str] | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    command_line = [sys.executable, "-m", "policyguard", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.run(
+        command_line, stdout=stdout, stderr=pipe, text=True, env=environment(), timeout=200, check=False
+    )

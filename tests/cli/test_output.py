@@ -9,17 +9,17 @@ from collections.abc import Callable
 
 import pytest
 from rich.cells import cell_len
+from rich.text import Text
 
-from cli.support import Run, house_rules, picture
+from cli.support import Run, Terminal, house_rules, picture
 from policyguard import Guard
 from policyguard.assessment import Assessment, Rating
 from policyguard.cli.errors import print_error, warn
 from policyguard.cli.options import Format
+from policyguard.cli.output import print_table
 from policyguard.runs.sources import Source
 from policyguard.strict.text import one_line, printable
 from policyguard.testing import FakeBackend
-
-Check = Callable[..., Run]
 
 NAMES = {
     "markup": "[red]x[/red].png",
@@ -56,6 +56,26 @@ def harmless(text: str) -> bool:
     """Nothing steers a terminal, or is a command to GitHub's or Azure's runner, which read each line."""
     commands = any(line.strip().startswith("::") or re.search(r"##\w*\[", line) for line in text.splitlines())
     return not commands and all(char.isprintable() or char == "\n" for char in text)
+
+
+def test_a_long_run_prints_lines_in_a_terminal_too() -> None:
+    from cli.support import Terminal
+    from policyguard.cli.options import Format
+    from policyguard.cli.output import open_writer
+
+    stream = Terminal()
+    open_writer(Format.TEXT, stream, [], count=100_000)
+    assert "Lines" in type(open_writer(Format.TEXT, stream, [], count=100_000)).__name__
+
+
+def test_names_are_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    name = "Qwen/Qwen2.5-VL-7B-Instruct"
+    print_table(("id", "family", "about"), [(name, "Qwen2.5-VL", "many words " * 9)], stream)
+    plain = Text.from_ansi(stream.getvalue()).plain
+    assert name in plain
+    assert max(map(len, plain.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)

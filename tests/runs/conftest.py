@@ -1,4 +1,4 @@
-"""A project with one policy, in the current folder."""
+"""Projects in the current folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.support import POLICY
+from runs.support import POLICY, TWO, git, pictures
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +26,31 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "policyguard.toml").write_text('policy = "./house.yaml"\n')
     (tmp_path / "house.yaml").write_text(POLICY.format(id="house"))
     return tmp_path
+
+
+@pytest.fixture
+def several(project: Path) -> Path:
+    """A project with a policy for everything, one for avatars and one for ads."""
+    (project / "policyguard.toml").write_text(TWO)
+    for name in ("base", "avatars", "ads"):
+        (project / f"{name}.yaml").write_text(POLICY.format(id=name))
+    return project
+
+
+@pytest.fixture
+def bad(project: Path) -> Path:
+    """A project with one image that violates and one that does not."""
+    pictures(project, "bad.png", score=255)
+    pictures(project, "good.png")
+    return project
+
+
+@pytest.fixture
+def repository(project: Path) -> Path:
+    """Two images on main, then a branch."""
+    git(project, "init", "-q", "-b", "main")
+    pictures(project, "old.png", "moved.png", "gone.png", "same.png", "edited.png")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "first")
+    git(project, "checkout", "-qb", "work")
+    return project

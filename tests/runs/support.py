@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cli.support import picture, red
 from policyguard.cli.options import Format
 from policyguard.cli.run import run_check
+from policyguard.runs.baseline import BASELINE_FILE, BaselineEntry, write_baseline
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.job import build_job
 from policyguard.runs.selection import select_images
 from policyguard.runs.project import find_project
 from policyguard.runs.reports.registry import Reports
+from policyguard.runs.run import CheckedImage, RunInfo, RunSummary
 from policyguard.runs.settings import Flags, merge_settings
 from policyguard.testing import FakeBackend
 
@@ -30,6 +38,20 @@ rules:
 """
 
 
+TWO = """\
+policy = "./base.yaml"
+[[policies]]
+paths = ["avatars/", "!avatars/drafts/"]
+policy = "./avatars.yaml"
+[[policies]]
+paths = "*-ad.png"
+policy = ["./ads.yaml"]
+"""
+TODAY = datetime.now(UTC).date()
+EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
+posix = pytest.mark.skipif(os.name == "nt", reason="devices and signals as on POSIX")
+
+
 class Checked:
     """What one check printed, and how it ended."""
 
@@ -42,7 +64,7 @@ class Checked:
         return [verdict["source"] for verdict in self.verdicts]
 
 
-def check(
+def check_project(
     *paths: str,
     backend: FakeBackend | None = None,
     changed_since: str | None = None,
@@ -95,3 +117,56 @@ def git(root: Path, *arguments: str) -> str:
         text=True,
     )
     return done.stdout
+
+
+def commit(root: Path) -> None:
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "more")
+
+
+def entry(**changes: object) -> BaselineEntry:
+    made = BaselineEntry(
+        path="bad.png",
+        policy="house",
+        sha256=sha256(picture(255)).hexdigest(),
+        rules=("arms",),
+        until=TODAY,
+        by="Ann",
+        reason="a museum piece",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def accept(*entries: BaselineEntry) -> None:
+    write_baseline(Path(BASELINE_FILE), entries)
+
+
+class Recorded:
+    """A report that remembers what it was told; ``fails`` names the call that ends in ``error``."""
+
+    def __init__(self, fails: str = "", error: Exception | None = None) -> None:
+        self.run: RunInfo | None = None
+        self.images: list[CheckedImage] = []
+        self.summary: RunSummary | None = None
+        self._fails = fails
+        self._error = error or OSError(28, os.strerror(28))
+
+    def begin(self, run: RunInfo) -> None:
+        self.run = run
+        self._write("begin")
+
+    def add(self, image: CheckedImage) -> None:
+        self.images.append(image)
+        self._write("add")
+
+    def finish(self, summary: RunSummary) -> None:
+        self._write("finish")
+        self.summary = summary
+
+    def _write(self, call: str) -> None:
+        if call == self._fails:
+            raise self._error
+
+
+def reported(*paths: str, report: Recorded, **options: object) -> Checked:
+    return check_project(*paths, reports=Reports({"recorded": report}), **options)  # type: ignore[arg-type]

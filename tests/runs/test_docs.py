@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.support import POLICY, check, pictures
+from runs.support import POLICY, check_project, pictures
 from policyguard.cli import main
 from policyguard.runs.baseline import read_baseline
 from policyguard.runs.project import Settings
@@ -41,7 +41,7 @@ def test_the_project_file_in_the_docs_works(project: Path) -> None:
     for name in ("base", "avatars", "ads", "brand"):
         (project / "policies" / f"{name}.yaml").write_text(POLICY.format(id=name))
     pictures(project, "a.png", "avatars/b.png", "avatars/drafts/c.png", "ads/x/d.png", "docs/e.png")
-    found = {v["source"]: [p["id"] for p in v["evidence"]["policies"]] for v in check().verdicts}
+    found = {v["source"]: [p["id"] for p in v["evidence"]["policies"]] for v in check_project().verdicts}
     assert {
         "a.png": ["base"],
         "avatars/b.png": ["base", "avatars"],

@@ -1,109 +1,37 @@
-"""From paths to images: nothing that was named goes unchecked, and nothing is skipped in silence."""
+"""Names beyond the first thousands are kept on disk, and come back as they were."""
 
 from __future__ import annotations
 
-import io
 import os
-from pathlib import Path
-
+from itertools import zip_longest
 import pytest
-
-from cli.support import Terminal, picture
-from policyguard.errors import UsageError
-from policyguard.runs.search import collect
+from policyguard.runs.sources import Source, Sources
 
 
-def fill(folder: Path, *names: str) -> None:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
 
 
-def names(folder: Path, *paths: str) -> list[str]:
-    sources, _ = collect(paths or [str(folder)])
-    return [os.path.relpath(source.name, folder) for source in sources]
+@pytest.mark.parametrize("number", [0, 1, 1999, 2000, 2001, 9000])
+def test_what_is_appended_comes_back_in_order_as_often_as_it_is_asked_for(number: int) -> None:
+    names = [f"folder {n}/ünïcode\n{n:0{n % 40}}.png" for n in range(number)]
+    sources = Sources(Source(name) for name in names)
+    assert number == len(sources)
+    assert [names, names] == [[source.name for source in sources] for _ in range(2)]
+    assert all(one == other for one, other in zip_longest(sources, sources)), "two at once"
 
 
-def test_folders_are_searched_deeply_and_in_one_order(tmp_path: Path) -> None:
-    fill(tmp_path, "b.png", "a.JPG", "z/b.webp", "m/n/c.GIF", "m/a.jpeg")
-    assert ["a.JPG", "b.png", "m/a.jpeg", "m/n/c.GIF", "z/b.webp"] == names(tmp_path)
-
-
-def test_images_that_cannot_be_decoded_are_not_passed_over(tmp_path: Path) -> None:
-    fill(tmp_path, "a.heic", "b.svg", "c.tiff", "d.AVIF")
-    assert ["a.heic", "b.svg", "c.tiff", "d.AVIF"] == names(tmp_path)
-
-
-def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
-    fill(
-        tmp_path,
-        "a.png",
-        "notes.txt",
-        "more.txt",
-        "LICENSE",
-        ".git/x.png",
-        ".cache/y.png",
-        "seen/.hidden.png",
+def test_undecodable_names_and_images_that_are_no_files_survive() -> None:
+    odd = Source(os.fsdecode(b"caf\xe9.png"))
+    stdin, url = (
+        Source("<stdin>", b"\x89PNG"),
+        Source("https://example.org/a.png", "https://example.org/a.png"),
     )
-    (tmp_path / "link").symlink_to(tmp_path / ".git", target_is_directory=True)
-    sources, skipped = collect([str(tmp_path)])
-    assert ["a.png", ".hidden.png"] == [Path(source.name).name for source in sources]
-    assert "3 files not named like an image (.txt, no ending)" in str(skipped)
-    assert "2 hidden folders" in str(skipped)
-    assert "1 link to folders" in str(skipped)
+    sources = Sources([*(Source(str(n)) for n in range(3000)), odd, stdin, url])
+    assert [odd, stdin, url] == list(sources)[3000:]
 
 
-def test_named_files_are_checked_whatever_they_are_called(tmp_path: Path) -> None:
-    fill(tmp_path, "upload", "notes.txt")
-    assert ["upload", "notes.txt"] == names(tmp_path, str(tmp_path / "upload"), str(tmp_path / "notes.txt"))
+def test_the_file_goes_away_with_the_run() -> None:
+    with Sources(Source(str(n)) for n in range(3000)) as sources:
+        assert 3000 == len(sources)
+    with pytest.raises(ValueError, match="closed"):
+        list(sources)
 
-
-def test_a_hidden_folder_that_is_named_is_searched(tmp_path: Path) -> None:
-    fill(tmp_path, ".hidden/a.png")
-    assert [".hidden/a.png"] == names(tmp_path, str(tmp_path / ".hidden"))
-
-
-def test_a_folder_without_images_is_a_mistake_in_the_command(tmp_path: Path) -> None:
-    fill(tmp_path, "empty/notes.txt", "full/a.png")
-    with pytest.raises(UsageError, match=r"no image found in folder .*empty"):
-        collect([str(tmp_path / "full"), str(tmp_path / "empty")])
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not stop this user")
-def test_a_folder_that_cannot_be_listed_is_reported_as_an_image_that_cannot_be_judged(tmp_path: Path) -> None:
-    fill(tmp_path, "a.png", "locked/b.png")
-    (tmp_path / "locked").chmod(0)
-    try:
-        assert ["a.png", "locked"] == names(tmp_path)
-    finally:
-        (tmp_path / "locked").chmod(0o755)
-
-
-def test_a_dash_is_one_image_on_standard_input() -> None:
-    (source,), _ = collect(["-"], io.BytesIO(picture()))
-    assert ("<stdin>", picture()) == (source.name, source.image)
-
-
-def test_standard_input_is_read_no_further_than_an_image_may_be_long() -> None:
-    endless = io.BytesIO(bytes(30 * 1024 * 1024))
-    (source,), _ = collect(["-"], endless)
-    assert isinstance(source.image, bytes)
-    assert 20 * 1024 * 1024 + 1 == len(source.image)
-
-
-def test_a_dash_needs_something_piped_in() -> None:
-    with pytest.raises(UsageError, match="nothing is piped in"):
-        collect(["-"], Terminal())  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="nothing is piped in"):
-        collect(["-"], None)
-
-
-def test_a_dash_is_given_once() -> None:
-    with pytest.raises(UsageError, match="give it once"):
-        collect(["-", "-"], io.BytesIO(picture()))
-
-
-def test_a_url_reaches_the_guard_as_one() -> None:
-    (source,), _ = collect(["https://example.org//a.png"])
-    assert "https://example.org//a.png" == source.image

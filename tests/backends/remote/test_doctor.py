@@ -260,7 +260,7 @@ def test_the_command_says_at_a_terminal_that_it_is_at_work(
         terminal = Terminal()
         monkeypatch.setattr("sys.stderr", terminal)
         main([command, "--base-url", server.url])
-        assert "looking at the server" in terminal.getvalue()
+        assert "examining the server" in terminal.getvalue()
 
 
 def test_the_command_prints_json(server: ToyServer, capsys: pytest.CaptureFixture[str]) -> None:

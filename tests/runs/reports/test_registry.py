@@ -1,15 +1,65 @@
-"""What --report takes, and what it refuses in one line."""
+"""What --report takes and refuses; a report that fails stops neither the run nor the others."""
 
 from __future__ import annotations
 
-from io import StringIO
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-
 import pytest
-
-from policyguard.errors import UsageError
+from runs.support import Checked, Recorded, check_project, pictures, posix, reported
+from cli.support import red
+from policyguard.backends.base import AssessmentRequest
+from policyguard.cli import main
+from policyguard.errors import ConfigurationError, UsageError
+from policyguard.runs.engine import OutOfTime, until
+from policyguard.runs.exits import ExitCode, FailOn
 from policyguard.runs.reports.registry import Reports
+from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary, Stop
+from policyguard.testing import FakeBackend
+from io import StringIO
+from policyguard.errors import UsageError
 from policyguard.runs.reports import FORMATS, ReportSpec, open_report, parse_report
+
+
+
+
+@pytest.mark.parametrize("call", ["begin", "add", "finish"])
+def test_a_report_on_a_full_disk_is_one_line_and_everything_else_is_done(
+    project: Path, call: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(project, "a.png", "b.png", "c.png")
+    full, fine = Recorded(fails=call), Recorded()
+    found = check_project(reports=Reports({"junit=x": full, "sarif=y": fine}))
+    assert (ExitCode.USAGE, 3) == (found.code, len(found.verdicts))
+    assert ["error: the report junit=x cannot be written: No space left on device"] == (
+        capsys.readouterr().err.splitlines()
+    )
+    assert 3 == len(fine.images)
+    assert fine.summary is not None
+
+
+@pytest.mark.parametrize("call", ["begin", "add", "finish"])
+@pytest.mark.parametrize("error", [KeyError("rule"), TypeError("None"), BrokenPipeError(32, "Broken pipe")])
+def test_a_bug_in_one_report_stops_neither_the_run_nor_the_others(
+    project: Path, call: str, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(project, "a.png")
+    pictures(project, "b.png", score=255)
+    fine = Recorded()
+    found = check_project(reports=Reports({"junit=x": Recorded(call, error), "sarif=y": fine}))
+    assert (ExitCode.USAGE, 2, 2) == (found.code, len(found.verdicts), len(fine.images))
+    assert fine.summary is not None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the report junit=x cannot be written: ")
+    assert isinstance(error, OSError) is ("this is a bug in policyguard" not in line)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +109,4 @@ def test_two_reports_in_one_place_are_refused(tmp_path: Path) -> None:
         Reports.open(same, log=StringIO())
     with pytest.raises(UsageError, match="the report 'github' is given twice"):
         Reports.open([parse_report("github")] * 2, log=StringIO())
+

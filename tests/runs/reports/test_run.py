@@ -10,7 +10,7 @@ import pytest
 
 from runs.reports.support import FILES
 from runs.reports.test_sarif import schemas, uri
-from runs.support import check, pictures, write
+from runs.support import check_project, pictures, write
 from policyguard.cli import main
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.reports.registry import Reports
@@ -27,7 +27,7 @@ def images(project: Path) -> Path:
 
 def run(folder: Path, *kinds: str, log: StringIO | None = None, **options: object) -> ExitCode:
     specs = [parse_report(kind if kind == "github" else f"{kind}={folder / kind}") for kind in kinds]
-    return check(reports=Reports.open(specs, log=log or StringIO()), **options).code  # type: ignore[arg-type]
+    return check_project(reports=Reports.open(specs, log=log or StringIO()), **options).code  # type: ignore[arg-type]
 
 
 def test_every_report_of_one_run_names_what_fails_and_what_could_not_be_judged(

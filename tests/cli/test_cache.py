@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.support import Captured
 from policyguard.assessment import Assessment, Rating
 from policyguard.cache import SqliteCache
 from policyguard.cache.codec import encode
 from policyguard.cli import main
 from policyguard.runs.exits import ExitCode
 
-Captured = pytest.CaptureFixture[str]
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "images")
 
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import pytest
-
 from policyguard.assessment import ModelIdentity, Reading
 from policyguard.outcomes import Action, Outcome
 from policyguard.runs.exits import ExitCode, FailOn, Tally
 from policyguard.verdict import Evidence, Verdict
 
+
 ALLOWED = (Outcome.COMPLIES, Action.ALLOW)
+
+
 FLAGGED = (Outcome.VIOLATES, Action.FLAG)
+
+
 BLOCKED = (Outcome.VIOLATES, Action.BLOCK)
+
+
 PASSED = (Outcome.ERROR, Action.ALLOW)
+
+
 DOUBTED = (Outcome.UNDECIDED, Action.FLAG)
+
+
 UNSEEN = (Outcome.UNSCANNABLE, Action.BLOCK)
+
 
 # What a run found, and its code under --fail-on block, flag, never.
 TABLE = [
@@ -62,3 +73,4 @@ def test_the_codes_are_those_that_scripts_rely_on() -> None:
         "INTERRUPTED": 130,
         "BROKEN_PIPE": 141,
     }
+

@@ -1,7 +1,8 @@
-"""Ctrl-C falls between images."""
+"""Ctrl-C falls between images; a log gets plain lines."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
@@ -26,6 +27,18 @@ def interrupted(times: int, done: list[bool]) -> None:
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)
         done.append(True)
+
+
+def test_a_log_gets_plain_lines_while_a_long_run_goes_on() -> None:
+    from policyguard.cli.progress import log_lines
+
+    log = io.StringIO()
+    tell = log_lines(log, 3, every=0.0)
+    for done in (1, 2, 3):
+        tell(done, "0 blocked, 0 not judged")
+    assert ["1 of 3 images: 0 blocked, 0 not judged", "2 of 3 images: 0 blocked, 0 not judged"] == (
+        log.getvalue().splitlines()
+    )
 
 
 def test_one_ctrl_c_waits_for_the_end_of_the_block() -> None:

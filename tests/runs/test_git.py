@@ -1,27 +1,88 @@
-"""--changed-since: what git says changed, and an error with the way out where git cannot say."""
+"""--changed-since: what git says has changed, and an error with a way out where git cannot say."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
-
 import pytest
-
-from runs.support import check, git, pictures
+from runs.support import POLICY, check_project, commit, git, pictures, posix, write
+from policyguard.cli import main
 from policyguard.errors import UsageError
+from policyguard.runs.exits import ExitCode, FailOn
+from policyguard.runs.git import changed_since
+from runs.support import check_project, git, pictures
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.git import changed_since, user_name
 
 
-@pytest.fixture
-def repository(project: Path) -> Path:
-    """Two images on main, then a branch."""
-    git(project, "init", "-q", "-b", "main")
-    pictures(project, "old.png", "moved.png", "gone.png", "same.png", "edited.png")
-    git(project, "add", "-A")
-    git(project, "commit", "-qm", "first")
-    git(project, "checkout", "-qb", "work")
-    return project
+
+
+def test_images_of_a_submodule_that_moved_on_have_changed(repository: Path, tmp_path: Path) -> None:
+    other = tmp_path.parent / f"{tmp_path.name}-art"
+    other.mkdir()
+    git(other, "init", "-q", "-b", "main")
+    pictures(other, "old.png")
+    commit(other)
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(other), "art")
+    commit(repository)
+    git(repository, "branch", "-f", "before")
+    assert [] == check_project(changed_since="before").sources
+    pictures(repository / "art", "bad.png", score=255)
+    commit(repository / "art")
+    commit(repository)
+    assert "bad.png" in {Path(source).name for source in check_project(changed_since="before").sources}
+
+
+def test_images_of_a_repository_that_git_does_not_know_have_changed(repository: Path) -> None:
+    pictures(repository, "inner/bad.png", score=255)
+    git(repository / "inner", "init", "-q")
+    commit(repository / "inner")
+    assert ["inner/bad.png"] == check_project(changed_since="main").sources
+
+
+def test_git_is_asked_about_this_folder_whatever_a_hook_has_set(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(repository, "bad.png", score=255)
+    commit(repository)
+    monkeypatch.setenv("GIT_DIR", str(repository / "elsewhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(repository / "nothing"))
+    assert {str(repository / "bad.png")} == changed_since("main", repository)
+
+
+def test_an_image_that_went_and_came_back_otherwise_has_changed(repository: Path) -> None:
+    git(repository, "rm", "-q", "same.png")
+    git(repository, "commit", "-qm", "gone")
+    pictures(repository, "same.png", score=255)
+    commit(repository)
+    assert ExitCode.BLOCKED == check_project(changed_since="main").code
+
+
+def test_an_image_that_a_merge_brings_in_has_changed(repository: Path) -> None:
+    git(repository, "checkout", "-qb", "side")
+    pictures(repository, "bad.png", score=255)
+    commit(repository)
+    git(repository, "checkout", "-q", "main")
+    pictures(repository, "theirs.png", score=255)
+    commit(repository)
+    git(repository, "checkout", "-q", "work")
+    git(repository, "merge", "-q", "--no-edit", "main")
+    git(repository, "merge", "-q", "--no-edit", "side")
+    assert ["bad.png"] == check_project(changed_since="main").sources
+
+
+@posix
+def test_a_link_to_another_image_has_changed(repository: Path) -> None:
+    pictures(repository, "bad.png", score=255)
+    (repository / "link.png").symlink_to("same.png")
+    commit(repository)
+    git(repository, "branch", "-f", "before")
+    (repository / "link.png").unlink()
+    (repository / "link.png").symlink_to("bad.png")
+    commit(repository)
+    assert "link.png" in check_project(changed_since="before").sources
 
 
 def test_only_what_the_branch_changed_is_checked(repository: Path) -> None:
@@ -31,7 +92,7 @@ def test_only_what_the_branch_changed_is_checked(repository: Path) -> None:
     (repository / "gone.png").unlink()
     git(repository, "add", "-A")
     git(repository, "commit", "-qm", "second")
-    found = check(changed_since="main")
+    found = check_project(changed_since="main")
     assert ["added.png", "edited.png", "there.png", "art/nëw \n.png"] == found.sources
     assert "4 of 6 images changed since main" in found.err
 
@@ -45,7 +106,7 @@ def test_what_main_changed_meanwhile_is_not_the_branch_s(repository: Path) -> No
     git(repository, "add", "-A")
     git(repository, "commit", "-qm", "theirs")
     git(repository, "checkout", "-q", "work")
-    assert ["mine.png"] == check(changed_since="main").sources
+    assert ["mine.png"] == check_project(changed_since="main").sources
 
 
 def test_changes_that_are_not_committed_count_and_files_that_git_ignores_do_not(repository: Path) -> None:
@@ -53,26 +114,7 @@ def test_changes_that_are_not_committed_count_and_files_that_git_ignores_do_not(
     (repository / ".gitignore").write_text("build/\n")
     pictures(repository, "staged.png", "same.png", score=9)
     git(repository, "add", "staged.png")
-    assert ["same.png", "staged.png", "untracked.png"] == check(changed_since="main").sources
-
-
-def test_it_narrows_the_paths_that_are_given(repository: Path) -> None:
-    pictures(repository, "a/x.png", "b/y.png")
-    assert [str(Path("a/x.png"))] == check("a", changed_since="main").sources
-
-
-def test_from_a_sub_folder_the_whole_project_counts(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pictures(repository, "a/x.png", "b/y.png")
-    monkeypatch.chdir(repository / "a")
-    assert ["../a/x.png", "../b/y.png"] == check(changed_since="main").sources
-
-
-def test_nothing_changed_is_a_success_that_says_so(repository: Path) -> None:
-    found = check(changed_since="main")
-    assert ExitCode.OK == found.code
-    assert "0 of 5 images changed since main" in found.err
+    assert ["same.png", "staged.png", "untracked.png"] == check_project(changed_since="main").sources
 
 
 @pytest.mark.parametrize("ref", ["nowhere", "", "--output=pwned", "-O", "main:old.png", "main..work", "a\0b"])
@@ -145,3 +187,4 @@ def test_a_submodule_that_changed_is_its_folder_and_deleted_files_are_left_out(
     names = {os.path.relpath(path, repository) for path in changed_since("main", repository)}
     assert "sub.png" in names
     assert "old.png" not in names
+

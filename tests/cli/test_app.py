@@ -1,0 +1,72 @@
+"""The program as a whole: usage errors, and what it loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.support import Captured, environment, picture, program
+from policyguard import __version__
+from policyguard.cli import main
+from policyguard.runs.exits import ExitCode
+
+
+def test_a_value_outside_a_closed_set_is_refused_in_plain_words(capsys: Captured) -> None:
+    assert ExitCode.USAGE == main(["models", "--format", "xml"])
+    said = capsys.readouterr().err
+    assert "Invalid value for '--format'" in said
+    assert "Value error" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check"], "PATH"),
+        (["check", "--policy", "pictosafe/l3"], "PATH"),
+        (["check", "a.png"], "--policy"),
+        (["check", "a.png", "--policy", "pictosafe/l3", "--format", "xml"], "xml"),
+        (["check", "a.png", "--policy", "pictosafe/l3", "--fail-on", "always"], "always"),
+        (["check", "a.png", "--policy", "nowhere/l3"], "nowhere/l3"),
+        (["check", "a.png", "--policy", "nowhere.yaml"], "nowhere.yaml"),
+        (["check", "a.png", "--policy", "safeedit/l3"], "needs a guard model"),
+        (["check", "a.png", "--policy", "pictosafe/l3", "--model", "./nowhere"], "nowhere"),
+        (["check", "a.png", "--policy", "pictosafe/l3", "--dialect", "klingon"], "klingon"),
+        (["check", "--polcy", "x"], "--polcy"),
+        (["policy", "show"], "POLICY"),
+        (["policy", "lint"], "POLICY"),
+        (["chek"], "chek"),
+        (["bench", "pictosafe", "make"], "FOLDER"),
+    ],
+)
+def test_mistakes_in_the_command_end_in_2_and_print_no_data(
+    arguments: list[str], said: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(picture())
+    assert ExitCode.USAGE == main(arguments)
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "" == captured.out
+    assert "Traceback" not in captured.err
+
+
+def test_version_and_help_load_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom policyguard.cli import main\n"
+        "assert main([sys.argv[1]]) == 0\nprint(*sys.modules, file=sys.stderr)"
+    )
+    for flag in ("--version", "--help"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, flag], capture_output=True, text=True, env=environment(), check=True
+        )
+        assert not {"torch", "transformers", "PIL", "numpy", "pydantic", "yaml", "httpx", "rich"} & set(
+            done.stderr.split()
+        )
+
+
+def test_the_module_runs_as_the_program() -> None:
+    done = program("--version")
+    assert (0, f"policyguard {__version__}\n") == (done.returncode, done.stdout)

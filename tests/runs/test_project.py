@@ -1,0 +1,94 @@
+"""The project file: where it is found, and how strictly it is read."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+import pytest
+from runs.support import POLICY, TWO, check_project, pictures
+from policyguard.cli import main
+from policyguard.errors import ConfigurationError, UsageError
+from policyguard.runs.exits import ExitCode
+from policyguard.runs.job import build_job
+from policyguard.runs.project import Settings, find_project
+from policyguard.runs.selection import select_images
+from policyguard.runs.settings import Flags, merge_settings, settings_lines
+from policyguard.testing import FakeBackend
+
+
+
+
+def test_the_nearest_file_up_to_the_work_tree_s_root_counts(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = several / "sub" / "deep"
+    deep.mkdir(parents=True)
+    assert find_project(folder=deep).file is None, "outside of a work tree, no parent folder counts"
+    (several / ".git").mkdir()
+    assert several / "policyguard.toml" == find_project(folder=deep).file
+    (several / "sub" / ".git").write_text("gitdir: elsewhere")
+    assert find_project(folder=deep).file is None
+    (several / "sub" / "pyproject.toml").write_text('[tool.policyguard]\nmodel = "x"\n')
+    assert "x" == find_project(folder=deep).settings.model
+
+
+def test_a_pyproject_without_our_table_does_not_count(several: Path) -> None:
+    (several / "pyproject.toml").write_text("[tool.ruff]\n")
+    assert several / "policyguard.toml" == find_project(folder=several).file
+
+
+def test_an_empty_policyguard_toml_only_marks_the_root(several: Path) -> None:
+    (several / "policyguard.toml").write_text("# marks the policy root\n")
+    found = find_project(folder=several)
+    assert (several, Settings()) == (found.root, found.settings)
+    (several / "pyproject.toml").write_text('[tool.policyguard]\nmodel = "x"\n')
+    assert "x" == find_project(folder=several).settings.model
+
+
+def test_settings_in_both_files_are_refused(several: Path) -> None:
+    (several / "pyproject.toml").write_text('[tool.policyguard]\nmodel = "x"\n')
+    with pytest.raises(ConfigurationError, match=r"in policyguard\.toml and in pyproject\.toml"):
+        find_project(folder=several)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('modle = "x"', "modle: unknown key 'modle': did you mean `model`?"),
+        ('base-url = "x"', "base-url: unknown key 'base-url': did you mean `base_url`?"),
+        ("zzz = 1", "zzz: unknown key 'zzz': known here are policy, policies"),
+        ("workers = 0", "workers: must be at least 1, found the number 0"),
+        ("workers = true", "workers: expected a whole number, found true"),
+        ('workers = "4"', "workers: expected a whole number, found the text '4'"),
+        ("timeout = inf", "timeout: expected a finite number, found the number inf"),
+        ('timeout = "5m"', "timeout: expected a number, found the text '5m'"),
+        ("model = 1", "model: expected text, found the number 1"),
+        ("policy = []", "policy: is empty"),
+        ("policies = [1]", "policies[0]: expected a table, found the number 1"),
+        ('[[policies]]\npath = "x"\npolicy = "y"', "policies[0].path: unknown key 'path': did you mean `paths`?"),
+        ('[[policies]]\npaths = "x"', "policies[0].policy: is missing"),
+        ('fail_on = "always"', "fail_on: expected block, flag or never, found the text 'always'"),
+        ('api_key = "sk-1"', "api_key: a secret must not stand in a file"),
+        ('HF-Token = "hf"', "HF-Token: a secret must not stand in a file"),
+        ('base_url = "https://me:pw@gpu/v1"', "base_url: the address of gpu holds a user name or a password"),
+        ('model = "x', "is not TOML"),
+        ('model = "x"\nmodel = "y"', "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_key(project: Path, text: str, said: str) -> None:
+    (project / "policyguard.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        find_project()
+    assert said in str(caught.value)
+    assert "policyguard.toml" in caught.value.message
+    assert not any(secret in str(caught.value) for secret in ("sk-1", "me:pw", '"hf"'))
+
+
+def test_everything_wrong_is_said_at_once(project: Path) -> None:
+    (project / "policyguard.toml").write_text('modle = "x"\nworkers = 0\ncache = 1\napi_key = "k"\n')
+    with pytest.raises(ConfigurationError) as caught:
+        find_project()
+    assert 4 == len(caught.value.message.splitlines())
+    assert "POLICYGUARD_API_KEY" in (caught.value.hint or "")
+

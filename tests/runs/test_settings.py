@@ -1,0 +1,60 @@
+"""Settings: flags before the project file before the environment, with the origin of each."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+import pytest
+from runs.support import POLICY, TWO, check_project, pictures
+from policyguard.cli import main
+from policyguard.errors import ConfigurationError, UsageError
+from policyguard.runs.exits import ExitCode
+from policyguard.runs.job import build_job
+from policyguard.runs.project import Settings, find_project
+from policyguard.runs.selection import select_images
+from policyguard.runs.settings import Flags, merge_settings, settings_lines
+from policyguard.testing import FakeBackend
+
+
+
+
+def test_flags_go_before_the_file_and_the_file_before_the_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLICYGUARD_MODEL", "from-environment")
+    (project / "policyguard.toml").write_text('model = "from-file"\nworkers = 3\n')
+    settings = merge_settings(Flags(workers=9), find_project())
+    assert ("from-file", 9) == (settings.model, settings.workers)
+    assert "from-flag" == merge_settings(Flags(model="from-flag"), find_project()).model
+    (project / "policyguard.toml").write_text("")
+    empty = merge_settings(Flags(), find_project())
+    assert (None, "POLICYGUARD_MODEL") == (empty.model, empty.origins["model"])
+
+
+def test_a_packaged_model_that_is_named_outright_sends_no_picture_to_the_file_s_server(project: Path) -> None:
+    (project / "policyguard.toml").write_text('base_url = "https://gpu/v1"\n')
+    assert ("https://gpu/v1",) == merge_settings(Flags(), find_project()).base_url
+    assert () == merge_settings(Flags(model="pico"), find_project()).base_url
+
+
+def test_paths_in_the_file_start_at_its_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git").mkdir()
+    (project / "policyguard.toml").write_text(
+        'policy = "./house.yaml"\ncache = "c.sqlite"\nbaseline = "b.jsonl"\nreports = ["junit=out/j.xml"]\n'
+    )
+    pictures(project, "sub/a.png")
+    monkeypatch.chdir(project / "sub")
+    settings = merge_settings(Flags(), find_project())
+    assert ("../c.sqlite", "../b.jsonl") == (settings.cache, settings.baseline)
+    assert ("junit=../out/j.xml",) == settings.reports
+    (project / "b.jsonl").write_text("")
+    assert ["../sub/a.png"] == check_project().sources
+
+
+def test_what_show_config_prints_is_a_project_file(project: Path) -> None:
+    settings = merge_settings(Flags(model="m", workers=2, timeout=5.0, reports=("github",)), find_project())
+    (project / "policyguard.toml").write_text("\n".join(settings_lines(settings)))
+    again = merge_settings(Flags(), find_project())
+    assert ("m", 2, 5.0, ("github",)) == (again.model, again.workers, again.timeout, again.reports)
+
