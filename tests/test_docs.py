@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,24 @@ def test_the_readme_s_python_runs(number: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("POLICYGUARD_MODEL", raising=False)
     code = compile(blocks(ROOT / "README.md", "python")[number], "README.md", "exec")
     exec(code, {})
+
+
+def test_the_backend_in_the_contributors_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    exec(compile(block, "CONTRIBUTING.md", "exec"), {})
+
+
+def test_every_module_on_the_page_of_public_ones_exists_and_no_other_is_shown_to_users() -> None:
+    listed = (ROOT / "docs/public-api.md").read_text()
+    public = set(re.findall(r"^\| `(policyguard[\w.]*)` \|", listed, re.MULTILINE))
+    for name in public:
+        import_module(name)
+    imported = re.compile(r"^\s*from (policyguard[\w.]*) import ([\w, ]+)", re.MULTILINE)
+    for page in set(PAGES) - set(ROOT.glob("train/**/*.md")):
+        for module, names in imported.findall("".join(blocks(page, "python"))):
+            modules = {module, *(f"{module}.{name.strip()}" for name in names.split(","))}
+            assert modules & public, (page, module)
 
 
 def test_the_readme_s_policy_is_a_policy(tmp_path: Path) -> None:
