@@ -58,12 +58,12 @@ class GuardReasonerDialect(Dialect):
                 Message("system", (f"{self._words['task']}\n\n{policy.text}",)),
                 Message("user", ("Human user:\n", FRAME, "\n\nAI assistant:\nNone\n")),
             ),
-            prefill="",
+            prefill="\nAnswers:\nRequest:",
             ratings={f" {word}": rating for word, rating in _RATINGS.items()},
             category_prefill="",
             categories={},
             max_new_tokens=32,
-            thinks_until="Request:",
+            thinks_until="<result>",
             max_thought_tokens=4096,
         )
         return (prompt,)
@@ -72,6 +72,6 @@ class GuardReasonerDialect(Dialect):
         """Read one thought and one result. Raises AnswerError on anything else."""
         answer = text.strip()
         match = _ANSWER.fullmatch(answer)
-        if match is None or any(answer.count(mark) > 1 for mark in ("<think>", "<result>", "Request:")):
+        if match is None or any(answer.count(mark) > 1 for mark in ("<think>", "</think>", "<result>")):
             raise AnswerError("the answer is not one thought and one result")
         return Answer(_RATINGS[match[1]])

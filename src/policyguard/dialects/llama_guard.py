@@ -1,9 +1,9 @@
 """The ``llama-guard`` dialect: Llama Guard 3 Vision and 4, a word and a list of codes.
 
-Source: Meta's llama-stack (safety provider) and the PurpleLlama cards. The chat template wraps the
-conversation it is given in the task, the marks ``<BEGIN UNSAFE CONTENT CATEGORIES>`` and a list ``S1: ...``, so
-all that is given is the image, and the policy as the template's argument ``categories``. A template that has
-no such argument leaves the policy out, and is refused before anything is asked.
+Source: Meta's llama-stack (safety provider) and the PurpleLlama cards. The chat template puts the task, the
+marks ``<BEGIN UNSAFE CONTENT CATEGORIES>`` and a list ``S1: ...`` around the conversation it is given, so all
+that is given is the image, and the policy as the template's argument ``categories``. A template without such
+an argument leaves the policy out; that is refused before anything is asked.
 
 The answer follows two line ends: ``safe``, or ``unsafe`` and, on a second line, codes parted by commas.
 
