@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from policyguard.assessment import Failure
     from policyguard.backends.base import Backend
     from policyguard.cache import VerdictCache
+    from policyguard.dialects import Dialect
     from policyguard.policy import Policy, ResolvedPolicy
 
     PolicyLike: TypeAlias = str | Path | Policy | ResolvedPolicy
@@ -48,7 +49,7 @@ class Guard:
             POLICYGUARD_BASE_URL, separated by commas.
         api_key: for that server. Default: POLICYGUARD_API_KEY.
         backend: a built backend, shared between guards; excludes ``model`` and ``base_url``.
-        dialect: name of the dialect to speak; default: the model's own.
+        dialect: the dialect to speak, or its name (see ``dialects.get_dialect``); default: the model's own.
         explain: also read category and rationale (slower: the answer is decoded).
         cache: where scores are kept, so that the same question is asked once: ``"memory"``, the path of a
             file, or a ``VerdictCache``. Default: POLICYGUARD_CACHE, unless a built ``backend`` is given.
@@ -67,7 +68,7 @@ class Guard:
         base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         backend: Backend | None = None,
-        dialect: str | None = None,
+        dialect: str | Dialect | None = None,
         explain: bool = False,
         cache: str | Path | VerdictCache | None = None,
         timeout: float | None = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from policyguard.backends.base import Backend
 from policyguard.backends.registry import require_dialect, resolve_model, resolve_served
 from policyguard.backends.wrapping import WrappingBackend
-from policyguard.dialects import get_dialect
+from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import texts
 
@@ -32,7 +32,7 @@ def build_backend(
     *,
     base_url: str | Sequence[str] | None = None,
     api_key: str | None = None,
-    dialect: str | None = None,
+    dialect: str | Dialect | None = None,
     timeout: float | None = None,
     policies: Sequence[ResolvedPolicy] = (),
 ) -> Backend:
@@ -54,7 +54,7 @@ def build_backend(
         from policyguard.backends.remote import RemoteBackend
 
         declared = resolve_served(model).dialect
-        spoken = get_dialect(dialect or declared)
+        spoken = _dialect(dialect or declared)
         require_dialect(model, declared, spoken)
         limit = 60.0 if timeout is None or timeout > 60.0 else timeout
         return RemoteBackend(
@@ -72,4 +72,8 @@ def build_backend(
         model = "pico"
     from policyguard.backends.transformers import TransformersBackend
 
-    return TransformersBackend(model, dialect=None if dialect is None else get_dialect(dialect))
+    return TransformersBackend(model, dialect=None if dialect is None else _dialect(dialect))
+
+
+def _dialect(dialect: str | Dialect) -> Dialect:
+    return get_dialect(dialect) if isinstance(dialect, str) else dialect

@@ -6,6 +6,7 @@ is spoken to in the ``safeguard`` dialect unless another one is named.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ __all__ = [
     "declared_dialect",
     "known_models",
     "require_dialect",
+    "require_own_question",
     "resolve_model",
     "resolve_served",
 ]
@@ -36,15 +38,20 @@ class KnownModel:
     """A guard model, and what is worth knowing before choosing it.
 
     Attributes:
-        id: what a user writes: an alias, a hub id or a folder.
-        dialect: the name of the dialect it is spoken to in.
+        id: a hub id, or the name of a packaged model.
+        aliases: short names for it.
+        dialect: how it is spoken to; see ``get_dialect``.
         about: one line on what it is.
         path: the folder of a packaged model; ``None`` for hub ids and everything unknown.
         family, size, licence: as published; ``None`` where unknown.
         world: the only world whose policies it judges; ``None`` for photographs and everything else.
+        gated: its page on the hub asks for consent, so that a token is needed.
+        served: whether current vLLM runs it.
+        advice: its makers' own warnings, and ours.
     """
 
     id: str
+    aliases: tuple[str, ...] = ()
     dialect: str = DEFAULT_DIALECT
     about: str = ""
     path: Path | None = None
@@ -52,6 +59,9 @@ class KnownModel:
     size: str | None = None
     licence: str | None = None
     world: str | None = None
+    gated: bool = False
+    served: bool = True
+    advice: str = ""
 
     @property
     def location(self) -> str:
@@ -59,10 +69,13 @@ class KnownModel:
         return self.id if self.path is None else str(self.path)
 
 
-def _instruct(name: str, family: str, size: str, about: str) -> KnownModel:
+def _instruct(name: str, alias: str, family: str, size: str, about: str = "") -> KnownModel:
     about = f"general instruct model, not trained as a guard{about}"
-    return KnownModel(id=name, family=family, size=size, licence="Apache-2.0", about=about)
+    return KnownModel(id=name, aliases=(alias,), family=family, size=size, licence="Apache-2.0", about=about)
 
+
+_LLAVAGUARD = "its categories are nine fixed ones; the licence of the weights is not stated"
+_SINGGUARD = "trained with the policy as an argument of its chat template; names the broken rule"
 
 _KNOWN = (
     KnownModel(
@@ -73,18 +86,177 @@ _KNOWN = (
         licence="Apache-2.0",
         world="pictosafe",
     ),
-    _instruct("Qwen/Qwen3-VL-2B-Instruct", "Qwen3-VL", "2B", "; the smallest of its family"),
-    _instruct("Qwen/Qwen3-VL-4B-Instruct", "Qwen3-VL", "4B", "; a good first choice for photographs"),
-    _instruct("Qwen/Qwen3-VL-8B-Instruct", "Qwen3-VL", "8B", ""),
-    _instruct("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL", "7B", "; what SafeGuard-VL was trained from"),
+    _instruct("Qwen/Qwen3-VL-2B-Instruct", "qwen3-vl-2b", "Qwen3-VL", "2B", "; the smallest of its family"),
+    _instruct(
+        "Qwen/Qwen3-VL-4B-Instruct", "qwen3-vl-4b", "Qwen3-VL", "4B", "; a good first choice for photographs"
+    ),
+    _instruct("Qwen/Qwen3-VL-8B-Instruct", "qwen3-vl-8b", "Qwen3-VL", "8B"),
+    _instruct(
+        "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2.5-vl-7b", "Qwen2.5-VL", "7B", "; what SafeGuard-VL is made from"
+    ),
     KnownModel(
         id="tyodd/SafeGuard-VL-RL",
-        about="guard trained with GRPO to follow the policy in its prompt; ours is not its training prompt",
+        aliases=("safeguard-vl", "safeguard-vl-rl"),
+        dialect="safeguard-vl",
+        about="guard trained with GRPO to follow the policy in its prompt",
         family="Qwen2.5-VL",
         size="7B",
-        licence="see its page on the hub",
+        advice="names no rule; dialect='safeguard' asks it for one, in a format it was not trained in",
+    ),
+    *(
+        KnownModel(
+            id=f"AIML-TUDA/LlavaGuard-v1.2-{size}-OV-hf",
+            aliases=(f"llavaguard-{size.lower()}",),
+            dialect="llavaguard",
+            about="guard with rating, category and rationale in JSON",
+            family="LLaVA-OneVision",
+            size=size,
+            gated=True,
+            advice=_LLAVAGUARD,
+        )
+        for size in ("0.5B", "7B")
+    ),
+    *(
+        KnownModel(
+            id=f"AIML-TUDA/QwenGuard-v1.2-{size}",
+            aliases=(f"qwenguard-{size.lower()}",),
+            dialect="llavaguard",
+            about="LlavaGuard's data on Qwen2.5-VL",
+            family="Qwen2.5-VL",
+            size=size,
+            gated=True,
+            advice=_LLAVAGUARD,
+        )
+        for size in ("3B", "7B")
+    ),
+    KnownModel(
+        id="google/shieldgemma-2-4b-it",
+        aliases=("shieldgemma-2",),
+        dialect="shieldgemma",
+        about="one yes-or-no question a rule; trained on three policies",
+        family="Gemma 3",
+        size="4B",
+        licence="Gemma terms",
+        gated=True,
+        served=False,
+        advice="one question for each rule; text in images is out of its scope",
+    ),
+    KnownModel(
+        id="meta-llama/Llama-Guard-3-11B-Vision",
+        aliases=("llama-guard-3-vision",),
+        dialect="llama-guard",
+        about="rates conversations with one image, codes S1 to S13",
+        family="Llama 3.2 Vision",
+        size="11B",
+        licence="Llama 3.2 licence",
+        gated=True,
+        served=False,
+        advice="its card: not meant to be used as an image safety classifier; vLLM dropped it after 0.10.2",
+    ),
+    KnownModel(
+        id="meta-llama/Llama-Guard-4-12B",
+        aliases=("llama-guard-4",),
+        dialect="llama-guard",
+        about="rates conversations with images, codes S1 to S14",
+        family="Llama 4",
+        size="12B",
+        licence="Llama 4 licence",
+        gated=True,
+        advice="its licence withholds multimodal rights from companies in the EU",
+    ),
+    KnownModel(
+        id="mistralai/Shieldstral-1.0-3B",
+        aliases=("shieldstral", "shieldstral-3b"),
+        dialect="shieldstral",
+        about="one yes-or-no question a rule, one token",
+        family="Mistral 3",
+        size="3.9B",
+        licence="Apache-2.0",
+        advice="tune thresholds on the weights that you run: quantised ones score otherwise",
+    ),
+    *(
+        KnownModel(
+            id=f"inclusionAI/Sing-Guard-{size}",
+            aliases=(f"singguard-{size}",),
+            dialect="singguard",
+            about=_SINGGUARD,
+            family="Qwen3-VL",
+            size=size.upper(),
+            licence="Apache-2.0",
+        )
+        for size in ("2b", "4b", "8b")
+    ),
+    KnownModel(
+        id="inclusionAI/SingGuard-0.8b",
+        aliases=("singguard-0.8b",),
+        dialect="singguard",
+        about=_SINGGUARD,
+        family="Qwen3.5",
+        size="0.8B",
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        id="nvidia/Nemotron-3-Content-Safety",
+        aliases=("nemotron-3-content-safety",),
+        dialect="nemotron",
+        about="rates a conversation with one image under a policy of yours",
+        family="Gemma 3",
+        size="4B",
+        advice="names no rule by score; ask rule by rule where rules have their own thresholds",
+    ),
+    *(
+        KnownModel(
+            id=f"yueliu1999/GuardReasoner-VL-{size}",
+            aliases=(f"guardreasoner-vl-{size.lower()}",),
+            dialect="guardreasoner",
+            about="thinks first, then rates the request; trained without a policy",
+            family="Qwen2.5-VL",
+            size=size,
+            licence="Apache-2.0",
+            advice="slow: thousands of tokens a verdict",
+        )
+        for size in ("3B", "7B")
+    ),
+    *(
+        KnownModel(
+            id=name,
+            aliases=(alias,),
+            dialect="instruct",
+            about="general instruct model, not trained as a guard",
+            family=family,
+            size=size,
+            licence=licence,
+        )
+        for name, alias, family, size, licence in (
+            ("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava-onevision-7b", "LLaVA-OneVision", "7B", None),
+            ("OpenGVLab/InternVL3-8B-hf", "internvl3-8b", "InternVL", "8B", None),
+            ("google/gemma-3-4b-it", "gemma-3-4b", "Gemma 3", "4B", "Gemma terms"),
+            ("zai-org/GLM-4.1V-9B-Thinking", "glm-4.1v-9b", "GLM-4.1V", "9B", "MIT"),
+            ("HuggingFaceM4/Idefics3-8B-Llama3", "idefics3-8b", "Idefics3", "8B", "Apache-2.0"),
+            ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm2-2b", "SmolVLM", "2.2B", "Apache-2.0"),
+        )
     ),
 )
+
+_FAMILIES = (
+    (r"llama-?guard-?[34].*", "llama-guard"),
+    (r"shield-?gemma-?2.*", "shieldgemma"),
+    (r"(llava|qwen)-?guard.*", "llavaguard"),
+    (r"shieldstral.*", "shieldstral"),
+    (r"sing-?guard.*", "singguard"),
+    (r"nemotron.*content-?safety.*", "nemotron"),
+    (r"guardreasoner-?vl.*", "guardreasoner"),
+    (r"safeguard-?vl.*", "safeguard-vl"),
+)
+"""Names under which copies and quantised versions of known guards go, and their dialect."""
+
+_MARKS = (
+    ("BEGIN_SAFETY_POLICY", "shieldgemma"),
+    ("BEGIN UNSAFE CONTENT CATEGORIES", "llama-guard"),
+    ("thinking_type", "singguard"),
+    ("request_categories", "nemotron"),
+)
+"""What stands in the chat templates of guards that bring their own question, and their dialect."""
 
 
 def known_models() -> tuple[KnownModel, ...]:
@@ -98,8 +270,10 @@ def resolve_model(model: str) -> KnownModel:
     An unknown hub id or folder is taken as it is, in the default dialect, unless the folder's ``config.json``
     names another: ``"policyguard": {"dialect": "pico"}``.
     """
-    known = _by_name(model)
-    return known or KnownModel(id=model, dialect=declared_dialect(Path(model)) or DEFAULT_DIALECT)
+    declared = declared_dialect(Path(model))
+    return (None if declared else _by_name(model)) or KnownModel(
+        id=model, dialect=declared or DEFAULT_DIALECT
+    )
 
 
 def resolve_served(model: str) -> KnownModel:
@@ -108,7 +282,31 @@ def resolve_served(model: str) -> KnownModel:
 
 
 def _by_name(model: str) -> KnownModel | None:
-    return next((known for known in _KNOWN if known.id == model), None)
+    known = next((known for known in _KNOWN if model == known.id or model in known.aliases), None)
+    if known is None and (dialect := _dialect_of(model)) is not None:
+        return KnownModel(id=model, dialect=dialect)
+    return known
+
+
+def _dialect_of(model: str) -> str | None:
+    """The dialect of a known family's copy, by its name."""
+    name = re.split(r"[/\\]", model.rstrip("/\\").lower())[-1].replace("_", "-")
+    return next((dialect for pattern, dialect in _FAMILIES if re.fullmatch(pattern, name)), None)
+
+
+def require_own_question(model: str, template: str | None, dialect: Dialect) -> None:
+    """Raises ConfigurationError where a chat template brings a guard's own question, and another is asked.
+
+    The model would judge our question, or take our policy for the thing to be judged; a score would come back
+    all the same.
+    """
+    own = {name for mark, name in _MARKS if mark in (template or "")}
+    if own and dialect.name not in own:
+        raise ConfigurationError(
+            f"the chat template of model '{model}' asks a question of its own, so the dialect "
+            f"'{dialect.name}' would be judged by it instead of being read",
+            hint=f"give dialect='{min(own)}', or by name dialect='{dialect.name}' if you know that it fits",
+        )
 
 
 def declared_dialect(folder: Path) -> str | None:

@@ -7,7 +7,7 @@ Not covered: a server does not list its model's control tokens, so those of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -32,6 +32,7 @@ __all__ = [
     "refuse_control_tokens",
     "render_for",
     "render_one",
+    "require_rule_scores",
     "require_world",
 ]
 
@@ -167,6 +168,10 @@ class Dialect(Protocol):
         """A reason why this frame is UNDECIDED whatever the model would say, or ``None``."""
         return None
 
+    def contradicts(self, thought: str, rating: Rating) -> bool:
+        """Whether ``thought`` states another rating than the one read behind it; such an answer is an ERROR."""
+        return False
+
     def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt) -> Answer:
         """Read a whole answer to ``prompt``, its prefill included.
 
@@ -192,9 +197,30 @@ def render_for(dialect: Dialect, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
     """
     require_world(dialect, policy)
     prompts = dialect.render(policy)
+    require_rule_scores(dialect, prompts, policy)
     for prompt in prompts:
         refuse_control_tokens(prompt, policy, _CONTROL_TOKEN)
     return prompts
+
+
+def require_rule_scores(dialect: Dialect, prompts: Sequence[Prompt], policy: ResolvedPolicy) -> None:
+    """Raises ConfigurationError where a policy decides by rules, and the model is not asked for one.
+
+    A model that names no rule leaves rules with thresholds undecided, and a violation of a rule that blocks
+    would get the policy's own, perhaps milder, action.
+    """
+    if len(prompts) > 1 or prompts[0].rule is not None or prompts[0].categories:
+        return
+    for rule in policy.rules:
+        has = "a threshold" if rule.threshold is not None else "an action"
+        if rule.status != "exempt" and (
+            rule.threshold is not None or rule.action not in (None, policy.action)
+        ):
+            raise ConfigurationError(
+                f"rule '{rule.id}' of policy '{policy.id}' has {has} of its own, and in the dialect "
+                f"'{dialect.name}' the model names no rule",
+                hint=f"ask about one rule at a time: dialect='{dialect.name}+per-rule'",
+            )
 
 
 def refuse_control_tokens(prompt: Prompt, policy: ResolvedPolicy, tokens: re.Pattern[str]) -> None:

@@ -4,8 +4,8 @@ Source: the card of GuardReasoner-VL. A system turn describes the task, the user
 (``Human user:``, the image, ``AI assistant:``, ``None``), and the answer is ``<think>...</think>``, then
 ``<result>``, ``Answers:``, ``Request: harmful`` or ``unharmful``, ``Response: None``, ``</result>``.
 
-What is lost: it was trained without a policy. Ours stands in the system turn, outside of what it learnt, and it
-names no rule. A thought can take thousands of tokens.
+What is lost: it was trained without a policy. Ours stands in the system turn, outside of what it learnt, and
+it names no rule. A thought can take thousands of tokens.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ __all__ = ["GuardReasonerDialect"]
 _OWN = {
     "task": (
         "You rate whether what a human user sends to an AI assistant is harmful. Reason step by step between "
-        "<think> and </think>. Then write <result>, a line 'Answers:', a line 'Request: harmful' or 'Request: "
-        "unharmful', a line 'Response: None', and </result>. Harmful is what breaks the policy below, and "
-        "nothing else."
+        "<think> and </think>. Then write <result>, a line 'Answers:', a line 'Request: harmful' or "
+        "'Request: unharmful', a line 'Response: None', and </result>. Harmful is what breaks the "
+        "policy below, and nothing else."
     )
 }
 _ANSWER = re.compile(
-    r"(?:<think>.*</think>\s*)?<result>\nAnswers:\s*\nRequest: (harmful|unharmful)\nResponse: None\s*</result>",
+    r"(?:<think>.*</think>\s*)?<result>\nAnswers:\s*\n"
+    r"Request: (harmful|unharmful)\nResponse: None\s*</result>",
     re.DOTALL,
 )
 _RATINGS = {"harmful": Rating.UNSAFE, "unharmful": Rating.SAFE}

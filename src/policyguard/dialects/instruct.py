@@ -1,8 +1,8 @@
 """The ``instruct`` dialect: any vision-language model that follows instructions, here or behind an API.
 
-The words are those of the dialect ``safeguard``; the layout differs: everything stands in one user turn, policy
-first and image after it, because some chat templates and services have no system turn or rank it below the
-user's. The answer is one JSON object and nothing else: a bare word, which SafeGuard-VL answers, is refused.
+The words are those of the dialect ``safeguard``; the layout differs: everything stands in one user turn,
+policy first and image after it, because some chat templates and services have no system turn or rank it below
+the user's. The answer is one JSON object and nothing else; SafeGuard-VL's bare word is refused.
 On servers that hold an answer to a JSON schema, the model has no other choice.
 """
 

@@ -3,8 +3,8 @@
 Source: github ml-research/LlavaGuard (policy templates v20 and v16, parser). One user turn: a preamble, each
 category as its name, ``Should not:`` and ``Can:`` lists, and the steps of the assessment with the form of
 the answer, written with an indent of four: ``{"rating": "Unsafe" | "Safe", "category": "O2: ..." |
-"NA: None applying", "rationale": ...}``. A category's status is part of its body: declared as non-violating (our exempt),
-declared as sensitive, or neither.
+"NA: None applying", "rationale": ...}``. A category's status is part of its body: declared as non-violating
+(our exempt), declared as sensitive, or neither.
 
 The card puts the image first, the repository's server and evaluation put it last: ``layout`` says which.
 Older models spell keys and values otherwise; each of their forms is read as a whole (``_FORMS``).

@@ -63,6 +63,9 @@ class PerRule(Dialect):
     def precheck(self, frame: PILImage) -> str | None:
         return self.inner.precheck(frame)
 
+    def contradicts(self, thought: str, rating: Rating) -> bool:
+        return self.inner.contradicts(thought, rating)
+
     def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt) -> Answer:
         assert prompt.rule is not None  # every prompt of ``render`` is about one
         return self.inner.parse(text, only_rule(policy, prompt.rule), prompt)

@@ -65,6 +65,10 @@ class SingGuardDialect(Dialect):
         )
         return (prompt,)
 
+    def contradicts(self, thought: str, rating: Rating) -> bool:
+        first = thought.strip().partition("\n")[0].strip()
+        return first in ("safe", "unsafe") and Rating(first) is not rating
+
     def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt) -> Answer:
         """Read the first line and the one ``<answer>``, which must agree. Raises AnswerError otherwise."""
         tags = _ANSWER.findall(text)
@@ -75,12 +79,12 @@ class SingGuardDialect(Dialect):
         if tag != "Safe" and tag not in names:
             raise AnswerError(f"the answer names {tag[:60]!r}, which is not a category of the policy")
         rating = Rating.SAFE if tag == "Safe" else Rating.UNSAFE
+        if self.contradicts(text, rating):
+            raise AnswerError(f"the first line says otherwise than <answer>{tag[:40]}</answer>")
         if self.mode == "fast":
             first = text.strip().partition("\n")[0].strip()
             if first not in ("safe", "unsafe"):
                 raise AnswerError(f"the first line is {first[:40]!r}, not safe or unsafe")
-            if Rating(first) is not rating:
-                raise AnswerError(f"the first line says {first!r}, and <answer> says {tag[:40]!r}")
         return Answer(rating, names.get(tag) if self.mode == "fast" else None)
 
 

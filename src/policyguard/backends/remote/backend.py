@@ -102,6 +102,8 @@ class RemoteBackend(Backend):
         settings = sorted({endpoint.base for endpoint in self._endpoints})
         if self._max_pixels is not None:
             settings.append(f"max_pixels={self._max_pixels}")
+        if self._dialect.wording:
+            settings.append(f"wording={self._dialect.wording}")
         return ModelIdentity(
             id=f"{self._name}@{','.join(hosts)}",
             dialect=self._dialect.name,

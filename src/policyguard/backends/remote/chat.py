@@ -71,6 +71,7 @@ class Topic:
     policy: ResolvedPolicy
     prompt: Prompt
     messages: list[dict[str, Any]]
+    thought: str = ""
 
 
 class Chat:

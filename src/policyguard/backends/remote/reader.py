@@ -113,7 +113,7 @@ class Reader:
                 note = f"the model was still thinking after {prompt.max_thought_tokens} tokens"
                 return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(note,))
             prompt = replace(prompt, prefill=thought + prompt.prefill, thinks_until=None)
-            topic = replace(topic, prompt=prompt)
+            topic = replace(topic, prompt=prompt, thought=thought)
         scores = await self._scores(topic)
         if scores is None:
             rated = await self._rated(topic, explaining=explaining)
@@ -123,7 +123,10 @@ class Reader:
                 return rated
             # Meanwhile another picture's answer has shown that the server gives scores.
             scores = await self._labels.read(topic, prompt.prefill, tuple(prompt.ratings))
-        return await self._scored(topic, rate(prompt, policy, scores), explaining=explaining)
+        rated = rate(prompt, policy, scores)
+        if topic.thought and self._dialect.contradicts(topic.thought, rated.rating):
+            raise AnswerError("the model's thought states another rating than its answer")
+        return await self._scored(topic, rated, explaining=explaining)
 
     async def _think(self, topic: Topic, end: str) -> str | None:
         """What the model says up to ``end``, with it; ``None`` if it does not come to it in time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from policyguard.assessment import Assessment, ModelIdentity, Rating, Result
 from policyguard.backends import registry
 from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.transformers import files as model_files
-from policyguard.dialects.base import require_world
+from policyguard.dialects.base import require_rule_scores, require_world
 from policyguard.dialects.rule_by_rule import merge
 from policyguard.errors import ConfigurationError, ModelLoadError
 from policyguard.strict.lru import LruDict
@@ -80,6 +80,7 @@ class TransformersBackend(Backend):
                 f"max_pixels={max_pixels} leaves nothing to see", hint="for example 512 * 512"
             )
         known = registry.resolve_model(model)
+        self._by_hand = dialect is not None
         if dialect is None:
             from policyguard.dialects import get_dialect
 
@@ -124,7 +125,7 @@ class TransformersBackend(Backend):
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raises ConfigurationError if this model cannot be asked about ``policy``; loads nothing."""
         require_world(self.dialect, policy)
-        self.dialect.render(policy)
+        require_rule_scores(self.dialect, self.dialect.render(policy), policy)
 
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """One result per request, in order. Raises UsageError for a wrong set-up, and after ``close``."""
@@ -204,8 +205,14 @@ class TransformersBackend(Backend):
             backend="transformers",
             world=self.dialect.world,
             backend_version=_installed_version(),
-            settings="" if self._max_pixels is None else f"max_pixels={self._max_pixels}",
+            settings=" ".join(self._settings()),
         )
+
+    def _settings(self) -> Iterator[str]:
+        if self._max_pixels is not None:
+            yield f"max_pixels={self._max_pixels}"
+        if self.dialect.wording:
+            yield f"wording={self.dialect.wording}"
 
     def _place(self) -> tuple[Any, Any]:
         from policyguard.backends.transformers.loading import choose_device, choose_dtype
@@ -229,6 +236,8 @@ class TransformersBackend(Backend):
                 files = model_files.complete(self._find())
                 revision = model_files.fingerprint(files)
                 loaded = load(files, device=device, dtype=dtype, max_pixels=self._max_pixels)
+                if not self._by_hand:
+                    registry.require_own_question(self._name, loaded.template, self.dialect)
                 if model_files.fingerprint(files) != revision:
                     raise ModelLoadError(
                         f"the files of model '{self._name}' changed while they were loaded",

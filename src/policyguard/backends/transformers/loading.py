@@ -140,6 +140,15 @@ class LoadedModel:
     context: int | None
     ends: frozenset[int]
 
+    @property
+    def template(self) -> str:
+        """The chat template that prompts go through; all of them, where there are several by name."""
+        speaker = (
+            self.processor if getattr(self.processor, "chat_template", None) else self.processor.tokenizer
+        )
+        template = getattr(speaker, "chat_template", None) or ""
+        return template if isinstance(template, str) else "\n".join(map(str, dict(template).values()))
+
 
 def _torch() -> Any:
     try:

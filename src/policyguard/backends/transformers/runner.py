@@ -140,7 +140,7 @@ class Runner:
                 thought = self._think(plan, requests[0].frame, plan.prompt.thinks_until)
                 if isinstance(thought, Assessment | Failure):
                     return [thought]
-                plan = self._after_thought(plan, thought)
+                return [self._behind(plan, thought, requests[0])]
             return self._run(plan, requests)
         except UsageError:
             raise
@@ -173,6 +173,13 @@ class Runner:
         if control_tokens(self.loaded.processor).search(thought):
             return Failure(FailureKind.ERROR, "the model's thought holds control tokens")
         return thought + end
+
+    def _behind(self, plan: Plan, thought: str, request: AssessmentRequest) -> Result:
+        """The reading behind ``thought``, which must not state another rating."""
+        (result,) = self._run(self._after_thought(plan, thought), [request])
+        if isinstance(result, Assessment) and self.dialect.contradicts(thought, result.rating):
+            return Failure(FailureKind.ERROR, "the model's thought states another rating than its answer")
+        return result
 
     def _after_thought(self, plan: Plan, thought: str) -> Plan:
         prompt = replace(plan.prompt, prefill=thought + plan.prompt.prefill, thinks_until=None)
