@@ -169,7 +169,7 @@ class Dialect(Protocol):
         return None
 
     def contradicts(self, thought: str, rating: Rating) -> bool:
-        """Whether ``thought`` states another rating than the one read behind it; such an answer is an ERROR."""
+        """Whether ``thought`` states another rating than the one read behind it: an ERROR."""
         return False
 
     def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt) -> Answer:
