@@ -253,7 +253,7 @@ class TestOthers:
         ("a/b.png", "a/b.png"),
         (PurePosixPath("a/b.png"), "a/b.png"),
         ("a\nb\x1b[31m\udcff\u202e.png", "a\\nb\\x1b[31m\\udcff\\u202e.png"),
-        ("x" * 1000, "x" * 200 + "..."),
+        ("x" * 1000, "x" * 197 + "..."),
         (b"bytes", "<bytes>"),
         ("data:,x", "<data URI>"),
         (reference(), "<PIL image>"),

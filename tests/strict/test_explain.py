@@ -51,7 +51,7 @@ def test_a_place_that_holds_no_model_has_no_keys(path: tuple[str | int, ...]) ->
         ({"map": {"a": {"name": 1}}}, "f: map.a.name: expected text, found the number 1: put it in quotes"),
         ({"leaf": {"name": "x", "way": "up"}}, "f: leaf.way: unknown key 'way': it belongs at the top level"),
         ({"way": "don"}, "f: way: expected up or down, found the text 'don': did you mean down?"),
-        ({"\x1b[0m": 1}, "f: '\\x1b[0m': unknown key '\\x1b[0m': known here are leaf, leaves, map, way"),
+        ({"\x1b[0m": 1}, "f: \\x1b[0m: unknown key '\\x1b[0m': known here are leaf, leaves, map, way"),
     ],
 )
 def test_a_mistake_is_one_line(value: Mapping[str, Any], line: str) -> None:

@@ -332,7 +332,7 @@ def test_an_import_that_was_killed_leaves_no_rows_and_goes_on_with_the_pictures_
     assert not (tmp_path / "out" / "rows.jsonl").exists()
     summary = import_rows("unsafebench", source, tmp_path / "out")
     assert (summary.images, summary.new) == (40, 11)
-    assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not list((tmp_path / "out").rglob(".policyguard-*"))
 
 
 def test_datasets_reads_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

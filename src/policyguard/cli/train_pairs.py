@@ -131,8 +131,7 @@ def _decisions(out: Path) -> list[Decision]:
 
 def _write_sheet(out: Path, decisions: Sequence[Decision], thumbnails: bool) -> None:
     """Write the sheet and the CSV, with the decisions so far in both."""
-    from policyguard.strict.files import write_text
-    from policyguard.train.importers.images import write_bytes
+    from policyguard.strict.files import write_bytes, write_text
     from policyguard.train.pairs import read_candidates, review_csv, review_page
     from policyguard.train.pairs.candidate import CANDIDATES
     from policyguard.train.pairs.review import REVIEW

@@ -18,6 +18,7 @@ from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Message, Prompt
 from policyguard.errors import AnswerError, ConfigurationError
 from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json
+from policyguard.strict.text import shortened
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -84,9 +85,11 @@ class SafeguardDialect(Dialect):
         fields = _read_object(bare)
         rating, category, rationale = (fields[key] for key in ("rating", "category", "rationale"))
         if rating not in ("safe", "unsafe"):
-            raise AnswerError(f"the model's rating is {_short(rating)}, not 'safe' or 'unsafe'")
+            raise AnswerError(f"the model's rating is {shortened(repr(rating), 80)}, not 'safe' or 'unsafe'")
         if category != "none" and (not isinstance(category, str) or category not in policy.keys):
-            raise AnswerError(f"the model names a category {_short(category)} that the policy does not have")
+            raise AnswerError(
+                f"the model names a category {shortened(repr(category), 80)} that the policy does not have"
+            )
         if rating == "unsafe" and category == "none":
             raise AnswerError("the model answers 'unsafe' and names no category")
         if not isinstance(rationale, str):
@@ -116,14 +119,9 @@ def _read_object(text: str) -> dict[str, Any]:
     except DuplicateKeyError:
         raise AnswerError("the model's answer gives a key twice") from None
     except JsonError:
-        raise AnswerError(f"the model's answer is not one JSON object: {_short(text)}") from None
+        raise AnswerError(f"the model's answer is not one JSON object: {shortened(repr(text), 80)}") from None
     if not isinstance(fields, dict) or set(fields) != _KEYS:
         raise AnswerError(
-            f"the model's answer is not an object of {', '.join(sorted(_KEYS))}: {_short(text)}"
+            f"the model's answer is not an object of {', '.join(sorted(_KEYS))}: {shortened(repr(text), 80)}"
         )
     return fields
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -21,6 +21,7 @@ from PIL.Image import Image as PILImage
 
 from policyguard.images.container import Limits, check_size
 from policyguard.images.refusal import Refusal
+from policyguard.strict.text import shortened, visible
 
 __all__ = ["Snapshot", "describe", "is_settled", "load", "snapshot"]
 
@@ -96,9 +97,7 @@ def _describe(source: object) -> str:
 
 
 def _printable(path: str) -> str:
-    head = path[:_LONGEST_NAME]
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
-    return text if len(path) == len(head) else f"{text}..."
+    return visible(shortened(path, _LONGEST_NAME))
 
 
 def _is_data_uri(text: str) -> bool:

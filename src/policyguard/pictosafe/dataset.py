@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +30,7 @@ from policyguard.pictosafe.render import STYLES, Style
 from policyguard.pictosafe.rules import LEVELS, PictoPolicy, load_level, symbolic_level, violating
 from policyguard.pictosafe.scene import Scene
 from policyguard.policy import parse_policy
+from policyguard.strict.files import fresh_folder, sha256_of, write_lines
 from policyguard.strict.jsontext import parse_json
 
 __all__ = ["FORMAT", "load", "make"]
@@ -60,18 +60,13 @@ def make(
             f"{target} is there already", hint="name a new folder, or remove that one first"
         )
     benchmark = draw_benchmark(seed, sizes=sizes, styles=styles, scale=scale)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as work:
-        folder = Path(work) / "data"
+    with fresh_folder(target) as folder:
         _write(benchmark, folder, progress)
-        if target.exists():
-            target.rmdir()
-        folder.rename(target)
     return target / "manifest.json"
 
 
 def _write(benchmark: Benchmark, folder: Path, progress: Progress | None) -> None:
-    (folder / "images").mkdir(parents=True)
+    (folder / "images").mkdir()
     shots = list(benchmark.all_shots())
     pixels = hashlib.sha256()
     for done, shot in enumerate(shots, start=1):
@@ -81,9 +76,9 @@ def _write(benchmark: Benchmark, folder: Path, progress: Progress | None) -> Non
         picture.save(folder / _image(shot))
         if progress is not None:
             progress(done, len(shots))
-    _write_lines(folder / "scenes.jsonl", map(_scene_row, benchmark.shots))
-    _write_lines(folder / "pairs.jsonl", map(_pair_row, benchmark.pairs))
-    _write_lines(folder / "held_out.jsonl", map(_held_out_row, benchmark.held_out))
+    write_lines(folder / "scenes.jsonl", (json.dumps(_scene_row(shot)) for shot in benchmark.shots))
+    write_lines(folder / "pairs.jsonl", (json.dumps(_pair_row(pair)) for pair in benchmark.pairs))
+    write_lines(folder / "held_out.jsonl", (json.dumps(_held_out_row(row)) for row in benchmark.held_out))
     shutil.copyfile(str(files("policyguard.pictosafe") / "assets" / "NOTICE.md"), folder / "NOTICE.md")
     manifest = {
         "format": FORMAT,
@@ -93,7 +88,7 @@ def _write(benchmark: Benchmark, folder: Path, progress: Progress | None) -> Non
         "levels": {name: load_level(name).fingerprint for name in LEVELS},
         "pixels_sha256": pixels.hexdigest(),
         "files": {
-            path.relative_to(folder).as_posix(): _sha256(path)
+            path.relative_to(folder).as_posix(): sha256_of(path)
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
@@ -130,7 +125,7 @@ def load(folder: Path | str) -> Benchmark:
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:
     for name, expected in manifest["files"].items():
-        if _sha256(folder / name) != expected:
+        if sha256_of(folder / name) != expected:
             raise ValueError(f"{name} has changed since the data set was made")
     for name in LEVELS:
         if manifest["levels"].get(name) != load_level(name).fingerprint:
@@ -180,11 +175,3 @@ def _held_out(folder: Path, row: dict[str, Any]) -> HeldOut:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     return [parse_json(line) for line in path.read_text().splitlines()]
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,6 +18,7 @@ from policyguard.policy.policy import Policy
 from policyguard.policy.schema import Defaults, Origin, Rule, Weakening
 from policyguard.policy.source import Layer, Source
 from policyguard.strict.explain import FieldPath, nearest
+from policyguard.strict.text import visible
 
 __all__ = ["apply", "flat"]
 
@@ -298,5 +299,4 @@ def _unknown(rule_id: str, known: Iterable[str]) -> str:
     ids = list(known)
     close = nearest(rule_id, ids)
     hint = f"did you mean '{close}'?" if close else f"it has {', '.join(ids)}"
-    shown = rule_id[:80] if rule_id.isprintable() else ascii(rule_id[:80])
-    return f"what is extended has no rule '{shown}': {hint}"
+    return f"what is extended has no rule '{visible(rule_id[:80])}': {hint}"

@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from policyguard.errors import ConfigurationError, PolicyError, Problem
 from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
+from policyguard.strict.text import visible
 
 __all__ = [
     "GROUP",
@@ -100,8 +101,9 @@ def packaged_path(name: str) -> Path:
     files = _files()
     if name in files:  # a look-up, never a path put together: no name leads out of the library
         return files[name]
-    shown = name if name.isprintable() else ascii(name)
-    raise PolicyError([Problem(_unknown(name, list(files)), shown or "''")], hint=_hint(name, list(files)))
+    raise PolicyError(
+        [Problem(_unknown(name, list(files)), visible(name) or "''")], hint=_hint(name, list(files))
+    )
 
 
 def _files() -> dict[str, Path]:
@@ -239,8 +241,7 @@ def _known(name: str) -> tuple[Path, Path]:
 
 def refuse(path: Path | str, message: str, hint: str) -> NoReturn:
     """Raise PolicyError about one file."""
-    name = str(path)
-    raise PolicyError([Problem(message, name if name.isprintable() else ascii(name))], hint=hint) from None
+    raise PolicyError([Problem(message, visible(str(path)))], hint=hint) from None
 
 
 def explain(error: OSError | ValueError, path: Path, name: str | None = None) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from policyguard.policy.schema import Provenance
 from policyguard.policy.source import Source, check_layer, check_policy
 from policyguard.strict.documents import Document, parse, plain
 from policyguard.strict.explain import FieldPath, capped, nearest
+from policyguard.strict.text import quoted
 
 __all__ = [
     "MAX_FILES",
@@ -192,7 +193,7 @@ class _Stack:
             found = include(name, unit.found)
         except PolicyError as error:
             for problem in error.problems:
-                source.report(path, f"{_shown(name)}: {problem.message}")
+                source.report(path, f"{quoted(name)}: {problem.message}")
             if error.hint:
                 self._hints.append(error.hint)
             return None
@@ -325,10 +326,6 @@ def _sorted(source: Source) -> list[Problem]:
     refused = {(p.line, p.column) for p in source.problems if p.field is None and p.line}
     kept = [p for p in source.problems if p.field is None or (p.line, p.column) not in refused]
     return sorted(kept, key=lambda problem: (problem.line or 0, problem.column or 0))
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:57] + "...")
 
 
 def load_policy(

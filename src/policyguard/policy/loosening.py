@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy.policy import Policy
 from policyguard.policy.schema import Rule, Status
+from policyguard.strict.text import quoted
 
 __all__ = ["Change", "loosening"]
 
@@ -110,18 +111,18 @@ def _rule(old: Policy, new: Policy, was: Rule, now: Rule) -> Iterator[Change]:
             yield Change(was.id, field, "reworded" if getattr(now, field) else "removed")
     for item in was.unsafe:
         if item not in now.unsafe:
-            yield Change(was.id, "unsafe", f"no longer lists {_short(item)}")
+            yield Change(was.id, "unsafe", f"no longer lists {quoted(item)}")
     for item in now.safe:
         if item not in was.safe:
-            yield Change(was.id, "safe", f"excuses {_short(item)}")
+            yield Change(was.id, "safe", f"excuses {quoted(item)}")
     if was.status is Status.SENSITIVE:
         for item in was.safe:
             if item not in (*now.safe, *now.unsafe):
                 yield Change(
-                    was.id, "safe", f"no longer lists {_short(item)}, which a sensitive rule forbids"
+                    was.id, "safe", f"no longer lists {quoted(item)}, which a sensitive rule forbids"
                 )
     if now.status is Status.EXEMPT and (added := [i for i in now.unsafe if i not in was.unsafe]):
-        yield Change(was.id, "unsafe", f"declares {_short(added[0])} non-violating")
+        yield Change(was.id, "unsafe", f"declares {quoted(added[0])} non-violating")
     if now.status is Status.EXEMPT and now.description and not was.description:
         yield Change(was.id, "description", "widens what is declared non-violating")
     if mild_now := _outshines(old, new, now, was):
@@ -172,7 +173,3 @@ def _outcome(policy: Policy, outcome: Outcome) -> Action:
 
 def _band(band: tuple[float, float] | None) -> str:
     return "none" if band is None else f"[{band[0]:g}, {band[1]:g}]"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from policyguard.errors import MAX_PROBLEMS, Problem
+from policyguard.strict.text import quoted, visible
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -118,8 +119,7 @@ def problem_at(
 def field_name(path: FieldPath) -> str:
     """``path`` as people write it: ``rules[0].title``, printable."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step[:64]}" for step in path)
-    name = "".join(steps).lstrip(".")
-    return name if name.isprintable() else ascii(name)
+    return visible("".join(steps).lstrip("."))
 
 
 def capped(problems: list[Problem]) -> list[Problem]:
@@ -190,7 +190,7 @@ class _Explainer:
     def _unknown_key(self, path: FieldPath) -> str:
         key = str(path[-1])
         known = self._known(path)
-        start = f"unknown key {_short(key, 64)}"
+        start = f"unknown key {quoted(key, 64)}"
         if homes := [home for home, keys in self._homes() if key in keys]:
             return f"{start}: it belongs {' or '.join(homes)}"
         if intended := self.intended(path):
@@ -267,11 +267,7 @@ def seen(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"the number {value}"
     if isinstance(value, str):
-        return f"the text {_short(value, _MAX_SHOWN)}"
+        return f"the text {quoted(value, _MAX_SHOWN)}"
     if isinstance(value, Mapping):
         return "a mapping"
     return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
-
-
-def _short(text: str, limit: int) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

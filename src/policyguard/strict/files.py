@@ -1,17 +1,13 @@
-"""Writes a file whole or not at all.
+"""Writes a file, or a folder, whole or not at all.
 
-Where reports are kept while a run goes on, and how they get to their place: whole, or not at all.
-
-Covered: what a file held before stays until the new report is complete on the disk; a full disk or a folder
-that may not be written is an OSError; a report for a device (``/dev/stdout``) or a pipe is written straight
-to it. Not covered: a process that is killed while it writes can leave a hidden temporary file behind.
-
-Files that are whole or absent: what is written here survives a kill at any moment.
+Covered: what stood at a path before stays until the new content is complete on the disk, whenever the process
+is killed; a full disk or a folder that may not be written is an OSError; a report for a device
+(``/dev/stdout``) or a pipe is written straight to it. Not covered: a process that is killed while it writes
+can leave a hidden temporary file behind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EISDIR, ENOTDIR
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 from policyguard.errors import ConfigurationError
@@ -31,13 +28,19 @@ __all__ = [
     "check_place",
     "fresh_folder",
     "prepare",
+    "replacing",
     "sha256_of",
     "write_atomically",
+    "write_bytes",
     "write_json",
     "write_lines",
     "write_report",
     "write_text",
 ]
+
+
+_CHUNK = 64 * 1024
+_IN_MEMORY = 256 * 1024
 
 
 def check_place(path: Path, *, name: str, folder: bool) -> None:
@@ -59,29 +62,68 @@ def check_place(path: Path, *, name: str, folder: bool) -> None:
         raise ConfigurationError(f"{name}: {str(path)[:200]}: {error.strerror or error}", hint=hint) from None
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> int:
-    """Write ``lines``, each ended with a newline, and give their number. Until the end the old file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    partial, count = Path(name), 0
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file to write into; it takes the place of ``path`` if the block ends well.
+
+    The permissions of ``path`` stay, and a link stays a link. Raises OSError, and leaves ``path`` as it was.
+    """
+    target = Path(os.path.realpath(path))
+    handle, name = tempfile.mkstemp(prefix=".policyguard-", dir=target.parent)
+    partial = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(line + "\n")
-                count += 1
+        with os.fdopen(handle, "wb", buffering=_CHUNK) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(0o644)
-        partial.replace(path)
+        partial.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        partial.replace(target)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Put ``content``, whole or in pieces, in place of ``path``; see ``replacing``.
+
+    Half a surrogate pair is written as its escape.
+    """
+    pieces = [content] if isinstance(content, str | bytes) else content
+    with replacing(path) as file:
+        for piece in pieces:
+            file.write(piece if isinstance(piece, bytes) else piece.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As ``write_atomically``, in a folder that is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Write ``lines``, each ended with a newline, and give their number. Until the end the old file stays."""
+    count = 0
+
+    def ended() -> Iterator[str]:
+        nonlocal count
+        for line in lines:
+            yield f"{line}\n"
+            count += 1
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, ended())
     return count
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at ``path`` by ``text`` in one step."""
+    """Replace the file at ``path`` by ``text``, ended with a newline, in one step."""
     write_lines(path, [text.removesuffix("\n")])
 
 
@@ -116,64 +158,47 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_CHUNK = 64 * 1024
-
-
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Put ``text``, whole or in pieces, in place of ``path``, whose permissions stay.
-
-    Half a surrogate pair is written as its escape. Raises OSError, and leaves the file as it was.
-    """
-    target = Path(os.path.realpath(path))  # a link stays a link
-    handle, name = tempfile.mkstemp(prefix=".policyguard-", dir=target.parent)
-    try:
-        with open(  # noqa: PTH123 (a descriptor)
-            handle, "w", buffering=_CHUNK, encoding="utf-8", errors="backslashreplace", newline="\n"
-        ) as file:
-            file.writelines([text] if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        Path(name).chmod(mode)
-        Path(name).replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-_IN_MEMORY = 256 * 1024
-
-
 class Spool:
-    """Lines of text that are appended first and read then; beyond 256 KiB they are in a temporary file."""
+    """Texts that are appended first and read then, as often and by as many at once as needed.
 
-    def __init__(self) -> None:
+    Beyond 256 KiB they are in a temporary file, which goes away with this object. ``end`` ends each of them.
+    """
+
+    def __init__(self, *, end: bytes = b"\n") -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="policyguard-")  # noqa: SIM115
+        self._end, self._lock = end, Lock()
         self.count = 0
 
-    def append(self, text: str) -> None:
-        """Add a line; ``text`` holds no line end, or stands for several."""
-        self._file.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        self.count += 1
+    def append(self, text: str | bytes) -> None:
+        """Add ``text``, which holds no ``end``, or stands for several texts."""
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+        with self._lock:
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(data + self._end)
+            self.count += 1
+
+    def encoded(self) -> Iterator[bytes]:
+        """The texts as bytes, without their ends."""
+        position, rest = 0, b""
+        while True:
+            with self._lock:
+                self._file.seek(position)
+                chunk = self._file.read(_CHUNK)
+            if not chunk:
+                return
+            position += len(chunk)
+            *texts, rest = (rest + chunk).split(self._end)
+            yield from texts
 
     def __iter__(self) -> Iterator[str]:
-        """The lines, each with its line end."""
-        self._file.seek(0)
-        for line in self._file:
-            yield line.decode("utf-8")
+        """The texts, each with a line end."""
+        return (f"{text.decode('utf-8')}\n" for text in self.encoded())
 
     def joined(self, separator: str) -> Iterator[str]:
         """The lines with ``separator`` between them, as JSON lists want it."""
         lead = ""
-        for line in self:
-            yield f"{lead}{line[:-1]}"
+        for text in self.encoded():
+            yield f"{lead}{text.decode('utf-8')}"
             lead = separator
         if lead:
             yield "\n"
@@ -182,7 +207,7 @@ class Spool:
         self._file.close()
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):
+        with suppress(AttributeError):
             self._file.close()
 
 

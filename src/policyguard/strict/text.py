@@ -1,15 +1,12 @@
-"""Text that is safe to print: names of files and words of models come from strangers.
+"""Text from strangers made safe to print, and the characters that a policy may hold.
 
 Covered: a control character, an escape sequence, a change of text direction or an undecodable byte in a file
 name, a policy or a model's answer reaches no terminal; it is shown as an escape such as ``\x1b``. Nothing is
 read as rich markup, because tables and lines are made of ``rich.text.Text``. No text is a command to the
 build that reads the log: ``::name::`` at the start of a line, ``##[name]`` or ``##vso[name]`` inside one.
-
-Which characters a policy may hold, and how its texts are tidied.
-
-Covered: control characters, characters that change the direction of text, and characters that cannot be
-seen, so that a reviewer reads what the model reads. Not covered: letters of different scripts that look
-alike. Zero-width joiners and emoji variation selectors are allowed: scripts and emoji need them.
+A policy holds no such character, and none that cannot be seen, so that a reviewer reads what the model reads.
+Not covered: letters of different scripts that look alike. Zero-width joiners and emoji variation selectors
+are allowed in policies and on pages: scripts and emoji need them.
 """
 
 from __future__ import annotations
@@ -26,9 +23,11 @@ __all__ = [
     "one_line",
     "paragraphs",
     "printable",
+    "quoted",
+    "revealed",
+    "shortened",
     "visible",
 ]
-
 
 _FORBIDDEN = re.compile(
     "["
@@ -47,8 +46,8 @@ _LINE_END = re.compile(r"[ \t]*(?:\r\n|\r|\n)")
 
 def find_forbidden(text: str, start: int = 0) -> int | None:
     """The index of the first refused character at or after ``start``, or ``None``."""
-    found = _FORBIDDEN.search(text, start)
-    return found.start() if found else None
+    match = _FORBIDDEN.search(text, start)
+    return match.start() if match else None
 
 
 def describe_character(char: str) -> str:
@@ -75,7 +74,7 @@ _COMMAND = re.compile(r"(?<=^:):|(?<=#)#(?=\w*\[)")
 def printable(text: str) -> str:
     """``visible``, and no command to a build."""
     lead = len(text) - len(text.lstrip())
-    return visible(text[:lead] + _COMMAND.sub(lambda found: f"\\x{ord(found[0]):02x}", text[lead:]))
+    return visible(text[:lead] + _COMMAND.sub(lambda match: f"\\x{ord(match[0]):02x}", text[lead:]))
 
 
 def visible(text: str) -> str:
@@ -89,6 +88,21 @@ def visible(text: str) -> str:
         else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def revealed(text: str) -> str:
+    """``text`` with the characters that a policy may not hold written as escapes; for pages."""
+    return _FORBIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """``text``, cut to ``limit`` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def quoted(text: str, limit: int = 60) -> str:
+    """``text`` in quotes, cut, every character that is not plainly visible written as its escape."""
+    return repr(shortened(text, limit))
 
 
 def one_line(text: str) -> str:

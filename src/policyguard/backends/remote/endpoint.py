@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import text
+from policyguard.strict.text import shortened
 
 __all__ = ["Endpoint"]
 
@@ -79,7 +80,7 @@ class Endpoint:
     def quote(self, words: object) -> str:
         """A server's own words, fit for a message: one short line, without pictures and the API key."""
         said = " ".join("".join(c if c.isprintable() else " " for c in self.cut(str(words))).split())
-        return said if len(said) <= _LONGEST_QUOTE else f"{said[: _LONGEST_QUOTE - 3]}..."
+        return shortened(said, _LONGEST_QUOTE)
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.backends.transformers.files import ModelFiles, quiet
 from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError, UsageError
+from policyguard.strict.text import shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -217,8 +218,9 @@ def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) 
     except UsageError:
         raise
     except Exception as error:
+        reason = shortened(f"{type(error).__name__}: {' '.join(str(error).split())}", 300)
         raise ModelLoadError(
-            f"model '{files.name}' cannot be loaded from {files.folder}: {_short(error)}",
+            f"model '{files.name}' cannot be loaded from {files.folder}: {reason}",
             hint=_load_hint(error, transformers.__version__),
         ) from error
     ends = _end_tokens(model, processor.tokenizer)
@@ -265,11 +267,6 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     ends = configured if isinstance(configured, list) else [configured]
     return frozenset(int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None)
-
-
-def _short(error: Exception) -> str:
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _load_hint(error: Exception, version: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 
 from policyguard.errors import ImageError, Problem
 from policyguard.images import Limits, decode
-from policyguard.strict.files import sha256_of
+from policyguard.strict.files import sha256_of, write_bytes
 from policyguard.train.importers.record import BadRowError
 
-__all__ = ["ENDINGS", "ImageStore", "find_images", "write_bytes"]
+__all__ = ["ENDINGS", "ImageStore", "find_images"]
 
 ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif"}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
@@ -100,20 +99,3 @@ class ImageStore:
             if path.is_relative_to(root) and path.is_file():
                 return path
         return None
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one step; it is whole or absent. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise

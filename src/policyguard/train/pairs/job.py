@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from policyguard.errors import ConfigurationError, ImageError, Problem
 from policyguard.images import decode
 from policyguard.outcomes import Outcome
+from policyguard.strict.files import write_bytes
 from policyguard.train.data import Label
-from policyguard.train.importers.images import ENDINGS, write_bytes
+from policyguard.train.importers.images import ENDINGS
 from policyguard.train.pairs.candidate import (
     CANDIDATES,
     Candidate,
