@@ -225,8 +225,8 @@ def _write_page(
 ) -> None:
     from policyguard.authoring.diff.page import diff_page
 
-    pictures = None if sources is None else [source.image for source in sources]
-    page = diff_page(behaviour, structure, pictures=None if pictures is None else pictures.__getitem__)
+    image_at = None if sources is None else lambda place: sources[place].image
+    page = diff_page(behaviour, structure, pictures=image_at)
     file.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(f"wrote {file}", file=sys.stderr)
 

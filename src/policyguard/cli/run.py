@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import chain, islice
 from time import perf_counter
 from typing import TextIO
@@ -57,33 +58,31 @@ def run_check(
 
     A KeyboardInterrupt passes through, after the output and the reports so far have been closed properly.
     """
-    run = _Run(job, style=style, fail_on=fail_on, reports=reports, stdout=stdout, stderr=stderr)
-    return run.execute()
+    reports = Reports() if reports is None else reports
+    return _Run(job, style, fail_on, reports, stdout, stderr).execute()
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        job: Job,
-        *,
-        style: Format,
-        fail_on: FailOn,
-        reports: Reports | None,
-        stdout: TextIO,
-        stderr: TextIO,
-    ) -> None:
-        self.job, self.style, self.fail_on = job, style, fail_on
-        self.reports = reports if reports is not None else Reports()
-        self.stdout, self.stderr = stdout, stderr
+    job: Job
+    style: Format
+    fail_on: FailOn
+    reports: Reports
+    stdout: TextIO
+    stderr: TextIO
+
+    def __post_init__(self) -> None:
         self.tally = Tally()
         self.counts: Counter[ImageStatus] = Counter()
         self.cached = 0
         self.unjudged: list[Verdict] = []
-        self.baseline_use = BaselineUse(job.baseline)
-        self.problems = list(job.problems)
+        self.baseline_use = BaselineUse(self.job.baseline)
+        self.problems = list(self.job.problems)
         self._started = False
         self._printed_problems: set[str] = set()
-        self._writer: Writer | None = open_writer(style, stdout, _names(job), count=job.images)
+        self._writer: Writer | None = open_writer(
+            self.style, self.stdout, _names(self.job), count=self.job.images
+        )
 
     def execute(self) -> ExitCode:
         started = perf_counter()
