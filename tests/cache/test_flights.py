@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,9 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.cache import CachedBackend, MemoryCache
 from policyguard.errors import ConfigurationError
 from policyguard.testing import FakeBackend
+from support.clock import deadline
+from support.guards import Watched
+from support.waiting import until, wait_until
 
 CALLERS = 64
 
@@ -75,9 +79,26 @@ def test_callers_with_other_thresholds_at_the_same_time_get_their_own_decision()
     assert [Outcome.COMPLIES, Outcome.VIOLATES] == asyncio.run(main())
 
 
+def joined(inner: CachedBackend) -> Callable[[], int]:
+    """How many have asked so far what ``inner`` was asked: whoever leads a flight, and who follows."""
+    number, join = itertools.count(), inner._flights.join
+    joins: list[int] = []
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        flight = join(*arguments, **options)
+        joins.append(next(number))
+        return flight
+
+    inner._flights.join = counting  # type: ignore[method-assign]
+    return lambda: len(joins)
+
+
 def test_a_failure_goes_to_all_who_wait_and_is_not_stored() -> None:
-    backend = FakeBackend(0.1, delay=0.2).enqueue(Failure(FailureKind.ERROR, "the server is down"))
-    guard = Guard(policy(), backend=backend, cache="memory")
+    backend = Watched(lambda _: wait_until(lambda: asked() >= 8))
+    backend.enqueue(Failure(FailureKind.ERROR, "the server is down"))
+    inner = cached(backend)
+    asked = joined(inner)
+    guard = Guard(policy(), backend=inner)
     assert [Outcome.ERROR] * 8 == together(8, lambda: guard.check(picture()).outcome)
     assert 1 == len(backend.requests)
     assert [Outcome.COMPLIES, Outcome.COMPLIES] == [guard.check(picture()).outcome for _ in range(2)]
@@ -85,12 +106,22 @@ def test_a_failure_goes_to_all_who_wait_and_is_not_stored() -> None:
 
 
 def test_a_call_that_raises_leaves_the_others_to_ask_for_themselves_at_once() -> None:
-    backend = FakeBackend(RuntimeError("gone"), delay=0.1)
-    guard = Guard(policy(), backend=backend, cache="memory")
-    started = time.monotonic()
+    first, others = threading.Semaphore(1), threading.Barrier(15)
+
+    def during(_: object) -> None:
+        if first.acquire(blocking=False):
+            wait_until(lambda: asked() >= 16)
+        else:
+            others.wait()  # opens once all of them are inside
+        raise RuntimeError("gone")
+
+    backend = Watched(during)
+    inner = cached(backend)
+    asked = joined(inner)
+    guard = Guard(policy(), backend=inner)
     assert [Outcome.ERROR] * 16 == together(16, lambda: guard.check(picture()).outcome)
-    assert time.monotonic() - started < 10.0
-    assert guard.backend.cache.info().entries <= 1  # type: ignore[attr-defined]
+    assert backend.started == 16
+    assert inner.cache.info().entries <= 1
 
 
 def test_a_mistake_in_the_set_up_raises_for_everyone() -> None:
@@ -124,14 +155,14 @@ def test_cancelling_the_one_who_asks_neither_cancels_nor_hangs_the_others() -> N
         backend = Gated(0.9)
         inner = cached(backend)
         leader = asyncio.create_task(inner.aassess([request()]))
-        await settled(lambda: backend.entered == 1)
+        await until(lambda: backend.entered == 1)
         followers = [asyncio.create_task(inner.aassess([request()])) for _ in range(5)]
         await asyncio.sleep(0.05)
         leader.cancel()
-        await settled(lambda: backend.entered == 2)
+        await until(lambda: backend.entered == 2)
         assert leader.cancelled()
         backend.gate.set()
-        found = await asyncio.wait_for(asyncio.gather(*followers), 30)
+        found = await asyncio.gather(*followers)
         assert all(isinstance(one[0], Assessment) for one in found)
         assert 1 == backend.calls
 
@@ -143,23 +174,15 @@ def test_cancelling_one_who_waits_disturbs_nobody() -> None:
         backend = Gated(0.9)
         inner = cached(backend)
         tasks = [asyncio.create_task(inner.aassess([request()])) for _ in range(4)]
-        await settled(lambda: backend.entered == 1)
+        await until(lambda: backend.entered == 1)
         await asyncio.sleep(0.05)
         tasks[-1].cancel()
         await asyncio.sleep(0.05)
         backend.gate.set()
-        assert 3 == len(await asyncio.wait_for(asyncio.gather(*tasks[:3]), 30))
+        assert 3 == len(await asyncio.gather(*tasks[:3]))
         assert 1 == backend.calls
 
     asyncio.run(main())
-
-
-async def settled(condition: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise TimeoutError
 
 
 def test_a_blocking_check_inside_the_event_loop_that_asks_does_not_wait_for_itself() -> None:
@@ -167,10 +190,10 @@ def test_a_blocking_check_inside_the_event_loop_that_asks_does_not_wait_for_itse
         backend = Gated(0.9)
         inner = cached(backend)
         leader = asyncio.create_task(inner.aassess([request()]))
-        await settled(lambda: backend.entered == 1)
+        await until(lambda: backend.entered == 1)
         assert isinstance(inner.assess([request()])[0], Assessment)
         backend.gate.set()
-        await asyncio.wait_for(leader, 30)
+        await leader
 
     asyncio.run(main())
 
@@ -179,46 +202,43 @@ def test_nobody_waits_past_its_own_deadline_for_another_s_answer() -> None:
     release = threading.Event()
 
     def slow(_: AssessmentRequest) -> float:
-        release.wait(60)
+        release.wait()
         return 0.1
 
     inner = cached(FakeBackend(slow))
     with ThreadPoolExecutor(1) as pool:
         leader = pool.submit(inner.assess, [request()])
-        while not len(inner._flights):
-            time.sleep(0.01)
-        (late,) = inner.assess([request(deadline=time.monotonic() + 0.1)])
+        wait_until(lambda: len(inner._flights))
+        (late,) = inner.assess([request(deadline=deadline(0.1))])
         release.set()
         assert isinstance(late, Failure)
         assert (FailureKind.ERROR, True) == (late.kind, late.retryable)
-        assert isinstance(leader.result(60)[0], Assessment)
+        assert isinstance(leader.result()[0], Assessment)
 
 
 def test_a_failure_for_want_of_time_is_the_leader_s_alone() -> None:
     def hurried(one: AssessmentRequest) -> Failure | float:
         if one.deadline is None:
             return 0.1
-        time.sleep(max(0.0, one.deadline - time.monotonic()) + 0.05)
+        under_way.set()
+        wait_until(lambda: deadline(0.0) > one.deadline)
         return Failure(FailureKind.ERROR, "timed out", retryable=True)
 
-    backend = FakeBackend(hurried)
-    inner = cached(backend)
+    under_way = threading.Event()
+    inner = cached(FakeBackend(hurried))
     with ThreadPoolExecutor(1) as pool:
-        leader = pool.submit(inner.assess, [request(deadline=time.monotonic() + 0.3)])
-        while not len(inner._flights):
-            time.sleep(0.01)
+        leader = pool.submit(inner.assess, [request(deadline=deadline(0.3))])
+        under_way.wait()
         (patient,) = inner.assess([request()])
         assert isinstance(patient, Assessment)
-        assert isinstance(leader.result(60)[0], Failure)
+        assert isinstance(leader.result()[0], Failure)
 
 
 def test_two_batches_that_share_questions_in_opposite_order_do_not_wait_for_each_other_forever() -> None:
     inner = cached(FakeBackend(0.1, delay=0.05))
     orders = [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"], ["a", "c", "b"]] * 4
     with ThreadPoolExecutor(16) as pool:
-        found = list(
-            pool.map(lambda names: inner.assess([request(name) for name in names]), orders, timeout=60)
-        )
+        found = list(pool.map(lambda names: inner.assess([request(name) for name in names]), orders))
     assert all(len(one) == 3 and all(isinstance(result, Assessment) for result in one) for one in found)
 
 

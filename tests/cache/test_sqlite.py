@@ -69,7 +69,7 @@ def test_the_file_is_for_its_owner_alone(path: Path) -> None:
 
 
 def write_many(path: str, writer: int) -> None:
-    cache = SqliteCache(path, busy_timeout=30.0)
+    cache = SqliteCache(path, busy_timeout=60.0)
     for number in range(200):
         cache.put(key(number), encode(assessment(number / 1000)))
         cache.put(key(1000 * (writer + 1) + number), encode(assessment(number / 1000)))
@@ -85,7 +85,7 @@ def test_four_processes_write_at_once_and_nothing_is_lost(path: Path) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(100)
+        writer.join()
     assert [0] * 4 == [writer.exitcode for writer in writers]
     found = inspect(path, thorough=True)
     assert (1000, 0, None) == (found.entries, found.damaged, found.problem)
@@ -106,7 +106,7 @@ def test_a_writer_that_is_killed_midway_leaves_a_sound_file(path: Path) -> None:
         process.stdout.readline()
         time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait()
         process.stdout.close()
         cache = SqliteCache(path)
         assert cache.get(key(0)) == encode(assessment(0.1))
@@ -125,9 +125,8 @@ def test_entries_are_served_for_their_time_and_no_longer(path: Path) -> None:
 
 
 def test_an_entry_from_the_future_is_not_served(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = time.time()
     with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: now + 3600)
+        patch.setattr(time, "time", lambda: 1e11)
         filled(path, 1)
     assert SqliteCache(path).get(key(0)) is None
 
@@ -414,7 +413,7 @@ def test_a_forked_process_goes_on_without_a_file_that_was_in_use(path: Path) -> 
         "assert used.get(key(1)) is not None"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code, filled(path, 3)], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, filled(path, 3)], env=environment, check=True)
 
 
 def test_names_that_cannot_be_a_cache_are_refused(tmp_path: Path) -> None:

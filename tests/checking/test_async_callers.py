@@ -16,8 +16,6 @@ from policyguard import ConfigurationError, Guard, Outcome
 from policyguard.checking import ahead
 from support.guards import AsyncWatched, Watched, png, policy, shade
 
-PATIENCE = 30.0
-
 
 def slow(seconds: float) -> Callable[[Any], Awaitable[None]]:
     async def during(_: Any) -> None:
@@ -30,11 +28,15 @@ def run(work: Awaitable[Any]) -> Any:
     """Run ``work`` on a loop; afterwards only the task that ran it may be alive."""
 
     async def alone() -> Any:
-        result = await asyncio.wait_for(work, PATIENCE)
+        result = await work
         assert {asyncio.current_task()} == asyncio.all_tasks()
         return result
 
     return asyncio.run(alone())
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
 
 
 async def settle() -> None:
@@ -160,7 +162,7 @@ def test_the_source_runs_in_one_task_from_start_to_end() -> None:
     tasks = set()
 
     async def source() -> AsyncIterator[bytes]:
-        async with asyncio.timeout(PATIENCE):  # must be left by the task that entered it
+        async with asyncio.timeout(1e6):  # must be left by the task that entered it
             for _ in range(20):
                 tasks.add(asyncio.current_task())
                 yield png()
@@ -184,7 +186,7 @@ def test_leaving_early_leaves_no_task_and_no_call(way: str, ordered: bool) -> No
         number = shade(requests[0])
         if number > 3 and 0 in judged:  # else they could take all workers before the first image is there
             hanging.set()
-            await asyncio.sleep(PATIENCE)
+            await for_ever()
         judged.add(number)
 
     backend = AsyncWatched(during)
@@ -200,6 +202,15 @@ def test_leaving_early_leaves_no_task_and_no_call(way: str, ordered: bool) -> No
                 await hanging.wait()
                 break
 
+    async def consume_until_time_runs_out() -> None:
+        async def run_out() -> None:
+            await hanging.wait()
+            limit.reschedule(0.0)
+
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+            group.create_task(run_out())
+            await consume()
+
     async def work() -> None:
         if way == "aclose":
             verdicts = guard.acheck_many(source(), workers=5, ordered=ordered)
@@ -212,8 +223,7 @@ def test_leaving_early_leaves_no_task_and_no_call(way: str, ordered: bool) -> No
             await settle()
         elif way == "timeout":
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await consume()
+                await consume_until_time_runs_out()
         else:
             task = asyncio.create_task(consume())
             await hanging.wait()
@@ -238,7 +248,7 @@ def test_a_cancelled_check_cancels_its_call() -> None:
 
     async def during(_: Any) -> None:
         asked.set()
-        await asyncio.sleep(PATIENCE)
+        await for_ever()
 
     backend = AsyncWatched(during)
 
@@ -299,7 +309,7 @@ def test_a_usage_error_midway_is_raised_and_leaves_nothing_running() -> None:
     async def during(requests: Any) -> None:
         if shade(requests[0]) == 5:
             raise ConfigurationError("wrong key")
-        await asyncio.sleep(PATIENCE if shade(requests[0]) > 5 else 0.001)
+        await (for_ever() if shade(requests[0]) > 5 else asyncio.sleep(0.001))
 
     backend = AsyncWatched(during)
 

@@ -187,13 +187,18 @@ def test_a_usage_error_and_a_cancelled_check_end_their_spans(collected: Collecte
     assert "secret" not in span.to_json()
     collected.exporter.clear()
 
-    async def hang(_: Any) -> None:
-        await asyncio.sleep(30)
-
     async def cancelled() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await Guard(policy(), backend=AsyncWatched(hang)).acheck(png())
+        asked, for_ever = asyncio.Event(), asyncio.Event()
+
+        async def hang(_: Any) -> None:
+            asked.set()
+            await for_ever.wait()
+
+        check = asyncio.create_task(Guard(policy(), backend=AsyncWatched(hang)).acheck(png()))
+        await asked.wait()
+        check.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await check
 
     asyncio.run(cancelled())
     assert (StatusCode.UNSET, "CancelledError") == (

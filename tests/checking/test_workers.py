@@ -25,8 +25,7 @@ from policyguard.checking.rounds import Opened
 from policyguard.images import snapshot
 from policyguard.testing import FakeBackend
 from support.guards import Watched, own_threads, picture, png, policy, shade
-
-PATIENCE = 30.0
+from support.waiting import wait_until
 
 
 def counted(limit: int | None = None) -> tuple[list[int], Iterator[bytes]]:
@@ -53,7 +52,7 @@ def test_verdicts_keep_the_order_of_their_images_however_long_each_takes(workers
 
 @pytest.mark.parametrize("asked_for", [4, None])
 def test_as_many_calls_run_at_once_as_there_are_workers(asked_for: int | None) -> None:
-    meeting = threading.Barrier(4, timeout=PATIENCE)  # opens only once four calls are inside
+    meeting = threading.Barrier(4)  # opens only once four calls are inside
     backend = Watched(lambda _: meeting.wait(), preferred_workers=4)
     verdicts = list(Guard(policy(), backend=backend).check_many([png()] * 8, workers=asked_for))
     assert {Outcome.COMPLIES} == {verdict.outcome for verdict in verdicts}
@@ -118,7 +117,7 @@ def test_a_slow_image_holds_up_no_more_than_the_window() -> None:
             others.release()
             return
         for _ in range(7):  # the rest of the window of two groups per worker
-            assert others.acquire(timeout=PATIENCE), "the others wait for the slow one"
+            others.acquire()
 
     backend = Watched(during)
     verdicts = list(Guard(policy(), backend=backend).check_many((png(n) for n in range(20)), workers=4))
@@ -160,11 +159,11 @@ def test_ctrl_c_does_not_wait_for_calls_that_run() -> None:
 
     def during(_: Any) -> None:
         running.set()
-        go_on.wait(PATIENCE)
+        go_on.wait()
 
     def source() -> Iterator[bytes]:
         yield png()
-        running.wait(PATIENCE)
+        running.wait()
         raise KeyboardInterrupt
 
     backend = Watched(during)
@@ -172,8 +171,7 @@ def test_ctrl_c_does_not_wait_for_calls_that_run() -> None:
         list(Guard(policy(), backend=backend).check_many(source(), workers=2))
     assert backend.running == 1
     go_on.set()
-    while own_threads():
-        time.sleep(0.01)
+    wait_until(lambda: not own_threads())
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -292,11 +290,11 @@ def test_decoding_pauses_while_enough_pixels_wait() -> None:
 
     reader = ahead.Ahead(opening, workers=2, pixels=3 * 64)
     futures = [reader.submit(png(n), n) for n in range(40)]
-    futures[2].result(PATIENCE)
+    futures[2].result()
     time.sleep(0.1)
     assert 3 <= len(opened) <= 3 + 4 + 1  # what is held, and one per thread on its way
     for group, future in enumerate(futures):
-        assert not isinstance(future.result(PATIENCE).image, Failure)
+        assert not isinstance(future.result().image, Failure)
         reader.release(group)
     reader.close(wait=True)
 
@@ -319,7 +317,6 @@ def test_a_run_that_is_left_open_does_not_keep_the_interpreter_from_ending(worke
         text=True,
         check=False,
         env=environment,
-        timeout=2 * PATIENCE,
     )
     assert (0, "complies\n", "") == (done.returncode, done.stdout, done.stderr)
 
@@ -327,7 +324,7 @@ def test_a_run_that_is_left_open_does_not_keep_the_interpreter_from_ending(worke
 def test_sixty_four_threads_share_one_guard() -> None:
     guard = Guard(policy(), backend=Watched())
     wrong: list[Any] = []
-    ready = threading.Barrier(64, timeout=PATIENCE)
+    ready = threading.Barrier(64)
 
     def work(start: int) -> None:
         ready.wait()
@@ -385,7 +382,7 @@ def test_files_that_were_read_count_as_what_waits_for_the_model(tmp_path: Path) 
     path = tmp_path / "a.png"
     path.write_bytes(bytes(3000))
     held = ahead.Ahead(lambda source: Opened("", Failure(FailureKind.ERROR, ""), 0.0), workers=1, pixels=1000)
-    held.submit(snapshot(path), 0).result(PATIENCE)
+    held.submit(snapshot(path), 0).result()
     assert held.full
     held.release(0)
     assert not held.full

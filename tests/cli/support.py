@@ -107,6 +107,4 @@ def environment() -> dict[str, str]:
 def program(*arguments: str, stdout: IO[str] | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command_line = [sys.executable, "-m", "policyguard", *arguments]
     pipe = subprocess.PIPE
-    return subprocess.run(
-        command_line, stdout=stdout, stderr=pipe, text=True, env=environment(), timeout=200, check=False
-    )
+    return subprocess.run(command_line, stdout=stdout, stderr=pipe, text=True, env=environment(), check=False)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -38,6 +37,7 @@ from runs.support import (
     posix,
     reported,
 )
+from support.waiting import wait_until
 
 
 def failing_from(number: int, error: BaseException) -> Callable[[AssessmentRequest], float]:
@@ -131,7 +131,7 @@ def test_a_run_out_of_time_is_never_a_success(project: Path, fail_on: FailOn) ->
 
     def stuck(_: AssessmentRequest) -> float:
         if next(calls) >= 2:
-            release.wait(60)
+            release.wait()
         return 0.0
 
     report = Recorded()
@@ -259,7 +259,7 @@ except typer.Exit as done:
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert ExitCode.INTERRUPTED == process.returncode
     assert [json.loads(line) for line in (first + out).splitlines()]
     assert b"stopped after" in err
@@ -416,10 +416,9 @@ def test_ctrl_c_ends_in_130_and_leaves_valid_json(style: str, tmp_path: Path) ->
     printed = tmp_path / "printed"
     with printed.open("wb") as stdout:
         process = slow_run(style, stdout, delay=0.002, images=20_000)
-    while process.poll() is None and not printed.stat().st_size:
-        time.sleep(0.001)
+    wait_until(lambda: process.poll() is not None or printed.stat().st_size)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate()
     out = printed.read_text()
     verdicts = json.loads(out) if style == "json" else [json.loads(line) for line in out.splitlines()]
     assert ExitCode.INTERRUPTED == process.returncode, err
@@ -435,7 +434,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(style: str) -> None:
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate()
     assert ExitCode.BROKEN_PIPE == process.returncode
     assert b"Traceback" not in err
     assert b"Exception ignored" not in err

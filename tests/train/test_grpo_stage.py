@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from support.training import (
     weights,
     write_recipe,
 )
+from support.waiting import wait_until
 
 PICO: dict[str, Any] = {
     "dialect": "pico",
@@ -196,9 +196,9 @@ def test_a_killed_run_goes_on_from_a_step_boundary_and_ends_as_if_it_had_not_bee
     with subprocess.Popen(
         run, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        while not list((tmp_path / "killed/training").glob("checkpoint-*/COMPLETE")):
-            assert process.poll() is None
-            time.sleep(0.02)
+        checkpoints = tmp_path / "killed/training"
+        wait_until(lambda: process.poll() is not None or list(checkpoints.glob("checkpoint-*/COMPLETE")))
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "killed/config.json").exists()
     done = subprocess.run(run, env=environment(), capture_output=True, text=True, check=False)

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,7 @@ from support.training import (
     weights,
     write_recipe,
 )
+from support.waiting import wait_until
 
 
 def test_sft_lowers_the_held_out_loss_and_leaves_a_model_that_the_guard_loads(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_as_if_i
     with subprocess.Popen(
         run, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        while not list((tmp_path / "killed/training").glob("checkpoint-*/COMPLETE")):
-            assert process.poll() is None
-            time.sleep(0.02)
+        checkpoints = tmp_path / "killed/training"
+        wait_until(lambda: process.poll() is not None or list(checkpoints.glob("checkpoint-*/COMPLETE")))
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "killed/config.json").exists()
     done = subprocess.run(run, env=environment(), capture_output=True, text=True, check=False)

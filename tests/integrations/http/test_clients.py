@@ -26,6 +26,7 @@ from policyguard.integrations.http import (
     guarded_async_client,
     guarded_client,
 )
+from support.waiting import until
 
 FAMILIES: list[Any] = [httpx, httpx2]
 
@@ -137,10 +138,11 @@ def test_a_thousand_mixed_requests_at_32_at_once_miss_none(module: Any, upstream
 
 def test_a_request_that_is_cancelled_lets_nothing_pass(upstream: Upstream) -> None:
     guard, backend = colour_guard()
-    judge, go = backend.answer, threading.Event()
+    judge, asked, go = backend.answer, threading.Event(), threading.Event()
 
     def slow(request: Any) -> Any:
-        go.wait(30)
+        asked.set()
+        go.wait()
         return judge(request)  # type: ignore[operator]
 
     backend.answer = slow
@@ -148,7 +150,7 @@ def test_a_request_that_is_cancelled_lets_nothing_pass(upstream: Upstream) -> No
     async def ask() -> None:
         async with guarded_async_client(guard, family="httpx2") as client:
             task = asyncio.create_task(client.post(upstream.url + CHAT, json=chat(data_uri(picture(GREEN)))))
-            await asyncio.sleep(0.2)
+            await until(asked.is_set)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

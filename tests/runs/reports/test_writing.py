@@ -138,7 +138,6 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
         cwd=Path(__file__).parents[2],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
     )
@@ -152,7 +151,7 @@ def test_a_report_for_stdout_follows_what_is_printed_there(tmp_path: Path) -> No
         "print('before', flush=True)\nwrite_report(Path('/dev/stdout'), ['report\\n'])\nprint('after')\n"
     )
     with path.open("w") as file:
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=file, timeout=60)
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=file)
     assert "before\nreport\nafter\n" == path.read_text()
 
 
