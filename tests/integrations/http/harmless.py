@@ -229,7 +229,6 @@ RECORDS = [
     Harmless("code execution output of Anthropic", MESSAGES, answer={"content": [{"type": "bash_code_execution_tool_result", "tool_use_id": "t", "content": {"type": "bash_code_execution_result", "stdout": "saved chart.png", "content": [{"type": "bash_code_execution_output", "file_id": "file_2"}]}}]}),
     Harmless("a batch", "/v1/batches/b", answer={"id": "batch_1", "input_file_id": "file-1", "output_file_id": "file-2", "error_file_id": None, "endpoint": "/v1/chat/completions"}),
     Harmless("an assistant", "/v1/assistants/a", answer={"id": "asst_1", "tool_resources": {"code_interpreter": {"file_ids": ["file-1"]}, "file_search": {"vector_store_ids": ["vs_1"]}}}),
-    Harmless("a fine-tuning job", "/v1/fine_tuning/jobs", {"training_file": "file-abc", "model": "m"}, {"id": "ftjob-1", "training_file": "file-abc", "result_files": ["file-r"], "validation_file": None}),
     Harmless("a prediction in progress", "/v1/predictions", {"version": "v", "input": {"prompt": "a cat"}}, {"id": "p", "status": "starting", "output": None, "urls": {"get": "https://api.replicate.com/v1/predictions/p", "cancel": "https://api.replicate.com/v1/predictions/p/cancel"}, "logs": ""}),
     Harmless("a model page of Replicate", "/v1/models/a/b", answer={"name": "b", "owner": "a", "description": "d", "github_url": "https://github.example/a/b", "latest_version": {"id": "v", "openapi_schema": {"components": {"schemas": {"Input": {"properties": {"image": {"type": "string", "format": "uri"}}}}}}}}),
     Harmless("a queue of fal", "/fal-ai/flux", {"prompt": "a cat", "image_size": "square"}, {"status": "IN_QUEUE", "request_id": "r", "response_url": "https://queue.fal.run/fal-ai/flux/requests/r", "status_url": "https://queue.fal.run/s", "cancel_url": "https://queue.fal.run/c"}),
@@ -280,6 +279,11 @@ REQUESTS = [
     upload("speech.mp3", "audio/mpeg", b"ID3\x04" + bytes(200), "/v1/audio/transcriptions"),
     upload("speech.wav", "audio/wav", b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(200), "/v1/audio/transcriptions"),
     upload("code.py", "text/x-python", PYTHON.encode()),
+    Harmless("a fine-tuning job with an upload", "/v1/fine_tuning/jobs", {"training_file": "file-1", "model": "m"}, {"id": "ftjob-1", "training_file": "file-abc", "result_files": ["file-r"], "validation_file": None}),
+    Harmless("a batch with an upload", "/v1/batches", {"input_file_id": "file-1", "endpoint": "/v1/responses", "completion_window": "24h"}, {"id": "batch_1", "input_file_id": "file-1"}),
+    Harmless("an interpreter with an upload", RESPONSES, {"model": "m", "input": "sum it", "tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}]}),
+    Harmless("citations that come back in the history", RESPONSES, {"model": "m", "input": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "See plot.png", "annotations": [{"type": "container_file_citation", "container_id": "c", "file_id": "cfile_1", "filename": "plot.png"}, {"type": "file_citation", "file_id": "file-77", "filename": "a.png"}]}]}]}),
+    Harmless("addresses of servers", RESPONSES, {"model": "m", "input": "hi", "base_url": "https://e.example/v1", "api_base": "https://e.example", "redirect_uri": "https://e.example/cb", "success_url": "https://e.example/ok", "audio_url": "https://e.example/a", "endpoint": "https://e.example/x"}),
     upload("windows.log", "application/octet-stream", ("Prüfung läuft\r\n" * 30).encode("cp1252")),
 ]  # fmt: skip
 

@@ -18,6 +18,8 @@ __all__ = [
     "is_prose",
     "is_quoted",
     "is_record",
+    "names_address",
+    "names_file",
     "plain",
 ]
 
@@ -82,6 +84,19 @@ _DOCUMENT_TYPES = _words("document documenturl file fileurl inputfile video vide
 _DOCUMENT_KEYS = _DOCUMENT_TYPES - {"file", "inputfile"}
 _ENCODED = _words("data base64 b64 bytes blob binary")
 _RESULT = frozenset(("url", "index", "size", "seed", "content_type"))  # an item of an images response
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{2,199}")
+_FILE_ID = re.compile(r"(?:c?file|ig|image|img|asset|media|upload)[-_][A-Za-z0-9]{2,}|files/[A-Za-z0-9]")
+_ID_KEYS = ("id", "ids", "file", "files", "filename", "reference", "attachment", "attachments")
+_RECORDED = ("citation", "codeexecution", "filesearch", "filepath")
+_OTHER_ADDRESS = re.compile(
+    r"server|hook|callback|redirect|base|endpoint|host|api|proxy|success|cancel|return|noti[fc]|status|response"
+    r"|issuer|jwks|token|auth|log(?:in|out)|licen[sc]e|terms|privacy|schema|docs|help|support|home|site|web"
+    r"|repo|git|audio|sound|voice|music|speech|feed|refer+er|origin|profile|tracking|connect|database|mcp"
+)
+_REFERENCE = re.compile(
+    r"^(?:(?:first|last|start|end|key|init|tail)?frames?|(?:init|style|subject|character|face|pose|depth|control|"
+    r"input)?(?:reference|control)s?|sketch|garment|init|pose|depth|canny)$"
+)
 _MADE = _words("output outputs result results sample samples artifacts")
 _SIZES = ("bytes", "size", "size_bytes", "sizeBytes")
 _SKIPPED = _words("type filename name title detail id role alt caption")
@@ -109,6 +124,8 @@ def declared(
     name = plain(kind)
     if name in _TYPES:
         return Position.DECLARED, True
+    if "citation" in name:
+        return Position.NONE, False
     media_type = _media_type(value)
     if media_type.startswith("image/"):
         return Position.DECLARED, False
@@ -174,6 +191,32 @@ def is_quoted(key: object, value: Mapping[object, object]) -> bool:
 def is_prose(key: object, value: Mapping[object, object]) -> bool:
     """Whether the string under ``key`` is what people, models or tools say."""
     return plain(key) in _PROSE or "call_id" in value or "citation" in plain(value.get("type"))
+
+
+def names_file(key: object, value: Mapping[object, object], text: str) -> bool:
+    """Whether ``text`` under ``key`` of a request may name a file that a provider holds, whatever it shows.
+
+    It does under every key with ``file`` in it, and wherever it looks like the id of a file. Exceptions: the
+    names that files have on a disk, and what records where an answer comes from.
+    """
+    name = plain(key)
+    if not _ID.fullmatch(text) or any(word in plain(value.get("type")) for word in _RECORDED):
+        return False
+    if _FILE_ID.match(text):
+        return name.endswith(_ID_KEYS)
+    return "file" in name and name.endswith(("id", "ids"))
+
+
+def names_address(key: object) -> bool:
+    """Whether an address under ``key`` of a request may be that of an image.
+
+    It may under every key that ends like one for addresses, but for the exceptions, and under what video and
+    image models call their images.
+    """
+    name = plain(key)
+    if name.endswith(("url", "urls", "uri", "uris")):
+        return _OTHER_ADDRESS.search(name) is None
+    return _REFERENCE.search(name) is not None
 
 
 def is_made(key: object) -> bool:

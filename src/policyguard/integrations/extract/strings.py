@@ -31,6 +31,7 @@ __all__ = [
     "as_document",
     "find_data_uris",
     "find_links",
+    "is_address",
     "is_data_uri",
     "read_data_uri",
     "read_string",
@@ -173,6 +174,7 @@ def _apart(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 _SHORTEST = 32
 _ADDRESS = re.compile(r"\s*(?:https?:)?//[^\s]", re.IGNORECASE)
+_WHOLE_ADDRESS = re.compile(r"\s*https?://\S+\s*", re.IGNORECASE)
 _SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 _INVISIBLE = str.maketrans("", "", "\t\r\n")
@@ -185,6 +187,11 @@ _IMAGE_ADDRESS = re.compile(
     r"https?://[^\s\"'<>?#]+\.(?:png|jpe?g|gif|webp|bmp|tiff?|avif|hei[cf]|jxl|svg|apng)(?:[?#]\S*)?",
     re.IGNORECASE,
 )
+
+
+def is_address(text: str) -> bool:
+    """Whether a string is nothing but an http(s) address, and does not say that it is an image's."""
+    return _WHOLE_ADDRESS.fullmatch(text) is not None and not _IMAGE_ADDRESS.fullmatch(text)
 
 
 def read_string(

@@ -27,11 +27,13 @@ from policyguard.integrations.extract.keys import (
     is_prose,
     is_quoted,
     is_record,
+    names_address,
+    names_file,
     plain,
 )
 from policyguard.integrations.extract.magic import HEAD, sniff, sniff_document
 from policyguard.integrations.extract.site import JSON, Codec, ImageSite, Occurrence, Path, SiteKind
-from policyguard.integrations.extract.strings import as_document, read_string
+from policyguard.integrations.extract.strings import as_document, is_address, read_string
 from policyguard.strict.jsontext import read_json
 
 __all__ = [
@@ -165,6 +167,9 @@ class _Walk:
                 under = Position.NONE  # and look at it all the same: a data URI may stand there
             else:
                 under = below(key, position)
+                open_place = under in (Position.NONE, Position.WEAK)
+                if open_place and not (self.answer or node.quoted or is_quoted(key, value)):
+                    self._references(node, value, key, child, addresses=under is Position.NONE)
             if _trivial(child, under):
                 continue
             if under > Position.NONE and child:
@@ -185,6 +190,20 @@ class _Walk:
         if (outright and (node.in_list or filled)) or (filled and position is Position.DECLARED):
             self.stack.append(_Declared(node, before))
         self._push(children)
+
+    def _references(
+        self, node: _Node, value: Mapping[Any, Any], key: object, child: object, *, addresses: bool
+    ) -> None:
+        """Ids of files, and addresses of what may be images, under keys that say nothing of images."""
+        place: Path = (node.path, str(key))
+        for index, text in enumerate(child) if isinstance(child, list) else [(None, child)]:
+            at: Path = place if index is None else (place, index)
+            if not isinstance(text, str):
+                continue
+            if names_file(key, value, text):
+                self.occurrences.append(Occurrence(at, SiteKind.FILE, "file", address=text))
+            elif addresses and names_address(key) and is_address(text):
+                self.occurrences.append(Occurrence(at, SiteKind.URL, "address", address=text.strip()))
 
     def _key(self, node: _Node, key: str) -> None:
         for occurrence in read_string(

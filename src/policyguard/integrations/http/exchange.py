@@ -12,13 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from policyguard.errors import ConfigurationError, ImageError, PolicyGuardError, UsageError
-from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, provider_refusals
+from policyguard.integrations.extract import (
+    ImageSite,
+    Replacement,
+    SiteKind,
+    made_images,
+    opened_addresses,
+    provider_refusals,
+)
 from policyguard.integrations.http.bodies import Body, Reading, is_sound, open_body, open_head, unreadable
 from policyguard.integrations.http.codings import CodingError, Decoder, decode_all
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic, media_type
@@ -33,6 +40,7 @@ from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
     from policyguard.integrations.http.settings import Settings
+    from policyguard.verdict import Verdict
 
 __all__ = ["Blocked", "Core", "Exchange", "Step", "adrive", "drive"]
 
@@ -76,6 +84,7 @@ class Exchange:
         self.core, self.head, self.settings = core, head, core.settings
         self.result = HttpResult(head.method, head.host, head.path)
         self._key: bytes | None = None
+        self._sent_file = False
         self._finished = False
 
     # --- request ---------------------------------------------------------------------------------------
@@ -99,6 +108,7 @@ class Exchange:
                 if self.head.attempt and (before := self.core.raised.get(self._key)) is not None:
                     raise before.again()  # the SDK asks again: the server must not be asked a second time
             body = self._open(data, self.head.headers)
+            self._sent_file = self.head.uploads_file and _holds_file(data, self.head.headers)
             return (yield from self._judge("request", body))
 
     def _digest(self, data: bytes) -> bytes:
@@ -171,12 +181,21 @@ class Exchange:
 
     def _note_files(self, head: ResponseHead, body: Body) -> None:
         """The answer to an upload names the file: what was found in the upload holds for that name."""
-        if not (self.head.uploads_file and 200 <= head.status < 300 and self.result.request.items):
+        if not (self.head.uploads_file and 200 <= head.status < 300):
             return
-        worst = max(self.result.request.items, key=lambda item: item.verdict.action.severity)
+        verdict = _worst(self.result.request)
+        if verdict is None and not self._sent_file:
+            return
         for payload in body.payloads:
             for name in _file_names(payload):
-                self.settings.ledger.remember(name, worst.verdict)
+                self.settings.ledger.remember(name, verdict)
+
+    def _note_made(self, body: Body, result: ScreenResult) -> None:
+        """Images that a model made and the guard judged may be used again by their ids."""
+        if (verdict := _worst(result)) is not None:
+            for payload in body.payloads:
+                for name in made_images(payload):
+                    self.settings.ledger.remember(name, verdict)
 
     # --- both ------------------------------------------------------------------------------------------
 
@@ -194,6 +213,7 @@ class Exchange:
                 self.result.note_refusals(provider_refusals(payload))
         else:
             sites = [site for site in sites if site.kind is not SiteKind.LINK]
+            sites += [site for payload in body.payloads for site in opened_addresses(payload)]
         if failed:
             sites = [site for site in sites if site.kind is SiteKind.INLINE or site.where == "body"]
         if not sites:
@@ -202,6 +222,8 @@ class Exchange:
         if failed and len(sites) <= self.settings.max_images:
             result = _quoted(result)
         self.result.note(direction, result)
+        if direction == "response":
+            self._note_made(body, result)
         new = {
             item.site.where: Replacement(item.fetched, item.fetched_type or "image/png")
             for item in result.items
@@ -293,6 +315,20 @@ class Exchange:
         if self.result.images_seen or self.result.provider_refused:
             return VERDICT_HEADER, self.result.header()
         return None
+
+
+def _holds_file(data: bytes, headers: Mapping[str, str]) -> bool:
+    """Whether a request consists of a file, or has one among its parts."""
+    kind = media_type(headers.get("content-type"))
+    if kind.startswith("multipart/"):
+        return b"filename" in data
+    return not (kind.endswith("json") or kind in ("", "application/x-www-form-urlencoded"))
+
+
+def _worst(result: ScreenResult) -> Verdict | None:
+    return max(
+        (item.verdict for item in result.items), key=lambda verdict: verdict.action.severity, default=None
+    )
 
 
 def _quoted(result: ScreenResult) -> ScreenResult:

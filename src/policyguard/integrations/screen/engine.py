@@ -106,8 +106,13 @@ class Screen:
         return plan.result()
 
     def judged(self, sites: Sequence[ImageSite]) -> Sequence[ImageSite]:
-        """The sites without the documents and links that may pass."""
-        return [site for site in sites if site.kind not in self._passing]
+        """The sites without the documents and links that may pass, and files known to hold no image."""
+        return [
+            site
+            for site in sites
+            if site.kind not in self._passing
+            and not (site.file_id and self.files is not None and self.files.holds_no_image(site.file_id))
+        ]
 
     async def ascreen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
         """``screen``, without blocking the event loop."""

@@ -20,22 +20,27 @@ __all__ = [
 
 
 class FileLedger:
-    """File ids whose upload went through a guard, with the verdict; the ``max_entries`` used last are kept.
+    """Ids of files whose upload went through a guard, and of images that a model made and it judged, with
+    the verdict. The ``max_entries`` used last are kept.
 
     A file that is not in the ledger, or was pushed out of it, blocks where it is used: it has to be uploaded
     again through the guard. Held in memory only. Thread-safe.
     """
 
     def __init__(self, *, max_entries: int = 10_000) -> None:
-        self._verdicts: LruDict[str, Verdict] = LruDict(max_entries)
+        self._verdicts: LruDict[str, Verdict | None] = LruDict(max_entries)
 
-    def remember(self, file_id: str, verdict: Verdict) -> None:
-        """Note that the file the provider calls ``file_id`` got ``verdict`` when it was uploaded."""
+    def remember(self, file_id: str, verdict: Verdict | None) -> None:
+        """Note that the file the provider calls ``file_id`` got ``verdict``; None: it holds no image."""
         self._verdicts.put(file_id, verdict)
 
     def lookup(self, file_id: str) -> Verdict | None:
         """The verdict of the upload, or None where none went through the guard."""
         return self._verdicts.get(file_id)
+
+    def holds_no_image(self, file_id: str) -> bool:
+        """Whether the file was uploaded, and no image was in it."""
+        return file_id in self._verdicts and self._verdicts.get(file_id) is None
 
     def __len__(self) -> int:
         return len(self._verdicts)
