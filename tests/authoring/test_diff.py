@@ -226,7 +226,7 @@ def test_the_page_holds_no_picture_unless_asked(page: Callable[..., str], images
 
 def test_the_page_fetches_nothing_and_runs_nothing(page: Callable[..., str], images: list[Path]) -> None:
     shown = page(pictures=images.__getitem__)
-    assert "default-src &#x27;none&#x27;" in shown
+    assert "default-src 'none'" in html.unescape(shown)
     assert not re.search(r"<script|<link|https?://|javascript:|\son\w+=", shown)
 
 
@@ -234,7 +234,7 @@ def test_the_page_fetches_nothing_and_runs_nothing(page: Callable[..., str], ima
 def test_nothing_that_a_name_or_a_policy_says_is_markup(name: str, page: Callable[..., str]) -> None:
     shown = page(name)
     assert name not in shown
-    assert html.escape(name, quote=True) in shown
+    assert name in html.unescape(shown)
 
 
 def test_characters_that_reorder_text_are_shown_as_escapes(page: Callable[..., str]) -> None:

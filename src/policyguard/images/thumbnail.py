@@ -14,7 +14,7 @@ from policyguard.errors import ImageError
 from policyguard.images.container import Image
 from policyguard.images.decode import decode
 
-__all__ = ["THUMBNAIL", "blurred_thumbnail_html", "thumbnail"]
+__all__ = ["THUMBNAIL", "preview", "thumbnail"]
 
 THUMBNAIL = 96
 """Pixels a side."""
@@ -26,26 +26,21 @@ def thumbnail(source: object, sha256: str | None) -> str:
         image = decode(source, frames="sample")
     except ImageError:
         return ""
-    return _preview(image, THUMBNAIL, quality=60)[0] if image.sha256 == sha256 else ""
+    return _jpeg(image, THUMBNAIL, quality=60) if image.sha256 == sha256 else ""
 
 
-def blurred_thumbnail_html(path: Path, *, side: int) -> str:
-    """HTML of the image, at most ``side`` pixels wide and high, blurred until clicked."""
+def preview(path: Path, *, side: int) -> str | None:
+    """A JPEG as a data URI, at most ``side`` pixels wide and high; None if the image cannot be decoded."""
     try:
-        image = decode(path, frames="sample")
+        return _jpeg(decode(path, frames="sample"), side, quality=75)
     except ImageError:
-        return '<span class="small">unreadable</span>'
-    uri, (width, height) = _preview(image, side, quality=75)
-    return (
-        '<label class="picture" title="click to see"><input type="checkbox">'
-        f'<img alt="blurred until clicked" width="{width}" height="{height}" src="{uri}"></label>'
-    )
+        return None
 
 
-def _preview(image: Image, side: int, *, quality: int) -> tuple[str, tuple[int, int]]:
-    """The first frame as a data URI, and its size."""
+def _jpeg(image: Image, side: int, *, quality: int) -> str:
+    """The first frame as a data URI."""
     frame = image.frames[0].copy()
     frame.thumbnail((side, side))
     buffer = io.BytesIO()
     frame.save(buffer, "JPEG", quality=quality)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", frame.size
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

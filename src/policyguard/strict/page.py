@@ -1,26 +1,28 @@
-"""Pages to read a sample: one HTML file each, which fetches nothing.
+"""HTML pages of one file each, which fetch nothing: Jinja2 templates that extend ``strict/page.html``.
 
-Covered: all texts are escaped, hidden characters are shown, a content policy in the page forbids requests
-and all scripts but the page's own. Pictures are in it only where asked for: small, and blurred until
-clicked. Not covered: a blurred picture is still in the file, so the page is as sensitive as its pictures.
+Covered: whatever a template puts in is escaped, with hidden characters shown as escapes; a content policy in
+the page forbids requests and all styles and scripts but the page's own, which it names by their hashes, and
+forbids scripts to turn text into markup. Images are in a page only where asked for: small, and blurred until
+clicked. Not covered: a blurred image is still in the file, so the page is as sensitive as its images.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from policyguard.strict.text import find_forbidden
+from policyguard.strict.text import revealed
 
-__all__ = [
-    "document",
-    "text",
-]
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
+__all__ = ["STYLE", "render", "stream"]
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
 body { color: #1d2126; background: #fff }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
@@ -32,39 +34,42 @@ label.picture img { filter: blur(14px); cursor: pointer }
 label.picture input:checked + img { filter: none }
 label.picture input:focus-visible + img { outline: 2px solid #1d4ed8 }
 """
+"""For simple pages: readable text, tables, and images that are blurred until clicked."""
 
 
-def text(words: object) -> str:
-    """``words`` for the page: escaped, with hidden characters as escapes."""
-    shown = str(words)
-    if find_forbidden(shown) is not None:
-        shown = "".join(
-            char if find_forbidden(char) is None else char.encode("unicode_escape", "surrogatepass").decode()
-            for char in shown
-        )
-    return html.escape(shown, quote=True)
+def render(template: str, *, style: str = STYLE, script: str = "", **values: Any) -> str:
+    """The page that ``template``, a file in the package, makes of ``values``.
+
+    ``style`` and ``script`` are code of ours, never of anybody else's making.
+    """
+    return "".join(stream(template, style=style, script=script, **values))
 
 
-def document(title: str, body: Sequence[str], *, style: str = "", script: str = "") -> str:
-    """The whole page. ``script`` is code of ours, never of anybody else's making."""
-    allowed = ""
-    if script:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-        allowed = f"; script-src 'sha256-{digest}'"
+def stream(template: str, *, style: str = STYLE, script: str = "", **values: Any) -> Iterator[str]:
+    """``render``, piece by piece, for long pages."""
+    scripts = f"script-src '{_hash(script)}'; " if script else ""
     policy = (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-        + allowed
+        f"default-src 'none'; style-src '{_hash(style)}'; {scripts}img-src data:; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'"
     )
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">',
-            '<meta name="referrer" content="no-referrer">',
-            f"<title>{text(title)}</title><style>{_STYLE}{style}</style></head><body>",
-            *body,
-            *([f"<script>{script}</script>"] if script else []),
-            "</body></html>",
-            "",
-        ]
+    page = _environment().get_template(template)
+    return page.generate(policy=policy, style=style, script=script, **values)
+
+
+def _hash(code: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode('ascii')}"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    return Environment(
+        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parents[1]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else revealed(str(value)),
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from policyguard.images.thumbnail import blurred_thumbnail_html
-from policyguard.strict.page import document, text
-from policyguard.train.pairs.candidate import Candidate, Labels
+from policyguard.images.thumbnail import preview
+from policyguard.strict.page import STYLE, render
+from policyguard.train.pairs.candidate import Candidate
 from policyguard.train.pairs.review import Decision, columns
 
 __all__ = ["review_page"]
@@ -28,8 +28,6 @@ td, th { padding: .2rem .6rem }
 .unsafe { color: #b91c1c } .safe { color: #15803d }
 header { position: sticky; top: 0; background: #fff; padding: .4rem 0; z-index: 1 }
 """
-
-_BUTTONS = (("accept", "accept"), ("reject", "reject"), ("", "undecided"))
 
 SCRIPT = """
 "use strict";
@@ -114,53 +112,19 @@ def review_page(
 ) -> str:
     """HTML. ``images``: put small ones in, blurred until clicked; otherwise only their file names."""
     by_id = {decision.id: decision for decision in decisions}
-    keys = (
-        "<p><kbd>j</kbd> <kbd>k</kbd> next, previous · <kbd>a</kbd> accept · <kbd>r</kbd> reject · "
-        "<kbd>u</kbd> undecided · <kbd>1</kbd>…<kbd>9</kbd> relabel the twin under that policy, with "
-        "<kbd>Shift</kbd> the original · <kbd>v</kbd> view the images · <kbd>s</kbd> save the CSV</p>"
-    )
-    head = "".join(f"<li>{text(name)}</li>" for name in columns(candidates))
-    body = [
-        "<h1>Review of edit pairs</h1>",
-        f'<header>{keys}<button id="save">save review.csv</button> <span id="count"></span></header>',
-        f'<ol id="head" hidden>{head}</ol>',
-        *(_pair(candidate, by_id.get(candidate.id), folder, images) for candidate in candidates),
-    ]
-    return document("Review of edit pairs", body, style=_STYLE, script=SCRIPT)
-
-
-def _pair(candidate: Candidate, decision: Decision | None, folder: Path, images: bool) -> str:
-    decision = decision or Decision(candidate.id, "", candidate.labels)
-    rules = ", ".join(candidate.rules) or "no one rule"
-    about = (
-        f"edited by {candidate.editor} in {candidate.attempts} attempts; {candidate.region:.1%} of the "
-        f"image changed, {candidate.outside:.2f} levels outside; violated {rules}"
-    )
-    return "".join(
-        [
-            f'<article id="{text(candidate.id)}" data-decision="{decision.choice}">',
-            f'<h2 class="small">{text(candidate.id)}</h2><div class="twins">',
-            *(_figure(folder, path, images) for path in (candidate.before, candidate.after)),
-            f'</div><p class="small">{text(about)}</p>',
-            "<table><tr><th></th><th>policy</th><th>original</th><th>twin</th></tr>",
-            *(_labels(number, *item) for number, item in enumerate(decision.labels.items(), 1)),
-            "</table>",
-            *(f'<button data-choice="{choice}">{name}</button>' for choice, name in _BUTTONS),
-            f'<input class="note" aria-label="note" value="{text(decision.note)}"></article>',
+    pairs = []
+    for candidate in candidates:
+        decision = by_id.get(candidate.id) or Decision(candidate.id, "", candidate.labels)
+        figures = [
+            (path, preview(folder / path, side=_SIDE) if images else None)
+            for path in (candidate.before, candidate.after)
         ]
+        pairs.append((candidate, decision, figures))
+    return render(
+        "train/pairs/sheet.html",
+        style=STYLE + _STYLE,
+        script=SCRIPT,
+        columns=columns(candidates),
+        pairs=pairs,
+        thumbnails=images,
     )
-
-
-def _figure(folder: Path, path: str, images: bool) -> str:
-    preview = blurred_thumbnail_html(folder / path, side=_SIDE) if images else ""
-    return f'<figure>{preview}<figcaption class="small">{text(path)}</figcaption></figure>'
-
-
-def _labels(number: int, policy: str, labels: Labels) -> str:
-    cells = [_label(side, policy, getattr(labels, side)) for side in ("before", "after")]
-    return f"<tr><td>{number}</td><td>{text(policy)}</td>{''.join(cells)}</tr>"
-
-
-def _label(side: str, policy: str, label: str | None) -> str:
-    value, column = label or "", text(f"{side}: {policy}")
-    return f'<td class="{side}"><button class="label {value}" data-column="{column}">{value}</button></td>'
