@@ -11,6 +11,7 @@ import atexit
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -107,6 +108,19 @@ def build_tiny_model(
 
 
 def _tokenizer() -> Any:
+    special = (*SPECIAL[1:2], *SPECIAL[3:])
+    return plain_tokenizer(special, eos="<|im_end|>", pad="<|endoftext|>")
+
+
+def plain_tokenizer(
+    special: Sequence[str],
+    *,
+    eos: str,
+    pad: str,
+    bos: str | None = None,
+    places: dict[str, str] | None = None,
+) -> Any:
+    """A byte-level BPE tokenizer of some 600 tokens; ``places`` become attributes (``image_token``)."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -123,13 +137,20 @@ def _tokenizer() -> Any:
         [TRAINING_TEXT] * 4,
         trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False),
     )
-    return PreTrainedTokenizerFast(
+    options = {} if places is None else {"extra_special_tokens": places}
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL[1:2] + SPECIAL[3:]),
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        additional_special_tokens=[token for token in special if token not in (bos, eos, pad)],
         model_max_length=4096,
+        **options,
     )
+    tokens = (*special, *(places or {}).values())
+    if missing := [token for token in tokens if token not in tokenizer.get_vocab()]:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing})
+    return tokenizer
 
 
 def _chat_template(family: Family) -> str:

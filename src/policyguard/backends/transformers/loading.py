@@ -45,7 +45,9 @@ def load_processor(folder: Path, config: Any, *, name: str, max_pixels: int | No
 
     family = _family(folder, config)
     parts = family.get_attributes() if family is not None else []
-    if family is not None and "video_processor" in parts and not is_torchvision_available():
+    if config.model_type == _SHIELDGEMMA:
+        processor = family.from_pretrained(folder, **_LOCAL)
+    elif family is not None and "video_processor" in parts and not is_torchvision_available():
         if parts[-1] != "video_processor":
             raise ModelLoadError(
                 f"the processor of model '{name}' ({family.__name__}) cannot do without its video part",
@@ -114,7 +116,8 @@ def _family(folder: Path, config: Any) -> Any:
         path = folder / file
         settings: Mapping[str, Any] = read_json(path) if path.is_file() else {}
         if isinstance(family := settings.get("processor_class"), str):
-            return processor_class_from_name(family)
+            # ShieldGemma 2's own processor ignores the text that it is given.
+            return processor_class_from_name("Gemma3Processor" if "ShieldGemma2" in family else family)
     return PROCESSOR_MAPPING.get(type(config), None)
 
 
@@ -213,6 +216,7 @@ def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) 
             config = transformers.AutoConfig.from_pretrained(
                 files.folder, local_files_only=True, trust_remote_code=False
             )
+            _refuse_classifiers(files.name, config)
             processor = load_processor(files.folder, config, name=files.name, max_pixels=max_pixels)
             model = _load_weights(files, config, dtype).to(device).eval().requires_grad_(False)
     except UsageError:
@@ -232,12 +236,30 @@ def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) 
     return LoadedModel(model, processor, device, dtype, context, ends)
 
 
+_SHIELDGEMMA = "shieldgemma2"
+"""Published as a classifier around Gemma 3; inside of it, under ``model``, is the model to ask."""
+
+_HEADS = ("ForImageClassification", "CLIPModel", "ViTModel")
+
+
+def _refuse_classifiers(name: str, config: Any) -> None:
+    kinds = [kind for kind in getattr(config, "architectures", None) or () if kind.endswith(_HEADS)]
+    if kinds and config.model_type != _SHIELDGEMMA:
+        raise ModelLoadError(
+            f"model '{name}' is {kinds[0]}: it classifies images by labels of its own and reads no policy",
+            hint="choose a model that reads text, such as Qwen/Qwen3-VL-4B-Instruct",
+        )
+
+
 def _load_weights(files: ModelFiles, config: Any, dtype: Any) -> Any:
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForImageClassification, AutoModelForImageTextToText
+
+    classifies = config.model_type == _SHIELDGEMMA
+    auto = AutoModelForImageClassification if classifies else AutoModelForImageTextToText
 
     def attempt(attention: str) -> tuple[Any, dict[str, Any]]:
         # The attention is always named: a config could name one that is fetched from the hub as code.
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        model, info = auto.from_pretrained(
             files.folder,
             config=config,
             dtype=dtype,
@@ -260,7 +282,7 @@ def _load_weights(files: ModelFiles, config: Any, dtype: Any) -> Any:
             f"the weights of model '{files.name}' lack {len(missing)} tensors, the first is {missing[0]}",
             hint="fetch the model again; transformers would fill them with random numbers",
         )
-    return model
+    return model.model if classifies else model
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
