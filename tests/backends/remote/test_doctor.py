@@ -148,9 +148,9 @@ def test_a_server_that_does_not_show_the_model_the_picture_has_a_problem(
 
     server.fault = with_usage
     found = visit(server)
-    assert remark(found, "picture").level is level
-    assert ("picture" in problems(found)) is (level is Level.PROBLEM)
-    assert remark(found, "picture").fix or level is Level.OK
+    assert remark(found, "image").level is level
+    assert ("image" in problems(found)) is (level is Level.PROBLEM)
+    assert remark(found, "image").fix or level is Level.OK
 
 
 def test_a_wrong_model_is_named_with_the_nearest_one(server: ToyServer) -> None:

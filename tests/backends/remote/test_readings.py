@@ -14,7 +14,7 @@ from backends.remote.server import RATINGS, VOCABULARY, ToyServer
 from backends.remote.support import ask, backend, pico, picture, policy
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import Backend
-from policyguard.backends.remote.answers import Listing, read_listing
+from policyguard.backends.remote.answers import TokenProbabilities, read_probabilities
 from policyguard.backends.remote.errors import CallError
 from policyguard.deciding import decide
 from policyguard.errors import ConfigurationError
@@ -60,10 +60,10 @@ def test_every_way_of_asking_gives_the_models_probabilities(server: ToyServer, w
     assert (found.scoring, found.reading, found.notes) == ("joint", Reading.FAST, ())
 
 
-def listing(**probabilities: float) -> Listing:
+def listing(**probabilities: float) -> TokenProbabilities:
     top = [{"token": token, "logprob": math.log(p)} for token, p in probabilities.items()]
     content = [{**top[0], "top_logprobs": top}]
-    return read_listing({"choices": [{"finish_reason": "length", "logprobs": {"content": content}}]})
+    return read_probabilities({"choices": [{"finish_reason": "length", "logprobs": {"content": content}}]})
 
 
 def test_all_tokens_that_only_one_label_begins_with_count_as_it() -> None:
@@ -75,7 +75,7 @@ def test_a_token_that_several_labels_begin_with_is_an_error_unless_it_is_a_trace
     labels = ("safe", "unsafe", "undecided")
     trace = listing(safe=0.9, unsafe=0.09, un=0.0005)
     assert trace.of_texts(labels) == pytest.approx({"safe": 0.9, "unsafe": 0.09})
-    with pytest.raises(CallError, match="do not tell labels apart"):
+    with pytest.raises(CallError, match="do not distinguish the labels"):
         listing(safe=0.5, un=0.4).of_texts(labels)
 
 

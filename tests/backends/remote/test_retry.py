@@ -244,7 +244,7 @@ def test_a_probe_closes_the_breaker_of_a_server_that_is_back(server: ToyServer) 
         guard.assess([ask(picture(shade)) for shade in range(CONSECUTIVE)])
         server.fault = None
         (refused,) = guard.assess([ask(picture())])
-        (tried,) = guard._reader._client._pool.servers
+        (tried,) = guard._reader._servers._pool.servers
         tried.breaker._opened -= 600.0
         (found,) = guard.assess([ask(picture())])
     assert isinstance(refused, Failure)

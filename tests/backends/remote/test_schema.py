@@ -9,7 +9,12 @@ import pytest
 
 from backends.remote.support import policy
 from policyguard.assessment import Rating
-from policyguard.backends.remote.answers import read_rated, response_format, rest_pattern, verdict_form
+from policyguard.backends.remote.answers import (
+    continuation_pattern,
+    parse_verdict,
+    response_format,
+    verdict_schema,
+)
 from policyguard.dialects import Answer, PicoDialect, SafeguardDialect
 from policyguard.errors import AnswerError
 
@@ -30,7 +35,7 @@ def test_what_fits_the_pattern_after_any_beginning_is_what_the_dialect_parses(an
     text = json.dumps(answer, ensure_ascii=False)
     heads = [PROMPT.prefill, PROMPT.prefill + answer["rating"], text[: text.index('", "rationale')]]
     for head in heads:
-        pattern = rest_pattern(SCHEMA, head)
+        pattern = continuation_pattern(SCHEMA, head)
         assert pattern is not None
         assert re.fullmatch(pattern, text.removeprefix(head)), head
     assert DIALECT.parse(text, RESOLVED).rating == answer["rating"]
@@ -49,7 +54,7 @@ def test_what_fits_the_pattern_after_any_beginning_is_what_the_dialect_parses(an
     ],
 )
 def test_nothing_else_fits_it(rest: str) -> None:
-    pattern = rest_pattern(SCHEMA, '{"rating": "unsafe')
+    pattern = continuation_pattern(SCHEMA, '{"rating": "unsafe')
     assert pattern is not None
     assert not re.fullmatch(pattern, rest)
 
@@ -58,15 +63,15 @@ def test_nothing_else_fits_it(rest: str) -> None:
     "said", ["x", '{"rating": "maybe', '{"category": "', '{"rating": "safe", "rationale": "']
 )
 def test_what_is_no_beginning_of_an_answer_has_no_pattern(said: str) -> None:
-    assert rest_pattern(SCHEMA, said) is None
+    assert continuation_pattern(SCHEMA, said) is None
 
 
-def rated(*, words: bool = False, **said: str) -> Answer:
-    return read_rated(json.dumps({"verdict": said}), PROMPT, words=words)
+def rated(*, with_text: bool = False, **said: str) -> Answer:
+    return parse_verdict(json.dumps({"verdict": said}), PROMPT, rationale=with_text)
 
 
 def test_a_brief_verdict_has_no_free_text() -> None:
-    form = verdict_form(PROMPT, words=False)
+    form = verdict_schema(PROMPT, rationale=False)
     for choice in form["properties"]["verdict"]["anyOf"]:
         assert list(choice["properties"]) == choice["required"] == ["rating", "category"]
     assert response_format(form)["json_schema"]["strict"] is True
@@ -75,7 +80,7 @@ def test_a_brief_verdict_has_no_free_text() -> None:
 
 @pytest.mark.parametrize("words", [False, True])
 def test_the_form_lets_safe_name_no_rule_and_unsafe_any(words: bool) -> None:
-    safe, unsafe = verdict_form(PROMPT, words=words)["properties"]["verdict"]["anyOf"]
+    safe, unsafe = verdict_schema(PROMPT, rationale=words)["properties"]["verdict"]["anyOf"]
     chosen = [
         {name: kind.get("enum") for name, kind in form["properties"].items()} for form in (safe, unsafe)
     ]
@@ -90,11 +95,11 @@ def test_a_safe_verdict_that_names_a_rule_contradicts_itself(category: str) -> N
     with pytest.raises(AnswerError):
         rated(rating="safe", category=category)
     with pytest.raises(AnswerError):
-        rated(rating="safe", category=category, rationale="A dagger.", words=True)
+        rated(rating="safe", category=category, rationale="A dagger.", with_text=True)
 
 
 def test_a_rationale_that_reads_like_a_label_is_no_label() -> None:
-    found = rated(rationale="safe", category="A", rating="unsafe", words=True)
+    found = rated(rationale="safe", category="A", rating="unsafe", with_text=True)
     assert found == Answer(Rating.UNSAFE, "arms", "safe")
 
 
@@ -103,10 +108,10 @@ def test_an_unsafe_answer_stands_without_a_rule() -> None:
 
 
 def test_a_whole_answer_is_not_read_where_a_brief_one_was_asked_for() -> None:
-    with pytest.raises(AnswerError, match="asked form"):
+    with pytest.raises(AnswerError, match="requested form"):
         rated(**ANSWERS[0])
-    with pytest.raises(AnswerError, match="asked form"):
-        read_rated('{"rating": "safe", "category": "none"}', PROMPT, words=False)
+    with pytest.raises(AnswerError, match="requested form"):
+        parse_verdict('{"rating": "safe", "category": "none"}', PROMPT, rationale=False)
 
 
 def test_a_dialect_in_plain_words_has_no_schema() -> None:

@@ -1,9 +1,10 @@
-"""Reads a server's answers strictly; pure functions. Whatever is not exactly as it must be is CallError.
+"""Reads the answers of a server strictly, and asks for JSON verdicts; pure functions.
 
-Answers that are one JSON object: how a server is held to their shape, and how they are read.
-
-No server is trusted to hold to it: one that ignores the constraint answers 200 all the same. Only fields that
-servers document today are used; ``guided_json`` and the like are ignored by vLLM since 0.12.
+Two things are read from a chat completion: the token probabilities at the first position, and the text. The
+text of a model that gives no probabilities is a JSON verdict: ``verdict_schema`` asks for it and
+``parse_verdict`` reads it. Covered: what is not exactly as it must be is a CallError or an AnswerError. No
+server is trusted to keep to a schema: one that ignores it answers 200 all the same. Only fields that servers
+document today are used; ``guided_json`` and the like are ignored by vLLM since 0.12.
 """
 
 from __future__ import annotations
@@ -25,132 +26,20 @@ if TYPE_CHECKING:
     from policyguard.dialects import Prompt
 
 __all__ = [
-    "Listing",
     "NoLogprobsError",
-    "read_beginning",
-    "read_listing",
-    "read_rated",
+    "TokenProbabilities",
+    "continuation_pattern",
+    "parse_verdict",
+    "read_models",
+    "read_partial_text",
+    "read_probabilities",
     "read_text",
     "read_thought",
-    "read_tokens",
+    "read_token_ids",
     "response_format",
-    "rest_pattern",
-    "verdict_form",
+    "verdict_schema",
+    "whole_number",
 ]
-
-
-_LONGEST_TEXT = 500
-"""Characters of a free text, so that the object is closed before the tokens run out."""
-_TEXT = rf'([^"\\\x00-\x1f]|\\["\\/nt]){{1,{_LONGEST_TEXT}}}'
-
-
-def verdict_form(prompt: Prompt, *, words: bool) -> dict[str, Any]:
-    """A schema of ``{"verdict": ANSWER}``: what the dialect asks for, but safe cannot name a rule.
-
-    Without ``words``, ANSWER has no free texts. It is wrapped because servers want one object at the root,
-    and no choice of two.
-    """
-    forms = [_object(kinds) for kinds in _verdicts(prompt, words=words)]
-    return _object({"verdict": {"anyOf": forms}})
-
-
-def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The field ``response_format`` of the OpenAI API, which most servers know."""
-    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": dict(schema)}}
-
-
-def rest_pattern(schema: Mapping[str, Any], said: str) -> str | None:
-    """A regular expression for what may follow ``said``, the beginning of an object of ``schema``.
-
-    None where ``said`` is no such beginning.
-    """
-    rest, pattern = said, ""
-    for literal, value in _pieces(schema):
-        whole = value or _escaped(literal)
-        if not rest:
-            pattern += whole
-        elif value is None and literal.startswith(rest):
-            pattern, rest = _escaped(literal.removeprefix(rest)), ""
-        elif (found := re.match(whole, rest)) is not None:
-            rest = rest[found.end() :]
-        else:
-            return None
-    return None if rest else pattern
-
-
-def read_rated(text: str, prompt: Prompt, *, words: bool) -> Answer:
-    """Read an answer that must be exactly what ``verdict_form`` says; AnswerError for anything else.
-
-    An unsafe rating stands without a rule; a safe one that names a rule contradicts itself, and is refused.
-    """
-    try:
-        found = parse_json(text)
-    except DuplicateKeyError:
-        raise AnswerError("the model's answer gives a key twice") from None
-    except JsonError:
-        raise AnswerError("the server did not hold the model to the asked form: no JSON object") from None
-    said = found.get("verdict") if isinstance(found, dict) and len(found) == 1 else None
-    kinds = next((kinds for kinds in _verdicts(prompt, words=words) if _fits(said, kinds)), None)
-    if not isinstance(said, dict) or kinds is None:
-        raise AnswerError("the model's answer is not one verdict in the asked form")
-    chosen = [said[name] for name, kind in kinds.items() if "enum" in kind]
-    return Answer(
-        next(prompt.ratings[label] for label in chosen if label in prompt.ratings),
-        next((prompt.categories[label] for label in chosen if label in prompt.categories), None),
-        next((said[name].strip() for name, kind in kinds.items() if "enum" not in kind), None),
-    )
-
-
-def _verdicts(prompt: Prompt, *, words: bool) -> Iterator[dict[str, Any]]:
-    """The keys of a safe answer, and of any other: name -> what it may hold."""
-    assert prompt.schema is not None
-    for safe in (True, False):
-        barred = {label for label, rating in prompt.ratings.items() if (rating is Rating.SAFE) is not safe}
-        barred |= set(prompt.categories) if safe else set()
-        yield {
-            name: kind | {"enum": [label for label in kind["enum"] if label not in barred]}
-            if "enum" in kind
-            else kind
-            for name, kind in prompt.schema["properties"].items()
-            if words or "enum" in kind
-        }
-
-
-def _fits(said: object, kinds: Mapping[str, Any]) -> bool:
-    return (
-        isinstance(said, dict)
-        and set(said) == set(kinds)
-        and all(
-            isinstance(text, str) and text in kinds[name].get("enum", (text,)) for name, text in said.items()
-        )
-    )
-
-
-def _object(kinds: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(kinds),
-        "required": list(kinds),
-        "additionalProperties": False,
-    }
-
-
-def _pieces(schema: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """The fixed texts of an object, and between them the patterns of its values."""
-    before = "{"
-    for name, kind in schema["properties"].items():
-        yield f'{before}{json.dumps(name)}: "', None
-        # Longest first: matching takes the first that fits.
-        choices = sorted(kind.get("enum", ()), key=len, reverse=True)
-        yield "", f"({'|'.join(map(_escaped, choices))})" if choices else _TEXT
-        before = '", '
-    yield '"}', None
-
-
-def _escaped(text: str) -> str:
-    """``text`` as a pattern. Fewer escapes than ``re.escape`` makes: grammars on servers know only these."""
-    return re.sub(r"([\\.^$*+?()\[\]{}|])", r"\\\1", text)
-
 
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 _DECLINED = "the guard model declined to answer"
@@ -158,24 +47,28 @@ _DECLINED = "the guard model declined to answer"
 _TOLERANCE = 1e-3
 """By how much rounded log-probabilities may exceed what probabilities can be."""
 
+_LONGEST_TEXT = 500
+"""Characters of a free text, so that the object is closed before the tokens run out."""
+_TEXT = rf'([^"\\\x00-\x1f]|\\["\\/nt]){{1,{_LONGEST_TEXT}}}'
+
 
 class NoLogprobsError(Exception):
     """The answer is well-formed and holds no log-probabilities at all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class TokenProbabilities:
     """The tokens for which the server gives a probability, at one position.
 
-    ``by_id`` is None where it names them by text. ``ceiling`` is the most that any other token can have.
-    ``alone``: there is only the token that was generated, listed by itself or as if it had been certain. Some
+    ``by_id`` is None where they are named by text. ``ceiling`` is the most that any other token can have.
+    ``only_sampled``: there is nothing but the sampled token, listed alone or as if it had been certain. Some
     servers write that without having looked; no score can be made of it.
     """
 
     by_text: Mapping[str, float]
     by_id: Mapping[int, float] | None
     ceiling: float
-    alone: bool
+    only_sampled: bool
 
     def of_ids(self, ids: Mapping[str, int]) -> dict[str, float] | None:
         """Label -> probability of its token, for the labels listed; None where tokens have no ids."""
@@ -189,22 +82,22 @@ class Listing:
         Each of them excludes the others, so they add up. Raises CallError where a token that several labels
         begin with has more than a trace of probability: it could be any of theirs.
         """
-        found: dict[str, float] = {}
+        probabilities: dict[str, float] = {}
         shared = 0.0
         for token, probability in self.by_text.items():
-            begun = [label for label in labels if token and label.startswith(token)]
-            if len(begun) == 1:
-                found[begun[0]] = found.get(begun[0], 0.0) + probability
-            elif begun:
+            matches = [label for label in labels if token and label.startswith(token)]
+            if len(matches) == 1:
+                probabilities[matches[0]] = probabilities.get(matches[0], 0.0) + probability
+            elif matches:
                 shared += probability
         if shared > _TOLERANCE:
             raise CallError(
-                f"the server's tokens do not tell labels apart, for {shared:.3f} of the probability"
+                f"the server's tokens do not distinguish the labels, for {shared:.3f} of the probability"
             )
-        return found
+        return probabilities
 
 
-def read_listing(data: Mapping[str, Any]) -> Listing:
+def read_probabilities(data: Mapping[str, Any]) -> TokenProbabilities:
     """The log-probabilities at the first generated position. Raises NoLogprobsError where there are none."""
     choice = _choice(data)
     if choice.get("finish_reason") == "content_filter":
@@ -225,27 +118,29 @@ def read_listing(data: Mapping[str, Any]) -> Listing:
         by_text[token] = by_text.get(token, 0.0) + probability
     by_text.setdefault(*sampled)
     ids = [_TOKEN_ID.fullmatch(token) for token in by_text]
-    named = [match for match in ids if match is not None]
-    if named and (len(named) < len(ids) or len(top) != len({token for token, _ in top})):
+    id_matches = [match for match in ids if match is not None]
+    if id_matches and (len(id_matches) < len(ids) or len(top) != len({token for token, _ in top})):
         raise CallError("the answer names its tokens ambiguously")
     total = sum(by_text.values())
     if total > 1.0 + _TOLERANCE:
         raise CallError(f"the answer's probabilities add up to {total:.3f}")
-    by_id = {int(match[1]): by_text[match[0]] for match in named} if named else None
-    # Servers list the likeliest tokens, so no other one exceeds the least likely of these.
+    by_id = {int(match[1]): by_text[match[0]] for match in id_matches} if id_matches else None
+    # Servers list the most likely tokens, so no other exceeds the least likely of these.
     ceiling = min([max(0.0, 1.0 - total), *(probability for _, probability in top)])
-    return Listing(by_text, by_id, ceiling, alone=not top or (len(by_text) == 1 and sampled[1] == 1.0))
+    return TokenProbabilities(
+        by_text, by_id, ceiling, only_sampled=not top or (len(by_text) == 1 and sampled[1] == 1.0)
+    )
 
 
 def read_text(data: Mapping[str, Any]) -> str:
     """The text of an answer that the model ended itself."""
-    text, whole = read_beginning(data)
+    text, whole = read_partial_text(data)
     if not whole:
         raise CallError("the model's explanation was cut off")
     return text
 
 
-def read_beginning(data: Mapping[str, Any]) -> tuple[str, bool]:
+def read_partial_text(data: Mapping[str, Any]) -> tuple[str, bool]:
     """The text of an answer, and whether the model ended it itself."""
     choice = _choice(data)
     finish, message = choice.get("finish_reason"), _field(choice, "message", dict)
@@ -257,25 +152,40 @@ def read_beginning(data: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def read_thought(data: Mapping[str, Any], end: str) -> str | None:
-    """What was decoded before the stop text ``end``; ``None`` if the bound on tokens came first.
+    """What was decoded before the stop text ``end``; ``None`` if the limit on tokens came first.
 
-    Raises CallError where the model ended its turn by itself, or the server does not say what stopped it.
+    Raises CallError where the model ended its turn itself, or the server does not say what stopped it.
     """
-    text, whole = read_beginning(data)
+    text, whole = read_partial_text(data)
     if not whole:
         return None
     if _choice(data).get("stop_reason") != end:
-        raise CallError(f"the model ended its answer without coming to {end!r}")
+        raise CallError(f"the model ended its answer without {end!r}")
     return text.removesuffix(end)
 
 
-def read_tokens(data: Mapping[str, Any]) -> tuple[list[int], int | None]:
-    """Token ids, and the model's context length where it is told, from an answer of ``/tokenize``."""
+def read_token_ids(data: Mapping[str, Any]) -> tuple[list[int], int | None]:
+    """Token ids, and the model's context length where it is given, from an answer of ``/tokenize``."""
     tokens = _field(data, "tokens", list)
     if not all(type(token) is int and token >= 0 for token in tokens):
         raise CallError("the server's token ids are not numbers")
-    longest = data.get("max_model_len")
-    return tokens, longest if type(longest) is int else None
+    return tokens, whole_number(data.get("max_model_len"))
+
+
+def read_models(data: Mapping[str, Any]) -> dict[str, int | None]:
+    """The models of a server's list, by name, with the context length where it is given."""
+    entries = data.get("data")
+    models = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return {
+        model["id"]: whole_number(model.get("max_model_len"))
+        for model in models
+        if isinstance(model.get("id"), str)
+    }
+
+
+def whole_number(value: object) -> int | None:
+    """``value`` where it is a count, else None."""
+    return value if type(value) is int and value >= 0 else None
 
 
 def _choice(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,6 +209,117 @@ def _list(value: object, name: str) -> list[Any]:
 def _field(holder: object, name: str, *types: type) -> Any:
     value = holder.get(name) if isinstance(holder, dict) else None
     if type(value) not in types:
-        wanted = " or ".join(kind.__name__ for kind in types)
-        raise CallError(f"the answer has no '{name}' of type {wanted}")
+        names = " or ".join(kind.__name__ for kind in types)
+        raise CallError(f"the answer has no '{name}' of type {names}")
     return value
+
+
+def verdict_schema(prompt: Prompt, *, rationale: bool) -> dict[str, Any]:
+    """A schema of ``{"verdict": ANSWER}``: what the dialect asks for, but safe cannot name a rule.
+
+    Without ``rationale``, ANSWER has no free texts. It is wrapped because servers want a single object at the
+    root, not a choice of two.
+    """
+    choices = [_object_schema(properties) for properties in _verdict_properties(prompt, rationale=rationale)]
+    return _object_schema({"verdict": {"anyOf": choices}})
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The field ``response_format`` of the OpenAI API, which most servers know."""
+    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": dict(schema)}}
+
+
+def continuation_pattern(schema: Mapping[str, Any], prefix: str) -> str | None:
+    """A regular expression for what may follow ``prefix``, the beginning of an object of ``schema``.
+
+    None where ``prefix`` is no such beginning.
+    """
+    rest, pattern = prefix, ""
+    for literal, value in _literals_and_patterns(schema):
+        whole = value or _escape(literal)
+        if not rest:
+            pattern += whole
+        elif value is None and literal.startswith(rest):
+            pattern, rest = _escape(literal.removeprefix(rest)), ""
+        elif (match := re.match(whole, rest)) is not None:
+            rest = rest[match.end() :]
+        else:
+            return None
+    return None if rest else pattern
+
+
+def parse_verdict(text: str, prompt: Prompt, *, rationale: bool) -> Answer:
+    """Read an answer that must be exactly what ``verdict_schema`` says; AnswerError for anything else.
+
+    An unsafe rating needs no rule; a safe one that names a rule contradicts itself, and is refused.
+    """
+    try:
+        answer = parse_json(text)
+    except DuplicateKeyError:
+        raise AnswerError("the model's answer gives a key twice") from None
+    except JsonError:
+        raise AnswerError("the server did not hold the model to the requested form: no JSON object") from None
+    verdict = answer.get("verdict") if isinstance(answer, dict) and len(answer) == 1 else None
+    choices = _verdict_properties(prompt, rationale=rationale)
+    properties = next((properties for properties in choices if _fits(verdict, properties)), None)
+    if not isinstance(verdict, dict) or properties is None:
+        raise AnswerError("the model's answer is not one verdict in the requested form")
+    labels = [verdict[name] for name, schema in properties.items() if "enum" in schema]
+    texts = [verdict[name].strip() for name, schema in properties.items() if "enum" not in schema]
+    return Answer(
+        next(prompt.ratings[label] for label in labels if label in prompt.ratings),
+        next((prompt.categories[label] for label in labels if label in prompt.categories), None),
+        next(iter(texts), None),
+    )
+
+
+def _verdict_properties(prompt: Prompt, *, rationale: bool) -> Iterator[dict[str, Any]]:
+    """The properties of a safe answer, and of any other: name -> schema."""
+    assert prompt.schema is not None
+    for safe in (True, False):
+        barred = {label for label, rating in prompt.ratings.items() if (rating is Rating.SAFE) is not safe}
+        barred |= set(prompt.categories) if safe else set()
+        yield {
+            name: schema | {"enum": [label for label in schema["enum"] if label not in barred]}
+            if "enum" in schema
+            else schema
+            for name, schema in prompt.schema["properties"].items()
+            if rationale or "enum" in schema
+        }
+
+
+def _fits(verdict: object, properties: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(verdict, dict)
+        and set(verdict) == set(properties)
+        and all(
+            isinstance(text, str) and text in properties[name].get("enum", (text,))
+            for name, text in verdict.items()
+        )
+    )
+
+
+def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _literals_and_patterns(schema: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """The parts of an object of ``schema`` in order: a literal text and None, or "" and a value's pattern."""
+    before = "{"
+    for name, value in schema["properties"].items():
+        yield f'{before}{json.dumps(name)}: "', None
+        # Longest first: matching takes the first that fits.
+        choices = sorted(value.get("enum", ()), key=len, reverse=True)
+        yield "", f"({'|'.join(map(_escape, choices))})" if choices else _TEXT
+        before = '", '
+    yield '"}', None
+
+
+def _escape(text: str) -> str:
+    """``text`` as a pattern, with fewer escapes than ``re.escape``: servers' grammars know only these."""
+    return re.sub(r"([\\.^$*+?()\[\]{}|])", r"\\\1", text)

@@ -1,8 +1,6 @@
-"""What a server can do, found out by a handful of small requests without a picture, once per server.
+"""What a server can do: a handful of small requests, once per server, each of which shows one thing.
 
-Small questions to a server, each of which shows one thing that it can do. None: it does not tell.
-
-Each raises CallError where the server does not answer.
+A probe gives None where the server's answer does not tell, and raises CallError where there is no answer.
 """
 
 from __future__ import annotations
@@ -15,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.backends.remote.answers import (
     NoLogprobsError,
-    read_beginning,
-    read_listing,
+    read_models,
+    read_partial_text,
+    read_probabilities,
     read_text,
     response_format,
+    whole_number,
 )
 from policyguard.backends.remote.chat import Chat, continuing
 from policyguard.backends.remote.endpoint import Endpoint
@@ -38,21 +38,12 @@ __all__ = [
     "capabilities",
     "connect",
     "examine_server",
-    "picture_tokens",
-    "probe_api",
-    "probe_constrains",
-    "probe_continues",
-    "probe_label_ids",
-    "probe_logprobs",
-    "probe_prefix_cache",
-    "probe_response_format",
-    "whole_number",
+    "frame_tokens",
 ]
 
-
 Logprobs = Literal["exact", "likeliest", "none"]
-_ASKED = [{"role": "user", "content": "Is water wet? Answer safe or unsafe."}]
-_SAID = "The answer is"
+_QUESTION = [{"role": "user", "content": "Is water wet? Answer safe or unsafe."}]
+_PREFILL = "The answer is"
 _LONG = "This line is here to be remembered by the server. " * 24
 _SCHEMA = {
     "type": "object",
@@ -64,7 +55,7 @@ _SCHEMA = {
 
 async def probe_api(chat: Chat) -> None:
     """Raises ConfigurationError where the address, the key or the model's name is wrong."""
-    reply = await chat.complete({"messages": _ASKED, "max_tokens": 1})
+    reply = await chat.complete({"messages": _QUESTION, "max_tokens": 1})
     error = None if reply.status == 200 else refusal(reply, chat.model)
     if isinstance(error, ConfigurationError) and reply.status not in (400, 422):
         raise error
@@ -77,11 +68,11 @@ async def probe_label_ids(chat: Chat) -> list[int] | None:
 
 
 async def probe_continues(chat: Chat) -> bool | None:
-    """By how much a begun answer lengthens the prompt: closing its turn and opening another takes tokens."""
-    fresh = _prompt_tokens(await chat.complete({"messages": _ASKED, "max_tokens": 1}))
+    """By how much a prefilled answer lengthens the prompt: a template that closes its turn adds tokens."""
+    fresh = _prompt_tokens(await chat.complete({"messages": _QUESTION, "max_tokens": 1}))
     once, twice = [
-        _prompt_tokens(await chat.complete(continuing(_ASKED, said) | {"max_tokens": 1}))
-        for said in (_SAID, f"{_SAID} {_SAID}")
+        _prompt_tokens(await chat.complete(continuing(_QUESTION, prefill) | {"max_tokens": 1}))
+        for prefill in (_PREFILL, f"{_PREFILL} {_PREFILL}")
     ]
     if fresh is None or once is None or twice is None:
         return None
@@ -89,59 +80,59 @@ async def probe_continues(chat: Chat) -> bool | None:
 
 
 async def probe_logprobs(chat: Chat, ids: list[int] | None) -> Logprobs | None:
-    asked: dict[str, Any] = {"messages": _ASKED, "max_tokens": 1, "logprobs": True}
+    fields: dict[str, Any] = {"messages": _QUESTION, "max_tokens": 1, "logprobs": True}
     if ids is not None:
         exact = {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
-        if (reply := await chat.complete(asked | exact)).status == 200:
+        if (reply := await chat.complete(fields | exact)).status == 200:
             try:
-                by_id = read_listing(reply.data).by_id or {}
+                by_id = read_probabilities(reply.data).by_id or {}
             except NoLogprobsError:
                 return "none"
             if set(ids) <= set(by_id):
                 return "exact"
-    reply = await chat.complete(asked | {"top_logprobs": 5})
+    reply = await chat.complete(fields | {"top_logprobs": 5})
     if reply.status != 200:
         return "none"
     try:
-        listing = read_listing(reply.data)
+        tokens = read_probabilities(reply.data)
     except NoLogprobsError:
         return "none"
-    return "none" if listing.alone else "likeliest"
+    return "none" if tokens.only_sampled else "likeliest"
 
 
 async def probe_constrains(chat: Chat) -> bool:
-    fields = {"messages": _ASKED, "max_tokens": 8, "structured_outputs": {"regex": "(yes|no)"}}
+    fields = {"messages": _QUESTION, "max_tokens": 8, "structured_outputs": {"regex": "(yes|no)"}}
     reply = await chat.complete(fields)
     return reply.status == 200 and re.fullmatch("yes|no", read_text(reply.data)) is not None
 
 
 async def probe_response_format(chat: Chat) -> bool:
-    """By an answer in the form, or cut off within it: a model that is bad at JSON fills it with blanks."""
-    fields = {"messages": _ASKED, "max_tokens": 40, "response_format": response_format(_SCHEMA)}
+    """By an answer in the form, or cut off within it: models that are bad at JSON fill it with blanks."""
+    fields = {"messages": _QUESTION, "max_tokens": 40, "response_format": response_format(_SCHEMA)}
     reply = await chat.complete(fields)
     if reply.status != 200:
         return False
-    text, whole = read_beginning(reply.data)
-    said = "".join(text.split())
+    text, complete = read_partial_text(reply.data)
+    compact = "".join(text.split())
     forms = [f'{{"rating":"{label}"}}' for label in ("safe", "unsafe")]
-    return said in forms if whole else said != "" and any(form.startswith(said) for form in forms)
+    return compact in forms if complete else compact != "" and any(form.startswith(compact) for form in forms)
 
 
-async def picture_tokens(chat: Chat, picture: str) -> int | None:
-    """By how many tokens ``picture``, a data URI, lengthens the prompt."""
-    text = {"type": "text", "text": _ASKED[0]["content"]}
-    shown = {"type": "image_url", "image_url": {"url": picture}}
-    without, with_it = [
+async def frame_tokens(chat: Chat, frame_uri: str) -> int | None:
+    """By how many tokens the frame lengthens the prompt."""
+    text = {"type": "text", "text": _QUESTION[0]["content"]}
+    image = {"type": "image_url", "image_url": {"url": frame_uri}}
+    without, with_frame = [
         _prompt_tokens(
             await chat.complete({"messages": [{"role": "user", "content": parts}], "max_tokens": 1})
         )
-        for parts in ([text], [shown, text])
+        for parts in ([text], [image, text])
     ]
-    return None if without is None or with_it is None else with_it - without
+    return None if without is None or with_frame is None else with_frame - without
 
 
 async def probe_prefix_cache(chat: Chat) -> bool | None:
-    messages = [{"role": "system", "content": _LONG}, *_ASKED]
+    messages = [{"role": "system", "content": _LONG}, *_QUESTION]
     for question in ("again", "and again"):
         reply = await chat.complete(
             {"messages": [*messages[:1], {"role": "user", "content": question}], "max_tokens": 1}
@@ -156,19 +147,15 @@ def _prompt_tokens(reply: Reply) -> int | None:
 
 
 def cached_tokens(data: Mapping[str, Any]) -> int | None:
-    """How many tokens of the prompt came from the server's prefix cache; None where it does not tell."""
+    """How many tokens of the prompt came from the server's prefix cache; None if it does not say."""
     usage = data.get("usage")
     details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
     return whole_number(details.get("cached_tokens")) if isinstance(details, dict) else None
 
 
-def whole_number(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
-
-
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model on the server, and how many tokens it takes, where that is told."""
+    """A model on the server, and its context length in tokens, where that is given."""
 
     id: str
     context: int | None = None
@@ -176,14 +163,14 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the server that runs ``model`` can do. None: it does not tell.
+    """What the server that runs ``model`` can do. None: not known.
 
     Attributes:
         version: of vLLM; None for other servers.
         served: all models on the server; empty where it has no list of them.
-        tokenize: whether it tells token ids.
-        continues: whether it goes on from an assistant's turn that was begun.
-        logprobs: of tokens asked for by id, of the likeliest ones, or of none.
+        tokenize: whether it gives token ids.
+        continues: whether it continues a prefilled assistant's turn.
+        logprobs: of tokens requested by id, of the most likely ones, or of none.
         constrains: whether ``structured_outputs`` holds an explanation to a form.
         response_format: whether ``response_format`` with a JSON schema does so.
         prefix_cache: whether a text sent twice is computed once.
@@ -213,14 +200,14 @@ def capabilities(
 ) -> Capabilities:
     """What the server at ``base_url`` can do; asked once per process. Without ``model``: its only one.
 
-    Raises ConfigurationError for a wrong URL, key or path, and UnavailableError if nobody answers. Not to be
-    called where an event loop runs.
+    Raises ConfigurationError for a wrong URL, key or path, and UnavailableError if it does not answer. Not to
+    be called where an event loop runs.
     """
     endpoint = Endpoint.parse(base_url, api_key)
     key = (endpoint.base, endpoint.api_key, model)
     if key not in _known:
 
-        async def ask() -> Capabilities:
+        async def examine() -> Capabilities:
             servers = connect(endpoint, timeout=timeout)
             try:
                 return await examine_server(servers, endpoint, model)
@@ -228,7 +215,7 @@ def capabilities(
                 await servers.close()
 
         try:
-            _known[key] = asyncio.run(ask())
+            _known[key] = asyncio.run(examine())
         except CallError as error:
             kind = UnavailableError if error.failure.retryable else BackendError
             raise kind(error.failure.reason, hint="is the server up?") from None
@@ -236,7 +223,7 @@ def capabilities(
 
 
 def connect(endpoint: Endpoint, *, timeout: float) -> Servers:
-    """A servers that repeats nothing: what is wrong shall show."""
+    """The server, with calls that are not repeated, so that every problem shows."""
     retries = Retries(attempts=1, cool_down=0.0)
     return Servers([endpoint], timeout=timeout, total=10 * timeout, concurrency=4, retries=retries)
 
@@ -247,7 +234,7 @@ async def examine_server(servers: Servers, endpoint: Endpoint, model: str | None
     if model is None and not served:
         raise ConfigurationError(
             f"there is no list of models at {endpoint.base}",
-            hint="base_url usually ends in /v1; where it is right, name the model with --model",
+            hint="base_url usually ends in /v1; if it is right, name the model with --model",
         )
     if model is None:
         model = served[0].id if len(served) == 1 else None
@@ -257,18 +244,18 @@ async def examine_server(servers: Servers, endpoint: Endpoint, model: str | None
     chat = Chat(servers, model)
     if not served:
         await probe_api(chat)
-    ids = await _quietly(probe_label_ids(chat))
+    ids = await _or_none(probe_label_ids(chat))
     return Capabilities(
         endpoint.host,
         model,
         version,
         served,
         tokenize=ids is not None,
-        continues=await _quietly(probe_continues(chat)),
-        logprobs=await _quietly(probe_logprobs(chat, ids)),
-        constrains=await _quietly(probe_constrains(chat)),
-        response_format=await _quietly(probe_response_format(chat)),
-        prefix_cache=await _quietly(probe_prefix_cache(chat)),
+        continues=await _or_none(probe_continues(chat)),
+        logprobs=await _or_none(probe_logprobs(chat, ids)),
+        constrains=await _or_none(probe_constrains(chat)),
+        response_format=await _or_none(probe_response_format(chat)),
+        prefix_cache=await _or_none(probe_prefix_cache(chat)),
     )
 
 
@@ -279,17 +266,11 @@ async def _list_served(servers: Servers, model: str) -> tuple[Served, ...]:
         return ()
     if reply.status != 200:
         raise refusal(reply, model)
-    data = reply.data.get("data")
-    entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-    return tuple(
-        Served(entry["id"], whole_number(entry.get("max_model_len")))
-        for entry in entries
-        if isinstance(entry.get("id"), str)
-    )
+    return tuple(Served(*model) for model in read_models(reply.data).items())
 
 
-async def _quietly(probe: Any) -> Any:
-    """What a probe finds; None where the server does not play along."""
+async def _or_none(probe: Any) -> Any:
+    """The result of a probe; None where the server refuses, or its answer cannot be read."""
     try:
         return await probe
     except (CallError, NoLogprobsError):

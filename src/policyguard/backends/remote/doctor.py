@@ -1,7 +1,4 @@
-"""What keeps a guard from working well with a server, and how fast it is; each remark says what to do.
-
-What an examination of a server found: remarks, each with what to do, and the server's speed.
-"""
+"""What keeps a guard from working well with a server, and how fast it is; each remark says what to do."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ from policyguard.backends.remote.capabilities import (
     cached_tokens,
     connect,
     examine_server,
-    picture_tokens,
+    frame_tokens,
 )
-from policyguard.backends.remote.chat import Chat, Topic, chat_messages, continuing
+from policyguard.backends.remote.chat import Chat, chat_messages, continuing
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for
@@ -46,7 +43,7 @@ __all__ = [
 
 
 class Level(StrEnum):
-    """How bad: fine, worth knowing, or in the way of sound verdicts."""
+    """Fine, worth knowing, or in the way of sound verdicts."""
 
     OK = "ok"
     NOTE = "note"
@@ -55,7 +52,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One thing that was looked at: what it is, and what to do about it."""
+    """The result of one check, and what to do about it."""
 
     check: str
     level: Level
@@ -65,7 +62,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Median milliseconds of one fast reading of a new picture, and of the policy's first one."""
+    """Median milliseconds of one fast reading of a new image: the policy's first one, and later ones."""
 
     first_ms: float
     cached_ms: float
@@ -74,7 +71,7 @@ class Speed:
 
 @dataclass(slots=True)
 class Examination:
-    """All remarks, in the order in which things were looked at. It ends early where nothing more can work."""
+    """All remarks, in the order of the checks. It ends early where no later check can work."""
 
     host: str
     model: str | None = None
@@ -101,11 +98,10 @@ class Examination:
 
 
 _SHORT = 256
-"""Tokens of a policy below which a prefix cache need not show: it keeps whole blocks of up to 128."""
+"""Tokens of a policy below which a prefix cache may not show: it keeps whole blocks of up to 128."""
 
-_PICTURE = 16
-"""Tokens that a picture takes at least. Models make 36 (pico) to some hundreds of one; a word in its place
-takes a few."""
+_MIN_IMAGE_TOKENS = 16
+"""Models make 36 (pico) to some hundreds of tokens of an image; a word in its place takes a few."""
 
 
 def examine(
@@ -118,93 +114,93 @@ def examine(
     timeout: float = 60.0,
     readings: int = 5,
 ) -> Examination:
-    """Look at everything that a guard needs of the server, with ``policy`` (default: level 3 of the packaged
-    ones) and pictures of noise.
+    """Check everything that a guard needs of the server, with ``policy`` (default: level 3 of the packaged
+    ones) and images of noise.
 
     Raises ConfigurationError for a URL or policy that cannot be used at all. Not to be called where an event
     loop runs.
     """
     endpoint = Endpoint.parse(base_url, api_key)
-    found = Examination(endpoint.host, model)
+    examination = Examination(endpoint.host, model)
 
-    async def look() -> None:
+    async def run_checks() -> None:
         servers = connect(endpoint, timeout=timeout)
         try:
-            await _Doctor(servers, endpoint, found, readings).look(policy, dialect)
+            await _Doctor(servers, endpoint, examination, readings).run_checks(policy, dialect)
         finally:
             await servers.close()
 
-    asyncio.run(look())
-    return found
+    asyncio.run(run_checks())
+    return examination
 
 
 @dataclass(slots=True)
 class _Doctor:
     servers: Servers
     endpoint: Endpoint
-    found: Examination
+    examination: Examination
     readings: int
 
-    async def look(self, policy: ResolvedPolicy | None, dialect: Dialect | None) -> None:
-        server = await self._server()
-        if server is None or not self._model(server):
+    async def run_checks(self, policy: ResolvedPolicy | None, dialect: Dialect | None) -> None:
+        server = await self._check_server()
+        if server is None or not self._check_model(server):
             return
         assert server.model is not None
-        self._abilities(server)
+        self._check_capabilities(server)
         dialect = dialect or _usual_dialect(server.model)
         request = _noise(policy or _usual_policy(dialect), dialect)
-        await self._picture(server.model, data_uri(request, grid_for(dialect.name, server.model)))
-        reading = await self._reading(server.model, dialect, request)
+        await self._check_image(server.model, data_uri(request, grid_for(dialect.name, server.model)))
+        reading = await self._check_reading(server.model, dialect, request)
         if reading is not None and reading.p_unsafe is not None:
-            await self._speed(server.model, dialect, request.policy)
+            await self._measure_speed(server.model, dialect, request.policy)
 
-    async def _server(self) -> Capabilities | None:
+    async def _check_server(self) -> Capabilities | None:
         try:
-            server = await examine_server(self.servers, self.endpoint, self.found.model)
+            server = await examine_server(self.servers, self.endpoint, self.examination.model)
         except CallError as error:
-            fix = "look whether host and port are right and reachable from here, or start the server"
-            self.found.add("reachable", Level.PROBLEM, error.failure.reason, fix)
+            fix = "check that host and port are right and can be reached from here, or start the server"
+            self.examination.add("reachable", Level.PROBLEM, error.failure.reason, fix)
         except ConfigurationError as error:
             message = error.message
             check = "key" if "HTTP 401" in message or "HTTP 403" in message else "address"
             check = "model" if "does not serve the model" in message else check
-            self.found.add(check, Level.PROBLEM, error.message, error.hint or "")
+            self.examination.add(check, Level.PROBLEM, error.message, error.hint or "")
         else:
-            what = f"vLLM {server.version}" if server.version else "a server that tells no version"
-            self.found.add("reachable", Level.OK, f"{self.endpoint.host} answers: {what}")
+            what = f"vLLM {server.version}" if server.version else "a server that gives no version"
+            self.examination.add("reachable", Level.OK, f"{self.endpoint.host} answers: {what}")
             return server
         return None
 
-    def _model(self, server: Capabilities) -> bool:
+    def _check_model(self, server: Capabilities) -> bool:
         names = [entry.id for entry in server.served]
-        self.found.model = wanted = server.model
-        if wanted is not None and not names:
-            says = f"the server has no list of its models; it answers to the name '{wanted}'"
-            fix = "where it runs several models, look whether any other name is answered too"
-            self.found.add("model", Level.NOTE, says, fix)
+        self.examination.model = model = server.model
+        if model is not None and not names:
+            says = f"the server has no list of its models; it answers to the name '{model}'"
+            fix = "if it runs several models, check that it does not answer to any name"
+            self.examination.add("model", Level.NOTE, says, fix)
             return True
-        if wanted is None:
+        if model is None:
             says = f"the server runs {len(names)} models: {', '.join(names)}"
-            self.found.add("model", Level.PROBLEM, says, "name one with --model")
+            self.examination.add("model", Level.PROBLEM, says, "name one with --model")
             return False
-        if wanted not in names:
-            near = difflib.get_close_matches(wanted.lower(), [name.lower() for name in names], 1, 0.4)
-            meant = next((name for name in names if near and name.lower() == near[0]), None)
-            fix = f"did you mean {meant!r}? " if meant else ""
-            self.found.add(
+        if model not in names:
+            near = difflib.get_close_matches(model.lower(), [name.lower() for name in names], 1, 0.4)
+            match = next((name for name in names if near and name.lower() == near[0]), None)
+            fix = f"did you mean {match!r}? " if match else ""
+            self.examination.add(
                 "model",
                 Level.PROBLEM,
-                f"the server does not run '{wanted}'; it runs {', '.join(names)}",
-                f"{fix}the name is what vLLM's --served-model-name says",
+                f"the server does not run '{model}'; it runs {', '.join(names)}",
+                f"{fix}the name is what vLLM's --served-model-name sets",
             )
             return False
-        context = next((entry.context for entry in server.served if entry.id == wanted), None)
+        context = next((entry.context for entry in server.served if entry.id == model), None)
         room = "" if context is None else f", {context} tokens at most"
-        self.found.add("model", Level.OK, f"it runs '{wanted}'{room}")
+        self.examination.add("model", Level.OK, f"it runs '{model}'{room}")
         return True
 
-    def _abilities(self, server: Capabilities) -> None:
-        add = self.found.add
+    def _check_capabilities(self, server: Capabilities) -> None:
+        add = self.examination.add
         if server.logprobs == "exact":
             add("log-probabilities", Level.OK, "of exactly the labels' tokens")
         elif server.logprobs == "likeliest":
@@ -212,81 +208,78 @@ class _Doctor:
             add(
                 "log-probabilities",
                 Level.NOTE,
-                "only of the likeliest tokens; an unlikely label may be missing",
+                "only of the most likely tokens; an unlikely label may be missing",
                 fix,
             )
         else:
             fix = "start vLLM with --max-logprobs 20" if server.version else "serve the model with vLLM"
-            says = (
-                "none, so verdicts have no score, and policies with thresholds of their own cannot be decided"
-            )
+            says = "none, so verdicts have no score, and rules with thresholds of their own cannot be decided"
             add("log-probabilities", Level.PROBLEM, says, fix)
         if server.continues is False:
-            fix = "use a chat template that supports continue_final_message, as models are published with"
-            says = "an answer that was begun is not continued: the rating is read in the wrong place"
+            fix = "use a chat template that supports continue_final_message, such as the model's own"
+            says = "a prefilled answer is not continued: the rating is read in the wrong place"
             add("chat template", Level.PROBLEM, says, fix)
         elif server.continues:
-            add("chat template", Level.OK, "goes on from an answer that was begun")
+            add("chat template", Level.OK, "continues a prefilled answer")
         if not server.tokenize:
-            says = "the server does not tell token ids; labels are found by their text"
-            add("tokenizer", Level.NOTE, says, "let /tokenize through, beside /v1")
+            says = "the server gives no token ids; labels are matched by their text"
+            add("tokenizer", Level.NOTE, says, "expose /tokenize, beside /v1")
         if server.constrains is False and server.response_format is False:
-            says = (
-                "the server ignores both ways of holding an answer to a form; explanations may be unreadable"
-            )
-            fix = "vLLM since 0.12 knows structured_outputs; its older guided_* fields are not used"
+            says = "the server ignores both ways to constrain an answer; explanations may be unreadable"
+            fix = "vLLM since 0.12 supports structured_outputs; its older guided_* fields are not used"
             add("structured output", Level.NOTE, says, fix)
         elif server.constrains or server.response_format:
             way = "structured_outputs" if server.constrains else "response_format"
-            add("structured output", Level.OK, f"answers are held to their form ({way})")
+            add("structured output", Level.OK, f"answers are constrained to their form ({way})")
 
-    async def _picture(self, model: str, picture: str) -> None:
-        """Whether the model is shown the picture at all: it makes the prompt longer then."""
+    async def _check_image(self, model: str, frame_uri: str) -> None:
+        """Whether the model gets the image at all: it makes the prompt longer then."""
         try:
-            tokens = await picture_tokens(Chat(self.servers, model), picture)
+            tokens = await frame_tokens(Chat(self.servers, model), frame_uri)
         except CallError:
             tokens = None
         if tokens is None:
-            says = (
-                "the server does not tell how long prompts are, so whether it looks at pictures is not known"
-            )
-            fix = "check a few pictures whose answers you know"
-            self.found.add("picture", Level.NOTE, says, fix)
-        elif tokens < _PICTURE:
-            says = f"a picture makes the prompt {tokens} tokens longer: the model is not shown it"
-            fix = "serve a model that takes pictures, with its own chat template"
-            self.found.add("picture", Level.PROBLEM, says, fix)
+            says = "the server does not report prompt lengths, so whether the model sees images is unknown"
+            fix = "try a few images whose answers you know"
+            self.examination.add("image", Level.NOTE, says, fix)
+        elif tokens < _MIN_IMAGE_TOKENS:
+            says = f"an image makes the prompt only {tokens} tokens longer: the model does not see it"
+            fix = "serve a model that takes images, with its own chat template"
+            self.examination.add("image", Level.PROBLEM, says, fix)
         else:
-            self.found.add("picture", Level.OK, f"the model is shown it, in {tokens} tokens")
+            self.examination.add("image", Level.OK, f"the model sees it, as {tokens} tokens")
 
-    async def _reading(self, model: str, dialect: Dialect, request: AssessmentRequest) -> Assessment | None:
+    async def _check_reading(
+        self, model: str, dialect: Dialect, request: AssessmentRequest
+    ) -> Assessment | None:
         """One whole reading, as a guard makes it."""
-        add = self.found.add
+        add = self.examination.add
         reader = Reader(self.servers, model=model, dialect=dialect)
         try:
-            (found,) = await reader.assess([request])
+            (result,) = await reader.assess([request])
         except UsageError as error:
             add("reading", Level.PROBLEM, error.message, error.hint or "")
             return None
-        if not isinstance(found, Assessment):
+        if not isinstance(result, Assessment):
             fix = {
                 FailureKind.UNSCANNABLE: "see --max-model-len and --limit-mm-per-prompt of the server",
                 FailureKind.REFUSED: "use a guard model, not one that declines",
-            }.get(found.kind, "look into the server's log")
-            add("reading", Level.PROBLEM, found.reason, fix)
+            }.get(result.kind, "look at the server's log")
+            add("reading", Level.PROBLEM, result.reason, fix)
             return None
-        if found.p_unsafe is None and found.rating is not Rating.UNDECIDED:
-            add("reading", Level.NOTE, f"a picture of noise is rated {found.rating}, without a score")
-        elif (found.label_mass or 0.0) < request.policy.min_label_mass:
-            says = f"the model puts only {found.label_mass or 0.0:.3f} on its labels: all would be undecided"
-            fix = f"is '{dialect.name}' this model's dialect (--dialect), and its own chat template in use?"
+        if result.p_unsafe is None and result.rating is not Rating.UNDECIDED:
+            add("reading", Level.NOTE, f"an image of noise is rated {result.rating}, without a score")
+        elif (result.label_mass or 0.0) < request.policy.min_label_mass:
+            mass = f"{result.label_mass or 0.0:.3f}"
+            says = f"the model puts only {mass} on its labels: every image would be undecided"
+            fix = f"check that the model's dialect is '{dialect.name}' (--dialect); use its own chat template"
             add("reading", Level.PROBLEM, says, fix)
         else:
-            add("reading", Level.OK, f"the model puts {found.label_mass:.2f} on the dialect's labels")
-        return found
+            add("reading", Level.OK, f"the model puts {result.label_mass:.2f} on the dialect's labels")
+        return result
 
-    async def _speed(self, model: str, dialect: Dialect, policy: ResolvedPolicy) -> None:
-        """Times the rating alone: with a policy that is new to the server, and with one it has just seen."""
+    async def _measure_speed(self, model: str, dialect: Dialect, policy: ResolvedPolicy) -> None:
+        """Time the rating alone: with a policy that is new to the server, and with one it has just seen."""
         prompt = render_for(dialect, policy)[0]
         first: list[float] = []
         cached: list[float] = []
@@ -295,13 +288,10 @@ class _Doctor:
             chat = Chat(self.servers, model, cache_salt=os.urandom(8).hex())
             for times in (first, cached):
                 request = _noise(policy, dialect)
-                picture = data_uri(request, grid_for(dialect.name, model))
-                topic = Topic(policy, prompt, chat_messages(prompt, picture))
+                messages = chat_messages(prompt, data_uri(request, grid_for(dialect.name, model)))
                 started = time.perf_counter()
                 try:
-                    reply = await chat.complete(
-                        continuing(topic.messages, prompt.prefill) | {"max_tokens": 1}
-                    )
+                    reply = await chat.complete(continuing(messages, prompt.prefill) | {"max_tokens": 1})
                 except CallError:
                     return
                 if reply.status != 200:  # a server without cache_salt; nothing to compare then
@@ -309,20 +299,20 @@ class _Doctor:
                 times.append(1e3 * (time.perf_counter() - started))
             shares.append(cached_tokens(reply.data))
         speed = Speed(statistics.median(first), statistics.median(cached), self.readings)
-        self.found.speed = replace(
+        self.examination.speed = replace(
             speed, first_ms=round(speed.first_ms, 1), cached_ms=round(speed.cached_ms, 1)
         )
         texts = [part for message in prompt.messages for part in message.parts if isinstance(part, str)]
-        told = await Chat(self.servers, model).tokenize("".join(texts))
-        self._cache(None if told is None else len(told[0]), shares[-1], dialect)
+        tokens = await Chat(self.servers, model).tokenize("".join(texts))
+        self._check_prefix_cache(None if tokens is None else len(tokens[0]), shares[-1], dialect)
 
-    def _cache(self, length: int | None, cached: int | None, dialect: Dialect) -> None:
-        add = self.found.add
+    def _check_prefix_cache(self, length: int | None, cached: int | None, dialect: Dialect) -> None:
+        add = self.examination.add
         if dialect.layout == "image-first":
-            says = "the dialect puts the picture first, so no policy is reused"
-            add("prefix cache", Level.NOTE, says, "where the model takes it: layout policy-first")
+            says = "the dialect puts the image first, so no policy is reused"
+            add("prefix cache", Level.NOTE, says, "if the model allows it, use the layout policy-first")
         elif cached is None:
-            says = "the server does not tell how much of a policy it reuses"
+            says = "the server does not report how much of a policy it reuses"
             add("prefix cache", Level.NOTE, says, "start vLLM with --enable-prompt-tokens-details")
         elif length is not None and length < _SHORT:
             says = (
@@ -330,14 +320,14 @@ class _Doctor:
             )
             add("prefix cache", Level.OK, says)
         elif cached < (length or _SHORT) / 2:
-            says = f"{cached} of the policy's {length} tokens were reused for a second picture"
-            fix = "start vLLM with --enable-prefix-caching, and enough memory for its cache"
+            says = f"{cached} of the policy's {length} tokens were reused for a second image"
+            fix = "start vLLM with --enable-prefix-caching and enough memory for its cache"
             add("prefix cache", Level.PROBLEM, says, fix)
         else:
             add(
                 "prefix cache",
                 Level.OK,
-                f"{cached} of the policy's {length} tokens are reused for every picture",
+                f"{cached} of the policy's {length} tokens are reused for every image",
             )
 
 
@@ -355,7 +345,7 @@ def _usual_policy(dialect: Dialect) -> ResolvedPolicy:
 
 
 def _noise(policy: ResolvedPolicy, dialect: Dialect) -> AssessmentRequest:
-    """A picture that the server has not seen."""
+    """An image that the server has not seen."""
     from PIL import Image
 
     side = 96 if dialect.name == "pico" else 448

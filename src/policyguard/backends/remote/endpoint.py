@@ -1,4 +1,8 @@
-"""Where the server is, and what must not be said about it."""
+"""A server's address and API key, and what of its messages may be repeated.
+
+Covered: no API key and no image data in a message, however the server repeats them; addresses that hold
+a password are refused.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,11 @@ __all__ = ["Endpoint"]
 
 _OUTSIDE_API = ("/tokenize", "/version")
 
-_LONGEST_QUOTE = 300
-"""Characters of a server's own words that a message repeats."""
+_MAX_QUOTE = 300
+"""Characters of a server's message that ours repeats."""
 
-_LONGEST_WORDS = 4000
-"""Characters of them, without pictures, that are looked at, so that no length of a message costs time."""
+_MAX_MESSAGE = 4000
+"""Characters of a server's message, without image data, that are looked at, so that none costs time."""
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[\w+/=-]*|[A-Za-z0-9+/]{200,}={0,2}")
 
@@ -51,36 +55,36 @@ class Endpoint:
         except ValueError:
             host = None
         if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", base_url):
-            # The URL is not repeated: what cannot be parsed may hold a password anywhere.
+            # The URL is not quoted: what cannot be parsed may hold a password anywhere.
             raise ConfigurationError("base_url is not an http or https URL", hint=hint)
         if parts.username is not None or parts.password is not None:
             raise ConfigurationError(
                 "base_url holds a user name or password, which would end up in logs",
-                hint="give the key as api_key=... or in POLICYGUARD_API_KEY",
+                hint="pass the key as api_key=... or in POLICYGUARD_API_KEY",
             )
         if parts.query or parts.fragment:
             raise ConfigurationError("base_url has a query or a fragment", hint=hint)
         if api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", text("the API key", api_key)):
             raise ConfigurationError("the API key is empty or holds characters that no HTTP header may hold")
-        shown = f"[{host}]" if ":" in host else host
-        shown = shown if port is None else f"{shown}:{port}"
-        base = f"{parts.scheme}://{shown}{parts.path.rstrip('/')}"
-        return cls(base, base.removesuffix("/v1"), shown, _is_loopback(host), api_key)
+        netloc = f"[{host}]" if ":" in host else host
+        netloc = netloc if port is None else f"{netloc}:{port}"
+        base = f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+        return cls(base, base.removesuffix("/v1"), netloc, _is_loopback(host), api_key)
 
     def url(self, path: str) -> str:
         """Where ``path`` is: at ``base``, or at ``root`` what vLLM serves beside the OpenAI API."""
         return f"{self.root if path in _OUTSIDE_API else self.base}{path}"
 
-    def cut(self, words: str) -> str:
-        """The beginning of a server's own words, without pictures and the API key: all that is looked at."""
+    def cut(self, message: str) -> str:
+        """The beginning of a server's message, without image data and the API key: all that is looked at."""
         if self.api_key is not None:
-            words = words.replace(self.api_key, "***")
-        return _DATA_URI.sub("<data>", words[: 8 * _LONGEST_WORDS])[:_LONGEST_WORDS]
+            message = message.replace(self.api_key, "***")
+        return _DATA_URI.sub("<data>", message[: 8 * _MAX_MESSAGE])[:_MAX_MESSAGE]
 
-    def quote(self, words: object) -> str:
-        """A server's own words, fit for a message: one short line, without pictures and the API key."""
-        said = " ".join("".join(c if c.isprintable() else " " for c in self.cut(str(words))).split())
-        return shortened(said, _LONGEST_QUOTE)
+    def quote(self, message: object) -> str:
+        """A server's message as it may stand in ours: one short line, without image data and the API key."""
+        line = " ".join("".join(c if c.isprintable() else " " for c in self.cut(str(message))).split())
+        return shortened(line, _MAX_QUOTE)
 
 
 def _is_loopback(host: str) -> bool:

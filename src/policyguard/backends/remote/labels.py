@@ -1,6 +1,7 @@
-"""How probable each label is at one place of the answer.
+"""How probable each label is at one place of the answer, and the scores that follow from it.
 
-From label probabilities to an assessment's scores; pure functions.
+``LabelReader`` asks the server; the rest are pure functions. Covered: a label that the server does not list
+is never taken for impossible where it could still decide.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import Assessment, Rating
-from policyguard.backends.remote.answers import Listing, NoLogprobsError, read_listing
+from policyguard.backends.remote.answers import NoLogprobsError, TokenProbabilities, read_probabilities
 from policyguard.backends.remote.chat import NoScoresError
 from policyguard.backends.remote.errors import CallError
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from policyguard.backends.remote.chat import Chat, Topic
+    from policyguard.backends.remote.chat import Chat, Conversation
     from policyguard.dialects import Prompt
     from policyguard.policy import ResolvedPolicy
 
@@ -29,12 +30,15 @@ __all__ = [
     "without_rules",
 ]
 
+TOP, FEW = 20, 5
+"""How many of the most likely tokens to request: OpenAI's limit, and that of the strictest servers."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelScores:
     """Label -> probability over the whole vocabulary, for the labels that the server listed.
 
-    ``ceiling`` is the most that a label which is not listed can have; 0 when all were asked for.
+    ``ceiling`` is the most that an unlisted label can have; 0 when exactly these labels were requested.
     """
 
     probabilities: Mapping[str, float]
@@ -54,8 +58,8 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
     mass, undecided = min(1.0, total), share[Rating.UNDECIDED] / total if total > 0.0 else 0.0
     judged = share[Rating.SAFE] + share[Rating.UNSAFE]
     if judged <= 0.0:
-        said = "answers that it cannot decide" if total > 0.0 else "gives its labels no probability"
-        return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(f"the model {said}",))
+        reason = "answers that it cannot decide" if total > 0.0 else "gives its labels no probability"
+        return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(f"the model {reason}",))
     notes: tuple[str, ...] = ()
     most = 0.0
     if scores.ceiling > 0.0 and prompt.label(Rating.UNSAFE) not in scores.probabilities:
@@ -65,7 +69,7 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
             return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(note,))
         notes = (f"the server does not list the label unsafe: it counts as 0 and is at most {most:.3f}",)
     return Assessment(
-        # On a tie the graver rating stands.
+        # On a tie the graver rating wins.
         max((Rating.UNSAFE, Rating.UNDECIDED, Rating.SAFE), key=lambda rating: share[rating]),
         share[Rating.UNSAFE] / judged,
         mass,
@@ -75,68 +79,68 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
     )
 
 
-def without_rules(found: Assessment, policy: ResolvedPolicy, why: str) -> Assessment:
-    """For when rules were not asked for, because they cannot change the decision.
+def without_rules(assessment: Assessment, policy: ResolvedPolicy, reason: str) -> Assessment:
+    """For when rules were not read because they cannot change the decision.
 
-    Rules with thresholds of their own need scores to decide; a joint one is at most p_unsafe, so that zeros
+    Rules with thresholds of their own need scores to decide. A joint score is at most p_unsafe, so zeros
     decide as the real ones would.
     """
-    if found.p_unsafe is None or all(rule.threshold is None for rule in policy.rules):
-        return found
+    if assessment.p_unsafe is None or all(rule.threshold is None for rule in policy.rules):
+        return assessment
     zeros = dict.fromkeys((rule.id for rule in policy.rules), 0.0)
-    return replace(found, rule_scores=zeros, notes=(*found.notes, f"rule scores were not read: {why}"))
+    return replace(_noted(assessment, f"rule scores were not read: {reason}"), rule_scores=zeros)
 
 
-def with_rules(found: Assessment, prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessment:
-    """Adds P(rule | unsafe), normalised over the policy's rules, and the category of an unsafe picture.
+def with_rules(
+    assessment: Assessment, prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores
+) -> Assessment:
+    """Adds P(rule | unsafe), normalised over the policy's rules, and the category of an unsafe frame.
 
     Rule scores stay None, which decides as an ERROR where rules have thresholds of their own, when no rule
-    has any probability, and when an unlisted one could reach its threshold. Otherwise every rule has
-    a score.
+    has any probability, and when an unlisted one could reach its threshold. Otherwise every rule has a score.
     """
     by_rule: dict[str, float] = {}
     for label, probability in scores.probabilities.items():
         rule = prompt.categories[label]
         by_rule[rule] = by_rule.get(rule, 0.0) + probability
-    total, p_unsafe = sum(by_rule.values()), found.p_unsafe
-    found = replace(found, category_mass=min(1.0, total))
+    total, p_unsafe = sum(by_rule.values()), assessment.p_unsafe
+    assessment = replace(assessment, category_mass=min(1.0, total))
     if total <= 0.0 or p_unsafe is None:
-        return replace(found, notes=(*found.notes, "the model names no rule of the policy"))
-    if found.rating is Rating.UNSAFE:
-        found = replace(found, category=max(by_rule, key=lambda rule: by_rule[rule]))
+        return _noted(assessment, "the model names no rule of the policy")
+    if assessment.rating is Rating.UNSAFE:
+        assessment = replace(assessment, category=max(by_rule, key=lambda rule: by_rule[rule]))
     most = scores.ceiling / (total + scores.ceiling)
     unlisted = [rule for rule in policy.rules if rule.id not in by_rule and rule.status != "exempt"]
     if any(rule.threshold is not None and p_unsafe * most >= rule.threshold for rule in unlisted):
-        return replace(found, notes=(*found.notes, "the server lists too few tokens to read all rules"))
+        return _noted(assessment, "the server lists too few tokens to read all rules")
     # Shares err on the side of the violation: listed active rules get the most that they can have, exempt
-    # ones, which lower the score, the least, and the unlisted ones what is left.
+    # ones, which lower the score, the least, and unlisted ones what is left.
     exempt = {rule.id for rule in policy.rules if rule.status == "exempt"}
     whole = total + len(unlisted) * scores.ceiling
     shares = {rule: p / (whole if rule in exempt else total) for rule, p in by_rule.items()}
     left = max(0.0, 1.0 - sum(shares.values()))
     others = {rule.id: min(most, left / len(unlisted)) for rule in unlisted}
-    blind = max(found.blind_below, p_unsafe * most if unlisted else 0.0)
-    return replace(found, rule_scores=dict.fromkeys(exempt, 0.0) | others | shares, blind_below=blind)
+    blind = max(assessment.blind_below, p_unsafe * most if unlisted else 0.0)
+    return replace(assessment, rule_scores=dict.fromkeys(exempt, 0.0) | others | shares, blind_below=blind)
 
 
-TOP, FEW = 20, 5
-"""As many likeliest tokens as the OpenAI API gives at most, and as the tightest of servers do."""
-_MISSING = "gives no log-probabilities, and without them there is no score to judge by"
+def _noted(assessment: Assessment, note: str) -> Assessment:
+    return replace(assessment, notes=(*assessment.notes, note))
 
 
 class LabelReader:
-    """Reads labels in the best way that the server offers, found out by use and then kept:
+    """Reads labels in the best way that the server supports, which is found by trying and then kept:
 
     1. the probabilities of exactly the labels' tokens, by id (``logprob_token_ids``);
-    2. those among the likeliest tokens, by id (``return_tokens_as_token_ids``);
-    3. those among the likeliest tokens, by text, where the server does not tell token ids.
+    2. those among the most likely tokens, by id (``return_tokens_as_token_ids``);
+    3. those among the most likely tokens, by text, where the server does not give token ids.
 
     Raises NoScoresError for a server that has never given a log-probability, and gives none now.
     """
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._asking = asyncio.Lock()
+        self._ids_lock = asyncio.Lock()
         self._ids: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
         self._exact = True
         self._top = TOP
@@ -147,67 +151,66 @@ class LabelReader:
         """How labels are read; None before the first one was."""
         return ("exact" if self._exact else "likeliest") if self._seen else None
 
-    async def read(self, topic: Topic, said: str, labels: tuple[str, ...]) -> LabelScores:
-        """P(label) right after ``said``: that of the label's first token, out of the whole vocabulary."""
-        ids = await self._label_ids(said, labels)
+    async def read(self, conversation: Conversation, prefill: str, labels: tuple[str, ...]) -> LabelScores:
+        """P(label) right after ``prefill``: that of the label's first token, out of the whole vocabulary."""
+        ids = await self._label_ids(prefill, labels)
         if ids is not None and self._exact:
             exact = {"logprob_token_ids": list(ids.values()), "return_tokens_as_token_ids": True}
-            listing = await self._listing(topic, said, exact, optional="logprob_token_ids")
-            scores = None if listing is None else listing.of_ids(ids)
+            tokens = await self._probabilities(conversation, prefill, exact, optional="logprob_token_ids")
+            scores = None if tokens is None else tokens.of_ids(ids)
             if scores is not None and len(scores) == len(labels):
                 return LabelScores(scores)
         fields: dict[str, Any] = {"top_logprobs": self._top}
         if ids is not None:
             fields["return_tokens_as_token_ids"] = True
-        listing = await self._listing(
-            topic, said, fields, optional="top_logprobs" if self._top > FEW else None
-        )
-        if listing is None:
+        optional = "top_logprobs" if self._top > FEW else None
+        tokens = await self._probabilities(conversation, prefill, fields, optional=optional)
+        if tokens is None:
             self._top = FEW
-            listing = await self._listing(topic, said, fields | {"top_logprobs": FEW})
-        if listing is None:
+            tokens = await self._probabilities(conversation, prefill, fields | {"top_logprobs": FEW})
+        if tokens is None:
             raise CallError("the answer holds no log-probabilities")
-        # The server has refused or ignored the exact way, and has just shown that it knows this one.
+        # The server has refused or ignored the exact way, and has just shown that it supports this one.
         self._exact = False
-        scores = None if ids is None else listing.of_ids(ids)
-        return LabelScores(listing.of_texts(labels) if scores is None else scores, listing.ceiling)
+        scores = None if ids is None else tokens.of_ids(ids)
+        return LabelScores(tokens.of_texts(labels) if scores is None else scores, tokens.ceiling)
 
-    async def _listing(
-        self, topic: Topic, said: str, fields: dict[str, Any], *, optional: str | None = None
-    ) -> Listing | None:
-        """What the server lists of the token after ``said``; None if it refuses the field ``optional``."""
-        asked = {"max_tokens": 1, "logprobs": True, **fields}
-        reply = await self._chat.go_on(topic, said, asked, optional=optional)
+    async def _probabilities(
+        self, conversation: Conversation, prefill: str, fields: dict[str, Any], *, optional: str | None = None
+    ) -> TokenProbabilities | None:
+        """Those of the token after ``prefill``; None if the server refuses the field ``optional``."""
+        fields = {"max_tokens": 1, "logprobs": True, **fields}
+        reply = await self._chat.continue_answer(conversation, prefill, fields, optional=optional)
         if reply.status != 200:
             return None
         try:
-            listing = read_listing(reply.data)
-            if listing.alone and "top_logprobs" in fields:
+            tokens = read_probabilities(reply.data)
+            if tokens.only_sampled and "top_logprobs" in fields:
                 raise NoLogprobsError
         except NoLogprobsError:
-            if self._seen:  # it can, so this is one bad answer
+            if self._seen:  # it can give them, so this is one bad answer
                 raise CallError("the answer holds no log-probabilities", retryable=True) from None
             raise NoScoresError(
-                f"{reply.endpoint.host} {_MISSING}",
-                hint="serve the model with vLLM; docs/remote.md says what is read from other servers",
+                f"{reply.endpoint.host} gives no log-probabilities, and without them there is no score",
+                hint="serve the model with vLLM; docs/remote.md says what works with other servers",
             ) from None
-        self._seen |= not listing.alone
-        return listing
+        self._seen |= not tokens.only_sampled
+        return tokens
 
-    async def _label_ids(self, said: str, labels: tuple[str, ...]) -> dict[str, int] | None:
-        """Label -> the token it begins with after ``said``; None if the server does not tell. Asked once."""
-        async with self._asking:
-            if (said, labels) in self._ids:
-                return self._ids[said, labels]
-            before = await self._chat.tokenize(said) if said else ([], None)
+    async def _label_ids(self, prefill: str, labels: tuple[str, ...]) -> dict[str, int] | None:
+        """Label -> its first token after ``prefill``; None if the server gives no ids. Requested once."""
+        async with self._ids_lock:
+            if (prefill, labels) in self._ids:
+                return self._ids[prefill, labels]
+            before = await self._chat.tokenize(prefill) if prefill else ([], None)
             ids: dict[str, int] = {}
             for label in labels:
-                after = await self._chat.tokenize(said + label)
+                after = await self._chat.tokenize(prefill + label)
                 if before is None or after is None:
                     return None
                 start = len(before[0])
                 if after[0][:start] != before[0] or len(after[0]) == start:
-                    # The label would melt into the text before it, where the model is not asked.
+                    # The label would merge with the text before it, and the model would not be asked there.
                     raise ConfigurationError(
                         f"the tokenizer of '{self._chat.model}' joins {label!r} with the text before it",
                         hint="choose another dialect for this model",
@@ -219,5 +222,5 @@ class LabelReader:
                     f"{', '.join(labels)}",
                     hint="choose another dialect for this model",
                 )
-            self._ids[said, labels] = ids
+            self._ids[prefill, labels] = ids
             return ids

@@ -1,4 +1,4 @@
-"""The conversation about a picture: rating, rules where they can matter, words where they are asked for."""
+"""Assesses one frame: the rating, the rules where they can matter, the rationale where it is requested."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import Assessment, Failure, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.remote.answers import (
-    read_rated,
+    continuation_pattern,
+    parse_verdict,
     read_text,
     read_thought,
     response_format,
-    rest_pattern,
-    verdict_form,
+    verdict_schema,
 )
-from policyguard.backends.remote.chat import Chat, NoScoresError, Topic, chat_messages
+from policyguard.backends.remote.chat import Chat, Conversation, NoScoresError, chat_messages
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for, is_light
 from policyguard.backends.remote.labels import LabelReader, LabelScores, rate, with_rules, without_rules
@@ -34,7 +34,7 @@ __all__ = ["Reader"]
 
 
 class Reader:
-    """Assesses pictures through one ``Servers``. All of its state belongs to the servers's event loop."""
+    """Assesses frames through ``servers``, to whose event loop all of its state belongs."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Reader:
         self._dialect = dialect
         self._grid = grid_for(dialect.name, model, max_pixels)
         self._rating_only = False
-        self._constrains = True
+        self._constrains_text = True
 
     async def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
         """One result per request, in order; a UsageError of any of them ends the others and is raised."""
@@ -66,7 +66,7 @@ class Reader:
     async def _assess_one(self, request: AssessmentRequest) -> Assessment | Failure:
         try:
             async with self._servers.turn(request.deadline):
-                result = await self._converse(request)
+                result = await self._assess_frame(request)
             return result if isinstance(result, Failure) else replace(result, reading=request.reading)
         except CallError as error:
             return error.failure
@@ -75,137 +75,155 @@ class Reader:
         except UsageError:
             raise
         except Exception as error:
-            # Whatever else goes wrong with one picture stays with it.
+            # Whatever else goes wrong with one image does not touch the others.
             return CallError(self.chat.quote(f"{type(error).__name__}: {error}")).failure
 
-    async def _converse(self, request: AssessmentRequest) -> Assessment | Failure:
+    async def _assess_frame(self, request: AssessmentRequest) -> Assessment | Failure:
         policy = request.policy
         prompts = render_for(self._dialect, policy)
         if is_light(request, self._grid):
-            reason, picture = self._prepare(request)
+            reason, uri = self._prepare(request)
         else:
             in_thread = asyncio.get_running_loop().run_in_executor
-            reason, picture = await in_thread(None, self._prepare, request)
+            reason, uri = await in_thread(None, self._prepare, request)
         if reason is not None:
             return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(reason,))
         explaining = request.reading is Reading.EXPLAIN
-        topics = [Topic(policy, prompt, chat_messages(prompt, picture)) for prompt in prompts]
-        if len(topics) == 1:
-            return await self._ask(topics[0], explaining=explaining)
-        first = await self._attempt(topics[0], explaining=explaining)
-        rest = await asyncio.gather(*(self._attempt(topic, explaining=explaining) for topic in topics[1:]))
+        conversations = [Conversation(policy, prompt, chat_messages(prompt, uri)) for prompt in prompts]
+        if len(conversations) == 1:
+            return await self._ask(conversations[0], explaining=explaining)
+        # The first goes alone: it shows what the server supports, and fills its prefix cache for the others.
+        first = await self._attempt(conversations[0], explaining=explaining)
+        others = [self._attempt(conversation, explaining=explaining) for conversation in conversations[1:]]
+        rest = await asyncio.gather(*others)
         return merge(policy, list(zip(prompts, (first, *rest), strict=True)))
 
-    async def _attempt(self, topic: Topic, *, explaining: bool) -> Assessment | Failure:
-        """``_ask``, with what goes wrong with this one prompt as its result."""
+    async def _attempt(self, conversation: Conversation, *, explaining: bool) -> Assessment | Failure:
+        """``_ask``, but what goes wrong with this one prompt is returned."""
         try:
-            return await self._ask(topic, explaining=explaining)
+            return await self._ask(conversation, explaining=explaining)
         except CallError as error:
             return error.failure
         except AnswerError as error:
             return CallError(self.chat.quote(error.message)).failure
 
-    async def _ask(self, topic: Topic, *, explaining: bool) -> Assessment:
-        prompt, policy = topic.prompt, topic.policy
+    async def _ask(self, conversation: Conversation, *, explaining: bool) -> Assessment:
+        prompt, policy = conversation.prompt, conversation.policy
         if prompt.thinks_until is not None:
-            thought = await self._think(topic, prompt.thinks_until)
+            thought = await self._think(conversation, prompt.thinks_until)
             if thought is None:
                 note = f"the model was still thinking after {prompt.max_thought_tokens} tokens"
                 return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(note,))
             prompt = replace(prompt, prefill=thought + prompt.prefill, thinks_until=None)
-            topic = replace(topic, prompt=prompt, thought=thought)
-        scores = await self._scores(topic)
+            conversation = replace(conversation, prompt=prompt, thought=thought)
+        scores = await self._scores(conversation)
         if scores is None:
-            rated = await self._rated(topic, explaining=explaining)
+            assessment = await self._rating_alone(conversation, explaining=explaining)
             if self._labels.mode is None:
-                # From here on nothing else is asked of this server, unless an answer under way has scores.
+                # From here on this server is asked for nothing else, unless an answer in flight has scores.
                 self._rating_only = True
-                return rated
-            # Meanwhile another picture's answer has shown that the server gives scores.
-            scores = await self._labels.read(topic, prompt.prefill, tuple(prompt.ratings))
+                return assessment
+            # Meanwhile another frame's answer has shown that the server gives scores.
+            scores = await self._labels.read(conversation, prompt.prefill, tuple(prompt.ratings))
         rated = rate(prompt, policy, scores)
-        if topic.thought and self._dialect.contradicts(topic.thought, rated.rating):
+        if conversation.thought and self._dialect.contradicts(conversation.thought, rated.rating):
             raise AnswerError("the model's thought states another rating than its answer")
-        return await self._scored(topic, rated, explaining=explaining)
+        return await self._scored(conversation, rated, explaining=explaining)
 
-    async def _think(self, topic: Topic, end: str) -> str | None:
-        """What the model says up to ``end``, with it; ``None`` if it does not come to it in time."""
-        fields = {"max_tokens": topic.prompt.max_thought_tokens, "stop": [end]}
-        reply = await self.chat.go_on(topic, "", fields)
+    async def _think(self, conversation: Conversation, end: str) -> str | None:
+        """What the model writes up to and including ``end``; ``None`` if it does not come to it in time."""
+        fields = {"max_tokens": conversation.prompt.max_thought_tokens, "stop": [end]}
+        reply = await self.chat.continue_answer(conversation, "", fields)
         thought = read_thought(reply.data, end)
         return None if thought is None else thought + end
 
-    async def _scores(self, topic: Topic) -> LabelScores | None:
-        """Those of the rating; None from a server that has never given any, and not when asked twice."""
-        prompt = topic.prompt
+    async def _scores(self, conversation: Conversation) -> LabelScores | None:
+        """The rating's; None from a server that has never given any, also when it is asked twice."""
+        prompt = conversation.prompt
         if self._rating_only and self._labels.mode is None and prompt.schema is not None:
             return None
-        for last in (False, True):
+        for is_last in (False, True):
             try:
-                return await self._labels.read(topic, prompt.prefill, tuple(prompt.ratings))
+                return await self._labels.read(conversation, prompt.prefill, tuple(prompt.ratings))
             except NoScoresError:
-                if last and (prompt.schema is None or self._labels.mode is not None):
+                if is_last and (prompt.schema is None or self._labels.mode is not None):
                     raise
         return None
 
     def _prepare(self, request: AssessmentRequest) -> tuple[str | None, str]:
-        """A reason not to ask about the picture, and the picture as it is sent if there is none."""
+        """A reason not to ask about the frame, or None and the frame as it is sent."""
         reason = self._dialect.precheck(request.frame)
         return reason, "" if reason is not None else data_uri(request, self._grid)
 
-    async def _scored(self, topic: Topic, found: Assessment, *, explaining: bool) -> Assessment:
-        """What follows from the rating's scores: the rules where they can matter, and words if wanted."""
-        prompt, policy = topic.prompt, topic.policy
-        if found.p_unsafe is None or found.rating is Rating.UNDECIDED:
-            return without_rules(found, policy, "the picture is undecided")
-        head = prompt.prefill + prompt.label(found.rating)
-        if found.p_unsafe < policy.decisive_score and not (explaining and found.rating is Rating.UNSAFE):
-            found = without_rules(found, policy, "none can reach its threshold")
+    async def _scored(
+        self, conversation: Conversation, assessment: Assessment, *, explaining: bool
+    ) -> Assessment:
+        """Adds to the rating's scores the rules, where they can matter, and the rationale, if explaining."""
+        prompt, policy = conversation.prompt, conversation.policy
+        if assessment.p_unsafe is None or assessment.rating is Rating.UNDECIDED:
+            return without_rules(assessment, policy, "the image is undecided")
+        head = prompt.prefill + prompt.label(assessment.rating)
+        if assessment.p_unsafe < policy.decisive_score and not (
+            explaining and assessment.rating is Rating.UNSAFE
+        ):
+            assessment = without_rules(assessment, policy, "none can reach its threshold")
         elif prompt.categories:
             unsafe = prompt.prefill + prompt.label(Rating.UNSAFE) + prompt.category_prefill
-            scores = await self._labels.read(topic, unsafe, tuple(prompt.categories))
-            found = with_rules(found, prompt, policy, scores)
-            if found.category is not None:
-                head = unsafe + next(key for key, rule in prompt.categories.items() if rule == found.category)
-        return await self._explained(topic, found, head) if explaining else found
+            scores = await self._labels.read(conversation, unsafe, tuple(prompt.categories))
+            assessment = with_rules(assessment, prompt, policy, scores)
+            if assessment.category is not None:
+                head = unsafe + next(
+                    key for key, rule in prompt.categories.items() if rule == assessment.category
+                )
+        return await self._explained(conversation, assessment, head) if explaining else assessment
 
-    async def _explained(self, topic: Topic, found: Assessment, head: str) -> Assessment:
-        """Decode on from the rating, and rule, that the scores gave: the words cannot contradict them.
+    async def _explained(self, conversation: Conversation, assessment: Assessment, head: str) -> Assessment:
+        """Decode from the rating, and rule, that the scores gave, so that the text cannot contradict them.
 
-        Scores that violate stand where the words cannot be had: a broken explanation takes no violation
-        back. For any other picture CallError or AnswerError is raised.
+        Scores that violate stand even if the explanation cannot be read: a broken one takes no violation
+        back. For any other frame CallError or AnswerError is raised.
         """
         try:
-            reply = await self._words(topic, head)
-            answer = self._dialect.parse(head + read_text(reply.data), topic.policy, topic.prompt)
-            if answer.rating is not found.rating:
-                raise CallError(f"the answer reads '{answer.rating}' where the scores say '{found.rating}'")
+            reply = await self._rest_of_answer(conversation, head)
+            answer = self._dialect.parse(
+                head + read_text(reply.data), conversation.policy, conversation.prompt
+            )
+            if answer.rating is not assessment.rating:
+                raise CallError(
+                    f"the answer reads '{answer.rating}' where the scores say '{assessment.rating}'"
+                )
         except (AnswerError, CallError) as error:
-            if found.rating is Rating.UNDECIDED or (found.p_unsafe or 0.0) < topic.policy.threshold:
+            p_unsafe = assessment.p_unsafe or 0.0
+            if assessment.rating is Rating.UNDECIDED or p_unsafe < conversation.policy.threshold:
                 raise
-            why = self.chat.quote(str(error))
-            return replace(found, notes=(*found.notes, f"the explanation could not be read: {why}"))
-        return replace(found, category=answer.category, rationale=answer.rationale)
+            note = f"the explanation could not be read: {self.chat.quote(str(error))}"
+            return replace(assessment, notes=(*assessment.notes, note))
+        return replace(assessment, category=answer.category, rationale=answer.rationale)
 
-    async def _words(self, topic: Topic, head: str) -> Reply:
-        """The answer decoded on from ``head``; held to the dialect's form by servers that can do so."""
-        fields: dict[str, Any] = {"max_tokens": topic.prompt.max_new_tokens}
-        schema = topic.prompt.schema
-        pattern = None if schema is None or not self._constrains else rest_pattern(schema, head)
+    async def _rest_of_answer(self, conversation: Conversation, head: str) -> Reply:
+        """The answer decoded after ``head``, held to the dialect's form where the server supports it."""
+        fields: dict[str, Any] = {"max_tokens": conversation.prompt.max_new_tokens}
+        schema = conversation.prompt.schema
+        pattern = None if schema is None or not self._constrains_text else continuation_pattern(schema, head)
         if pattern is not None:
-            held = fields | {"structured_outputs": {"regex": pattern}}
-            reply = await self.chat.go_on(topic, head, held, optional="structured_outputs")
+            constrained = fields | {"structured_outputs": {"regex": pattern}}
+            reply = await self.chat.continue_answer(
+                conversation, head, constrained, optional="structured_outputs"
+            )
             if reply.status == 200:
                 return reply
-            self._constrains = False
-        return await self.chat.go_on(topic, head, fields)
+            self._constrains_text = False
+        return await self.chat.continue_answer(conversation, head, fields)
 
-    async def _rated(self, topic: Topic, *, explaining: bool) -> Assessment:
-        """For servers that give no scores: the rating alone, from an answer held to a form."""
-        form = verdict_form(topic.prompt, words=explaining)
-        fields = {"max_tokens": topic.prompt.max_new_tokens, "response_format": response_format(form)}
-        reply = await self.chat.answer(topic, fields)
-        answer = read_rated(read_text(reply.data), topic.prompt, words=explaining)
+    async def _rating_alone(self, conversation: Conversation, *, explaining: bool) -> Assessment:
+        """For servers without scores: the rating of an answer in a fixed JSON form."""
+        schema = verdict_schema(conversation.prompt, rationale=explaining)
+        fields = {
+            "max_tokens": conversation.prompt.max_new_tokens,
+            "response_format": response_format(schema),
+        }
+        reply = await self.chat.answer(conversation, fields)
+        answer = parse_verdict(read_text(reply.data), conversation.prompt, rationale=explaining)
         return Assessment(
             answer.rating,
             category=answer.category,

@@ -68,7 +68,7 @@ def test_an_explanation_is_held_to_the_form_by_the_server(server: RealServer) ->
 
 def test_without_scores_the_rating_is_read_from_the_form(server: RealServer) -> None:
     """What the package does with servers that give no log-probabilities, asked of one that does."""
-    from policyguard.backends.remote.answers import read_rated, response_format, verdict_form
+    from policyguard.backends.remote.answers import parse_verdict, response_format, verdict_schema
     from policyguard.backends.remote.chat import chat_messages
     from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 
@@ -78,11 +78,11 @@ def test_without_scores_the_rating_is_read_from_the_form(server: RealServer) -> 
     fields = {
         "messages": messages,
         "max_tokens": 60,
-        "response_format": response_format(verdict_form(prompt, words=False)),
+        "response_format": response_format(verdict_schema(prompt, rationale=False)),
     }
     status, answer = server.post("/v1/chat/completions", {"model": server.name, "temperature": 0, **fields})
     assert status == 200, answer
-    assert read_rated(answer["choices"][0]["message"]["content"], prompt, words=False).rating in Rating
+    assert parse_verdict(answer["choices"][0]["message"]["content"], prompt, rationale=False).rating in Rating
 
 
 def test_the_log_of_the_server_holds_no_picture(server: RealServer) -> None:

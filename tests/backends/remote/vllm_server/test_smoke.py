@@ -139,16 +139,16 @@ def test_the_answer_is_held_to_the_dialect_s_form(pico_server: RealServer) -> No
 
 def test_the_servers_own_form_for_answers_without_scores_is_held(pico_server: RealServer) -> None:
     from backends.remote.support import policy
-    from policyguard.backends.remote.answers import read_rated, response_format, verdict_form
+    from policyguard.backends.remote.answers import parse_verdict, response_format, verdict_schema
     from policyguard.dialects import SafeguardDialect
 
     prompt = SafeguardDialect().render(policy().resolve())
     picture = data_uri(ask(scenes(1)[0], level(3)), grid_for("pico", ""))
     body = {"model": pico_server.name, "messages": chat_messages(prompt, picture), "temperature": 0}
-    fields = {"max_tokens": 100, "response_format": response_format(verdict_form(prompt, words=False))}
+    fields = {"max_tokens": 100, "response_format": response_format(verdict_schema(prompt, rationale=False))}
     status, answer = pico_server.post("/v1/chat/completions", body | fields)
     assert status == 200, answer
-    assert read_rated(answer["choices"][0]["message"]["content"], prompt, words=False).rating in Rating
+    assert parse_verdict(answer["choices"][0]["message"]["content"], prompt, rationale=False).rating in Rating
 
 
 def test_a_wrong_model_name_is_a_configuration_error(pico_server: RealServer) -> None:
