@@ -69,6 +69,14 @@ def test_an_exception_flips_the_label_by_exempting_what_was_broken_and_argues_no
         assert "exempt" in (example.answer.rationale or "")
 
 
+def test_irrelevant_exemptions_may_be_several_for_each_unsafe_row_and_change_no_label() -> None:
+    settings = Augment(exceptions=0, irrelevant=3, irrelevant_of="unsafe", balance=False)
+    added = [example for example in augment(ROWS, settings, seed=0) if example.kind == "irrelevant"]
+    assert len(added) == 3 * 10
+    assert all(example.answer.rating is Rating.UNSAFE for example in added)
+    assert all(example.policy.rule("warm").status is Status.ACTIVE for example in added)
+
+
 def test_every_broken_rule_is_exempted_where_an_image_breaks_several() -> None:
     rows = [item(1, "unsafe", "warm", violations=("warm", "cold"))]
     (flipped,) = [

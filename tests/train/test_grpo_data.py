@@ -228,10 +228,16 @@ def test_a_filter_that_would_leave_nothing_keeps_all(tmp_path: Path) -> None:
         ({"recall_safe": 0.6, "recall_unsafe": 0.6, "zero_variance": 0.99}, True),
         ({"recall_safe": 0.6, "recall_unsafe": 0.6, "zero_variance": 0.5}, False),
         ({"recall_safe": 0.06}, False),
+        ({"recall_safe": 0.6, "recall_unsafe": 0.6, "readable": 0.01}, True),
     ],
 )
 def test_one_answer_or_no_variance_is_a_collapse(seen: dict[str, float], collapsed: bool) -> None:
     assert (collapse_of(seen, Watch()) is not None) is collapsed
+
+
+def test_that_nothing_can_be_read_is_said_before_recalls_that_follow_from_it() -> None:
+    figures = {"recall_safe": 0.0, "recall_unsafe": 0.0, "readable": 0.0, "zero_variance": 1.0}
+    assert "0.000 of the answers can be read" in (collapse_of(figures, Watch()) or "")
 
 
 def test_the_watch_stops_after_patience_and_grace_and_logs_each_step(tmp_path: Path) -> None:

@@ -162,9 +162,36 @@ def test_a_collapsed_run_is_stopped_and_says_why(tmp_path: Path) -> None:
     base = gentle_model(tmp_path / "base", "qwen3_vl")  # it says nothing readable: both recalls are 0
     values = tiny(base, label_rows(tmp_path / "data"), tmp_path / "out")
     values |= {"watch": {"patience": 2, "grace": 0}, "optim": values["optim"] | {"max_steps": 30}}
-    with pytest.raises(ConfigurationError, match="the run was stopped at update 2: recall of safe is 0"):
+    with pytest.raises(ConfigurationError, match=r"at update 2: 0\.000 of the answers can be read") as caught:
         train("grpo", tmp_path, values)
+    assert "format_warmup.updates" in (caught.value.hint or "")
+    assert len(caught.value.message.splitlines()) == 6  # five answers, and what each lacks
+    assert "the answer was cut off" in caught.value.message
+    (line, *_) = (tmp_path / "out/training/watch.jsonl").read_text().splitlines()
+    assert len(json.loads(line)["unread"]) == 5
     assert not (tmp_path / "out/config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("start", ["tiny random", "caption model"])
+def test_a_format_warm_up_makes_answers_readable_from_a_start_that_says_nothing_readable(
+    start: str, tmp_path: Path
+) -> None:
+    if start == "tiny random":
+        base, rows = gentle_model(tmp_path / "base", "qwen3_vl"), label_rows(tmp_path / "data")
+        values = tiny(base, rows, tmp_path / "out", rollout={"max_tokens": 120}, reward={"bare_words": False})
+        values |= {"format_warmup": {"updates": 160, "lr": 4e-3, "batch": 8}}
+    else:
+        base = Path(__file__).parents[2] / "train/experiments/cross_policy/base-model"
+        rows = pictosafe_rows(tmp_path / "data", scenes=40)
+        values = recipe("grpo", base, rows, tmp_path / "out", **PICO)
+        values |= {"format_warmup": {"updates": 40, "lr": 1e-3, "batch": 8}}
+        values["rollout"] |= {"temperature": 1.0}
+    values["optim"]["max_steps"] = 2
+    out = train("grpo", tmp_path, values)
+    assert logged(out)[0]["verdict/readable"] > 0.5
+    assert logged(out)[0]["kl"] == pytest.approx(0.0, abs=1e-6)  # the reference is the warmed-up model
 
 
 @pytest.mark.slow

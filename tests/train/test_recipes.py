@@ -39,6 +39,12 @@ def test_a_packaged_recipe_loads_says_what_it_is_for_and_opens_with_its_command(
     assert all(line.startswith("# ") for line in head)
     command = head[1]
     assert f"policyguard train {loaded.stage} {name}" in command or f"-m policyguard.train {name}" in command
+    launch = re.search(r"--config_file train/accelerate/(\w+)\.yaml(?: --num_processes (\d+))?", command)
+    if launch is not None:  # as many processes, and the way of sharing, that the command starts
+        assert loaded.run.sharding == launch[1]
+        assert loaded.run.devices == int(launch[2] or 8)
+    elif isinstance(loaded, SftRecipe | AssessRecipe | GrpoRecipe):
+        assert (loaded.run.sharding, loaded.run.devices) == ("none", 1)
     if isinstance(loaded, GrpoRecipe):
         found = Preflight()
         check_batches(loaded, found)
@@ -52,6 +58,26 @@ def test_the_released_settings_are_those_of_the_release() -> None:
     assert isinstance(rl, GrpoRecipe)
     assert (rl.grpo.beta, rl.optim.lr, rl.rollout.group, rl.rollout.max_tokens) == (0.01, 1e-6, 8, 512)
     assert (rl.optim.batch, rl.optim.accumulate, rl.tune.mode, rl.answer) == (1, 2, "full", "thinking-first")
+    assert (sft.optim.warmup, rl.optim.warmup, rl.optim.weight_decay) == (0.05, 0.01, 0.1)
+    assert rl.rollout.by == "transformers"
+    assess = load_recipe("llavaguard/assess-7b")
+    assert isinstance(assess, AssessRecipe)
+    assert (assess.optim.lr, assess.optim.weight_decay, assess.optim.epochs) == (1e-5, 0.1, 3)
+    augment = assess.augment
+    assert (augment.exceptions, augment.irrelevant, augment.irrelevant_of) == (1.0, 3, "unsafe")
+
+
+def test_a_run_that_accelerate_shares_out_otherwise_than_the_recipe_says_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = recipe("sft", tiny_model("qwen3_vl"), caption_rows(tmp_path), tmp_path / "out")
+    loaded = prepare("sft", str(write_recipe(tmp_path / "run.yaml", values)))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    with pytest.raises(
+        ConfigurationError, match=r"sharding is none, and accelerate was started for zero3"
+    ):
+        start(loaded)
 
 
 @pytest.mark.parametrize(

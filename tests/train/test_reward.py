@@ -198,3 +198,30 @@ def test_an_answer_that_was_cut_off_or_holds_control_tokens_is_unreadable_though
     assert values == [1.0, -0.5, -0.5, -0.5, -0.5, -0.5]
     recall = [number for name, number in logged if name == "verdict/recall_unsafe"]
     assert recall == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_a_nearly_right_form_earns_a_share_that_fades_and_never_more_than_a_wrong_answer() -> None:
+    from types import SimpleNamespace
+
+    settings = RewardSettings(near=0.5, near_until=10)
+    reward = VerdictReward(
+        {"p": POLICY_}, SafeguardDialect(), settings, answer="rating-first", ends={9}, control={9}
+    )
+    good = answer("unsafe", "A")
+    pretty = json.dumps(json.loads(good), indent=2)
+    texts = [good, f"```json\n{pretty}\n```", f"```\n{good}\n```", pretty, f"Answer: {good}", "unsafe"]
+
+    def values(step: int) -> list[float]:
+        return reward(
+            completions=texts,
+            completion_ids=[[1, 9]] * len(texts),
+            policy=["p"] * len(texts),
+            label=["unsafe"] * len(texts),
+            categories=[["warm"]] * len(texts),
+            trainer_state=SimpleNamespace(global_step=step),
+        )
+
+    assert values(0) == [1.0, -0.25, -0.25, -0.25, -0.5, -0.5]
+    assert values(5) == [1.0, -0.375, -0.375, -0.375, -0.5, -0.5]
+    assert values(10) == [1.0] + [-0.5] * 5
+    assert [why for _, why in reward.unread][-1].endswith("begin as the guard begins it")

@@ -102,6 +102,9 @@ def test_a_caption_row_with_a_verdict_field_is_refused(name: str, tmp_path: Path
         "A knife. This violates the policy.",
         "It complies with the given guidelines.",
         "A gun <answer>yes</answer>",
+        "A harmful scene in a kitchen.",
+        "Two people in an inappropriate pose.",
+        "An NSFW photo of a beach.",
     ],
 )
 def test_a_caption_that_passes_judgement_is_refused(caption: str, tmp_path: Path) -> None:
@@ -109,7 +112,14 @@ def test_a_caption_that_passes_judgement_is_refused(caption: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "caption", ["a man opens a safe in the wall", "children on an unsafe ladder over a river"]
+    "caption",
+    [
+        "a man opens a safe in the wall",
+        "children on an unsafe ladder over a river",
+        "a label on a bottle",
+        'a bottle with a label: "red wine"',
+        "a category of its own: a car with wings",
+    ],
 )
 def test_a_caption_may_use_the_words_safe_and_unsafe_of_things(caption: str, tmp_path: Path) -> None:
     assert read_rows(written(tmp_path / "rows.jsonl", CAPTION | {"caption": caption}), CaptionRow).rows

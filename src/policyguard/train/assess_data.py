@@ -50,7 +50,10 @@ def augment(items: Sequence[Located[LabelRow]], settings: Augment, *, seed: int)
             extra = _some(random_, others, at_most=settings.exempt_up_to - 1)
             flipped = with_exemptions(policy, (*violated, *extra))
             examples.append(_example(item, flipped, settings, "exception"))
-        if others and random_.random() < settings.irrelevant:
+        if not others or (settings.irrelevant_of == "unsafe" and row.label == "safe"):
+            continue
+        times = int(settings.irrelevant) + (random_.random() < settings.irrelevant % 1)
+        for _ in range(times):
             chosen = _some(random_, others, at_most=settings.exempt_up_to) or [random_.choice(others)]
             examples.append(_example(item, with_exemptions(policy, chosen), settings, "irrelevant"))
     if settings.balance:

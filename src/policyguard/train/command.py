@@ -65,6 +65,11 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
             hint=f"use the command at the top of the recipe, or --set run.devices={running}, "
             "which makes batches smaller or larger: look at optim.accumulate",
         )
+    if (sharding := _sharding()) not in (None, recipe.run.sharding):
+        raise ConfigurationError(
+            f"run.sharding is {recipe.run.sharding}, and accelerate was started for {sharding}",
+            hint=f"use the command at the top of the recipe, or --set run.sharding={sharding}",
+        )
     preflight = _inspect(recipe)
     if os.environ.get("RANK", "0") == "0":
         remember(recipe, preflight.data)
@@ -72,6 +77,15 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
         if isinstance(recipe, SftRecipe):
             return sft.run(recipe)
         return assess.run(recipe) if isinstance(recipe, AssessRecipe) else grpo.run(recipe)
+
+
+def _sharding() -> str | None:
+    """What ``accelerate launch`` has set up, if it was used."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return "fsdp2"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        return f"zero{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"
+    return None
 
 
 def remember(recipe: SftRecipe | AssessRecipe | GrpoRecipe, data: Mapping[str, str]) -> None:

@@ -53,13 +53,14 @@ _SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 _VERDICT_FIELDS = ("label", "rating", "verdict", "category", "policy", "score", "safe", "unsafe", "rationale")
 _VERDICTS = (  # a caption may speak of "a safe" or of "unsafe ladders"; it may not pass judgement
-    r'"?\b(?:rating|verdict|label|category)"?\s*[:=]',
+    r'(?:^|[{.!?\n]\s*)"?\b(?:rating|verdict|label|category)"?\s*[:=]',
     r"^\W*(?:un)?safe\b\W*$",
     r"^\W*(?:un)?safe\s*[.:,;\n]",
     r"[.!?\n]\s*(?:un)?safe\W*$",
     r"\b(?:is|are|as|be|considered|rated|deemed)\s+(?:not\s+)?(?:un)?safe\b",
     r"\b(?:violat\w+|compl(?:y|ies|iant)|breach\w*)\b.{0,60}\b(?:policy|policies|guidelines?|rules?)\b",
     r"</?answer>",
+    r"\b(?:harmful|inappropriate|objectionable|nsfw|not safe for work|unsuitable|problematic)\b",
 )
 _PASSES_JUDGEMENT = re.compile("|".join(_VERDICTS), re.IGNORECASE)
 _ASKS_JUDGEMENT = re.compile(

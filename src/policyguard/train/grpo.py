@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from policyguard.dialects import Dialect, get_dialect, render_one
+from policyguard.assessment import Rating
+from policyguard.dialects import Answer, Dialect, get_dialect, render_one
 from policyguard.errors import ConfigurationError, PolicyGuardError
-from policyguard.policy import ResolvedPolicy
-from policyguard.train.answers import conversation
+from policyguard.policy import ResolvedPolicy, Status
+from policyguard.train.answers import conversation, write_answer
 from policyguard.train.assess import require_both_labels
+from policyguard.train.assess_data import decision_sentence
 from policyguard.train.card import write_card
 from policyguard.train.data import LabelRow
 from policyguard.train.difficulty import filter_units
@@ -31,6 +33,7 @@ from policyguard.train.models import (
     WORK,
     empty_model,
     finish,
+    is_complete,
     load_weights,
     loading_options,
     lora,
@@ -39,9 +42,10 @@ from policyguard.train.models import (
     restore,
     select_trained,
 )
-from policyguard.train.recipe import GrpoRecipe
+from policyguard.train.recipe import AssessRecipe, GrpoRecipe, Optim
 from policyguard.train.reward import Expected, VerdictReward
 from policyguard.train.rows import Located, Rows, gather, image_dataset, open_frame
+from policyguard.train.sft import fine_tune
 from policyguard.train.trainer import (
     checkpoint_marker,
     common_arguments,
@@ -54,6 +58,7 @@ from policyguard.train.watch import watch_callback
 
 __all__ = ["banned_tokens", "grpo_example", "held_out_prompts", "read_prompts", "run"]
 
+_THOUGHT = "Each rule of the policy is held against what the picture shows, one by one."
 _VISION_TOKEN = re.compile(r"image|vision|video|img|picture", re.IGNORECASE)
 
 
@@ -120,9 +125,9 @@ def run(recipe: GrpoRecipe) -> Path:
     from policyguard.backends.transformers.files import find, fingerprint
 
     out = Path(recipe.out).expanduser()
-    base = model_folder(recipe.model)
     dialect = get_dialect(recipe.dialect)
     rows, units = read_prompts(recipe)
+    base = warmed_up(recipe, units.prompts) if recipe.format_warmup.updates else model_folder(recipe.model)
     held_out, group = held_out_prompts(rows), recipe.rollout.group
     checkpoint = latest_checkpoint(out / WORK)
     with expected_noise():
@@ -140,7 +145,7 @@ def run(recipe: GrpoRecipe) -> Path:
             shuffle_dataset=False,  # halves and units stay together
             model_init_kwargs=loading_options(recipe.tune, precision=recipe.run.precision),
         )
-        watch = watch_callback(recipe.watch, out / WORK / "watch.jsonl")
+        watch = watch_callback(recipe.watch, out / WORK / "watch.jsonl", unread=lambda: tuple(reward.unread))
         adapter = lora(empty_model(base), recipe.tune)
         trainer = trl.GRPOTrainer(
             model=str(base),  # a path: the KL reference is read from it again
@@ -160,12 +165,7 @@ def run(recipe: GrpoRecipe) -> Path:
             restore(trainer, checkpoint, recipe.tune)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if watch.stopped and recipe.watch.stop:
-            raise ConfigurationError(
-                f"the run was stopped {watch.stopped}",
-                hint="start from a model with balanced accuracy of 0.6 or more, lower optim.lr, raise "
-                "grpo.beta or rollout.temperature, or set difficulty.filter; the figures are in "
-                f"{out / WORK / 'watch.jsonl'}",
-            )
+            raise _stopped(watch.stopped, reward, out / WORK / "watch.jsonl")
         finish(trainer, base, out, precision=recipe.run.precision, dialect=recipe.dialect)
     if trainer.accelerator.is_main_process:
         counts = {
@@ -187,6 +187,56 @@ def run(recipe: GrpoRecipe) -> Path:
             notes=[watch.stopped] if watch.stopped else [],
         )
     return out
+
+
+def _stopped(why: str, reward: VerdictReward, log: Path) -> ConfigurationError:
+    if "can be read" in why:
+        answers = [f"{text!r}: {problem}" for text, problem in reward.unread]
+        return ConfigurationError(
+            "\n".join([f"the run was stopped {why}. The last of them:", *answers]),
+            hint="set format_warmup.updates (40 to 200), or start from stage assess; for answers that are "
+            "nearly right in form, reward.near; for long ones, rollout.max_tokens",
+        )
+    return ConfigurationError(
+        f"the run was stopped {why}",
+        hint="start from a model with balanced accuracy of 0.6 or more, lower optim.lr, raise grpo.beta or "
+        f"rollout.temperature, or set difficulty.filter; the figures are in {log}",
+    )
+
+
+def warmed_up(recipe: GrpoRecipe, prompts: Sequence[Prompt]) -> Path:
+    """The folder of the model after the format warm-up, which a later start does not repeat."""
+    settings, run = recipe.format_warmup, recipe.run
+    out = Path(recipe.out).expanduser() / WORK / "format"
+    if is_complete(out):
+        return out
+    optim = Optim(
+        lr=settings.lr, schedule="constant", batch=settings.batch, accumulate=1, max_steps=settings.updates
+    )
+    values = recipe.model_dump(include={"model", "seed", "data", "tune", "run", "dialect"})
+    short = AssessRecipe.model_validate(values | {"stage": "assess", "out": str(out), "optim": optim})
+    count = settings.updates * settings.batch * run.devices
+    dialect = get_dialect(recipe.dialect)
+    examples = [format_example(prompt, dialect, recipe) for prompt in prompts[: count + count % 2]]
+    counts = {"examples": len(examples)}
+    return fine_tune(short, train=examples, validation=[], files={}, counts=counts, dialect=recipe.dialect)
+
+
+def format_example(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+    """A prompt with a right answer, in the form asked for. Raises ConfigurationError as ``write_answer``."""
+    rating = Rating(prompt.label)
+    category = next(iter(prompt.categories), None)
+    if rating is Rating.UNSAFE and category is None:  # a rule must be named, and any one shows the form
+        category = next(rule.id for rule in prompt.policy.rules if rule.status is not Status.EXEMPT)
+    sentence = None if prompt.policy.world else decision_sentence(prompt.policy, rating, category)
+    text = write_answer(dialect, prompt.policy, Answer(rating, category, sentence))
+    if recipe.answer == "thinking-first":
+        text = f"<think>{_THOUGHT} {sentence or ''}</think>\n{text}"
+    return {
+        "image": str(prompt.path),
+        "prompt": conversation(dialect, prompt.policy, answer=recipe.answer),
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
+    }
 
 
 def held_out_prompts(rows: Rows[LabelRow]) -> list[Prompt]:
@@ -296,15 +346,9 @@ def _share_right(
             pad_token_id=processor.tokenizer.pad_token_id,
         )[:, inputs["input_ids"].shape[1] :]
     texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    expected = Expected(prompt.policy, _rating(prompt.label), prompt.categories)
+    expected = Expected(prompt.policy, Rating(prompt.label), prompt.categories)
     right = 0
     for answer, ids in zip(texts, answers.tolist(), strict=True):
         scored = reward.score_ids(answer, reward.until_end(ids), expected)
         right += scored.right
     return right / len(texts)
-
-
-def _rating(label: str) -> Any:
-    from policyguard.assessment import Rating
-
-    return Rating(label)

@@ -13,8 +13,9 @@ from policyguard.dialects import get_dialect
 from policyguard.errors import PolicyGuardError
 from policyguard.train.answers import conversation
 from policyguard.train.assess import read_labels
-from policyguard.train.estimate import available_disk, available_memory, estimate, measure
-from policyguard.train.grpo import read_prompts
+from policyguard.train.assess_data import augment
+from policyguard.train.estimate import available_disk, available_memory, estimate, measure, total_memory
+from policyguard.train.grpo import format_example, read_prompts
 from policyguard.train.models import model_folder, processor_of
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, RewardSettings, SftRecipe
 from policyguard.train.rows import Rows, check_images, listing, open_frame
@@ -27,11 +28,14 @@ _LISTED = 30
 
 @dataclass(slots=True)
 class Preflight:
-    """``problems`` stop a run; ``notes`` do not; each is one line. ``data``: digests of the training data."""
+    """``problems`` stop a run; ``notes`` do not; each is one line. ``data``: digests of the training data.
+    ``examples``: how many an epoch has.
+    """
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
+    examples: int = 0
 
 
 def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
@@ -123,15 +127,24 @@ def _libraries(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight)
 def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight) -> Rows[Any] | None:
     try:
         if isinstance(recipe, SftRecipe):
-            return read_captions(recipe)
+            captions = read_captions(recipe)
+            result.examples = len(captions.train)
+            return captions
         if isinstance(recipe, AssessRecipe):
-            return read_labels(recipe)
+            labels = read_labels(recipe)
+            result.examples = len(augment(labels.train, recipe.augment, seed=recipe.seed))
+            return labels
         rows, units = read_prompts(recipe)
     except PolicyGuardError as error:
         result.problems.append(str(error))
         return None
     prompts = units.prompts
-    result.data["prompts"] = units.digest
+    if recipe.format_warmup.updates:
+        try:
+            format_example(prompts[0], get_dialect(recipe.dialect), recipe)
+        except PolicyGuardError as error:
+            result.problems.append(f"format_warmup: {error.message}")
+    result.data["prompts"], result.examples = units.digest, len(prompts)
     texts = len({prompt.policy.fingerprint for prompt in prompts})
     unsafe = sum(prompt.label == "unsafe" for prompt in prompts)
     result.notes.append(f"{len(prompts)} prompts, {unsafe} of them unsafe, under {texts} policy texts")
@@ -171,7 +184,13 @@ def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None
         return
     if rows is None or result.problems:
         return
-    needed = estimate(recipe, sizes, rows=len(rows.train), tokens=_tokens(recipe, rows, processor))
+    needed = estimate(
+        recipe,
+        sizes,
+        examples=result.examples,
+        tokens=_tokens(recipe, rows, processor),
+        device_memory=total_memory(recipe),
+    )
     result.notes.append(f"estimate: {needed}")
     free = available_memory(recipe)
     if needed.memory > free:

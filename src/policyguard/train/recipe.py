@@ -80,12 +80,15 @@ class Optim(_Part):
 
 
 class Run(_Part):
-    """``devices``: how many the run is meant for; estimates and batch checks use it. ``max_pixels``: larger
-    images are scaled down; give the guard the same bound. ``save_every``, ``eval_every``, ``log_every``: in
-    updates. ``keep``: how many checkpoints stay. ``report_to``: as in transformers.
+    """``devices``: how many the run is meant for; estimates and batch checks use it. ``sharding``: how they
+    share weights and optimiser, as the configuration for accelerate has it; with ``none`` each has them all.
+    ``max_pixels``: larger images are scaled down; give the guard the same bound. ``save_every``,
+    ``eval_every``, ``log_every``: in updates. ``keep``: how many checkpoints stay. ``report_to``: as in
+    transformers.
     """
 
     devices: Positive = 1
+    sharding: Literal["none", "zero2", "zero3", "fsdp2"] = "none"
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = True
@@ -115,16 +118,18 @@ class SftRecipe(_Stage):
 
 
 class Augment(_Part):
-    """Label-preserving and label-flipping changes, as shares of the rows they can apply to.
+    """Label-preserving and label-flipping changes of the rows they can apply to.
 
-    ``exceptions``: unsafe rows repeated with their rules declared exempt, and so safe. ``irrelevant``: rows
-    repeated with up to ``exempt_up_to`` other rules declared exempt. ``decision_sentences``: end each
-    rationale with the sentence that says what decides. ``balance``: repeat rows of the rarer label.
+    ``exceptions``: the share of unsafe rows repeated with their rules declared exempt, and so safe.
+    ``irrelevant``: how often rows (``irrelevant_of``) are repeated with up to ``exempt_up_to`` other rules
+    declared exempt; a fraction is a share of them. ``decision_sentences``: end each rationale with the
+    sentence that says what decides. ``balance``: repeat rows of the rarer label.
     """
 
     decision_sentences: bool = True
     exceptions: Share = 0.5
-    irrelevant: Share = 0.5
+    irrelevant: Annotated[float, Field(ge=0, le=10)] = 0.5
+    irrelevant_of: Literal["all", "unsafe"] = "all"
     exempt_up_to: Annotated[int, Field(ge=1, le=25)] = 3
     balance: bool = True
 
@@ -141,7 +146,9 @@ class RewardSettings(_Part):
     """See ``reward``. ``bare_words``: whether a bare verdict counts in a dialect that also reads it, though
     the guard asks for more. ``safe_weight`` and ``unsafe_weight`` multiply the reward of a right verdict;
     they only count when rewards are not scaled within a group, because a group holds one label.
-    ``min_thought``: different words.
+    ``min_thought``: different words. ``near``: what an answer earns that only a code fence or line breaks in
+    its JSON make unreadable, as a share of the way from ``unreadable`` to ``wrong``; it fades to nothing by
+    update ``near_until``, and exported rewards do not have it.
     """
 
     right: float = 1.0
@@ -153,6 +160,8 @@ class RewardSettings(_Part):
     category_bonus: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     rationale_bonus: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     min_thought: Annotated[int, Field(ge=1)] = 8
+    near: Share = 0.0
+    near_until: Positive = 100
 
 
 class Variants(_Part):
@@ -209,10 +218,23 @@ class Difficulty(_Part):
     keep_at_most_easy: Share = 0.1
 
 
-class Watch(_Part):
-    """Stop a run whose recall of one label stays under ``min_recall``, or whose groups mostly hold one answer
-    (``max_zero_variance``), over ``patience`` logged steps in a row; never before ``grace`` updates."""
+class FormatWarmUp(_Part):
+    """Before GRPO, ``updates`` of supervised fine-tuning on right answers to the first prompts, so that there
+    are answers that can be read. ``batch``: per device. What comes out is the model that GRPO starts from.
+    """
 
+    updates: Annotated[int, Field(ge=0)] = 0
+    lr: Annotated[float, Field(gt=0)] = 1e-5
+    batch: Positive = 8
+
+
+class Watch(_Part):
+    """Stop a run in which hardly any answer can be read (``min_readable``), whose recall of one label stays
+    under ``min_recall``, or whose groups mostly hold one answer (``max_zero_variance``), over ``patience``
+    logged steps in a row; never before ``grace`` updates.
+    """
+
+    min_readable: Share = 0.02
     min_recall: Share = 0.05
     max_zero_variance: Share = 0.98
     patience: Positive = 5
@@ -231,6 +253,7 @@ class GrpoRecipe(_Stage):
     rollout: Rollout = Rollout()
     grpo: Grpo = Grpo()
     difficulty: Difficulty = Difficulty()
+    format_warmup: FormatWarmUp = FormatWarmUp()
     watch: Watch = Watch()
 
 

@@ -11,8 +11,11 @@ hidden characters, a thought without enough different words. Not covered: whethe
 
 from __future__ import annotations
 
+import json
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +25,18 @@ from policyguard.dialects import Answer, Dialect, render_one
 from policyguard.errors import AnswerError
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy import ResolvedPolicy, Status
-from policyguard.strict.text import find_forbidden
+from policyguard.strict.jsontext import parse_json
+from policyguard.strict.text import find_forbidden, printable
 from policyguard.train.answers import AnswerFormat, beginning_of, split_thought
 from policyguard.train.recipe import RewardSettings
 
-__all__ = ["Expected", "Scored", "VerdictReward", "assessment_of", "score"]
+__all__ = ["Expected", "Scored", "VerdictReward", "assessment_of", "score", "straightened"]
 
 _WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\\W\\d_]{2,40}")
 """A visible word: two letters or more, or one character of a script that does not part its words."""
 _LONG = 4
 """Letters from which a word says something; shorter ones hold a sentence together."""
+_FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 _LONGEST = 1200
 """Characters of a rationale. A longer one earns no bonus."""
 
@@ -153,6 +158,8 @@ class VerdictReward:
         self._answer: AnswerFormat = answer
         self._ends = frozenset(ends)
         self._control = frozenset(control)
+        self.unread: deque[tuple[str, str]] = deque(maxlen=5)
+        """The last answers that could not be read, shortened, and what is wrong with each."""
 
     def __call__(
         self,
@@ -162,6 +169,7 @@ class VerdictReward:
         policy: Sequence[str],
         label: Sequence[str],
         categories: Sequence[Sequence[str]],
+        trainer_state: Any = None,
         log_metric: Callable[[str, float], None] | None = None,
         **_: Any,
     ) -> list[float]:
@@ -172,11 +180,27 @@ class VerdictReward:
             expected = Expected(self._policies[name], Rating(true_label), tuple(rules))
             scored = self.score_ids(_text(completion), ids, expected)
             values.append(scored.value)
+            if scored.rating is None:
+                self.unread.append((printable(_text(completion)[:300]), scored.why))
+                values[-1] += self._for_near(_text(completion), ids, expected, trainer_state)
             if log_metric is not None:
                 log_metric(f"verdict/recall_{true_label}", float(scored.right))
                 log_metric("verdict/readable", float(scored.rating is not None))
                 log_metric("verdict/says_unsafe", float(scored.rating is Rating.UNSAFE))
         return values
+
+    def _for_near(self, text: str, ids: Sequence[int], expected: Expected, state: Any) -> float:
+        """What is added for an answer that is nearly right in form; see ``RewardSettings``."""
+        settings = self._settings
+        left = 1.0 - (state.global_step if state is not None else 0) / settings.near_until
+        if not settings.near or left <= 0.0:
+            return 0.0
+        body = list(ids)[:-1]
+        if not ids or ids[-1] not in self._ends or self._control.intersection(body):
+            return 0.0
+        near = score(straightened(text), expected, self._dialect, settings, answer=self._answer)
+        whole = (settings.wrong - settings.unreadable) * settings.near * left
+        return 0.0 if near.rating is None else whole
 
     def until_end(self, ids: Sequence[int]) -> list[int]:
         """``ids`` up to and with the first token that ends an answer; all of them where there is none."""
@@ -199,6 +223,17 @@ def _text(completion: Any) -> str:
     if not isinstance(content, str):
         content = "".join(part["text"] for part in content)
     return str(content)
+
+
+def straightened(text: str) -> str:
+    """``text`` without a code fence and with its JSON object on one line, as ``json.dumps`` writes it."""
+    lead, mark, answer = text.rpartition("</think>")
+    body = answer.strip()
+    if fenced := _FENCED.fullmatch(body):
+        body = fenced[1]
+    with suppress(ValueError):
+        body = json.dumps(parse_json(body), ensure_ascii=False)
+    return lead + mark + body
 
 
 def _different_words(text: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,11 @@ SHOWN = {
 
 
 def collapse_of(figures: dict[str, float], settings: Watch) -> str | None:
-    """Why the figures of one logged step look collapsed, or ``None``."""
+    """Why the figures of one logged step look collapsed, or ``None``. What can be read comes first: without
+    answers, recall says nothing.
+    """
+    if (readable := figures.get("readable")) is not None and readable < settings.min_readable:
+        return f"{readable:.3f} of the answers can be read, under {settings.min_readable}"
     for label in ("safe", "unsafe"):
         recall = figures.get(f"recall_{label}")
         if recall is not None and recall < settings.min_recall:
@@ -38,8 +43,13 @@ def collapse_of(figures: dict[str, float], settings: Watch) -> str | None:
     return None
 
 
-def watch_callback(settings: Watch, log: Path) -> Any:
+def watch_callback(
+    settings: Watch, log: Path, *, unread: Callable[[], Sequence[tuple[str, str]]] = tuple
+) -> Any:
     """A ``TrainerCallback`` that writes one JSON line per logged step to ``log``, and stops a collapsed run.
+
+    ``unread`` gives the last answers that could not be read, and what is wrong with each; the log has them
+    for steps at which hardly any could be.
 
     A run that goes on from a checkpoint drops the lines after it, and goes on counting where these end. All
     ranks see the same figures, as TRL averages them, and so stop at the same step. ``stopped`` says why.
@@ -73,7 +83,10 @@ def watch_callback(settings: Watch, log: Path) -> Any:
             if state.is_world_process_zero:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": state.global_step, **figures, "collapse": why}) + "\n")
+                    line = {"step": state.global_step, **figures, "collapse": why}
+                    if figures.get("readable", 1.0) < settings.min_readable:
+                        line["unread"] = [{"answer": text, "problem": problem} for text, problem in unread()]
+                    file.write(json.dumps(line) + "\n")
 
     return WatchCallback()
 
