@@ -51,7 +51,7 @@ def test_text_outside_the_vocabulary_survives_the_tokenizer(vocabulary: Vocabula
 
 def test_training_reads_a_policy_exactly_as_the_dialect_renders_it() -> None:
     for row in draw_rows(Random(3), 40, 1):
-        prompt = PicoDialect().render(row.policy.to_policy().resolve())
+        (prompt,) = PicoDialect().render(row.policy.to_policy().resolve())
         assert prompt.messages[0].parts == (text_of(row.policy),)
 
 
