@@ -74,9 +74,7 @@ def test_a_run_that_accelerate_shares_out_otherwise_than_the_recipe_says_is_refu
     loaded = prepare("sft", str(write_recipe(tmp_path / "run.yaml", values)))
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    with pytest.raises(
-        ConfigurationError, match=r"sharding is none, and accelerate was started for zero3"
-    ):
+    with pytest.raises(ConfigurationError, match=r"sharding is none, and accelerate was started for zero3"):
         start(loaded)
 
 
