@@ -49,7 +49,7 @@ test-vllm: $(VENV)/.ready .venv-vllm/.ready  ## Run the tests against real vLLM 
 	$(BIN)/python -m pytest -m vllm tests/backends/remote/vllm_server --timeout 1200
 
 test-vllm-smoke: $(VENV)/.ready .venv-vllm/.ready  ## The same in at most four minutes, on one server
-	$(BIN)/python -m pytest -m vllm tests/backends/remote/vllm_server/test_smoke.py --timeout 300
+	$(BIN)/python -m pytest -m vllm tests/backends/remote/vllm_server/test_smoke.py --timeout 1200
 
 check: $(VENV)/.ready  ## Lint and type-check
 	$(BIN)/ruff check .

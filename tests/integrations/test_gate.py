@@ -223,7 +223,7 @@ def test_a_blocking_generator_does_not_block_the_event_loop() -> None:
     ticked = threading.Event()
 
     def generate(hint: str | None, attempt: int) -> object:
-        assert ticked.wait(30)
+        ticked.wait()
         return GOOD
 
     async def main() -> GateResult:

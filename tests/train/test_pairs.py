@@ -571,7 +571,7 @@ def gemini() -> Iterator[Gemini]:
 
 def edit_by_gemini(server: Gemini) -> PILImage:
     async def once() -> PILImage:
-        editor = GeminiEditor(api_key="k3y", base_url=server.url, attempts=1, timeout=5.0)
+        editor = GeminiEditor(api_key="k3y", base_url=server.url, attempts=1, timeout=100.0)
         try:
             return await editor.edit(order())
         finally:

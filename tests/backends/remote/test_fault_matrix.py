@@ -179,7 +179,7 @@ def test_plain_http_where_tls_was_expected_is_an_error(server: ToyServer) -> Non
     url = server.url.replace("http:", "https:")
     retries = Retries.without_waits()
     with RemoteBackend(
-        url, model="toy-guard", dialect=SafeguardDialect(), timeout=5.0, retries=retries
+        url, model="toy-guard", dialect=SafeguardDialect(), timeout=100.0, retries=retries
     ) as guard:
         (found,) = guard.assess([ask(picture())])
     assert isinstance(found, Failure)

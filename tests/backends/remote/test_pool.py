@@ -24,6 +24,7 @@ from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.servers import CONSECUTIVE, Breaker, Pool, Server
 from policyguard.errors import ConfigurationError, UnavailableError
+from support.clock import Clock
 
 
 @pytest.fixture
@@ -213,13 +214,13 @@ def test_a_server_behind_an_open_breaker_is_not_picked() -> None:
 def test_no_header_keeps_a_server_out_of_the_pool_for_more_than_a_minute(
     servers: list[ToyServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("policyguard.backends.remote.servers.time.monotonic", lambda: clock[0])
+    clock = Clock()
+    monkeypatch.setattr("policyguard.backends.remote.servers.time.monotonic", clock)
     server = Server(None, Breaker())  # type: ignore[arg-type]
     server.leave_alone(1e9)
-    clock[0] += 59.0
+    clock.advance(59.0)
     assert server.quiet
-    clock[0] += 2.0
+    clock.advance(2.0)
     assert not server.quiet
 
 

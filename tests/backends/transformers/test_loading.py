@@ -99,7 +99,6 @@ def test_a_forked_child_is_told_to_build_its_own_guard_and_the_parent_goes_on(mo
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     child, parent = done.stdout.strip().rsplit("\n", 1)

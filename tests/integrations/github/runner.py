@@ -70,7 +70,6 @@ class Runner:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=110,
         )
         self.log += done.stdout
         self.summary += files["GITHUB_STEP_SUMMARY"].read_text()

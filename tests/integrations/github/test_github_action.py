@@ -228,7 +228,6 @@ def comment(runner: Runner, github: GitHub, text: str = "# 1 image is blocked\n"
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     assert "secret" not in done.stdout + done.stderr
     return done.stdout

@@ -31,7 +31,6 @@ def run(repository: Path, environment: dict[str, str], shell: str = "bash", **va
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=110,
     )
 
 

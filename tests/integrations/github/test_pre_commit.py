@@ -46,7 +46,6 @@ def pre_commit(
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=110,
     )
 
 

@@ -249,7 +249,7 @@ def test_a_text_file_given_to_requests_ends() -> None:
     request = requests.Request("POST", "http://127.0.0.1:9/x").prepare()
     request.body = io.StringIO("words")  # type: ignore[assignment]
     with pytest.raises(requests.ConnectionError):
-        adapter.send(request, timeout=5)
+        adapter.send(request, timeout=100)
 
 
 def test_a_file_that_is_redirected_is_sent_whole_again(upstream: Upstream) -> None:

@@ -83,7 +83,7 @@ def test_text_passes_while_the_image_behind_it_is_judged(upstream: Upstream) -> 
     go, judge = threading.Event(), backend.answer
 
     def slow(request: Any) -> Any:
-        assert go.wait(30)
+        go.wait()
         return judge(request)  # type: ignore[operator]
 
     backend.answer = slow

@@ -17,7 +17,8 @@ from typing import IO, Any, Self
 ROOT = Path(__file__).parents[4]
 SCRIPT = ROOT / "integrations" / "vllm" / "serve_cpu.sh"
 VENV = ROOT / ".venv-vllm"
-START_SECONDS = 240
+QUIET_LOOKS = 1200
+"""Looks in a row, half a second apart, at which the log has not grown: then a start has failed."""
 
 
 def free_port() -> int:
@@ -50,13 +51,18 @@ class RealServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
-        """Start, wait until the server answers, and send a first request, which takes it up to 20 seconds."""
+        """Start, wait until the server answers, and send a first request, which takes it long.
+
+        A start may take its time, as long as the server's log grows.
+        """
         command = [str(SCRIPT), str(self.folder), self.name, str(self.port), *self._flags]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        until = time.monotonic() + START_SECONDS
+        length = quiet = 0
         while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() > until:
+            before, length = length, self.log.stat().st_size
+            quiet = 0 if length > before else quiet + 1
+            if self._process.poll() is not None or quiet > QUIET_LOOKS:
                 self.kill()
                 raise RuntimeError(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.5)
@@ -79,7 +85,7 @@ class RealServer:
             f"{self.root}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=120) as response:
+            with urllib.request.urlopen(request, timeout=600) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -87,7 +93,7 @@ class RealServer:
     def _healthy(self) -> bool:
         try:
             response: IO[bytes]
-            with urllib.request.urlopen(f"{self.root}/health", timeout=2) as response:
+            with urllib.request.urlopen(f"{self.root}/health", timeout=60) as response:
                 response.read()
             return True
         except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
@@ -14,16 +13,16 @@ from policyguard.backends.remote import RemoteBackend
 from policyguard.outcomes import Outcome
 
 
-@pytest.mark.timeout(600)
 def test_a_server_killed_in_mid_batch_loses_no_picture_and_lets_none_through(pico_server: RealServer) -> None:
     frames = scenes(300, seed=12)
-    with pico(pico_server, timeout=10.0, deadline=15.0) as backend:
+    with pico(pico_server, timeout=60.0, deadline=90.0) as backend:
         guard = Guard("pictosafe/l3", backend=backend)
         truth = [guard.check(frame).outcome for frame in frames[:5]]
-        killer = threading.Timer(2.0, pico_server.kill)
-        killer.start()
-        verdicts = list(guard.check_many(frames))
-        killer.join()
+        verdicts = []
+        for verdict in guard.check_many(frames):
+            verdicts.append(verdict)
+            if len(verdicts) == 20:
+                pico_server.kill()
         judged = [verdict.outcome is not Outcome.ERROR for verdict in verdicts]
         assert len(verdicts) == len(frames)
         assert [verdict.outcome for verdict in verdicts[:5]] == truth
@@ -41,9 +40,8 @@ def test_a_server_killed_in_mid_batch_loses_no_picture_and_lets_none_through(pic
 
 
 def _well_again(backend: RemoteBackend, guard: Guard, frame: object) -> bool:
-    """Whether checks work again within a minute: a circuit breaker may keep away for a while."""
-    until = time.monotonic() + 60.0
-    while time.monotonic() < until:
+    """Whether checks work again: a circuit breaker may keep away for a while."""
+    for _ in range(60):
         if guard.check(frame).outcome is not Outcome.ERROR:
             return True
         time.sleep(1.0)
