@@ -30,7 +30,8 @@ class Decision:
 
     ``degraded``: it could not be judged, and the policy's ``outcomes`` do not block it all the same.
     ``unexplained`` and ``unchecked``: see ``Evidence``.
-    ``cached``: its scores came from the verdict cache.
+    ``cached``: its scores came from the verdict cache. ``retryable``: asking again
+    later may help.
     """
 
     outcome: Outcome
@@ -46,6 +47,7 @@ class Decision:
     unexplained: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
     cached: bool = False
+    retryable: bool = False
 
 
 def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
@@ -67,7 +69,7 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     A score that is not a number in [0, 1] is an ERROR, never a guess.
     """
     if isinstance(result, Failure):
-        return _unjudged(policy, Outcome(result.kind.value), result.reason)
+        return _unjudged(policy, Outcome(result.kind.value), result.reason, retryable=result.retryable)
     if (wrong := unfit(policy, result)) is not None:
         return _unjudged(policy, Outcome.ERROR, wrong, cached=result.cached)
 
@@ -141,6 +143,7 @@ def combine(decisions: Sequence[Decision]) -> Decision:
         unexplained=unexplained,
         unchecked=tuple(dict.fromkeys(rule for decision in decisions for rule in decision.unchecked)),
         cached=all(decision.cached for decision in decisions),
+        retryable=worst.retryable,
     )
 
 

@@ -106,7 +106,7 @@ class Verdict:
 
     ``score`` is P(unsafe | image, policy) in [0, 1], or ``None`` when there is none. ``degraded`` marks an
     image that was let through or flagged though it could not be judged; ``partial`` one of which only some
-    frames were looked at.
+    frames were looked at. ``retryable``: it could not be judged, and asking again later may help.
     """
 
     source: str
@@ -119,6 +119,7 @@ class Verdict:
     evidence: Evidence
     degraded: bool = False
     partial: bool = False
+    retryable: bool = False
 
     @property
     def cached(self) -> bool:

@@ -11,7 +11,12 @@ import pytest
 pytest.importorskip("langchain.agents")
 
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware, ModelResponse
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    ModelResponse,
+    ModelRetryMiddleware,
+    ToolRetryMiddleware,
+)
 from langchain_core.messages import AIMessage, AIMessageChunk, RemoveMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -76,7 +81,7 @@ def test_an_image_that_is_blocked_never_reaches_the_model(way: str) -> None:
     agent, model, told = agent_of(AIMessage("hello"))
     with pytest.raises(PolicyViolation) as caught:
         invoke(agent, [human(block(GREEN), block(RED))], way)
-    assert type(caught.value) is PolicyViolation
+    assert isinstance(caught.value, PolicyViolation)
     assert caught.value.verdict.source == "/0/content/2/base64"
     assert 0 == model.calls
     assert ("input", 2) == (told[-1][0], told[-1][1].images_seen)
@@ -96,7 +101,7 @@ def test_what_a_tool_returns_is_judged_before_anything_sees_it(way: str, name: s
     agent, model, _ = agent_of(call(name, colour="red"), AIMessage("done"))
     with pytest.raises(PolicyViolation) as caught:
         invoke(agent, [human()], way)
-    assert type(caught.value) is PolicyViolation
+    assert isinstance(caught.value, PolicyViolation)
     assert 1 == model.calls
 
 
@@ -626,3 +631,28 @@ def test_documents_block_an_agent_unless_they_are_told_to_pass() -> None:
     assert 1 == seen(told, "input")
     with pytest.raises(PolicyViolation, match="Red"):
         invoke(agent, [human(paper, block(RED))], "invoke")
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("where", ["answer", "tool"])
+def test_no_middleware_that_tries_again_swallows_a_block(first: bool, way: str, where: str) -> None:
+    retries = [
+        ModelRetryMiddleware(max_retries=2, initial_delay=0),
+        ToolRetryMiddleware(max_retries=2, initial_delay=0),
+    ]
+    guard, _ = colour_guard()
+    middleware = [*retries, GuardMiddleware(guard)] if first else [GuardMiddleware(guard), *retries]
+
+    @tool
+    def look() -> str:
+        """Look."""
+        return uri(RED)
+
+    calling = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
+    answers = [AIMessage(uri(RED))] * 9 if where == "answer" else [calling, AIMessage("done")]
+    model = Scripted(answers=answers)
+    agent = create_agent(model, [look], middleware=middleware)
+    with pytest.raises(PolicyViolation):
+        invoke(agent, [human()], way)
+    assert model.calls == 1

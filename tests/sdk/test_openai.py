@@ -12,6 +12,7 @@ import pytest
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from integrations.http.upstream import Upstream
 from policyguard import ConfigurationError, Guard, PolicyViolation
+from policyguard.assessment import Failure, FailureKind
 from policyguard.integrations.http import guarded_async_client, guarded_client
 from sdk.provider import WORDS
 
@@ -242,3 +243,10 @@ def test_pico_judges(provider: Upstream) -> None:
                 assert before == provider.calls
             else:
                 assert allowed
+
+
+def test_a_passing_outage_of_the_guard_is_tried_again_by_the_sdk(provider: Upstream) -> None:
+    guard, backend = colour_guard()
+    backend.enqueue(Failure(FailureKind.ERROR, "the server is down", retryable=True))
+    client(provider, guard).chat.completions.create(model="m", messages=messages("hi", picture(GREEN)))
+    assert (2, 1) == (backend.calls, provider.calls)

@@ -139,6 +139,7 @@ class Checker:
             reason=decision.reason,
             evidence=evidence,
             degraded=decision.degraded,
+            retryable=decision.retryable,
             partial=image.partial if image else False,
         )
 

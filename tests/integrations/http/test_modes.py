@@ -15,6 +15,7 @@ from integrations.http.calling import CHAT, PLAIN, Way, chat
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from integrations.http.upstream import Upstream
 from policyguard import ConfigurationError, PolicyViolation
+from policyguard.assessment import Failure, FailureKind
 from policyguard.integrations.http import guarded_client
 from policyguard.integrations.screen.altered import altered
 
@@ -213,3 +214,29 @@ def test_a_body_too_large_is_noted_as_blocked_whatever_the_outcomes_say(
     assert ("block", False) == (item.verdict.action, item.verdict.degraded)
     assert (direction == "response") == bool(upstream.calls)
     assert "2048 bytes" in str(result.reason)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [(CHAT, "server_error"), ("/v1/messages", "overloaded_error"), ("/m:generateContent", 503)],
+)
+def test_a_passing_outage_of_the_guard_may_be_tried_again(
+    way: Way, upstream: Upstream, path: str, kind: object
+) -> None:
+    guard, backend = colour_guard()
+    backend.enqueue(Failure(FailureKind.ERROR, "the server is down", retryable=True))
+    reply = way.send(guard, "POST", upstream.url + path, json=chat(data_uri(picture(GREEN))))
+    assert (503, "1", "true") == (
+        reply.status,
+        reply.headers["retry-after"],
+        reply.headers["x-should-retry"],
+    )
+    assert kind in reply.error.values()
+    assert (0, "request") == (upstream.calls, reply.result.blocked)
+    assert 200 == way.send(guard, "POST", upstream.url + path, json=chat(data_uri(picture(GREEN)))).status
+
+
+def test_a_failure_that_stays_is_no_reason_to_try_again(upstream: Upstream) -> None:
+    guard, backend = colour_guard()
+    backend.enqueue(Failure(FailureKind.ERROR, "the model answers nonsense"))
+    assert 403 == PLAIN.send(guard, "POST", upstream.url + CHAT, json=chat(data_uri(picture(GREEN)))).status

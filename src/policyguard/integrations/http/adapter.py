@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlsplit
 
@@ -135,7 +136,9 @@ class GuardedAdapter(BaseAdapter, Flow):
 
     def build_refusal(self, exchange: Exchange, request: _Call, refusal: Synthetic) -> Any:
         headers = {**dict(refusal.headers), "Content-Length": str(len(refusal.body))}
-        built = self._response(request, refusal.status, headers, refusal.body, reason="Forbidden")
+        built = self._response(
+            request, refusal.status, headers, refusal.body, reason=HTTPStatus(refusal.status).phrase
+        )
         built.policyguard = exchange.result
         return built
 

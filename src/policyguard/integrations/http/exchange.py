@@ -52,11 +52,12 @@ _MAX_RAISED = 256
 
 
 class Blocked(Exception):  # noqa: N818 (a decision, not a fault; never leaves the package)
-    """This request or response goes no further. ``error`` is what the mode "raise" raises."""
+    """This request or response goes no further. ``error`` is what the mode "raise" raises; ``retryable`` says
+    that the guard could not judge it this time."""
 
-    def __init__(self, code: str, message: str, error: PolicyGuardError) -> None:
+    def __init__(self, code: str, message: str, error: PolicyGuardError, *, retryable: bool = False) -> None:
         super().__init__(message)
-        self.code, self.message, self.error = code, message, error
+        self.code, self.message, self.error, self.retryable = code, message, error, retryable
 
     def again(self) -> Blocked:
         """The same without tracebacks, whose frames would keep bodies alive."""
@@ -291,11 +292,21 @@ class Exchange:
             self.core.raised.put(self._key, blocked.again())
 
     def refusal(self, blocked: Blocked) -> Synthetic:
-        return refusal(self.head.provider, blocked.code, blocked.message, self.result)
+        return refusal(
+            self.head.provider, blocked.code, blocked.message, self.result, retryable=blocked.retryable
+        )
 
     def error_event(self, blocked: Blocked, framing: Framing, *, first: bool) -> bytes:
         head = self.head
-        return error_event(head.provider, framing, head.path, blocked.code, blocked.message, first=first)
+        return error_event(
+            head.provider,
+            framing,
+            head.path,
+            blocked.code,
+            blocked.message,
+            first=first,
+            retryable=blocked.retryable,
+        )
 
     def finish(self) -> None:
         """Tell the callbacks, once."""
@@ -353,13 +364,14 @@ def _blocked(direction: Direction, items: Sequence[Screened]) -> Blocked:
         "image_policy_violation" if violating else "policyguard_unjudged",
         f"PolicyGuard blocked {what} in the {direction}{more}: {_line(first.verdict.summary())}",
         PolicyViolation(first.verdict),
+        retryable=not violating and all(item.verdict.retryable for item in items),
     )
 
 
 def _unjudged(direction: Direction, why: str, error: Exception) -> Blocked:
     message = f"PolicyGuard could not judge the {direction}, so it goes no further: {why}"
     ours = error if isinstance(error, PolicyGuardError) else ImageError(message)
-    return Blocked("policyguard_unjudged", message, ours)
+    return Blocked("policyguard_unjudged", message, ours, retryable=getattr(error, "retryable", False))
 
 
 def _line(value: object) -> str:

@@ -14,22 +14,38 @@ __all__ = ["VERDICT_HEADER", "error_event", "refusal"]
 VERDICT_HEADER = "x-policyguard-verdict"
 
 
-def refusal(provider: Provider, code: str, message: str, result: HttpResult) -> Synthetic:
-    """A 403: no SDK retries it, and each turns it into its permission error."""
+def refusal(
+    provider: Provider, code: str, message: str, result: HttpResult, *, retryable: bool = False
+) -> Synthetic:
+    """A 403, which no SDK retries, and which each turns into its permission error.
+
+    Where the guard could not judge this time (``retryable``), a 503: the SDKs ask again, and so does the
+    guard.
+    """
+    again = (("retry-after", "1"),) if retryable else ()
     headers = (
         ("content-type", "application/json"),
         (VERDICT_HEADER, result.header()),
         ("x-policyguard-blocked", result.blocked or "request"),
-        ("x-should-retry", "false"),  # the SDKs of OpenAI and Anthropic obey it
+        ("x-should-retry", str(retryable).lower()),  # the SDKs of OpenAI and Anthropic obey it
+        *again,
     )
-    return Synthetic(403, headers, _dump(_error(provider, code, message)))
+    error = _error(provider, code, message, retryable=retryable)
+    return Synthetic(503 if retryable else 403, headers, _dump(error))
 
 
 def error_event(
-    provider: Provider, framing: Framing, path: str, code: str, message: str, *, first: bool
+    provider: Provider,
+    framing: Framing,
+    path: str,
+    code: str,
+    message: str,
+    *,
+    first: bool,
+    retryable: bool = False,
 ) -> bytes:
     """The end of a stream that is stopped. ``first``: nothing of the stream was let through before."""
-    error = _error(provider, code, message)
+    error = _error(provider, code, message, retryable=retryable)
     if framing == "array":
         return (b"[" if first else b",") + _dump(error) + b"]"
     if framing == "lines":
@@ -41,13 +57,16 @@ def error_event(
     return name + b"data: " + _dump(error) + b"\n\n"
 
 
-def _error(provider: Provider, code: str, message: str) -> dict[str, Any]:
+def _error(provider: Provider, code: str, message: str, *, retryable: bool) -> dict[str, Any]:
     if provider == "anthropic":
-        return {"type": "error", "error": {"type": "permission_error", "message": f"{message} [{code}]"}}
+        kind = "overloaded_error" if retryable else "permission_error"
+        return {"type": "error", "error": {"type": kind, "message": f"{message} [{code}]"}}
     if provider == "gemini":
         info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code, "domain": "policyguard"}
-        return {"error": {"code": 403, "message": message, "status": "PERMISSION_DENIED", "details": [info]}}
-    return {"error": {"message": message, "type": "permission_error", "param": None, "code": code}}
+        number, status = (503, "UNAVAILABLE") if retryable else (403, "PERMISSION_DENIED")
+        return {"error": {"code": number, "message": message, "status": status, "details": [info]}}
+    kind = "server_error" if retryable else "permission_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def _dump(value: object) -> bytes:

@@ -9,8 +9,10 @@ any other value is refused.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from policyguard.errors import ConfigurationError, ImageError
@@ -41,8 +43,22 @@ def check_replace_with(replace_with: str) -> None:
 
 
 def violation(result: ScreenResult) -> PolicyViolation:
-    """The error for a result with blocked images: the first one's."""
-    return PolicyViolation(result.blocked[0].verdict)
+    """The error for a result with blocked images: the first one's.
+
+    Inside of an agent it is of a kind that no middleware and no tool node catches, tries again or swallows.
+    """
+    kind = _agent_violation() if "langgraph.errors" in sys.modules else PolicyViolation
+    return kind(result.blocked[0].verdict)
+
+
+@cache
+def _agent_violation() -> type[PolicyViolation]:
+    from langgraph.errors import GraphBubbleUp
+
+    class AgentViolation(PolicyViolation, GraphBubbleUp):
+        """A block that ends the run of an agent, whatever the order of its middleware."""
+
+    return AgentViolation
 
 
 def blocked_note(result: ScreenResult) -> str:

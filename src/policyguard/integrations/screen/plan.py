@@ -95,7 +95,7 @@ class Plan:
         """The guard broke down over these images: each gets an ERROR, so that none passes by accident."""
         reason = f"the guard failed: {type(error).__name__}: {error}"
         for digest in digests:
-            failure = Failure(FailureKind.ERROR, reason)
+            failure = Failure(FailureKind.ERROR, reason, retryable=getattr(error, "retryable", False))
             self.judged(digest, self.guard.judge_failure("<bytes>", failure))
 
     def result(self) -> ScreenResult:
