@@ -20,7 +20,7 @@ from models import build_100m, policy
 from PIL import Image
 
 from policyguard import Guard
-from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends import TransformersBackend
 
 RUNS = 15
 

@@ -13,7 +13,7 @@ from models import build_100m, policy
 from overhead import noise
 
 from policyguard import Guard
-from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends import TransformersBackend
 
 RUNS = 8
 

@@ -27,7 +27,7 @@ from models import build_100m, policy
 from PIL import Image
 
 from backends.remote.vllm_server.running import RealServer
-from policyguard.backends.base import AssessmentRequest
+from policyguard.backends import AssessmentRequest
 from policyguard.backends.remote.capabilities import cached_tokens
 from policyguard.backends.remote.chat import chat_messages, continuing
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from policyguard.pictosafe.render import Renderer
-from policyguard.pictosafe.scene import Placement, Scene
+from policyguard.pictosafe import Placement, Renderer, Scene
 
 FOLDER = Path(__file__).parent / "images"
 SLOTS = ((8, 8), (56, 8), (8, 56), (56, 56))

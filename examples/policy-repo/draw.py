@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from policyguard.pictosafe.render import Renderer
-from policyguard.pictosafe.scene import MARGIN, SIZES, SLOT, Placement, Scene
+from policyguard.pictosafe import MARGIN, SIZES, SLOT, Placement, Renderer, Scene
 
 FOLDER = Path(__file__).parent / "images"
 

@@ -11,7 +11,7 @@ from PIL import Image as Pictures
 
 from cache.support import server_like, short_sighted
 from policyguard.assessment import Assessment, Failure, FailureKind
-from policyguard.authoring.cases import CaseReport, Status, load_cases, run_cases
+from policyguard.authoring import CaseReport, Status, load_cases, run_cases
 from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import PolicyError
 from policyguard.testing import FakeBackend

@@ -14,8 +14,8 @@ from PIL import Image as Pictures
 from cache.support import server_like, short_sighted
 from policyguard import Policy
 from policyguard.assessment import Assessment, Failure, FailureKind
+from policyguard.authoring import diff_page
 from policyguard.authoring.diff import Change, Effect, Kind, compare_on, compare_policies
-from policyguard.authoring.diff.page import diff_page
 from policyguard.backends.base import AssessmentRequest
 from policyguard.cache import CachedBackend, MemoryCache, SqliteCache, VerdictCache
 from policyguard.errors import ConfigurationError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from policy.compose_cases import BASE, CASES, HEAD
-from policyguard.authoring.editor import json_schema
+from policyguard.authoring import json_schema
 from policyguard.policy import load_policy, packaged_policies
 from policyguard.policy.files import packaged_path
 from policyguard.strict.documents import parse, plain

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from policyguard import Policy
-from policyguard.authoring.lint import Level, Remark, TokenCounter, doubts, lint
+from policyguard.authoring import Level, Remark, TokenCounter, doubts, lint
 from policyguard.errors import ConfigurationError
 from policyguard.policy import load_policy, parse_policy
 

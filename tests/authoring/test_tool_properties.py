@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.test_properties import policies, quick
-from policyguard.authoring.diff import Effect, compare_policies
-from policyguard.authoring.lint import doubts
+from policyguard.authoring import Effect, compare_policies, doubts
 from policyguard.policy import parse_policy
 from policyguard.policy.loosening import loosening
 

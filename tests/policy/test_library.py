@@ -165,7 +165,7 @@ def test_the_family_starter_s_age_can_be_set() -> None:
 
 @pytest.mark.parametrize("name", packaged_policies())
 def test_every_policy_is_lint_clean(name: str) -> None:
-    from policyguard.authoring.lint import Level, lint
+    from policyguard.authoring import Level, lint
 
     accepted = {"no-safe-example"} if load_policy(name).world == "pictosafe" else set()
     said = [str(remark) for remark in lint(name) if remark.code not in accepted or remark.level > Level.INFO]

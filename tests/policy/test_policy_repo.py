@@ -13,9 +13,8 @@ import pytest
 from PIL import Image as Pictures
 
 from policyguard import Guard
+from policyguard.authoring import Level, compare_on, lint
 from policyguard.authoring.cases import CaseFile, Status, load_cases, run_cases
-from policyguard.authoring.diff import compare_on
-from policyguard.authoring.lint import Level, lint
 from policyguard.backends.base import Backend
 from policyguard.cli import main
 from policyguard.policy import load_policy

@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from policyguard.backends.base import Backend
+from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.registry import require_dialect, resolve_model, resolve_served
 from policyguard.backends.wrapping import WrappingBackend
 from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import texts
+from policyguard.strict.lazy import lazily
 
 if TYPE_CHECKING:
+    from policyguard.backends.remote import RemoteBackend, Retries
+    from policyguard.backends.transformers import TransformersBackend
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Backend", "WrappingBackend", "build_backend", "runs_here"]
+__all__ = [
+    "AssessmentRequest",
+    "Backend",
+    "RemoteBackend",
+    "Retries",
+    "TransformersBackend",
+    "WrappingBackend",
+    "build_backend",
+    "runs_here",
+]
+
+__getattr__ = lazily(
+    __name__, {"RemoteBackend": ".remote", "Retries": ".remote", "TransformersBackend": ".transformers"}
+)
 
 
 def runs_here(model: str | None) -> bool:

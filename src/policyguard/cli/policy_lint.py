@@ -61,8 +61,8 @@ def lint(
 
     Exit code: 2 a policy cannot be used; 1 something is at or above the level of --fail-on; 0 otherwise.
     """
-    from policyguard.authoring.lint import Level, TokenCounter
-    from policyguard.authoring.lint import lint as check
+    from policyguard.authoring.linter import Level, TokenCounter
+    from policyguard.authoring.linter import lint as check
 
     counter = TokenCounter(model)
     parameters = parse_parameters(values)

@@ -58,7 +58,7 @@ def render(
     In text, a line in square brackets begins each turn, and <image> stands for the image.
     The number of tokens goes to stderr.
     """
-    from policyguard.authoring.lint.budget import TokenCounter, default_dialect
+    from policyguard.authoring.linter.budget import TokenCounter, default_dialect
     from policyguard.dialects import get_dialect
 
     resolved = load_policy_with(policy, root=root, parameters=values).resolve()

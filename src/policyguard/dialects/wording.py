@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Self
 
 from policyguard.errors import ConfigurationError, PolicyError
-from policyguard.strict.documents import parse, plain
 
 __all__ = ["Wording"]
 
@@ -43,6 +42,8 @@ class Wording:
         path = Path(file).expanduser()
         slots = ", ".join(own)
         hint = f"a YAML file with the keys {slots}; docs/guards.md says where the texts are published"
+        from policyguard.strict.documents import parse, plain  # PyYAML loads late
+
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -10,7 +10,7 @@ import junitparser
 import pytest
 import xmlschema
 
-from policyguard.authoring.cases import CaseReport, CaseResult, Status
+from policyguard.authoring import CaseReport, CaseResult, Status
 from policyguard.runs.reports.junit import write_cases
 from runs.reports.support import every_kind, finding, image, stopped, written
 from policyguard.runs.run import ImageStatus, Unchecked

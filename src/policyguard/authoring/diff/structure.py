@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from policyguard.authoring.lint.texts import content
+from policyguard.authoring.linter.texts import content
 from policyguard.outcomes import Outcome
 from policyguard.policy.loosening import loosening
 from policyguard.policy.policy import Policy

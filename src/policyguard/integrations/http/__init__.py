@@ -12,17 +12,20 @@ imported before it is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from policyguard.integrations.http.clients import guard_client, guarded_async_client, guarded_client
 from policyguard.integrations.http.result import HttpResult
 from policyguard.integrations.http.transports import AsyncGuardedTransport, GuardedTransport
+from policyguard.integrations.screen import FileLedger
+from policyguard.strict.lazy import lazily
 
 if TYPE_CHECKING:
     from policyguard.integrations.http.adapter import GuardedAdapter
 
 __all__ = [
     "AsyncGuardedTransport",
+    "FileLedger",
     "GuardedAdapter",
     "GuardedTransport",
     "HttpResult",
@@ -31,10 +34,4 @@ __all__ = [
     "guarded_client",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "GuardedAdapter":  # requests is imported for it alone
-        from policyguard.integrations.http.adapter import GuardedAdapter
-
-        return GuardedAdapter
-    raise AttributeError(f"module 'policyguard.integrations.http' has no attribute '{name}'")
+__getattr__ = lazily(__name__, {"GuardedAdapter": ".adapter"})  # requests is imported for it alone

@@ -9,17 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from policyguard.errors import MissingExtraError
+from policyguard.integrations.screen import FileLedger
 
 if TYPE_CHECKING:
     from policyguard.integrations.langchain.middleware import GuardMiddleware
     from policyguard.integrations.langchain.runnable import GuardRunnable
 
-__all__ = [
-    "GuardMiddleware",
-    "GuardRunnable",
-    "agents",
-    "core",
-]
+__all__ = ["FileLedger", "GuardMiddleware", "GuardRunnable"]
 
 
 def core() -> None:

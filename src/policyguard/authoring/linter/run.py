@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policyguard.authoring.lint.budget import TokenCounter, length, pixels
-from policyguard.authoring.lint.remark import Level, Remark
-from policyguard.authoring.lint.settings import Places, examples, people, settings, worlds
-from policyguard.authoring.lint.texts import overlaps
+from policyguard.authoring.linter.budget import TokenCounter, length, pixels
+from policyguard.authoring.linter.remark import Level, Remark
+from policyguard.authoring.linter.settings import Places, examples, people, settings, worlds
+from policyguard.authoring.linter.texts import overlaps
 from policyguard.errors import PolicyError
 
 if TYPE_CHECKING:

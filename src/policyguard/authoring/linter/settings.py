@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from policyguard.authoring.lint.remark import Level, Remark, Step
+from policyguard.authoring.linter.remark import Level, Remark, Step
 from policyguard.errors import PolicyError
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy.load import locate, read_document

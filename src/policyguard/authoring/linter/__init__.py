@@ -4,8 +4,8 @@
 a model about pictures; a model's tokenizer is used where its prompt is measured.
 """
 
-from policyguard.authoring.lint.budget import TokenCounter
-from policyguard.authoring.lint.remark import Level, Remark
-from policyguard.authoring.lint.run import doubts, lint
+from policyguard.authoring.linter.budget import TokenCounter
+from policyguard.authoring.linter.remark import Level, Remark
+from policyguard.authoring.linter.run import doubts, lint
 
 __all__ = ["Level", "Remark", "TokenCounter", "doubts", "lint"]

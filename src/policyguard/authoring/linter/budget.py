@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from policyguard.authoring.lint.remark import Level, Remark, Step
+from policyguard.authoring.linter.remark import Level, Remark, Step
 from policyguard.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:

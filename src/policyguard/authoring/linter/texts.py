@@ -15,7 +15,7 @@ from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from policyguard.authoring.lint.remark import Level, Remark, Step
+from policyguard.authoring.linter.remark import Level, Remark, Step
 from policyguard.policy.schema import Status
 
 if TYPE_CHECKING:
