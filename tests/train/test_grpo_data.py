@@ -6,6 +6,8 @@ import json
 import math
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,8 @@ from policyguard.pictosafe.rules import PictoPolicy, is_unsafe, symbolic_level, 
 from policyguard.pictosafe.scene import Scene, draw_scene
 from policyguard.policy import ResolvedPolicy, load_policy
 from policyguard.train.data import LabelRow
-from policyguard.train.difficulty import filter_units
-from policyguard.train.grpo_data import Units, build_units
+from policyguard.train.difficulty import Measured, filter_units, measure_units
+from policyguard.train.grpo_data import Prompt, Units, build_units
 from policyguard.train.recipe import Difficulty, Variants, Watch
 from policyguard.train.rows import Located
 from policyguard.train.variants import read_wordings, rename, reorder, reword
@@ -192,32 +194,70 @@ def test_wordings_of_another_shape_are_refused(tmp_path: Path) -> None:
         read_wordings(str(tmp_path / "wordings.json"))
 
 
+class Answers:
+    """The share of right answers to the first prompt of each half: always, at times, never; others always."""
+
+    def __init__(self, units: Units) -> None:
+        order = zip(units.halves, [1.0, 0.5, 0.0] * 4, strict=True)
+        self._shares = {half.first.path: share for half, share in order}
+        self.asked: list[Prompt] = []
+        self.left = 10**6
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[float]:
+        if self.left < len(prompts):
+            raise KeyboardInterrupt
+        self.left -= len(prompts)
+        self.asked += prompts
+        return [self._shares.get(prompt.path, 1.0) for prompt in prompts]
+
+
 def test_the_filter_drops_halves_that_teach_nothing_keeps_balance_and_measures_once(tmp_path: Path) -> None:
     units = build(coloured(12), NONE)
-    shares = {half.first.path: share for half, share in zip(units.halves, [1.0, 0.5, 0.0] * 4, strict=True)}
-    asked = []
-
-    def share_right(prompt: object) -> float:
-        asked.append(prompt)
-        return shares.get(prompt.path, 1.0)  # type: ignore[attr-defined]
-
-    settings = Difficulty(filter=True, keep_at_most_easy=0.25)
+    answers = Answers(units)
     for _ in range(2):
-        kept, measured = filter_units(
-            units, settings, share_right=share_right, log=tmp_path / "log.jsonl", seed=0
-        )
-        assert len(asked) == 24  # the second time it is read from the log
-        assert [found.first for found in measured].count(0.5) == 4
+        measured = measure_units(units, shares=answers, folder=tmp_path, run="r", batch=4)
+        assert len(answers.asked) == 24  # the second time it is read from the file
+        kept = filter_units(units, Difficulty(filter=True, keep_at_most_easy=0.25), measured, seed=0)
+        assert [half.first for half in measured].count(0.5) == 4
         assert len(kept) == 5
         assert text_classifier_accuracy(kept) == 0.5
+    measure_units(units, shares=answers, folder=tmp_path, run="another model", batch=4)
+    assert len(answers.asked) == 48
 
 
-def test_a_filter_that_would_leave_nothing_keeps_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_share_the_measuring_and_all_get_the_same_filter(world: int, tmp_path: Path) -> None:
+    units = build(coloured(12), NONE)
+    answers = [Answers(units) for _ in range(world)]
+
+    def measure(rank: int) -> list[Measured]:
+        return measure_units(
+            units, shares=answers[rank], folder=tmp_path, run="r", batch=5, rank=rank, world=world
+        )
+
+    with ThreadPoolExecutor(world) as pool:
+        measured = list(pool.map(measure, range(world)))
+    assert all(one == measured[0] for one in measured)
+    assert [len(one.asked) for one in answers] == [24 // world] * world
+
+
+def test_measuring_that_was_stopped_goes_on_with_what_is_written_also_on_fewer_ranks(tmp_path: Path) -> None:
+    units = build(coloured(12), NONE)
+    first, second = Answers(units), Answers(units)
+    first.left = 7
+    with pytest.raises(KeyboardInterrupt):
+        measure_units(units, shares=first, folder=tmp_path, run="r", batch=3, rank=0, world=2)
+    with (tmp_path / "difficulty-0.jsonl").open("a") as file:
+        file.write('{"prompt": "cut sho')
+    measured = measure_units(units, shares=second, folder=tmp_path, run="r", batch=1)
+    assert len(first.asked) == 6
+    assert len(second.asked) == 24 - 6
+    assert measured == measure_units(units, shares=Answers(units), folder=tmp_path / "other", run="r")
+
+
+def test_a_filter_that_would_leave_nothing_keeps_all() -> None:
     units = build(coloured(4), NONE)
-    kept, _ = filter_units(
-        units, Difficulty(filter=True), share_right=lambda _: 1.0, log=tmp_path / "l", seed=0
-    )
-    assert kept == units
+    assert filter_units(units, Difficulty(filter=True), [Measured(1.0, 1.0)] * len(units), seed=0) == units
 
 
 @pytest.mark.parametrize(

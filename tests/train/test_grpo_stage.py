@@ -237,18 +237,20 @@ def test_a_killed_run_goes_on_from_a_step_boundary_and_ends_as_if_it_had_not_bee
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_ranks_share_the_prompts_and_end_with_one_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_measuring_and_prompts_and_end_with_one_model(ranks: int, tmp_path: Path) -> None:
     rows = pictosafe_rows(tmp_path / "data", scenes=20)
-    changes = PICO | {"optim": PICO["optim"] | {"batch": 8}, "run": {"devices": 2}}
+    changes = PICO | {"optim": PICO["optim"] | {"batch": 16 // ranks}, "run": {"devices": ranks}}
+    changes |= {"difficulty": {"filter": True, "samples": 2}}
     path = write_recipe(tmp_path / "run.yaml", recipe("grpo", "pico", rows, tmp_path / "out", **changes))
     torchrun = [
         sys.executable,
         "-m",
         "torch.distributed.run",
         "--nproc_per_node",
-        "2",
+        str(ranks),
         "--master_port",
-        "29572",
+        str(29570 + ranks),
     ]
     done = subprocess.run(
         [*torchrun, "-m", "policyguard.train", str(path)],
@@ -259,4 +261,5 @@ def test_two_ranks_share_the_prompts_and_end_with_one_model(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert logged(tmp_path / "out")[0]["kl"] == 0.0
+    assert len(list((tmp_path / "out/training").glob("difficulty-*.jsonl"))) == ranks
     assert changed(model_folder("pico"), tmp_path / "out")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from policyguard.train.assess import require_both_labels
 from policyguard.train.assess_data import decision_sentence
 from policyguard.train.card import write_card
 from policyguard.train.data import LabelRow
-from policyguard.train.difficulty import filter_units
+from policyguard.train.difficulty import filter_units, measure_units
 from policyguard.train.grpo_data import Prompt, Units, build_units
 from policyguard.train.models import (
     WORK,
@@ -135,7 +136,7 @@ def run(recipe: GrpoRecipe) -> Path:
         banned = banned_tokens(processor)
         reward = _reward(recipe, dialect, processor, base, [*units.prompts, *held_out])
         if recipe.difficulty.filter:
-            units, _ = _filtered(recipe, units, base, processor, reward, banned)
+            units = _filtered(recipe, units, base, processor, reward, banned)
         config = trl.GRPOConfig(
             **common_arguments(recipe, evaluates=bool(held_out)),
             **_rollout(recipe, banned),
@@ -302,37 +303,65 @@ def _objective(recipe: GrpoRecipe) -> dict[str, Any]:
     }
 
 
+_ANSWERS_AT_ONCE = 64
+"""Sampled together when difficulty is measured."""
+
+
 def _filtered(
     recipe: GrpoRecipe, units: Units, base: Path, processor: Any, reward: VerdictReward, banned: Sequence[int]
-) -> tuple[Units, Any]:
+) -> Units:
     """The units that can teach something to the model in ``base``; see ``difficulty``."""
-    import torch
     from accelerate import PartialState
 
-    device = "cpu" if recipe.run.device == "cpu" or not torch.cuda.is_available() else "cuda"
-    model = load_weights(base, recipe.tune, precision=recipe.run.precision).to(device).eval()
-    share_right = partial(_share_right, model, processor, recipe, reward, list(banned))
-    log = Path(recipe.out).expanduser() / WORK / "difficulty.jsonl"
-    with PartialState().main_process_first():  # the others read what it has measured
-        return filter_units(units, recipe.difficulty, share_right=share_right, log=log, seed=recipe.seed)
+    from policyguard.backends.transformers.files import find, fingerprint
+
+    state = PartialState(cpu=recipe.run.device == "cpu")  # knows which device is this rank's
+    model = load_weights(base, recipe.tune, precision=recipe.run.precision).to(state.device).eval()
+    sampling = recipe.model_dump_json(
+        include={
+            "dialect": True,
+            "answer": True,
+            "reward": True,
+            "rollout": {"temperature", "top_p", "max_tokens"},
+            "difficulty": {"samples"},
+            "run": {"precision", "max_pixels"},
+        }
+    )
+    measured = measure_units(
+        units,
+        shares=partial(_shares_right, model, processor, recipe, reward, list(banned)),
+        folder=Path(recipe.out).expanduser() / WORK,
+        run=f"{fingerprint(find(str(base)))} {sampling}",
+        batch=max(1, _ANSWERS_AT_ONCE // recipe.difficulty.samples),
+        rank=state.process_index,
+        world=state.num_processes,
+    )
+    return filter_units(units, recipe.difficulty, measured, seed=recipe.seed)
 
 
-def _share_right(
-    model: Any, processor: Any, recipe: GrpoRecipe, reward: VerdictReward, banned: list[int], prompt: Prompt
-) -> float:
+def _shares_right(
+    model: Any,
+    processor: Any,
+    recipe: GrpoRecipe,
+    reward: VerdictReward,
+    banned: list[int],
+    prompts: Sequence[Prompt],
+) -> list[float]:
+    """The share of right answers to each prompt, of ``difficulty.samples`` sampled ones."""
     import torch
 
-    dialect = get_dialect(recipe.dialect)
-    text = processor.apply_chat_template(
-        conversation(dialect, prompt.policy, answer=recipe.answer), tokenize=False, add_generation_prompt=True
-    )
-    times = recipe.difficulty.samples
+    dialect, times = get_dialect(recipe.dialect), recipe.difficulty.samples
+    turns = [conversation(dialect, prompt.policy, answer=recipe.answer) for prompt in prompts]
+    texts = [processor.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in turns]
+    frames = [open_frame(prompt.path) for prompt in prompts]
     inputs = processor(
-        text=[text] * times,
-        images=[[open_frame(prompt.path)]] * times,
+        text=[text for text in texts for _ in range(times)],
+        images=[[frame] for frame in frames for _ in range(times)],
         return_tensors="pt",
+        padding=True,
         add_special_tokens=False,
     ).to(model.device)
+    torch.manual_seed(zlib.crc32(f"{recipe.seed} {prompts[0].path.name} {prompts[0].policy_key}".encode()))
     with torch.inference_mode():
         answers = model.generate(
             **inputs,
@@ -345,10 +374,15 @@ def _share_right(
             suppress_tokens=banned,
             pad_token_id=processor.tokenizer.pad_token_id,
         )[:, inputs["input_ids"].shape[1] :]
-    texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    expected = Expected(prompt.policy, Rating(prompt.label), prompt.categories)
-    right = 0
-    for answer, ids in zip(texts, answers.tolist(), strict=True):
-        scored = reward.score_ids(answer, reward.until_end(ids), expected)
-        right += scored.right
-    return right / len(texts)
+    decoded = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    right = [
+        reward.score_ids(
+            text,
+            reward.until_end(ids),
+            Expected(prompt.policy, Rating(prompt.label), prompt.categories),
+        ).right
+        for text, ids, prompt in zip(
+            decoded, answers.tolist(), [prompt for prompt in prompts for _ in range(times)], strict=True
+        )
+    ]
+    return [sum(right[place : place + times]) / times for place in range(0, len(right), times)]

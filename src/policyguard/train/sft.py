@@ -85,7 +85,6 @@ def fine_tune(
     base = model_folder(recipe.model)
     checkpoint = latest_checkpoint(out / WORK)
     with expected_noise():
-        model = load_weights(base, recipe.tune, precision=recipe.run.precision)
         config = trl.SFTConfig(
             **common_arguments(recipe, evaluates=bool(validation)),
             per_device_eval_batch_size=recipe.optim.batch,
@@ -93,6 +92,8 @@ def fine_tune(
             max_length=None,  # cutting a sequence would cut image tokens
             completion_only_loss=True,
         )
+        _ = config.device  # this rank's, before anything is loaded
+        model = load_weights(base, recipe.tune, precision=recipe.run.precision)
         adapter = lora(model, recipe.tune)
         counts = counts | {
             "trained weights": select_trained(model, recipe.tune) if adapter is None else "LoRA"
