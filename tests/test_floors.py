@@ -56,8 +56,8 @@ def test_an_import_that_is_not_run_at_load_time_counts(
     assert {f"{package.name}.upper", f"{package.name}.lower"} == set(circle(imports(package.name)))
 
 
-def test_there_are_at_most_270_files() -> None:
-    assert len(LENGTHS) <= 270
+def test_there_are_at_most_266_files_besides_the_dialects_of_which_each_guard_has_one() -> None:
+    assert len([name for name in LENGTHS if not name.startswith("dialects/")]) <= 266
 
 
 def test_no_file_is_longer_than_600_lines() -> None:

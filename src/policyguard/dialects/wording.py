@@ -39,6 +39,8 @@ class Wording:
         """
         if file is None:
             return cls(own)
+        from policyguard.strict.documents import parse, plain
+
         path = Path(file).expanduser()
         slots = ", ".join(own)
         hint = f"a YAML file with the keys {slots}; docs/guards.md says where the texts are published"

@@ -53,7 +53,7 @@ def test_without_explicit_positions_the_logits_would_be_silently_wrong(family: F
     """Why ``with_positions`` exists: positions left to the model are off, and no error says so."""
     runner = shared_backend(family)._load()
     model, processor = runner.loaded.model, runner.loaded.processor
-    plan = shared_backend(family)._plan(runner, LONG)
+    (plan,) = shared_backend(family)._plans_of(runner, LONG)
     assert plan.prefix is not None
     right = logits(runner, share=True, count=1)[0, -1]
     inputs = dict(prepare(processor, [plan.prefix.rest], [picture(0)], special=False))
