@@ -44,7 +44,6 @@ class Wording:
         path = Path(file).expanduser()
         slots = ", ".join(own)
         hint = f"a YAML file with the keys {slots}; docs/guards.md says where the texts are published"
-        from policyguard.strict.documents import parse, plain  # PyYAML loads late
 
         try:
             data = path.read_bytes()
