@@ -122,6 +122,21 @@ def _changed(*path: str | int, to: Any) -> Fault:
     return send
 
 
+def _changed_places(*changes: tuple[Any, ...]) -> Fault:
+    """The honest answer with several places in it changed: each its path, and then its new value."""
+
+    def send(handler: Any, answer: Any) -> None:
+        changed: Any = deepcopy(answer)
+        for *path, last, value in changes:
+            place = changed
+            for step in path:
+                place = place[step]
+            place[last] = value
+        handler.send_json(200, changed)
+
+    return send
+
+
 def _every_logprob(to: float) -> Fault:
     def send(handler: Any, answer: Any) -> None:
         changed = deepcopy(answer)
@@ -275,8 +290,9 @@ MATRIX: dict[str, tuple[Fault, str]] = {
     "NaN for a probability": (_every_logprob(math.nan), "error"),
     "a probability above 1": (_every_logprob(0.5), "error"),
     "unknown labels": (
-        _changed(
-            *TOKEN, to=_STRANGE | {"top_logprobs": [_STRANGE, {"token": "token_id:98", "logprob": -5.0}]}
+        _changed_places(
+            (*TOKEN, _STRANGE | {"top_logprobs": [_STRANGE, _STRANGER]}),
+            ("choices", 0, "message", "content", "strange"),
         ),
         "undecided",
     ),

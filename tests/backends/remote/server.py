@@ -14,6 +14,7 @@ import io
 import json
 import math
 import re
+import secrets
 import socket
 import struct
 import threading
@@ -311,19 +312,43 @@ class _Handler(BaseHTTPRequestHandler):
         content = message["content"]
         return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
-    @staticmethod
-    def _text(text: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _text(self, text: str, body: dict[str, Any]) -> dict[str, Any]:
         tokens = tokenize(text)
         finish = "stop" if len(tokens) <= _limit(body) else "length"
         text = text if finish == "stop" else text[: _limit(body)]
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}]}
+        return self._whole(text, None, finish, len(tokens))
+
+    def _whole(self, text: str, logprobs: dict[str, Any] | None, finish: str, tokens: int) -> dict[str, Any]:
+        """An answer with every field that vLLM gives."""
+        message = {"role": "assistant", "content": text, "refusal": None, "reasoning": None}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": finish,
+            "stop_reason": None,
+            "token_ids": None,
+        }
+        return {
+            "id": f"chatcmpl-{self.headers.get('X-Request-Id') or secrets.token_hex(16)}",
+            "object": "chat.completion",
+            "created": 1,
+            "model": self.server.model,
+            "choices": [choice],
+            "service_tier": None,
+            "prompt_logprobs": None,
+            "usage": {"completion_tokens": tokens},
+        }
 
     def _token(self, weights: dict[str, float], body: dict[str, Any]) -> dict[str, Any]:
         def entry(word: str) -> dict[str, Any]:
             shown = f"token_id:{VOCABULARY.index(word)}" if body.get("return_tokens_as_token_ids") else word
             weight = weights.get(word, 0.0)
-            return {"token": shown, "logprob": math.log(weight) if weight > 0.0 else -9999.0, "bytes": None}
+            return {
+                "token": shown,
+                "logprob": math.log(weight) if weight > 0.0 else -9999.0,
+                "bytes": list(shown.encode()),
+            }
 
         ranked = sorted(weights, key=lambda word: -weights[word])
         logprobs = None
@@ -331,8 +356,13 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = [VOCABULARY[token] for token in body.get("logprob_token_ids", [])]
             top = ranked[: min(body.get("top_logprobs", 0), self.server.top_limit)]
             listed = list(dict.fromkeys([ranked[0], *wanted])) if wanted else top
-            logprobs = {"content": [{**entry(ranked[0]), "top_logprobs": [entry(word) for word in listed]}]}
-        message = {"role": "assistant", "content": ranked[0]}
-        return {
-            "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}]
-        }
+            logprobs = {
+                "content": [
+                    {
+                        **entry(ranked[0]),
+                        "bytes": list(ranked[0].encode()),
+                        "top_logprobs": [entry(word) for word in listed],
+                    }
+                ]
+            }
+        return self._whole(ranked[0], logprobs, "length", 1)

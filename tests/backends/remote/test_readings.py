@@ -63,7 +63,17 @@ def test_every_way_of_asking_gives_the_models_probabilities(server: ToyServer, w
 def listing(**probabilities: float) -> TokenProbabilities:
     top = [{"token": token, "logprob": math.log(p)} for token, p in probabilities.items()]
     content = [{**top[0], "top_logprobs": top}]
-    return read_probabilities({"choices": [{"finish_reason": "length", "logprobs": {"content": content}}]})
+    return read_probabilities(
+        {
+            "choices": [
+                {
+                    "finish_reason": "length",
+                    "message": {"content": top[0]["token"]},
+                    "logprobs": {"content": content},
+                }
+            ]
+        }
+    )
 
 
 def test_all_tokens_that_only_one_label_begins_with_count_as_it() -> None:
@@ -215,9 +225,16 @@ def test_labels_without_any_probability_give_no_score(server: ToyServer) -> None
 def test_a_short_list_that_could_hide_the_label_unsafe_is_undecided(server: ToyServer) -> None:
     server.features -= {"token-ids"}
     server.top_limit = 1
-    for unsafe, outcome in ((0.45, Outcome.UNDECIDED), (0.001, Outcome.COMPLIES)):
+    for unsafe in (0.45, 0.001):
         found = assess(server, server.show(picture(), unsafe=unsafe, mass=1.0), defaults={"threshold": 0.4})
-        assert decide(policy().resolve(), found).outcome is outcome, unsafe
+        assert decide(policy().resolve(), found).outcome is Outcome.UNDECIDED, unsafe
+
+
+def test_a_label_unsafe_that_is_not_among_five_tokens_counts_as_0_with_a_note(server: ToyServer) -> None:
+    server.features -= {"token-ids"}
+    server.top_limit = 5
+    found = assess(server, server.show(picture(), unsafe=0.0001, mass=0.9))
+    assert decide(policy().resolve(), found).outcome is Outcome.COMPLIES
     assert "counts as 0" in found.notes[0]
 
 

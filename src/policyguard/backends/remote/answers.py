@@ -1,10 +1,16 @@
 """Reads the answers of a server strictly, and asks for JSON verdicts; pure functions.
 
-Two things are read from a chat completion: the token probabilities at the first position, and the text. The
-text of a model that gives no probabilities is a JSON verdict: ``verdict_schema`` asks for it and
-``parse_verdict`` reads it. Covered: what is not exactly as it must be is a CallError or an AnswerError. No
-server is trusted to keep to a schema: one that ignores it answers 200 all the same. Only fields that servers
-document today are used; ``guided_json`` and the like are ignored by vLLM since 0.12.
+An answer is a whole: ``read_completion`` accounts for every field in it. Some may be there, some must agree
+with each other, and any other makes it no answer, unless it is empty. Fields that are harmless stand in the
+tables below, by server. From a completion are read the token probabilities at its only position, or its
+text. The text of a model that gives no probabilities is a JSON verdict: ``verdict_schema`` asks for it and
+``parse_verdict`` reads it.
+
+Covered: what is not exactly as it must be is a CallError or an AnswerError; a text, a token and its
+probability that contradict each other; refusals and filters beside an answer. No server is trusted to keep to
+a schema: one that ignores it answers 200 all the same. Only fields that servers document today are used;
+``guided_json`` and the like are ignored by vLLM since 0.12. Not covered: which request an answer belongs to,
+and which model gave it (see ``chat``).
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +36,10 @@ __all__ = [
     "NoLogprobsError",
     "TokenProbabilities",
     "continuation_pattern",
+    "is_same_model",
     "parse_verdict",
+    "read_aliases",
+    "read_completion",
     "read_models",
     "read_partial_text",
     "read_probabilities",
@@ -41,15 +51,111 @@ __all__ = [
     "whole_number",
 ]
 
-_TOKEN_ID = re.compile(r"token_id:(\d+)")
+_TOKEN_ID = re.compile(r"token_id:(0|[1-9]\d{0,9})")
 _DECLINED = "the guard model declined to answer"
 
 _TOLERANCE = 1e-3
-"""By how much rounded log-probabilities may exceed what probabilities can be."""
+"""By how much rounded probabilities may differ, and exceed 1."""
+
+_LEAST_LOGPROB = 1e5
+"""The least log-probability that is read, negated. vLLM gives -9999.0 for what is impossible."""
+
+_COMPLETION_FIELDS = {
+    "OpenAI": "id object created model choices usage system_fingerprint service_tier",
+    "vLLM": "prompt_logprobs prompt_token_ids prompt_text kv_transfer_params ec_transfer_params metrics",
+    "SGLang": "metadata sglext",
+    "llama.cpp": "timings __verbose completion_probabilities",
+    "Azure": "prompt_filter_results",
+    "OpenRouter": "provider",
+    "Groq": "x_groq usage_breakdown",
+    "Together": "prompt",
+}
+_CHOICE_FIELDS = {
+    "OpenAI": "index message finish_reason logprobs",
+    "vLLM": "stop_reason token_ids routed_experts",
+    "SGLang": "matched_stop hidden_states",
+    "Azure": "content_filter_results",
+    "OpenRouter": "native_finish_reason",
+    "LiteLLM": "provider_specific_fields",
+    "Together": "seed",
+}
+_MESSAGE_FIELDS = {
+    "OpenAI": "role content refusal",
+    "vLLM": "reasoning",
+    "SGLang": "reasoning_content",
+    "OpenRouter": "reasoning_details",
+    "LiteLLM": "thinking_blocks provider_specific_fields",
+    "Gemini": "extra_content",
+}
+_LOGPROBS_FIELDS = {"OpenAI": "content"}
+_TOKEN_FIELDS = {"OpenAI": "token logprob bytes top_logprobs", "llama.cpp": "id"}
+_VERSION = re.compile(r"[-@](\d{3,8}|\d{4}-\d{2}-\d{2})$")
+_DECLINING = re.compile(r"filter|safety|refus|block|prohibit|recitation|spii", re.IGNORECASE)
+
 
 _LONGEST_TEXT = 500
 """Characters of a free text, so that the object is closed before the tokens run out."""
 _TEXT = rf'([^"\\\x00-\x1f]|\\["\\/nt]){{1,{_LONGEST_TEXT}}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The one choice of a chat completion. ``complete``: the model ended it itself; else it was cut off.
+
+    ``thought`` is what a server with a reasoning parser gives apart from the text. ``generated`` is the
+    number of tokens, where it is given; ``stop_reason`` is vLLM's.
+    """
+
+    text: str
+    thought: str
+    complete: bool
+    logprobs: Mapping[str, Any] | None
+    generated: int | None
+    stop_reason: object
+
+
+def read_completion(data: Mapping[str, Any]) -> Completion:
+    """The whole answer, every field accounted for. Raises CallError, of kind REFUSED if it was declined."""
+    _require_known(data, _COMPLETION_FIELDS, "answer")
+    if data.get("object") not in (None, "chat.completion"):
+        raise CallError("the answer is not a chat completion")
+    if not isinstance(data.get("id"), str | None):
+        raise CallError("the answer's 'id' is not a text")
+    choices = _field(data, "choices", list)
+    if len(choices) != 1 or not isinstance(choices[0], dict):
+        raise CallError(f"the answer holds {len(choices)} choices instead of one")
+    choice: dict[str, Any] = choices[0]
+    message = _field(choice, "message", dict)
+    finish = choice.get("finish_reason")
+    if finish == "content_filter" or _declines(data, choice, message):
+        raise CallError(_DECLINED, kind=FailureKind.REFUSED)
+    _require_known(choice, _CHOICE_FIELDS, "choice")
+    _require_known(message, _MESSAGE_FIELDS, "message")
+    if type(choice.get("index", 0)) is not int or choice.get("index", 0) != 0:
+        raise CallError("the answer's only choice is not the first one")
+    if finish not in ("stop", "length"):
+        raise CallError(f"the server ended the answer with {finish!r}"[:200])
+    if message.get("role") not in (None, "assistant"):
+        raise CallError("the answer's message is not the assistant's")
+    thoughts = [message[name] for name in ("reasoning", "reasoning_content") if message.get(name)]
+    if not all(isinstance(thought, str) for thought in thoughts) or len(set(thoughts)) > 1:
+        raise CallError("the answer holds reasoning that is not one text")
+    content = message.get("content")
+    if content is None and thoughts:
+        content = ""
+    if not isinstance(content, str):
+        raise CallError("the answer has no 'content' of type str")
+    logprobs = choice.get("logprobs")
+    if logprobs is not None:
+        _require_known(logprobs, _LOGPROBS_FIELDS, "list of log-probabilities")
+    return Completion(
+        content,
+        next(iter(thoughts), ""),
+        complete=finish == "stop",
+        logprobs=logprobs,
+        generated=_generated(data.get("usage")),
+        stop_reason=choice.get("stop_reason"),
+    )
 
 
 class NoLogprobsError(Exception):
@@ -61,6 +167,7 @@ class TokenProbabilities:
     """The tokens for which the server gives a probability, at one position.
 
     ``by_id`` is None where they are named by text. ``ceiling`` is the most that any other token can have.
+    ``repeated`` are the texts that are listed more than once.
     ``only_sampled``: there is nothing but the sampled token, listed alone or as if it had been certain. Some
     servers write that without having looked; no score can be made of it.
     """
@@ -69,6 +176,7 @@ class TokenProbabilities:
     by_id: Mapping[int, float] | None
     ceiling: float
     only_sampled: bool
+    repeated: frozenset[str] = frozenset()
 
     def of_ids(self, ids: Mapping[str, int]) -> dict[str, float] | None:
         """Label -> probability of its token, for the labels listed; None where tokens have no ids."""
@@ -80,12 +188,15 @@ class TokenProbabilities:
         """Label -> probability of all listed tokens that only this label begins with.
 
         Each of them excludes the others, so they add up. Raises CallError where a token that several labels
-        begin with has more than a trace of probability: it could be any of theirs.
+        begin with has more than a trace of probability, as it could be any of theirs, and where a token of a
+        label is listed twice.
         """
         probabilities: dict[str, float] = {}
         shared = 0.0
         for token, probability in self.by_text.items():
             matches = [label for label in labels if token and label.startswith(token)]
+            if matches and token in self.repeated:
+                raise CallError("the answer lists a label's token twice")
             if len(matches) == 1:
                 probabilities[matches[0]] = probabilities.get(matches[0], 0.0) + probability
             elif matches:
@@ -97,39 +208,60 @@ class TokenProbabilities:
         return probabilities
 
 
-def read_probabilities(data: Mapping[str, Any]) -> TokenProbabilities:
-    """The log-probabilities at the first generated position. Raises NoLogprobsError where there are none."""
-    choice = _choice(data)
-    if choice.get("finish_reason") == "content_filter":
-        raise CallError(_DECLINED, kind=FailureKind.REFUSED)
-    if choice.get("finish_reason") not in ("length", "stop"):
-        raise CallError(f"the server ended the answer with {choice.get('finish_reason')!r}")
-    if choice.get("logprobs") is None:
+def read_probabilities(
+    data: Mapping[str, Any],
+    *,
+    prefill: str = "",
+    labels: Sequence[str] = (),
+    ids: Mapping[str, int] | None = None,
+) -> TokenProbabilities:
+    """The probabilities at the only generated position, of an answer to ``prefill`` with ``max_tokens: 1``.
+
+    ``labels`` are what may follow, ``ids`` their first tokens, where known. Raises NoLogprobsError where
+    there are no probabilities, and CallError where text, sampled token and probabilities do not agree.
+    """
+    completion = read_completion(data)
+    if completion.logprobs is None:
         raise NoLogprobsError
-    content = _field(choice["logprobs"], "content", list)
-    if not content:
+    entries = _field(completion.logprobs, "content", list)
+    if not entries:
         raise CallError("the answer holds no token to read a rating from")
-    listed = content[0].get("top_logprobs") if isinstance(content[0], dict) else None
-    top = [_entry(entry) for entry in _list(listed, "top_logprobs")] if listed is not None else []
-    sampled = _entry(content[0])
+    if len(entries) > 1 or (completion.generated or 0) > 1:
+        raise CallError("the answer holds several tokens where one was requested")
+    listed = entries[0].get("top_logprobs") if isinstance(entries[0], dict) else None
+    top = [_token(entry) for entry in _list(listed, "top_logprobs")] if listed is not None else []
+    sampled = _token(entries[0])
+    if completion.text and completion.thought:
+        raise CallError("the answer holds reasoning beside the one token that was requested")
+    # llama.cpp repeats the prefill.
+    text = completion.text.removeprefix(prefill) or completion.thought
+    _require_agreement(text, sampled, labels, ids or {})
+    by_name = {f"token_id:{token}": label for label, token in (ids or {}).items()}
+    if not all(by_name.get(token.name, token.text or "").startswith(token.text or "") for token in top):
+        raise CallError("the answer gives a label's token another text")
 
     by_text: dict[str, float] = {}
-    for token, probability in top:
-        by_text[token] = by_text.get(token, 0.0) + probability
-    by_text.setdefault(*sampled)
-    ids = [_TOKEN_ID.fullmatch(token) for token in by_text]
-    id_matches = [match for match in ids if match is not None]
-    if id_matches and (len(id_matches) < len(ids) or len(top) != len({token for token, _ in top})):
+    for token in top:
+        by_text[token.name] = by_text.get(token.name, 0.0) + token.probability
+    repeated = frozenset(name for name, number in Counter(token.name for token in top).items() if number > 1)
+    if top and sampled.name not in by_text:
+        raise CallError("the answer's token is missing from its own list")
+    if top and sampled.name not in repeated and _differ(by_text[sampled.name], sampled.probability):
+        raise CallError("the answer gives its token two probabilities")
+    if any(token.probability > sampled.probability + _TOLERANCE for token in top):
+        raise CallError("the answer's token is not the most likely one")
+    by_text.setdefault(sampled.name, sampled.probability)
+    id_matches = [match for match in map(_TOKEN_ID.fullmatch, by_text) if match is not None]
+    if id_matches and (len(id_matches) < len(by_text) or repeated):
         raise CallError("the answer names its tokens ambiguously")
     total = sum(by_text.values())
     if total > 1.0 + _TOLERANCE:
         raise CallError(f"the answer's probabilities add up to {total:.3f}")
     by_id = {int(match[1]): by_text[match[0]] for match in id_matches} if id_matches else None
     # Servers list the most likely tokens, so no other exceeds the least likely of these.
-    ceiling = min([max(0.0, 1.0 - total), *(probability for _, probability in top)])
-    return TokenProbabilities(
-        by_text, by_id, ceiling, only_sampled=not top or (len(by_text) == 1 and sampled[1] == 1.0)
-    )
+    ceiling = min([max(0.0, 1.0 - total), *(token.probability for token in top)])
+    only_sampled = not top or (len(by_text) == 1 and sampled.probability == 1.0)
+    return TokenProbabilities(by_text, by_id, ceiling, only_sampled, repeated)
 
 
 def read_text(data: Mapping[str, Any]) -> str:
@@ -142,13 +274,8 @@ def read_text(data: Mapping[str, Any]) -> str:
 
 def read_partial_text(data: Mapping[str, Any]) -> tuple[str, bool]:
     """The text of an answer, and whether the model ended it itself."""
-    choice = _choice(data)
-    finish, message = choice.get("finish_reason"), _field(choice, "message", dict)
-    if finish == "content_filter" or message.get("refusal"):
-        raise CallError(_DECLINED, kind=FailureKind.REFUSED)
-    if finish not in ("stop", "length"):
-        raise CallError(f"the server ended the answer with {finish!r}")
-    return _field(message, "content", str), finish == "stop"
+    completion = read_completion(data)
+    return completion.text, completion.complete
 
 
 def read_thought(data: Mapping[str, Any], end: str) -> str | None:
@@ -156,12 +283,12 @@ def read_thought(data: Mapping[str, Any], end: str) -> str | None:
 
     Raises CallError where the model ended its turn itself, or the server does not say what stopped it.
     """
-    text, whole = read_partial_text(data)
-    if not whole:
+    completion = read_completion(data)
+    if not completion.complete:
         return None
-    if _choice(data).get("stop_reason") != end:
+    if completion.stop_reason != end:
         raise CallError(f"the model ended its answer without {end!r}")
-    return text.removesuffix(end)
+    return completion.text.removesuffix(end)
 
 
 def read_token_ids(data: Mapping[str, Any]) -> tuple[list[int], int | None]:
@@ -174,13 +301,35 @@ def read_token_ids(data: Mapping[str, Any]) -> tuple[list[int], int | None]:
 
 def read_models(data: Mapping[str, Any]) -> dict[str, int | None]:
     """The models of a server's list, by name, with the context length where it is given."""
+    return {model["id"]: whole_number(model.get("max_model_len")) for model in _models(data)}
+
+
+def read_aliases(data: Mapping[str, Any], model: str) -> frozenset[str]:
+    """The names under which vLLM's list of models serves the same weights as ``model``."""
+    roots = {entry["id"]: entry.get("root") for entry in _models(data)}
+    root = roots.get(model)
+    return frozenset(name for name in roots if isinstance(root, str) and roots[name] == root)
+
+
+def _models(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     entries = data.get("data")
     models = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    return {
-        model["id"]: whole_number(model.get("max_model_len"))
-        for model in models
-        if isinstance(model.get("id"), str)
-    }
+    return [model for model in models if isinstance(model.get("id"), str)]
+
+
+def is_same_model(requested: str, answered: str) -> bool:
+    """Whether a server that was asked for one name answers with the other for the same model.
+
+    Known: the name with or without its provider (``openai/x``), a dated version of it (``x-2024-08-06``), and
+    the tag ``:latest``.
+    """
+    requested, answered = requested.removesuffix(":latest"), answered.removesuffix(":latest")
+    version = _VERSION.search(answered)
+    names = {answered, answered if version is None else answered[: version.start()]}
+    return any(
+        requested == name or requested.endswith(f"/{name}") or name.endswith(f"/{requested}")
+        for name in names
+    )
 
 
 def whole_number(value: object) -> int | None:
@@ -188,18 +337,109 @@ def whole_number(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def _choice(data: Mapping[str, Any]) -> dict[str, Any]:
-    choices = _field(data, "choices", list)
-    if len(choices) != 1 or not isinstance(choices[0], dict):
-        raise CallError(f"the answer holds {len(choices)} choices instead of one")
-    return choices[0]
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """An entry of a list of log-probabilities. ``text`` is None where only the id is known."""
+
+    name: str
+    text: str | None
+    probability: float
 
 
-def _entry(entry: object) -> tuple[str, float]:
-    token, logprob = _field(entry, "token", str), _field(entry, "logprob", int, float)
-    if not math.isfinite(logprob) or logprob > _TOLERANCE:
-        raise CallError(f"the answer holds {logprob!r} for a log-probability")
-    return token, math.exp(min(0.0, logprob))
+def _token(entry: object) -> _Token:
+    name, logprob = _field(entry, "token", str), _field(entry, "logprob", int, float)
+    assert isinstance(entry, dict)
+    _require_known(entry, _TOKEN_FIELDS, "list of log-probabilities")
+    if not -_LEAST_LOGPROB <= logprob <= _TOLERANCE:  # not NaN either
+        raise CallError("the answer holds a number that is no log-probability")
+    is_id = _TOKEN_ID.fullmatch(name) is not None
+    text = _decoded(entry.get("bytes"))
+    if not is_id and text is not None and text != name.replace("\u2581", " "):
+        raise CallError("the answer holds a token whose bytes are another text")
+    return _Token(name, name if not is_id else None if text == name else text, math.exp(min(0.0, logprob)))
+
+
+def _decoded(octets: object) -> str | None:
+    """The text of a token's ``bytes``; None where there are none, or only a part of a character."""
+    if octets is None:
+        return None
+    if not isinstance(octets, list) or not all(type(octet) is int and 0 <= octet < 256 for octet in octets):
+        raise CallError("the answer holds a token whose bytes are no bytes")
+    try:
+        return bytes(octets).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _require_agreement(text: str, sampled: _Token, labels: Sequence[str], ids: Mapping[str, int]) -> None:
+    """Raises CallError unless ``text`` is that of the sampled token. Control tokens have none."""
+    label = next((label for label, token in ids.items() if sampled.name == f"token_id:{token}"), None)
+    if label is not None:
+        agrees = text != "" and label.startswith(text) and sampled.text in (None, text)
+    elif sampled.text is None:
+        agrees = text not in labels
+    elif not text:
+        agrees = not any(label.startswith(sampled.text) for label in labels)
+    else:
+        agrees = text.strip() == sampled.text.replace("\u2581", " ").strip()
+    if not agrees:
+        raise CallError("the answer's text is not the token whose probability it gives")
+
+
+def _differ(one: float, other: float) -> bool:
+    return abs(one - other) > _TOLERANCE
+
+
+def _declines(data: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+    """Whether a refusal or a filter stands anywhere beside the answer."""
+    logprobs = choice.get("logprobs")
+    reason = choice.get("native_finish_reason")
+    return bool(
+        message.get("refusal")
+        or (isinstance(logprobs, dict) and logprobs.get("refusal"))
+        or (isinstance(reason, str) and _DECLINING.search(reason))
+        or any(
+            _holds_filtered(value)
+            for value in (
+                data.get("prompt_filter_results"),
+                choice.get("content_filter_results"),
+                choice.get("provider_specific_fields"),
+                message.get("provider_specific_fields"),
+            )
+        )
+    )
+
+
+def _holds_filtered(value: object) -> bool:
+    """Whether some field in it, however deep, says that something was filtered or refused."""
+    if isinstance(value, dict):
+        return any(
+            (key in ("filtered", "refusal", "error") and bool(item)) or _holds_filtered(item)
+            for key, item in value.items()
+        )
+    return isinstance(value, list) and any(map(_holds_filtered, value))
+
+
+def _generated(usage: object) -> int | None:
+    """How many tokens the model generated; None where that is not given."""
+    if usage is None:
+        return None
+    if not isinstance(usage, dict):
+        raise CallError("the answer's 'usage' is not an object")
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        if usage.get(name) is not None and whole_number(usage[name]) is None:
+            raise CallError(f"the answer's {name!r} is no number of tokens")
+    return whole_number(usage.get("completion_tokens"))
+
+
+def _require_known(holder: object, fields: Mapping[str, str], what: str) -> None:
+    """Raises CallError for a field that nothing is known about, unless it is empty."""
+    if not isinstance(holder, dict):
+        raise CallError(f"the {what} is not an object")
+    known = " ".join(fields.values()).split()
+    for name, value in holder.items():
+        if name not in known and value not in (None, "", [], {}):
+            raise CallError(f"the {what} holds {name[:40]!r}, which no answer should hold beside a rating")
 
 
 def _list(value: object, name: str) -> list[Any]:

@@ -8,11 +8,12 @@ id of ours (``uuid``), under which a server would answer for the first image tha
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import FailureKind
-from policyguard.backends.remote.answers import read_models, read_token_ids
+from policyguard.backends.remote.answers import is_same_model, read_aliases, read_models, read_token_ids
 from policyguard.backends.remote.errors import CallError, is_too_long, refusal
 from policyguard.errors import ConfigurationError
 
@@ -86,6 +87,8 @@ class Chat:
         if cache_salt is not None:
             self._fields["cache_salt"] = cache_salt
         self._has_tokenize = True
+        self._names = {model}
+        """The names under which the model is known to answer."""
 
     async def continue_answer(
         self, conversation: Conversation, prefill: str, fields: dict[str, Any], *, optional: str | None = None
@@ -125,8 +128,14 @@ class Chat:
         raise refusal(reply, self.model)
 
     async def complete(self, fields: dict[str, Any]) -> Reply:
-        """One chat completion; the reply may be a refusal of any kind below 500."""
-        return await self._servers.call("POST", "/chat/completions", self._fields | fields)
+        """One chat completion; the reply may be a refusal of any kind below 500.
+
+        Raises CallError for the answer of another model.
+        """
+        reply = await self._servers.call("POST", "/chat/completions", self._fields | fields)
+        if reply.status == 200:
+            await self._require_same_model(reply)
+        return reply
 
     async def tokenize(self, text: str) -> tuple[list[int], int | None] | None:
         """Token ids of ``text`` and the model's context length; None from a server without ``/tokenize``."""
@@ -166,6 +175,28 @@ class Chat:
                 f"{reply.endpoint.host} does not serve the model '{self.model}'",
                 hint=f"it serves: {reply.endpoint.quote(', '.join(served)) or 'nothing'}",
             )
+
+    async def _require_same_model(self, reply: Reply) -> None:
+        answered, host = reply.data.get("model"), reply.endpoint.host
+        if answered is None or answered in self._names:
+            return
+        # Azure answers with the name of the model that a deployment runs.
+        if isinstance(answered, str) and (
+            is_same_model(self.model, answered)
+            or host.endswith(".azure.com")
+            or answered in await self._aliases()
+        ):
+            self._names.add(answered)
+            return
+        raise CallError(
+            f"{host} answers with the model '{reply.endpoint.quote(answered)}' instead of '{self.model}'"
+        )
+
+    async def _aliases(self) -> frozenset[str]:
+        with suppress(CallError):
+            reply = await self._servers.call("GET", "/models")
+            return read_aliases(reply.data, self.model)
+        return frozenset()
 
     async def _too_long(self, conversation: Conversation, prefill: str, reply: Reply) -> Exception:
         """ConfigurationError if the policy's text alone leaves no room, for any image; else this image's."""

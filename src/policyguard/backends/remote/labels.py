@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import Assessment, Rating
@@ -39,17 +40,19 @@ class LabelScores:
     """Label -> probability over the whole vocabulary, for the labels that the server listed.
 
     ``ceiling`` is the most that an unlisted label can have; 0 when exactly these labels were requested.
+    ``listed`` is the number of tokens in the server's list.
     """
 
     probabilities: Mapping[str, float]
     ceiling: float = 0.0
+    listed: int = TOP
 
 
 def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessment:
     """The assessment that the rating position gives; rules are not read yet.
 
     UNDECIDED without a score when neither safe nor unsafe has any probability, and when unsafe is not
-    listed and could still have enough for a violation.
+    listed and could still have enough for a violation, or the list is too short to leave it out.
     """
     share = dict.fromkeys(Rating, 0.0)
     for label, rating in prompt.ratings.items():
@@ -62,9 +65,9 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
         return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(f"the model {reason}",))
     notes: tuple[str, ...] = ()
     most = 0.0
-    if scores.ceiling > 0.0 and prompt.label(Rating.UNSAFE) not in scores.probabilities:
+    if prompt.label(Rating.UNSAFE) not in scores.probabilities:
         most = scores.ceiling / (judged + scores.ceiling)
-        if most >= policy.decisive_score:
+        if most >= policy.decisive_score or scores.listed < FEW:
             note = f"the server lists too few tokens to exclude a score of {most:.2f}"
             return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(note,))
         notes = (f"the server does not list the label unsafe: it counts as 0 and is at most {most:.3f}",)
@@ -154,9 +157,10 @@ class LabelReader:
     async def read(self, conversation: Conversation, prefill: str, labels: tuple[str, ...]) -> LabelScores:
         """P(label) right after ``prefill``: that of the label's first token, out of the whole vocabulary."""
         ids = await self._label_ids(prefill, labels)
+        read = partial(self._probabilities, conversation, prefill, labels, ids)
         if ids is not None and self._exact:
             exact = {"logprob_token_ids": list(ids.values()), "return_tokens_as_token_ids": True}
-            tokens = await self._probabilities(conversation, prefill, exact, optional="logprob_token_ids")
+            tokens = await read(exact, optional="logprob_token_ids")
             scores = None if tokens is None else tokens.of_ids(ids)
             if scores is not None and len(scores) == len(labels):
                 return LabelScores(scores)
@@ -164,19 +168,28 @@ class LabelReader:
         if ids is not None:
             fields["return_tokens_as_token_ids"] = True
         optional = "top_logprobs" if self._top > FEW else None
-        tokens = await self._probabilities(conversation, prefill, fields, optional=optional)
+        tokens = await read(fields, optional=optional)
         if tokens is None:
             self._top = FEW
-            tokens = await self._probabilities(conversation, prefill, fields | {"top_logprobs": FEW})
+            tokens = await read(fields | {"top_logprobs": FEW})
         if tokens is None:
             raise CallError("the answer holds no log-probabilities")
         # The server has refused or ignored the exact way, and has just shown that it supports this one.
         self._exact = False
         scores = None if ids is None else tokens.of_ids(ids)
-        return LabelScores(tokens.of_texts(labels) if scores is None else scores, tokens.ceiling)
+        if scores is None:
+            scores = tokens.of_texts(labels)
+        return LabelScores(scores, tokens.ceiling, listed=len(tokens.by_text))
 
     async def _probabilities(
-        self, conversation: Conversation, prefill: str, fields: dict[str, Any], *, optional: str | None = None
+        self,
+        conversation: Conversation,
+        prefill: str,
+        labels: tuple[str, ...],
+        ids: Mapping[str, int] | None,
+        fields: dict[str, Any],
+        *,
+        optional: str | None = None,
     ) -> TokenProbabilities | None:
         """Those of the token after ``prefill``; None if the server refuses the field ``optional``."""
         fields = {"max_tokens": 1, "logprobs": True, **fields}
@@ -184,7 +197,7 @@ class LabelReader:
         if reply.status != 200:
             return None
         try:
-            tokens = read_probabilities(reply.data)
+            tokens = read_probabilities(reply.data, prefill=prefill, labels=labels, ids=ids)
             if tokens.only_sampled and "top_logprobs" in fields:
                 raise NoLogprobsError
         except NoLogprobsError:

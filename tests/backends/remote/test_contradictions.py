@@ -1,0 +1,109 @@
+"""An answer that contradicts itself is no answer: asked sync and async, with a cache and without."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from backends.remote.contradictions import BY_ID, BY_TEXT, HARMLESS, TEXTS, Change
+from backends.remote.other_servers import verdict
+from backends.remote.server import ToyServer
+from backends.remote.support import backend, picture, policy
+from policyguard import Guard, Outcome
+from policyguard.cache import MemoryCache
+
+NO_IDS = {"token-ids", "ids-as-tokens", "tokenize"}
+
+
+def honest(server: ToyServer, change: Change) -> Callable[[Any, Any], None]:
+    """Answers with the honest answer, changed."""
+    return lambda handler, answer: handler.send_json(200, change(deepcopy(answer)))
+
+
+def rated(server: ToyServer, change: Change) -> Callable[[Any, Any], None]:
+    """As ``honest``, of a server that gives no log-probabilities and holds to ``response_format``."""
+
+    def send(handler: Any, answer: Any) -> None:
+        body = server.bodies()[-1]
+        answer = deepcopy(answer)
+        choice = answer["choices"][0]
+        choice["logprobs"] = None
+        choice["finish_reason"] = "stop"
+        if "response_format" not in body:
+            handler.send_json(200, answer)
+            return
+        choice["message"]["content"] = verdict(body, "safe", "none")
+        answer["usage"] = {"completion_tokens": 20}
+        handler.send_json(200, change(answer))
+
+    return send
+
+
+def outcomes(server: ToyServer, *, explain: bool = False) -> list[Outcome]:
+    """Those of one image in every way: sync and async, not cached, cached, and asked for again."""
+    found = []
+    for cache in (None, MemoryCache()):
+        with backend(server) as guarded:
+            guard = Guard(policy(), backend=guarded, cache=cache, explain=explain)
+            found += [guard.check(picture(1)).outcome, asyncio.run(guard.acheck(picture(1))).outcome]
+            found += [each.outcome for each in guard.check_many([picture(1)])]
+    return found
+
+
+@pytest.mark.parametrize("change", BY_ID.values(), ids=BY_ID)
+def test_no_answer_with_ids_that_contradicts_itself_complies(server: ToyServer, change: Change) -> None:
+    server.fault = honest(server, change)
+    assert not {Outcome.COMPLIES, Outcome.VIOLATES} & set(outcomes(server))
+
+
+@pytest.mark.parametrize("change", BY_TEXT.values(), ids=BY_TEXT)
+def test_no_answer_with_texts_that_contradicts_itself_complies(server: ToyServer, change: Change) -> None:
+    server.features -= NO_IDS
+    server.fault = honest(server, change)
+    assert not {Outcome.COMPLIES, Outcome.VIOLATES} & set(outcomes(server))
+
+
+@pytest.mark.parametrize("change", TEXTS.values(), ids=TEXTS)
+def test_no_rating_that_contradicts_itself_complies(server: ToyServer, change: Change) -> None:
+    server.features -= NO_IDS
+    server.fault = rated(server, change)
+    assert not {Outcome.COMPLIES, Outcome.VIOLATES} & set(outcomes(server))
+
+
+@pytest.mark.parametrize("change", TEXTS.values(), ids=TEXTS)
+def test_no_explanation_that_contradicts_itself_complies(server: ToyServer, change: Change) -> None:
+    server.fault = honest(server, change)
+    server.fault_at = lambda path, body: body.get("max_tokens", 0) > 1
+    assert not {Outcome.COMPLIES, Outcome.VIOLATES} & set(outcomes(server, explain=True))
+
+
+def without_extras(change: Change) -> Change:
+    def changed(answer: dict[str, Any]) -> Any:
+        if answer["choices"][0]["logprobs"] is None:
+            answer["choices"][0]["logprobs"] = {"content": None}
+            answer = change(answer)
+            answer["choices"][0]["logprobs"] = None
+            return answer
+        return change(answer)
+
+    return changed
+
+
+@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
+@pytest.mark.parametrize("way", ["ids", "texts", "rated", "explained"])
+def test_what_servers_add_to_a_right_answer_changes_nothing(
+    server: ToyServer, change: Change, way: str
+) -> None:
+    if way in ("texts", "rated"):
+        server.features -= NO_IDS
+    server.fault = (rated if way == "rated" else honest)(server, without_extras(change))
+    assert set(outcomes(server, explain=way == "explained")) == {Outcome.COMPLIES}
+
+
+def test_the_table_holds_at_least_eighty_contradictions() -> None:
+    tables: tuple[Mapping[str, Change], ...] = (BY_ID, BY_TEXT, TEXTS)
+    assert len({name for table in tables for name in table}) >= 80
