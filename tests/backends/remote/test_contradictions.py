@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from backends.remote.other_servers import verdict
 from backends.remote.server import ToyServer
 from backends.remote.support import backend, picture, policy
 from policyguard import Guard, Outcome
+from policyguard.backends.remote import answers
 from policyguard.cache import MemoryCache
 
 NO_IDS = {"token-ids", "ids-as-tokens", "tokenize"}
@@ -102,6 +104,35 @@ def test_what_servers_add_to_a_right_answer_changes_nothing(
         server.features -= NO_IDS
     server.fault = (rated if way == "rated" else honest)(server, without_extras(change))
     assert set(outcomes(server, explain=way == "explained")) == {Outcome.COMPLIES}
+
+
+def test_the_documents_list_the_fields_that_answers_may_hold() -> None:
+    tables = {
+        "answer": answers._COMPLETION_FIELDS,
+        "choice": answers._CHOICE_FIELDS,
+        "message": answers._MESSAGE_FIELDS,
+        "log-probabilities": answers._LOGPROBS_FIELDS,
+        "token": answers._TOKEN_FIELDS,
+    }
+    text = (Path(__file__).parents[3] / "docs" / "remote.md").read_text()
+    for holder, servers in tables.items():
+        for server, names in servers.items():
+            fields = ", ".join(f"`{name}`" for name in names.split())
+            assert f"| {holder} | {server} | {fields} |\n" in text
+
+
+def test_an_alias_of_the_model_is_the_model(server: ToyServer) -> None:
+    def aliased(handler: Any, answer: Any) -> None:
+        if "data" in answer:
+            served = ["first-name", "toy-guard", "other"]
+            roots = dict.fromkeys(served, "/weights") | {"other": "/others"}
+            handler.send_json(200, {"data": [{"id": name, "root": roots[name]} for name in served]})
+        else:
+            handler.send_json(200, answer | {"model": name})
+
+    server.fault, server.fault_at = aliased, lambda path, body: path != "/tokenize"
+    for name, outcome in (("first-name", Outcome.COMPLIES), ("other", Outcome.ERROR)):
+        assert set(outcomes(server)) == {outcome}, name
 
 
 def test_the_table_holds_at_least_eighty_contradictions() -> None:
