@@ -142,7 +142,7 @@ def test_the_servers_own_form_for_answers_without_scores_is_held(pico_server: Re
     from policyguard.backends.remote.answers import parse_verdict, response_format, verdict_schema
     from policyguard.dialects import SafeguardDialect
 
-    prompt = SafeguardDialect().render(policy().resolve())
+    prompt = SafeguardDialect().render(policy().resolve())[0]
     picture = data_uri(ask(scenes(1)[0], level(3)), grid_for("pico", ""))
     body = {"model": pico_server.name, "messages": chat_messages(prompt, picture), "temperature": 0}
     fields = {"max_tokens": 100, "response_format": response_format(verdict_schema(prompt, rationale=False))}
