@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser
+.PHONY: help demo test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,6 +20,16 @@ demo: $(VENV)/.ready  ## Judge examples/images under five policies with the pack
 
 test: $(VENV)/.ready  ## Run the tests, as many at a time as there are cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+.venv-fast/.ready: pyproject.toml constraints.txt
+	@echo "Setting up .venv-fast: about a minute, no model libraries"
+	$(PYTHON) -m venv .venv-fast
+	.venv-fast/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+test-fast: .venv-fast/.ready  ## Run what needs no model library, in an environment without them
+	.venv-fast/bin/python -m pytest -n auto --dist loadfile \
+		$(addprefix tests/,policy authoring strict images cache guard checking dialects runs cli integrations/extract test_deciding.py test_public.py)
 
 test-slow: $(VENV)/.ready  ## Run the long suites
 	$(BIN)/python -m pytest -m slow --timeout 3600
@@ -71,4 +81,4 @@ pico: $(VENV)/.ready  ## Train the packaged model again (up to two hours on two 
 	@echo "runs/pico/model is the new pico; copy it over src/policyguard/models/pico to ship it"
 
 clean:  ## Remove the environment and what was built
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-fast build dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -117,6 +117,7 @@ def test_the_file_may_be_named_as_check_names_it(path: Path) -> None:
 
 
 def test_check_remembers_scores_in_the_file_that_it_is_given(tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("torch")
     image = str(next(Path(EXAMPLE).glob("*.png")))
     command = ["check", image, "-p", "pictosafe/l3", "-f", "json", "--cache", str(tmp_path / "v.sqlite")]
     found = []
