@@ -52,7 +52,7 @@ def chart() -> Image.Image:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, (style, background, words) in SCENES.items():
-        Renderer(style).picture(scene(background, words), scale=4).save(FOLDER / f"{name}.png", optimize=True)
+        Renderer(style).draw(scene(background, words), scale=4).save(FOLDER / f"{name}.png", optimize=True)
     chart().save(FOLDER / "chart.png", optimize=True)
 
 

@@ -47,7 +47,7 @@ def scene(words: str, seed: object) -> Scene:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, (style, words) in SCENES.items():
-        picture = Renderer(style).picture(scene(words, SEEDS.get(name, name)))
+        picture = Renderer(style).draw(scene(words, SEEDS.get(name, name)))
         picture.save(FOLDER / f"{name}.png", optimize=True)
 
 

@@ -64,7 +64,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """Scores and text for one picture under one policy.
+    """Scores and text for one frame under one policy.
 
     ``p_unsafe`` is P(unsafe) normalised over the labels safe and unsafe, in [0, 1]; ``None`` where the
     server gives no probabilities (the rating then stands alone, nothing is invented). ``label_mass`` is
@@ -116,7 +116,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No assessment for this picture, and the reason in one sentence."""
+    """No assessment for this frame, and the reason in one sentence."""
 
     kind: FailureKind
     reason: str

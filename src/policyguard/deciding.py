@@ -26,7 +26,7 @@ _EVEN = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What ``decide`` found for one picture under one policy.
+    """What ``decide`` found for one frame under one policy.
 
     ``degraded``: it could not be judged, and the policy's ``outcomes`` do not block it all the same.
     ``unexplained`` and ``unchecked``: see ``Evidence``.
@@ -51,7 +51,7 @@ class Decision:
 
 
 def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
-    """Decide on one picture. The rule, in order:
+    """Decide on one frame. The rule, in order:
 
     1. A ``Failure`` has the outcome of its kind.
     2. UNDECIDED if the model rates it so; if ``label_mass`` is under ``policy.min_label_mass``; or if
@@ -234,12 +234,12 @@ def _violating(policy: ResolvedPolicy, scores: Mapping[str, float] | None) -> tu
     """The rules over their own threshold; for rules that set none, over the policy's."""
     if scores is None:
         return ()
-    found = []
+    findings = []
     for rule in policy.rules:
         threshold = policy.threshold if rule.threshold is None else rule.threshold
         if rule.status != "exempt" and scores[rule.id] >= threshold:
-            found.append(_finding(policy, rule.id, scores[rule.id], violates=True))
-    return _by_score(found)
+            findings.append(_finding(policy, rule.id, scores[rule.id], violates=True))
+    return _by_score(findings)
 
 
 def _best(

@@ -1,8 +1,4 @@
-"""The verdict on one image, and the one rule that decides it.
-
-``decide`` judges one picture (one frame) under one policy and is pure; ``combine`` takes the worst of
-several. Nothing else in the package turns scores into actions.
-"""
+"""The verdict on one image. ``policyguard.deciding`` makes it."""
 
 from __future__ import annotations
 
@@ -58,7 +54,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the verdict rests on. Holds no picture: hashes, names, numbers.
+    """What the verdict rests on. Holds no image: hashes, names, numbers.
 
     Each of ``policies`` has id, version, fingerprint and, where it weakens a base, ``weakenings``.
     ``unexplained`` says what blocks the image besides its findings: why one of its frames, or one of several

@@ -218,14 +218,14 @@ def page(images: list[Path]) -> Callable[..., str]:
 
 def test_the_page_holds_no_picture_unless_asked(page: Callable[..., str], images: list[Path]) -> None:
     assert "<img" not in page()
-    shown = page(pictures=images.__getitem__)
+    shown = page(thumbnails=images.__getitem__)
     assert 1 == shown.count("<img"), "of changed images only"
     assert "blur(" in shown
     assert 'src="data:image/jpeg;base64,' in shown
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(page: Callable[..., str], images: list[Path]) -> None:
-    shown = page(pictures=images.__getitem__)
+    shown = page(thumbnails=images.__getitem__)
     assert "default-src 'none'" in html.unescape(shown)
     assert not re.search(r"<script|<link|https?://|javascript:|\son\w+=", shown)
 

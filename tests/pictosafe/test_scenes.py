@@ -174,9 +174,9 @@ def test_reserved_pictograms_come_only_when_asked_for(scenes: list[Scene]) -> No
 def test_a_picture_of_four_times_the_size_shows_the_same_scene(style: str, scenes: list[Scene]) -> None:
     renderer = Renderer(style)  # type: ignore[arg-type]
     for scene in scenes[:10]:
-        large = renderer.picture(scene, scale=4)
+        large = renderer.draw(scene, scale=4)
         assert large.size == (4 * SIDE, 4 * SIDE)
-        small = np.asarray(renderer.picture(scene), np.float32)
+        small = np.asarray(renderer.draw(scene), np.float32)
         shrunk = np.asarray(large.resize((SIDE, SIDE), reducing_gap=None), np.float32)
         assert np.abs(small - shrunk).mean() < 6
 

@@ -81,6 +81,6 @@ def test_the_code_and_the_cases_of_the_page_about_tools_are_valid(monkeypatch: p
 def test_its_images_are_what_its_script_draws(tmp_path: Path) -> None:
     script = runpy.run_path(str(REPO / "draw.py"))
     for name, (style, words) in script["SCENES"].items():
-        drawn = script["Renderer"](style).picture(script["scene"](words, script["SEEDS"].get(name, name)))
+        drawn = script["Renderer"](style).draw(script["scene"](words, script["SEEDS"].get(name, name)))
         with Pictures.open(REPO / "images" / f"{name}.png") as kept:  # noqa: TID251 (our own file)
             assert kept.convert("RGB").tobytes() == drawn.tobytes(), name

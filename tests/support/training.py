@@ -158,7 +158,7 @@ def pictosafe_rows(
     for number in range(scenes):
         scene = draw_scene(rng)
         path = folder / "images" / f"scene-{number}.png"
-        renderer.picture(scene).save(path)
+        renderer.draw(scene).save(path)
         for level in levels:
             broken = violating(symbolic_level(level), scene)
             rules = tuple(dict.fromkeys(rule for rule, _ in broken))

@@ -39,7 +39,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         broken = violating(policy, scene)
         place = folder / "in" / (f"unsafe/{broken[0][0]}" if broken else "safe")
         place.mkdir(parents=True, exist_ok=True)
-        renderer.picture(scene).save(place / f"{number}.png")
+        renderer.draw(scene).save(place / f"{number}.png")
         scenes[sha256_of(place / f"{number}.png")] = scene
     import_rows("folder", folder / "in", folder / "out", policy=LEVEL, licence="CC0-1.0", origin="drawn")
     return folder / "out" / "rows.jsonl", scenes
@@ -127,7 +127,7 @@ def test_a_row_is_complete_if_it_says_so_or_lists_violations() -> None:
 def test_a_table_may_list_all_violations_or_say_that_one_category_is_all(tmp_path: Path) -> None:
     renderer, rng = Renderer(styles()[0]), random.Random(1)
     for number in range(4):
-        renderer.picture(draw_scene(rng)).save(tmp_path / f"{number}.png")
+        renderer.draw(draw_scene(rng)).save(tmp_path / f"{number}.png")
     rules = [rule.id for rule in load_policy(LEVEL).resolve().rules]
     (tmp_path / "labels.csv").write_text(
         "path,label,category,violations,complete\n"

@@ -295,7 +295,7 @@ def draw(folder: Path, scenes: Sequence[Scene]) -> Path:
     folder.mkdir(parents=True)
     renderer, lines = Renderer("noto"), []
     for number, scene in enumerate(scenes):
-        renderer.picture(scene).save(folder / f"{number}.png")
+        renderer.draw(scene).save(folder / f"{number}.png")
         lines.append({"image": f"{number}.png", "style": "noto", "scene": scene.to_dict()})
     (folder / "scenes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder / "scenes.jsonl"

@@ -105,7 +105,7 @@ class Examiner:
         pictures: list[Any] = []
         for i, (_, scene) in enumerate(samples):
             renderer = (self.renderers | self.unseen)[style or names[i // 2 % len(names)]]
-            pictures.append(renderer.picture(scene, scale=scale))
+            pictures.append(renderer.draw(scene, scale=scale))
         if shuffled:
             pictures = pictures[1:] + pictures[:1]
         truth = np.array([int(is_unsafe(policy, scene)) for policy, scene in samples])
@@ -171,7 +171,7 @@ class Examiner:
                 scene = draw_scene(rng)
                 if is_unsafe(policy, scene):
                     samples.append(scene)
-            pictures = [renderers[i % len(renderers)].picture(scene) for i, scene in enumerate(samples)]
+            pictures = [renderers[i % len(renderers)].draw(scene) for i, scene in enumerate(samples)]
             for scene, verdict in zip(samples, guard.with_policy(level).check_many(pictures), strict=True):
                 counts["scenes"] += 1
                 if verdict.outcome != "violates":

@@ -68,7 +68,7 @@ class Studio:
                 break
         renderer.restyle(rng if changed and rng.random() < RESTYLED * variety else None)
         if changed and rng.random() < LARGE:
-            return np.asarray(renderer.picture(scene, scale=4).resize((96, 96), 3))
+            return np.asarray(renderer.draw(scene, scale=4).resize((96, 96), 3))
         return renderer.render(scene)
 
 

@@ -25,7 +25,7 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "PolicyGuard policy",
-        "description": "What pictures must not show, in plain language.",
+        "description": "What images must not show, in plain language.",
         "type": "object",
         "additionalProperties": False,
         "required": ["id", "version"],
@@ -52,7 +52,7 @@ def _top() -> dict[str, Any]:
             "text", "What the policy is about. The model reads it, after what the bases say about themselves."
         ),
         "world": _nullable(
-            _text("The only kind of picture the policy is about; without it, every kind.", pattern=_RULE_ID)
+            _text("The only kind of image the policy is about; without it, every kind.", pattern=_RULE_ID)
         ),
         "extends": {
             "description": "What this builds on: packaged names, or files relative to this one, in order.",

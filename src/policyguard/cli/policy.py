@@ -51,7 +51,7 @@ def show(
     For a policy that extends others, the file and line of each part are shown, and the reason for everything
     that makes it weaker than what it extends.
     """
-    from policyguard.policy.load import locate
+    from policyguard.policy.files import locate
 
     loaded = load_policy_with(policy, root=root, parameters=values)
     if style is PolicyFormat.TEXT:
@@ -59,7 +59,7 @@ def show(
     elif style is PolicyFormat.JSON:
         print(json.dumps(_as_dict(loaded), indent=2))
     else:
-        sys.stdout.write(locate(policy).read_text(encoding="utf-8"))
+        sys.stdout.write(locate(policy).path.read_text(encoding="utf-8"))
     return ExitCode.OK
 
 

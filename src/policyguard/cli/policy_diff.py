@@ -159,7 +159,7 @@ def _structure_lines(diff: PolicyDiff) -> Iterator[str]:
     for rule, changes in groupby(diff.changes, key=lambda change: change.rule):
         yield f"  {rule or '(the policy)'}"
         for change in changes:
-            yield f"    {change.kind:<13} {one_line(change.said)}"
+            yield f"    {change.kind:<13} {one_line(change.description)}"
     for reason in diff.weakenings:
         yield f"  reason given: {one_line(reason)}"
     if not diff.changes:
@@ -226,7 +226,7 @@ def _write_page(
     from policyguard.authoring.diff.page import diff_page
 
     image_at = None if sources is None else lambda place: sources[place].image
-    page = diff_page(behaviour, structure, pictures=image_at)
+    page = diff_page(behaviour, structure, thumbnails=image_at)
     file.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(f"wrote {file}", file=sys.stderr)
 

@@ -1,9 +1,8 @@
 """PictoSafe: a harmless world of pictograms in which a small model can be a real guard.
 
 ``make`` writes a benchmark as files, ``run`` measures a guard on one, ``Renderer`` draws a ``Scene``.
-The world is in ``world``, scenes in
-``scene``, their drawing in ``render``, what policies may say in ``language``, exact labels in ``rules``,
-random policies in ``randompolicies``. Importing this package loads none of them.
+The world is in ``world``, scenes in ``scene``, what policies may say in ``language``, exact labels in
+``rules``, random policies in ``randompolicies``. Importing this package loads none of them.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class CanJudge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A judgement, with the drawing style of its picture."""
+    """A judgement, with the drawing style of its image."""
 
     judgement: Judgement
     style: Style
@@ -55,19 +55,19 @@ class Judgements:
     pairs: tuple[tuple[Asked, Asked], ...]
     """(before, after), for each edit pair under each level that it flips."""
     flips: tuple[tuple[Asked, Asked], ...]
-    """One picture, with the rule that it breaks active and exempted."""
+    """One image, with the rule that it breaks active and exempted."""
     held_out: tuple[Asked, ...]
     held_out_shuffled: tuple[Asked, ...]
-    """The label of each held-out sample, beside what the guard says of another sample's picture."""
+    """The label of each held-out sample, beside what the guard says of another sample's image."""
 
     def constant(self, answer: Answer) -> Self:
         """The same questions, all answered with ``answer``."""
 
-        def all_of(asked: Iterable[Asked]) -> tuple[Asked, ...]:
-            return tuple(one.answered(answer) for one in asked)
+        def all_of(items: Iterable[Asked]) -> tuple[Asked, ...]:
+            return tuple(one.answered(answer) for one in items)
 
         return type(self)(
-            {level: all_of(asked) for level, asked in self.levels.items()},
+            {level: all_of(items) for level, items in self.levels.items()},
             tuple((one.answered(answer), other.answered(answer)) for one, other in self.pairs),
             tuple((one.answered(answer), other.answered(answer)) for one, other in self.flips),
             all_of(self.held_out),
@@ -76,7 +76,7 @@ class Judgements:
 
 
 def judge(guard: CanJudge, benchmark: Benchmark, *, progress: Progress | None = None) -> Judgements:
-    """Ask ``guard`` everything. ``progress`` is called after each picture with (done, in all)."""
+    """Ask ``guard`` everything. ``progress`` is called after each image with (done, in all)."""
     flips = {name: _flips(name, benchmark) for name in LEVELS}
     pairs = {name: [pair for pair in benchmark.pairs if name in pair.policies] for name in LEVELS}
     total = len(LEVELS) * len(benchmark.shots) + 2 * len(benchmark.held_out)
@@ -111,14 +111,14 @@ def judge(guard: CanJudge, benchmark: Benchmark, *, progress: Progress | None = 
 
 def _flips(level: str, benchmark: Benchmark) -> dict[str, list[int]]:
     """Rule -> places of scenes that break it and no other rule of the level; ``sizes.flips`` at most."""
-    found: dict[str, list[int]] = defaultdict(list)
+    places: dict[str, list[int]] = defaultdict(list)
     left = benchmark.sizes.flips
     for place, shot in enumerate(benchmark.shots):
         broken = {rule for rule, _ in violating(symbolic_level(level), shot.scene)}
         if left and len(broken) == 1:
-            found[broken.pop()].append(place)
+            places[broken.pop()].append(place)
             left -= 1
-    return dict(found)
+    return dict(places)
 
 
 def _unsafe(level: str, shot: Shot) -> bool:
@@ -132,7 +132,7 @@ def _exempt() -> Any:
 
 
 class _Asking:
-    """Puts pictures to a guard and counts them."""
+    """Puts images to a guard and counts them."""
 
     def __init__(self, guard: CanJudge, scale: int, total: int, progress: Progress | None) -> None:
         self._guard, self._scale, self._total, self._progress = guard, scale, total, progress
@@ -146,10 +146,10 @@ class _Asking:
         verdicts = self._guard.with_policy(policy).check_many(
             shot.source(scale=self._scale) for shot in shots
         )
-        asked = []
+        items = []
         for shot, truth, verdict in zip(shots, truths, verdicts, strict=True):
-            asked.append(Asked(Judgement(truth, Answer.of(verdict.outcome)), shot.style))
+            items.append(Asked(Judgement(truth, Answer.of(verdict.outcome)), shot.style))
             self._done += 1
             if self._progress is not None:
                 self._progress(self._done, self._total)
-        return tuple(asked)
+        return tuple(items)

@@ -53,7 +53,7 @@ class Shot:
 
     def source(self, *, scale: int = 1) -> Image.Image | Path:
         """What a guard is given: the file, or the scene drawn now, ``96 * scale`` pixels a side."""
-        return self.path if self.path is not None else _renderer(self.style).picture(self.scene, scale=scale)
+        return self.path if self.path is not None else _renderer(self.style).draw(self.scene, scale=scale)
 
 
 @cache
@@ -85,7 +85,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Everything a guard is asked about. ``scale`` is the pictures' side over 96."""
+    """Everything a guard is asked about. ``scale`` is the images' side over 96."""
 
     seed: int
     scale: int
@@ -95,7 +95,7 @@ class Benchmark:
     held_out: tuple[HeldOut, ...]
 
     def all_shots(self) -> Iterator[Shot]:
-        """Every picture once, in a fixed order."""
+        """Every image once, in a fixed order."""
         yield from self.shots
         for pair in self.pairs:
             yield from (pair.before, pair.after)
@@ -131,6 +131,6 @@ def draw_benchmark(
     held_out = []
     for index in range(sizes.held_out):
         scene, policy = draw_sample(Random(f"pictosafe {seed} held-out {index}"), held=True)
-        named = PictoPolicy(policy.rules, id=f"pictosafe/held-out-{index:05d}")
-        held_out.append(HeldOut(shot("held-out", index, scene), named.to_policy()))
+        numbered = PictoPolicy(policy.rules, id=f"pictosafe/held-out-{index:05d}")
+        held_out.append(HeldOut(shot("held-out", index, scene), numbered.to_policy()))
     return Benchmark(seed, scale, sizes, shots, tuple(pairs), tuple(held_out))

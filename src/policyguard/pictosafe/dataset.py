@@ -1,4 +1,4 @@
-"""The benchmark as files: pictures, one JSON line for each, and a manifest that can be checked.
+"""The benchmark as files: images, one JSON line for each, and a manifest that can be checked.
 
 A folder holds ``images/*.png``; ``scenes.jsonl`` (scene, and labels under the five levels), ``pairs.jsonl``
 and ``held_out.jsonl`` (scene, policy, label); ``NOTICE.md`` with the licences of the art; and
@@ -51,7 +51,7 @@ def make(
 ) -> Path:
     """Write the benchmark of ``seed`` into the new folder ``out_dir``; returns the manifest's path.
 
-    The folder appears whole or not at all. ``progress`` is called with (pictures written, pictures in all).
+    The folder appears whole or not at all. ``progress`` is called with (images written, images in all).
     Raises ConfigurationError if something is at ``out_dir`` already, or for settings that cannot work.
     """
     target = Path(out_dir)
@@ -70,10 +70,10 @@ def _write(benchmark: Benchmark, folder: Path, progress: Progress | None) -> Non
     shots = list(benchmark.all_shots())
     pixels = hashlib.sha256()
     for done, shot in enumerate(shots, start=1):
-        picture = shot.source(scale=benchmark.scale)
-        assert not isinstance(picture, Path)
-        pixels.update(picture.tobytes())
-        picture.save(folder / _image(shot))
+        drawing = shot.source(scale=benchmark.scale)
+        assert not isinstance(drawing, Path)
+        pixels.update(drawing.tobytes())
+        drawing.save(folder / _image(shot))
         if progress is not None:
             progress(done, len(shots))
     write_lines(folder / "scenes.jsonl", (json.dumps(_scene_row(shot)) for shot in benchmark.shots))

@@ -191,7 +191,7 @@ def draw_sample(
     unsafe: bool | None = None,
 ) -> tuple[Scene, PictoPolicy]:
     """A scene and a random policy; the label is ``unsafe``, or a fair coin's."""
-    wanted = rng.random() < 0.5 if unsafe is None else unsafe
+    violating = rng.random() < 0.5 if unsafe is None else unsafe
     scene = draw_scene(
         rng,
         count=(1, difficulty.pictograms),
@@ -200,7 +200,7 @@ def draw_sample(
         include_reserved=include_reserved,
     )
     while True:  # other forms for the same scene: scenes that fit a label more easily must not be commoner
-        policy = draw_policy(rng, scene, unsafe=wanted, difficulty=difficulty, held=held)
+        policy = draw_policy(rng, scene, unsafe=violating, difficulty=difficulty, held=held)
         if policy is not None:
             return scene, policy
 

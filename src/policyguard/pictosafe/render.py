@@ -51,7 +51,7 @@ STYLES: Final[tuple[Style, ...]] = get_args(Style)
 
 @cache
 def sprites(style: Style) -> dict[str, Image.Image]:
-    """Every pictogram of ``style`` by name, as square RGBA pictures of about 96 pixels."""
+    """Every pictogram of ``style`` by name, as square RGBA images of about 96 pixels."""
     return read_atlas(files("policyguard.pictosafe") / "assets", style)
 
 
@@ -62,7 +62,7 @@ def read_atlas(folder: Traversable, style: str) -> dict[str, Image.Image]:
         raise ConfigurationError(
             "the sprite archive was built for other pictograms", hint="run train/pico/build_sprites.py again"
         )
-    # Bytes that ship with the package; images/ is for pictures that somebody hands in.
+    # Bytes that ship with the package; images/ is for images that callers pass.
     with Image.open(BytesIO((folder / f"{style}.webp").read_bytes())) as file:  # noqa: TID251
         atlas = file.convert("RGBA")
     cell, columns = index["cell"], index["columns"]
@@ -119,19 +119,19 @@ def background(number: int) -> Pixels:
     rows, columns = np.mgrid[0:SIDE, 0:SIDE].astype(np.int64)
     along = rng.randint(-8, 8) * columns + rng.randint(-8, 8) * rows
     along -= along.min()
-    picture = start + (end - start) * along[..., None] // max(1, int(along.max()))
+    drawing = start + (end - start) * along[..., None] // max(1, int(along.max()))
     match number % _TEXTURES:
         case 1:
             grain = _noise(rng, 2, SIDE, SIDE)
-            picture = picture + ((grain[0] + grain[1] - 255) * 32 // 255)[..., None]
+            drawing = drawing + ((grain[0] + grain[1] - 255) * 32 // 255)[..., None]
         case 2:
             phase = rng.randint(-9, 9) * columns + rng.randint(1, 9) * rows
-            picture = picture + np.where(phase // rng.randint(12, 60) % 2, 18, -18)[..., None]
+            drawing = drawing + np.where(phase // rng.randint(12, 60) % 2, 18, -18)[..., None]
         case 3:
-            picture = picture + ((_noise(rng, 12, 12, 3) - 127) * 40 // 127).repeat(8, axis=0).repeat(
+            drawing = drawing + ((_noise(rng, 12, 12, 3) - 127) * 40 // 127).repeat(8, axis=0).repeat(
                 8, axis=1
             )
-    pixels: Pixels = np.clip(picture, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(drawing, 0, 255).astype(np.uint8)
     return pixels
 
 
@@ -143,7 +143,7 @@ def _noise(rng: Random, *shape: int) -> npt.NDArray[np.int64]:
 class Renderer:
     """Draws scenes in one style. Sprites for 96-pixel scenes are made when first needed, and kept.
 
-    ``style`` is one of the archive's, or square RGBA pictures by pictogram. Raises ConfigurationError for a
+    ``style`` is one of the archive's, or square RGBA images by pictogram. Raises ConfigurationError for a
     style that is not in the archive. Share no instance between threads.
     """
 
@@ -157,8 +157,8 @@ class Renderer:
         """``scene`` as uint8 (96, 96, 3)."""
         return self._draw(scene, 1)
 
-    def picture(self, scene: Scene, *, scale: int = 1) -> Image.Image:
-        """``scene`` as an RGB picture of ``96 * scale`` pixels a side, its pictograms drawn at that size."""
+    def draw(self, scene: Scene, *, scale: int = 1) -> Image.Image:
+        """``scene`` as an RGB image of ``96 * scale`` pixels a side, its pictograms drawn at that size."""
         return Image.fromarray(self._draw(scene, scale))
 
     def _draw(self, scene: Scene, scale: int) -> Pixels:

@@ -1,4 +1,4 @@
-"""Scenes: what a picture shows, as data. Drawing them is ``render``'s work, labelling them ``rules``'s.
+"""Scenes: what an image shows, as data. Drawing them is ``render``'s work, labelling them ``rules``'s.
 
 A scene is a 96-pixel square with one to six different pictograms. Either each has a 48-pixel quarter to
 itself, or they lie about, and later ones may cover a part of earlier ones. A pictogram may hang in a museum
@@ -86,7 +86,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a picture shows; a later placement lies above an earlier one.
+    """What an image shows; a later placement lies above an earlier one.
 
     ``background`` is in 0..1023; ``shift`` rolls it sideways; ``gain`` brightens the whole.
     """

@@ -1,8 +1,8 @@
 """Policies: what they hold, how they are read from YAML, and what a guard model is shown of them.
 
-A policy goes file -> ``document`` (YAML with positions) -> ``stack`` (what it extends, parameters) ->
-``compose`` -> ``Policy`` (flat, validated) -> ``ResolvedPolicy`` (immutable, fingerprinted). Importing this
-package loads pydantic and PyYAML, and no model library.
+A file becomes a ``Document`` (YAML with positions); ``load`` reads what it extends and fills in parameters;
+``compose`` makes one ``Policy`` (flat, validated), which resolves to a ``ResolvedPolicy`` (immutable, with
+fingerprints). Importing this package loads pydantic and PyYAML, and no model library.
 """
 
 from policyguard.policy.files import packaged_policies

@@ -88,20 +88,20 @@ class _Application:
         for path, rule_id in self._named():
             place: FieldPath = path if path[0] == "overrides" else (*path, "id")
             if rule_id in taken:
-                said = (
+                message = (
                     f"the rule '{rule_id}' is changed under `{taken[rule_id][0]}:` already: do one of the two"
                 )
-                self.source.report(place, said)
+                self.source.report(place, message)
             elif rule_id not in self.rules:
                 self.source.report(place, _unknown(rule_id, self.rules), key=path[0] == "overrides")
             taken.setdefault(rule_id, path)
         for path, entry in self.layer.rules:
             if entry.id in self.rules:
-                said = (
+                message = (
                     f"the id '{entry.id}' is taken by a rule of {_file(self.origins[f'rules.{entry.id}'])}: "
                     "change it under `overrides:`, or give it a new body under `replace:`"
                 )
-                self.source.report((*path, "id"), said)
+                self.source.report((*path, "id"), message)
 
     def _named(self) -> Iterable[tuple[FieldPath, str]]:
         yield from ((path, rule_id) for path, rule_id, _ in self.layer.overrides)
@@ -112,16 +112,16 @@ class _Application:
         settled = {entry.id for _, entry in self.layer.replace} | {entry.id for _, entry in self.layer.drop}
         for rule_id, (one, other) in self.merged.conflicts.items():
             if rule_id not in settled:
-                said = (
+                message = (
                     f"'{one}' and '{other}' define the rule '{rule_id}' differently, and neither is stricter"
                 )
-                self.source.report(("extends",), f"{said}: settle it here, under `replace:` or `drop:`")
-        worlds = [f"{world}" if world else "every kind of picture" for world in self.merged.worlds]
+                self.source.report(("extends",), f"{message}: settle it here, under `replace:` or `drop:`")
+        worlds = [f"{world}" if world else "every kind of image" for world in self.merged.worlds]
         if len(worlds) > 1:
-            said = (
+            message = (
                 f"the bases are about different worlds, {' and '.join(worlds)}: their rules cannot be mixed"
             )
-            self.source.report(("extends",), said)
+            self.source.report(("extends",), message)
         elif "world" in self.head.model_fields_set and self.head.world != self.merged.worlds[0]:
             self.source.report(
                 ("world",), f"cannot be changed: what is extended is about {worlds[0]}; delete the line"
@@ -129,21 +129,21 @@ class _Application:
         for base in bases if len(bases) > 1 else ():
             for change in loosening(base.policy, self.merged.policy):
                 if change.rule not in self.merged.conflicts:
-                    said = f"beside the other bases, '{base.policy.id}' is loosened: {change}"
-                    self._reason(self.head.weakens, ("extends",), "extends", said)
+                    message = f"beside the other bases, '{base.policy.id}' is loosened: {change}"
+                    self._reason(self.head.weakens, ("extends",), "extends", message)
 
     # What changes.
 
     def _override(self, path: FieldPath, override: Override) -> None:
         rule = self.rules[str(path[1])]
         values: dict[str, Any] = {name: getattr(rule, name) for name in Rule.model_fields}
-        given = override.model_fields_set
+        changed_fields = override.model_fields_set
         origins = {
             name: [self.origins.get(_item(rule.id, name, i)) for i in range(len(values[name]))]
             for name in _LISTS
         }
         for name in ("title", "description", "status", "threshold", "action"):
-            if name in given:
+            if name in changed_fields:
                 values[name] = getattr(override, name)
                 self.origins[f"rules.{rule.id}.{name}"] = _origin(self.source, (*path, name))
         lists = {name: dict(zip(values[name], origins[name], strict=True)) for name in _LISTS}
@@ -214,25 +214,27 @@ class _Application:
 
     def _settle(self, changes: list[Change], changed: Mapping[str, str]) -> None:
         """Find a reason for each change, or report it."""
-        for name, said in changed.items():
-            self._reason(self.head.weakens, ("parameters", name), f"parameters.{name}", said)
+        for name, description in changed.items():
+            self._reason(self.head.weakens, ("parameters", name), f"parameters.{name}", description)
         of_rule: dict[str, list[Change]] = {}
         for change in changes:
             if change.rule is None:
                 section, _, name = change.field.partition(".")
-                self._reason(self.head.weakens, (section, name), change.place, change.said)
+                self._reason(self.head.weakens, (section, name), change.place, change.description)
             else:
                 of_rule.setdefault(change.rule, []).append(change)
         for path, rule_id, override in self.layer.overrides:
             for change in of_rule.pop(rule_id, ()):
-                given = [name for name in (change.field, "move") if name in override.model_fields_set]
-                place = (*path, given[0]) if given else path
-                self._reason(override.weakens, place, change.place, change.said)
+                changed_fields = [
+                    name for name in (change.field, "move") if name in override.model_fields_set
+                ]
+                place = (*path, changed_fields[0]) if changed_fields else path
+                self._reason(override.weakens, place, change.place, change.description)
         for path, entry in self.layer.replace:
             if entry.id in self.rules:
-                details = "; ".join(f"{c.field}: {c.said}" for c in of_rule.pop(entry.id, ()))
-                said = f"replaced ({details})" if details else "replaced"
-                self._reason(entry.weakens, path, f"rules.{entry.id}", said)
+                details = "; ".join(f"{c.field}: {c.description}" for c in of_rule.pop(entry.id, ()))
+                description = f"replaced ({details})" if details else "replaced"
+                self._reason(entry.weakens, path, f"rules.{entry.id}", description)
         for path, dropped in self.layer.drop:
             of_rule.pop(
                 dropped.id, None
@@ -241,19 +243,23 @@ class _Application:
                 self._reason(dropped.weakens, path, f"rules.{dropped.id}", "dropped")
         for path, entry in self.layer.rules:
             for change in of_rule.pop(entry.id, ()):
-                self._reason(entry.weakens, path, change.place, change.said)
+                self._reason(entry.weakens, path, change.place, change.description)
 
-    def _reason(self, reason: str | None, path: FieldPath, place: str, said: str) -> None:
+    def _reason(self, reason: str | None, path: FieldPath, place: str, description: str) -> None:
         if reason is None:
             if path[0] in ("overrides", "replace", "drop", "rules"):
                 where = "beside it"
-                said = f"the rule '{place.split('.')[1]}' is {said}" if place.count(".") == 1 else said
+                description = (
+                    f"the rule '{place.split('.')[1]}' is {description}"
+                    if place.count(".") == 1
+                    else description
+                )
             else:
                 where = "at the top level"
-            self.source.report(path, f"{said}: {_ASK} {where}")
+            self.source.report(path, f"{description}: {_ASK} {where}")
         else:
             file, line = self.source.file, self.source.line(path)
-            self.weakenings.append(Weakening(self.head.id, f"{place}: {said}", reason, file, line))
+            self.weakenings.append(Weakening(self.head.id, f"{place}: {description}", reason, file, line))
 
     def _valid(self, policy: Policy) -> Policy | None:
         values = {name: getattr(policy, name) for name in Policy.model_fields}
@@ -265,22 +271,22 @@ class _Application:
 
 
 def _settings(source: Source) -> dict[str, Origin]:
-    found = {}
+    origins = {}
     for section in ("defaults", "outcomes"):
-        given = source.data.get(section)
-        for name in given if isinstance(given, Mapping) else ():
-            found[f"{section}.{name}"] = _origin(source, (section, str(name)))
-    return found
+        values = source.data.get(section)
+        for name in values if isinstance(values, Mapping) else ():
+            origins[f"{section}.{name}"] = _origin(source, (section, str(name)))
+    return origins
 
 
 def _rule_origins(source: Source, path: FieldPath, rule: Rule) -> dict[str, Origin]:
-    found = {f"rules.{rule.id}": _origin(source, path)}
+    origins = {f"rules.{rule.id}": _origin(source, path)}
     for name in rule.model_fields_set - {"id", *_LISTS}:
-        found[f"rules.{rule.id}.{name}"] = _origin(source, (*path, name))
+        origins[f"rules.{rule.id}.{name}"] = _origin(source, (*path, name))
     for name in _LISTS:
         for index in range(len(getattr(rule, name))):
-            found[_item(rule.id, name, index)] = _origin(source, (*path, name, index))
-    return found
+            origins[_item(rule.id, name, index)] = _origin(source, (*path, name, index))
+    return origins
 
 
 def _item(rule_id: str, name: str, index: int) -> str:

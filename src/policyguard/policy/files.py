@@ -1,11 +1,8 @@
 """Which file a name means: a path under the policy root, or a packaged or installed policy.
 
-Policies that other packages install, through the entry point group ``policyguard.policies``.
-
-``acme = "acme_policies"`` makes each ``x.yaml`` in that package's folder known as ``acme/x``. The folder is
-looked up in the package's metadata: none of its code is imported.
-
-The policies that come with the package, by name: ``safeedit/l3`` is ``policies/safeedit/l3.yaml``.
+``safeedit/l3`` is ``policies/safeedit/l3.yaml`` of this package. Other packages install policies through the
+entry point group ``policyguard.policies``: ``acme = "acme_policies"`` makes each ``x.yaml`` in that package's
+folder known as ``acme/x``. The folder is looked up in the package's metadata: none of its code is imported.
 """
 
 from __future__ import annotations
@@ -27,8 +24,8 @@ from policyguard.strict.text import visible
 __all__ = [
     "GROUP",
     "SUFFIXES",
-    "Found",
-    "Named",
+    "Location",
+    "PolicyFile",
     "find",
     "find_library",
     "include",
@@ -60,17 +57,17 @@ def _folder(point: EntryPoint) -> Path | None:
     if not all(step.isidentifier() for step in steps):
         return None
     if point.dist is not None:
-        found = Path(str(point.dist.locate_file("/".join(steps))))
-        if found.is_dir():
-            return found
+        folder = Path(str(point.dist.locate_file("/".join(steps))))
+        if folder.is_dir():
+            return folder
     try:  # an editable install; finding a top-level package imports nothing
         spec = importlib.util.find_spec(steps[0])
     except (ImportError, ValueError):
         return None
     for place in (spec.submodule_search_locations or ()) if spec else ():
-        found = Path(place, *steps[1:])
-        if found.is_dir():
-            return found
+        folder = Path(place, *steps[1:])
+        if folder.is_dir():
+            return folder
     return None
 
 
@@ -108,14 +105,14 @@ def packaged_path(name: str) -> Path:
 
 def _files() -> dict[str, Path]:
     root = find_library()
-    found = (path for path in root.rglob("*.yaml") if path.is_file())
-    return dict(sorted((path.relative_to(root).with_suffix("").as_posix(), path) for path in found))
+    paths = (path for path in root.rglob("*.yaml") if path.is_file())
+    return dict(sorted((path.relative_to(root).with_suffix("").as_posix(), path) for path in paths))
 
 
 def _unknown(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name[:64].lower(), known, n=3, cutoff=0.5)
-    said = "there is no packaged policy of this name"
-    return f"{said}: did you mean {' or '.join(close)}?" if close else said
+    message = "there is no packaged policy of this name"
+    return f"{message}: did you mean {' or '.join(close)}?" if close else message
 
 
 def _hint(name: str, known: list[str]) -> str:
@@ -131,7 +128,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Location:
     """A file that the caller names, and the root that bounds what it may extend (``None``: found out)."""
 
     path: Path
@@ -139,7 +136,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PolicyFile:
     """One file that was read: ``parts`` lead from ``root`` to it."""
 
     root: str
@@ -153,7 +150,7 @@ class Found:
         return self.root, self.parts
 
     @classmethod
-    def at_root(cls, root: str) -> Found:
+    def at_root(cls, root: str) -> PolicyFile:
         """Stands for plain values, which extend files as if they lay in ``root``."""
         return cls(os.path.realpath(root), ("<dict>",), "<dict>")
 
@@ -163,46 +160,46 @@ def is_path(source: str) -> bool:
     return source.lower().endswith(SUFFIXES) or source.startswith((".", "/", "~"))
 
 
-def locate(source: str | Path, *, root: str | Path | None = None) -> Named:
+def locate(source: str | Path, *, root: str | Path | None = None) -> Location:
     """The file that a caller means; see ``load_policy``. A path need not exist."""
     if not isinstance(source, (str, Path)):
-        said = "a policy is named by a str or a Path"
-        refuse(f"<{type(source).__name__}>", said, "for plain values use parse_policy")
+        message = "a policy is named by a str or a Path"
+        refuse(f"<{type(source).__name__}>", message, "for plain values use parse_policy")
     bound = None if root is None else Path(root)
     if isinstance(source, Path):
-        return Named(source, bound)
+        return Location(source, bound)
     if is_path(source):
-        return Named(Path(os.path.expanduser(source)), bound)  # noqa: PTH111 (raises for an unknown user)
+        return Location(Path(os.path.expanduser(source)), bound)  # noqa: PTH111 (raises for an unknown user)
     path, folder = _known(source)
-    return Named(path, folder)
+    return Location(path, folder)
 
 
-def find(named: Named) -> Found:
+def find(location: Location) -> PolicyFile:
     """Read the file first named. Raises PolicyError."""
-    path = named.path
+    path = location.path
     try:
         folder, name = os.path.split(path)
         folder = os.path.realpath(folder or ".")
-        root = find_root(folder) if named.root is None else os.path.realpath(named.root)
+        root = find_root(folder) if location.root is None else os.path.realpath(location.root)
         if name in ("", ".", ".."):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if named.root is not None and not Path(root).is_dir():
-            refuse(named.root, "the policy root is not a folder", "give a folder that holds the policy")
+        if location.root is not None and not Path(root).is_dir():
+            refuse(location.root, "the policy root is not a folder", "give a folder that holds the policy")
         try:
             parts = (*Path(folder).relative_to(root).parts, name)
         except ValueError:
             raise OutsideError(errno.EACCES, "lies outside of the policy root") from None
-        data, found = read_inside(root, parts)
+        data, resolved = read_inside(root, parts)
     except OutsideError as error:
         hint = f"the root is {root}: name a file in it, or give another root"
         refuse(path, f"this file {error.strerror}", hint)
     except (OSError, ValueError) as error:
         message, hint = explain(error, path)
         refuse(path, message, hint)
-    return Found(root, found, str(path), data)
+    return PolicyFile(root, resolved, str(path), data)
 
 
-def include(name: str, by: Found | None) -> Found:
+def include(name: str, by: PolicyFile | None) -> PolicyFile:
     """Read what the file ``by`` extends. Raises PolicyError."""
     if not is_path(name):
         path, folder = _known(name)
@@ -218,16 +215,16 @@ def include(name: str, by: Found | None) -> Found:
         root, parts = by.root, [*by.parts[:-1], *steps]
         display = _display(by, steps)
     try:
-        data, found = read_inside(root, parts)
+        data, resolved = read_inside(root, parts)
     except OutsideError as error:
         refuse(name, f"the path {error.strerror}", f"the policy root is {root}")
     except (OSError, ValueError) as error:
         message, hint = explain(error, Path(root, *parts), name)
         refuse(name, message, hint)
-    return Found(root, found, display, data)
+    return PolicyFile(root, resolved, display, data)
 
 
-def _display(by: Found, steps: Iterable[str]) -> str:
+def _display(by: PolicyFile, steps: Iterable[str]) -> str:
     folder = os.path.dirname(by.display) if by.display != "<dict>" else by.root  # noqa: PTH120 (may be "")
     return os.path.normpath(os.path.join(folder, *steps))  # noqa: PTH118
 

@@ -1,9 +1,8 @@
-"""Loads policies from YAML: one file, or one that builds on others.
+"""Loads policies: one file, one that builds on others, or plain values.
 
-From the file first named to one flat policy: reads every file it builds on, fills in, composes.
-
-Everything wrong in all of the files is reported at once. Bounds: 64 files, 8 levels of ``extends``, no
-cycles; ``inside`` keeps every path within the policy root, ``document`` keeps each file small.
+Every file that the first one builds on is read, its texts are filled in, and all are composed to one flat
+policy. Everything wrong in all of the files is reported at once. Bounds: 64 files, 8 levels of ``extends``,
+no cycles; ``strict.inside`` keeps paths within the policy root, ``strict.documents`` keeps each file small.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from typing import Any, NoReturn
 
 from policyguard.errors import PolicyError, Problem
 from policyguard.policy.compose import apply, flat
-from policyguard.policy.files import Found, Named, find, include
-from policyguard.policy.files import locate as _locate
+from policyguard.policy.files import Location, PolicyFile, find, include, locate
 from policyguard.policy.merge import Flat
 from policyguard.policy.parameters import Value, fill, formatted, is_name, problem_with
 from policyguard.policy.policy import Policy
@@ -30,22 +28,11 @@ __all__ = [
     "MAX_FILES",
     "MAX_INCLUDE_DEPTH",
     "extend_policy",
-    "extended",
-    "from_document",
-    "from_values",
-    "load",
     "load_policy",
-    "locate",
     "parse_policy",
     "read_document",
     "validate_document",
 ]
-
-
-def validate_document(document: Document) -> Policy:
-    """A Policy from a file that was read; its problems, of YAML and of contents, are reported together."""
-    return from_document(document)
-
 
 MAX_FILES = 64
 MAX_INCLUDE_DEPTH = 8
@@ -53,12 +40,77 @@ _MAX_BASES = 32
 _NEEDS_BASE = ("replace", "overrides", "drop", "weakens")
 
 
+def load_policy(
+    source: str | Path,
+    *,
+    root: str | Path | None = None,
+    parameters: Mapping[str, Value] | None = None,
+) -> Policy:
+    """Load one policy from YAML, composed with what it extends.
+
+    ``source`` is a path if it is a ``Path``, ends in .yaml or .yml, or starts with ``.``, ``/`` or ``~``;
+    otherwise it is the name of a packaged or installed policy, such as ``"safeedit/l3"``. ``root`` is the
+    folder that nothing it extends may lie outside of; by default the nearest parent folder that holds
+    ``policyguard.toml`` or ``.git``, else the file's own. ``parameters`` fill ``{{ name }}`` in the texts.
+
+    Raises PolicyError, which holds every problem found, each with file, line and column.
+    """
+    file = find(locate(source, root=root))
+    return _Stack(parameters).policy(file, _source(parse(file.data, file.display)))
+
+
+def parse_policy(
+    data: Mapping[str, Any],
+    *,
+    root: str | Path | None = None,
+    parameters: Mapping[str, Value] | None = None,
+) -> Policy:
+    """A policy from plain values, shaped as in the file.
+
+    What they extend is packaged or installed, or lies under ``root``. Raises PolicyError, which holds every
+    problem found.
+    """
+    file = None if root is None else PolicyFile.at_root(str(root))
+    return _Stack(parameters).policy(file, Source("<dict>", data))
+
+
+def extend_policy(
+    base: Policy, layer: Mapping[str, Any], *, parameters: Mapping[str, Value] | None = None
+) -> Policy:
+    """``base`` with one layer on top: plain values, shaped as a file that extends it, without ``extends``.
+
+    Raises PolicyError, also for a change that can loosen ``base`` and gives no reason.
+    """
+    source = Source("<dict>", layer)
+    if not isinstance(layer, Mapping):
+        _fail(source, (), "expected a mapping: the fields of a layer")
+    if "extends" in layer:
+        _fail(source, ("extends",), "the base is the policy that is extended: leave this out", key=True)
+    known = base.provenance
+    pieces = known.pieces or ((base.description,) if base.description else ())
+    return _Stack(parameters).layered(Flat(base, pieces, known.origins, known.weakenings), source)
+
+
+def validate_document(document: Document) -> Policy:
+    """The policy of a file that was read already, and that extends nothing but packaged policies.
+
+    Its problems, of YAML and of contents, are reported together.
+    """
+    return _Stack(None).policy(None, _source(document))
+
+
+def read_document(path: Path) -> Document:
+    """The YAML tree of one file, with positions. Raises PolicyError."""
+    file = find(Location(path))
+    return parse(file.data, file.display)
+
+
 @dataclass(slots=True)
 class _Unit:
     """One file, the files it extends, and what its parameters are."""
 
     source: Source
-    found: Found | None
+    file: PolicyFile | None
     bases: list[_Unit] = field(default_factory=list)
     complete: bool = True
     height: int = 0
@@ -70,37 +122,6 @@ class _Unit:
     @property
     def extends(self) -> bool:
         return isinstance(self.source.data, Mapping) and "extends" in self.source.data
-
-
-def load(named: Named, *, parameters: Mapping[str, Any] | None = None) -> Policy:
-    """The policy of the file first named. Raises PolicyError with everything that is wrong."""
-    found = find(named)
-    return _Stack(parameters).policy(found, _source(parse(found.data, found.display)))
-
-
-def from_document(document: Document) -> Policy:
-    """The policy of a file that was read already, and that extends nothing but packaged policies."""
-    return _Stack(None).policy(None, _source(document))
-
-
-def from_values(
-    data: object, *, root: str | None = None, parameters: Mapping[str, Any] | None = None
-) -> Policy:
-    """The policy of plain values; files that they extend lie under ``root``, if one is given."""
-    found = None if root is None else Found.at_root(root)
-    return _Stack(parameters).policy(found, Source("<dict>", data))
-
-
-def extended(base: Policy, data: object, *, parameters: Mapping[str, Any] | None = None) -> Policy:
-    """``base`` with one layer of plain values on top."""
-    source = Source("<dict>", data)
-    if not isinstance(data, Mapping):
-        _fail(source, (), "expected a mapping: the fields of a layer")
-    if "extends" in data:
-        _fail(source, ("extends",), "the base is the policy that is extended: leave this out", key=True)
-    known = base.provenance
-    pieces = known.pieces or ((base.description,) if base.description else ())
-    return _Stack(parameters).layered(Flat(base, pieces, known.origins, known.weakenings), source)
 
 
 def _source(document: Document) -> Source:
@@ -116,15 +137,15 @@ class _Stack:
     def __init__(self, parameters: Mapping[str, Any] | None) -> None:
         self._units: dict[object, _Unit] = {}
         self._sources: list[Source] = []
-        self._given = self._check_given(parameters or {})
+        self._arguments = self._check_arguments(parameters or {})
         self._values: dict[str, str] = {}
         self._hints: list[str] = []
         self._open: list[object] = []
 
     # The three ways in.
 
-    def policy(self, found: Found | None, source: Source) -> Policy:
-        top = self._unit(found, source)
+    def policy(self, file: PolicyFile | None, source: Source) -> Policy:
+        top = self._unit(file, source)
         return self._finish(top)
 
     def layered(self, base: Flat, source: Source) -> Policy:
@@ -148,10 +169,10 @@ class _Stack:
 
     # Files.
 
-    def _unit(self, found: Found | None, source: Source) -> _Unit:
-        unit = _Unit(source, found)
+    def _unit(self, file: PolicyFile | None, source: Source) -> _Unit:
+        unit = _Unit(source, file)
         self._sources.append(source)
-        key = found.key if found else object()
+        key = file.key if file else object()
         self._units[key] = unit
         self._open.append(key)
         for path, name in self._extends(unit):
@@ -168,41 +189,41 @@ class _Stack:
     def _extends(self, unit: _Unit) -> list[tuple[FieldPath, str]]:
         if not unit.extends:
             return []
-        source, given = unit.source, unit.source.data["extends"]
-        names: list[tuple[FieldPath, Any]] = [(("extends",), given)]
-        if isinstance(given, (list, tuple)):
-            names = [(("extends", index), name) for index, name in enumerate(given)]
+        source, extends = unit.source, unit.source.data["extends"]
+        names: list[tuple[FieldPath, Any]] = [(("extends",), extends)]
+        if isinstance(extends, (list, tuple)):
+            names = [(("extends", index), name) for index, name in enumerate(extends)]
             if not names or len(names) > _MAX_BASES:
                 source.report(("extends",), f"expected 1 to {_MAX_BASES} policies, found {len(names)}")
                 unit.complete = False
                 return []
-        found: list[tuple[FieldPath, str]] = []
+        bases: list[tuple[FieldPath, str]] = []
         for path, name in names:
             if not isinstance(name, str) or not name.strip():
                 source.report(path, "expected the name of a packaged policy, or the path of a file")
                 unit.complete = False
-            elif name in [other for _, other in found]:
+            elif name in [other for _, other in bases]:
                 source.report(path, f"{name!r} is there already: delete one of the two")
             else:
-                found.append((path, name))
-        return found
+                bases.append((path, name))
+        return bases
 
     def _base(self, unit: _Unit, path: FieldPath, name: str) -> _Unit | None:
         source = unit.source
         try:
-            found = include(name, unit.found)
+            file = include(name, unit.file)
         except PolicyError as error:
             for problem in error.problems:
                 source.report(path, f"{quoted(name)}: {problem.message}")
             if error.hint:
                 self._hints.append(error.hint)
             return None
-        if found.key in self._open:
-            ring = [*self._open[self._open.index(found.key) :], found.key]
+        if file.key in self._open:
+            ring = [*self._open[self._open.index(file.key) :], file.key]
             names = " -> ".join(self._units[key].source.file for key in ring)
             source.report(path, f"a cycle: {names}")
             return None
-        known = self._units.get(found.key)
+        known = self._units.get(file.key)
         if len(self._open) + (known.height if known else 0) > MAX_INCLUDE_DEPTH:
             source.report(path, f"policies extend each other more than {MAX_INCLUDE_DEPTH} deep")
             return None
@@ -212,21 +233,21 @@ class _Stack:
             source.report(path, f"more than {MAX_FILES} files: put some of them together")
             return None
         try:
-            document = parse(found.data, found.display)
+            document = parse(file.data, file.display)
         except PolicyError as error:
-            self._sources.append(Source(found.display, None, problems=list(error.problems)))
+            self._sources.append(Source(file.display, None, problems=list(error.problems)))
             if error.hint:
                 self._hints.append(error.hint)
             return None
-        return self._unit(found, _source(document))
+        return self._unit(file, _source(document))
 
     # Parameters.
 
-    def _check_given(self, given: Mapping[str, Any]) -> dict[str, Value]:
-        source = Source("<parameters>", given)
+    def _check_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Value]:
+        source = Source("<parameters>", arguments)
         self._sources.append(source)
         values: dict[str, Value] = {}
-        for name, value in given.items():
+        for name, value in arguments.items():
             problem = "needs a value" if value is None else problem_with(value)
             if problem:
                 source.report((str(name),), problem)
@@ -244,9 +265,9 @@ class _Stack:
             for name, value in base.names.items():
                 known = unit.names.get(name)
                 differs = known is not None and value is not None and formatted(known) != formatted(value)
-                if differs and name not in own and name not in self._given:
-                    said = f"the bases give the parameter '{name}' different values, {known!r} and {value!r}"
-                    source.report(("extends",), f"{said}: give it one here, under `parameters:`")
+                if differs and name not in own and name not in self._arguments:
+                    message = f"the bases give the parameter '{name}' the values {known!r} and {value!r}"
+                    source.report(("extends",), f"{message}: give it one here, under `parameters:`")
                 unit.names[name] = value if known is None else known
         for name, value in own.items():
             path: FieldPath = ("parameters", str(name))
@@ -256,8 +277,8 @@ class _Stack:
                 source.report(path, problem)
             elif value is None and unit.names.get(name) is not None:
                 # Taken back here and given anew above, it would be reworded without a reason.
-                said = f"what is extended gives it the value {unit.names[name]!r}: leave this out"
-                source.report(path, said)
+                message = f"what is extended gives it the value {unit.names[name]!r}: leave this out"
+                source.report(path, message)
             else:
                 self._own(unit, name, value)
 
@@ -269,21 +290,21 @@ class _Stack:
         unit.names[name] = value
 
     def _settle_values(self, top: _Unit) -> None:
-        given = self._sources[0]
-        for name in self._given:
+        source = self._sources[0]
+        for name in self._arguments:
             if name not in top.names:
                 close = nearest(name, top.names)
                 hint = f"did you mean {close}?" if close else f"it has {', '.join(top.names) or 'none'}"
-                given.report((name,), f"the policy has no such parameter: {hint}")
+                source.report((name,), f"the policy has no such parameter: {hint}")
         for name, value in top.names.items():
-            chosen = self._given.get(name, value)
+            chosen = self._arguments.get(name, value)
             if chosen is not None:
                 self._values[name] = formatted(chosen)
             else:
-                said = (
+                message = (
                     f"the parameter '{name}' has no value: give one here, or as parameters={{'{name}': ...}}"
                 )
-                top.source.report(("parameters", name), said)
+                top.source.report(("parameters", name), message)
 
     # Composition, from the bottom up.
 
@@ -326,56 +347,3 @@ def _sorted(source: Source) -> list[Problem]:
     refused = {(p.line, p.column) for p in source.problems if p.field is None and p.line}
     kept = [p for p in source.problems if p.field is None or (p.line, p.column) not in refused]
     return sorted(kept, key=lambda problem: (problem.line or 0, problem.column or 0))
-
-
-def load_policy(
-    source: str | Path,
-    *,
-    root: str | Path | None = None,
-    parameters: Mapping[str, Value] | None = None,
-) -> Policy:
-    """Load one policy from YAML, composed with what it extends.
-
-    ``source`` is a path if it is a ``Path``, ends in .yaml or .yml, or starts with ``.``, ``/`` or ``~``;
-    otherwise it is the name of a packaged or installed policy, such as ``"safeedit/l3"``. ``root`` is the
-    folder that nothing it extends may lie outside of; by default the nearest parent folder that holds
-    ``policyguard.toml`` or ``.git``, else the file's own. ``parameters`` fill ``{{ name }}`` in the texts.
-
-    Raises PolicyError, which holds every problem found, each with file, line and column.
-    """
-    return load(_locate(source, root=root), parameters=parameters)
-
-
-def parse_policy(
-    data: Mapping[str, Any],
-    *,
-    root: str | Path | None = None,
-    parameters: Mapping[str, Value] | None = None,
-) -> Policy:
-    """A policy from plain values, shaped as in the file.
-
-    What they extend is packaged or installed, or lies under ``root``. Raises PolicyError, which holds every
-    problem found.
-    """
-    return from_values(data, root=None if root is None else str(root), parameters=parameters)
-
-
-def extend_policy(
-    base: Policy, layer: Mapping[str, Any], *, parameters: Mapping[str, Value] | None = None
-) -> Policy:
-    """``base`` with one layer on top: plain values, shaped as a file that extends it, without ``extends``.
-
-    Raises PolicyError, also for a change that can loosen ``base`` and gives no reason.
-    """
-    return extended(base, layer, parameters=parameters)
-
-
-def locate(source: str | Path) -> Path:
-    """The file that ``source`` names; see ``load_policy``. A path need not exist."""
-    return _locate(source).path
-
-
-def read_document(path: Path) -> Document:
-    """The YAML tree of one file, with positions. Raises PolicyError."""
-    found = find(Named(path))
-    return parse(found.data, found.display)

@@ -27,7 +27,7 @@ class Change:
 
     rule: str | None
     field: str
-    said: str
+    description: str
 
     @property
     def place(self) -> str:
@@ -35,7 +35,7 @@ class Change:
         return self.field if self.rule is None else f"rules.{self.rule}.{self.field}".rstrip(".")
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.said}"
+        return f"{self.place}: {self.description}"
 
 
 def loosening(old: Policy, new: Policy) -> list[Change]:
@@ -63,8 +63,8 @@ def _head(old: Policy, new: Policy) -> Iterator[Change]:
         )
         if not inside or not undecided_blocks:
             why = "" if inside else ": scores that were undecided are decided"
-            said = f"changed from {_band(was.undecided_band)} to {_band(now.undecided_band)}{why}"
-            yield Change(None, "defaults.undecided_band", said)
+            description = f"changed from {_band(was.undecided_band)} to {_band(now.undecided_band)}{why}"
+            yield Change(None, "defaults.undecided_band", description)
     floor = (was.min_label_mass, now.min_label_mass)
     if floor[1] < floor[0] or (floor[1] > floor[0] and not undecided_blocks):
         yield Change(None, "defaults.min_label_mass", f"changed from {floor[0]:g} to {floor[1]:g}")
@@ -87,8 +87,8 @@ def _rules(old: Policy, new: Policy) -> Iterator[Change]:
         if rule_id in before:
             continue
         if rule.status is Status.EXEMPT:
-            said = "declares its items non-violating, which can excuse what another rule forbids"
-            yield Change(rule_id, "status", said)
+            description = "declares its items non-violating, which can excuse what another rule forbids"
+            yield Change(rule_id, "status", description)
         elif mild := _outshines(old, new, rule, None):
             yield Change(rule_id, "action", mild)
 

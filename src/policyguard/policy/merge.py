@@ -98,14 +98,14 @@ def _stricter(head: Policy, one: tuple[Rule, Flat], other: tuple[Rule, Flat]) ->
     return one if not loosening(second, first) else None
 
 
-def _defaults(given: Sequence[Defaults]) -> Defaults:
-    bands = [d.undecided_band for d in given if d.undecided_band is not None]
+def _defaults(defaults: Sequence[Defaults]) -> Defaults:
+    bands = [d.undecided_band for d in defaults if d.undecided_band is not None]
     return Defaults(
-        threshold=min(d.threshold for d in given),
-        action=max((d.action for d in given), key=lambda action: action.severity),
+        threshold=min(d.threshold for d in defaults),
+        action=max((d.action for d in defaults), key=lambda action: action.severity),
         undecided_band=(min(b[0] for b in bands), max(b[1] for b in bands)) if bands else None,
-        min_label_mass=max(d.min_label_mass for d in given),
-        frames="all" if any(d.frames == "all" for d in given) else "sample",
+        min_label_mass=max(d.min_label_mass for d in defaults),
+        frames="all" if any(d.frames == "all" for d in defaults) else "sample",
     )
 
 

@@ -101,22 +101,22 @@ class _Filler:
     def text(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if not isinstance(value, str) or ("{{" not in value and "}}" not in value):
             return value
-        said: list[str] = []
-        filled = _MARKER.sub(lambda match: self._marker(match, said), value)
-        for message in dict.fromkeys(said):
+        messages: list[str] = []
+        filled = _MARKER.sub(lambda match: self._marker(match, messages), value)
+        for message in dict.fromkeys(messages):
             self._report(path, message)
         return filled
 
-    def _marker(self, match: re.Match[str], said: list[str]) -> str:
+    def _marker(self, match: re.Match[str], messages: list[str]) -> str:
         name = match[1]
         if name is None:
-            said.append(
+            messages.append(
                 f"`{match[0]}` is no parameter: write `{{{{ name }}}}`, with a-z, 0-9 and _ for the name"
             )
         elif name not in self._known:
             close = nearest(name, self._known)
             hint = f"did you mean {close}?" if close else "declare it under `parameters:`"
-            said.append(f"there is no parameter {name!r}: {hint}")
+            messages.append(f"there is no parameter {name!r}: {hint}")
         else:
             return self._values.get(name, match[0])  # one without a value is reported where it is declared
         return match[0]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A policy as its author writes it, flat and validated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Policy(Model):
     """A versioned document: rules, defaults, and what to do when an image cannot be judged.
 
-    ``world`` names the only kind of picture the policy is about (``"pictosafe"``); ``None`` is everything.
+    ``world`` names the only kind of image the policy is about (``"pictosafe"``); ``None`` is everything.
     ``outcomes`` gives actions for ``undecided``, ``refused``, ``unscannable`` and ``error``; what it leaves
     out blocks. ``owner``, ``licence`` and ``sources`` are for people: no model sees them.
     """

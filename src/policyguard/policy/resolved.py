@@ -1,7 +1,4 @@
-"""The flat, immutable policy that guards work with, and its fingerprints.
-
-A policy in plain language: what dialects put in front of a guard model.
-"""
+"""The flat, immutable policy that guards work with: its fingerprints, and its text as dialects show it."""
 
 from __future__ import annotations
 
@@ -140,8 +137,8 @@ class ResolvedPolicy:
         return hash((self.id, self.version, self.fingerprint, self.decision_fingerprint))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return _rebuild, (given | {"outcomes": dict(self.outcomes), "parameters": dict(self.parameters)},)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return _rebuild, (values | {"outcomes": dict(self.outcomes), "parameters": dict(self.parameters)},)
 
     @property
     def decisive_score(self) -> float:
@@ -181,8 +178,8 @@ class ResolvedPolicy:
         }
 
 
-def _rebuild(given: dict[str, Any]) -> ResolvedPolicy:
-    return ResolvedPolicy(**given)
+def _rebuild(values: dict[str, Any]) -> ResolvedPolicy:
+    return ResolvedPolicy(**values)
 
 
 def _digest(domain: str, value: object) -> str:

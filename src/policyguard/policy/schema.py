@@ -1,7 +1,4 @@
-"""What a policy holds. ``load_policy`` reads one from YAML; ``parse_policy`` takes plain values.
-
-Where each part of a composed policy comes from, and why it is weaker than what it builds on.
-"""
+"""The parts of a policy: rules, defaults, and where each part of a composed policy comes from."""
 
 from __future__ import annotations
 
@@ -118,7 +115,7 @@ class Model(BaseModel):
 
 
 class Rule(Model):
-    """One category of a policy: what a picture must not show, and what it may show all the same.
+    """One category of a policy: what an image must not show, and what it may show all the same.
 
     ``safe`` excuses only this rule and only what it describes. ``threshold`` in (0, 1] and ``action``
     override the policy's defaults for this rule.

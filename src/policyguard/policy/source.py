@@ -94,13 +94,13 @@ def check_layer(source: Source) -> Layer | None:
     rest = {key: value for key, value in data.items() if key not in SECTIONS}
     head = _model(source, Head, rest, ()) or _right_part(rest)
     overrides = []
-    given = data.get("overrides", {})
-    if not isinstance(given, Mapping):
+    overrides_by_id = data.get("overrides", {})
+    if not isinstance(overrides_by_id, Mapping):
         source.report(
             ("overrides",), "expected a mapping: the id of each rule that changes, with its changes"
         )
-        given = {}
-    for rule_id, change in given.items():
+        overrides_by_id = {}
+    for rule_id, change in overrides_by_id.items():
         path: FieldPath = ("overrides", str(rule_id))
         if (override := _model(source, Override, change, path)) is not None:
             overrides.append((path, str(rule_id), override))
@@ -122,22 +122,22 @@ def _right_part(rest: Mapping[str, Any]) -> Head | None:
 
 
 def _entries(source: Source, model: type[M], section: str) -> list[tuple[FieldPath, M]]:
-    given = source.data.get(section, ())
-    if not isinstance(given, (list, tuple)):
+    entries = source.data.get(section, ())
+    if not isinstance(entries, (list, tuple)):
         source.report((section,), "expected a list: start each entry with `- id:`")
         return []
-    found: list[tuple[FieldPath, M]] = []
+    checked_entries: list[tuple[FieldPath, M]] = []
     first: dict[str, int] = {}
-    for index, entry in enumerate(given):
+    for index, entry in enumerate(entries):
         path: FieldPath = (section, index)
         rule_id = entry.get("id") if isinstance(entry, Mapping) else None
         if isinstance(rule_id, str) and first.setdefault(rule_id, index) != index:
-            said = f"the id '{rule_id[:80]}' is taken by entry {first[rule_id] + 1}: ids are unique"
-            source.report((*path, "id"), said)
+            message = f"the id '{rule_id[:80]}' is taken by entry {first[rule_id] + 1}: ids are unique"
+            source.report((*path, "id"), message)
             continue
         if (checked := _model(source, model, entry, path)) is not None:
-            found.append((path, checked))
-    return found
+            checked_entries.append((path, checked))
+    return checked_entries
 
 
 def _model(source: Source, model: type[M], value: object, path: FieldPath) -> M | None:

@@ -44,7 +44,7 @@ def texts(name: str, value: object) -> list[str]:
     """``value``, one text or several, as a list. Raises ConfigurationError."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         return [text(name, value)]
-    found = [text(name, item) for item in value]
-    if not found:
+    values = [text(name, item) for item in value]
+    if not values:
         raise ConfigurationError(f"{name} is an empty list")
-    return found
+    return values

@@ -8,10 +8,6 @@ Not covered: what the policy says, which ``schema`` checks.
 PyYAML only splits the text into events here; its constructors and resolvers are not used. Its pure Python
 parser is used even where libyaml is there: the two differ at the edges, and a policy must mean the same on
 every machine.
-
-From the bytes of a policy file to its text: size, encoding and characters.
-
-YAML syntax errors in plain words: what to change, rather than what the parser wanted.
 """
 
 from __future__ import annotations
@@ -121,8 +117,8 @@ _ADVICE = (
 
 def explain_syntax(error: yaml.MarkedYAMLError) -> tuple[str, int, int]:
     """One sentence for a syntax error, and its line and column, from 1."""
-    said = error.problem or error.context or "unreadable"
-    message = next((advice for words, advice in _ADVICE if words in said), f"this is not YAML: {said}")
+    reason = error.problem or error.context or "unreadable"
+    message = next((advice for words, advice in _ADVICE if words in reason), f"this is not YAML: {reason}")
     mark, opening = error.problem_mark or error.context_mark, error.context_mark
     if opening and message == _UNCLOSED_QUOTE:
         mark = opening  # where the quote opens: the end of the file, where it was missed, helps nobody
@@ -219,10 +215,10 @@ class _Builder:
             place = Place(self._events.line + 1, self._events.column + 1)
             raise self._stop(place, "this escape, or this number, is out of range") from None
         if not isinstance(root.value, dict):
-            found = "a list" if isinstance(root.value, list) else "a single value"
+            kind = "a list" if isinstance(root.value, list) else "a single value"
             raise self._stop(
                 root.place,
-                f"a policy is a mapping, and this file holds {found}",
+                f"a policy is a mapping, and this file holds {kind}",
                 hint="start with `id:`, `version:`, `title:` and `rules:` at the left margin",
             )
         return Document(self._file, root, tuple(self._problems))
@@ -282,8 +278,8 @@ class _Builder:
                     self._note(event, "a key is a piece of text: put it in quotes if it must look like this")
             elif key.value in values:
                 first = keys[key.value].line
-                said = f"the key {key.value[:40]!r} is already there, on line {first}"
-                self._note(event, f"{said}: delete one of the two")
+                message = f"the key {key.value[:40]!r} is already there, on line {first}"
+                self._note(event, f"{message}: delete one of the two")
             else:
                 values[key.value] = value
                 keys[key.value] = key.place

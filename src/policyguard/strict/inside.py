@@ -67,7 +67,7 @@ def read_inside(root: str, parts: Sequence[str], *, limit: int = MAX_BYTES) -> t
 
     Raises OutsideError, or another OSError; never waits on a pipe and never reads a device.
     """
-    handle, found = _open(root, parts) if _RELATIVE else _open_compared(root, parts)
+    handle, steps = _open(root, parts) if _RELATIVE else _open_compared(root, parts)
     try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):
@@ -75,7 +75,7 @@ def read_inside(root: str, parts: Sequence[str], *, limit: int = MAX_BYTES) -> t
         if not stat.S_ISREG(mode):
             raise OSError(errno.ENODEV, "it is a device or a pipe")
         with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(limit + 1), found
+            return file.read(limit + 1), steps
     finally:
         os.close(handle)
 
@@ -122,7 +122,7 @@ def _link(name: str, folder: int) -> str | None:
 def _open_compared(root: str, parts: Iterable[str]) -> tuple[int, tuple[str, ...]]:
     top = os.path.realpath(root)
     real = os.path.realpath(os.path.join(top, *parts))  # noqa: PTH118 (PurePath drops nothing here either)
-    found = _below(top, real)
+    steps = _below(top, real)
     handle = os.open(real, _FILE)
     try:
         again = os.path.realpath(real)
@@ -131,12 +131,12 @@ def _open_compared(root: str, parts: Iterable[str]) -> tuple[int, tuple[str, ...
     except BaseException:
         os.close(handle)
         raise
-    return handle, found
+    return handle, steps
 
 
 def _below(top: str, real: str) -> tuple[str, ...]:
     try:
-        found = Path(real).relative_to(top).parts
+        steps = Path(real).relative_to(top).parts
     except ValueError:
         raise OutsideError(errno.EACCES, "leads out of the policy root") from None
-    return found
+    return steps

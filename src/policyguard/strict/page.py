@@ -28,11 +28,11 @@ body { color: #1d2126; background: #fff }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .5rem .7rem; border-bottom: 1px solid #d9dde2 }
 .small { color: #5b6470; font-size: .85em; overflow-wrap: anywhere }
-label.picture { display: inline-block; position: relative; overflow: hidden; line-height: 0 }
-label.picture input { position: absolute; opacity: 0 }
-label.picture img { filter: blur(14px); cursor: pointer }
-label.picture input:checked + img { filter: none }
-label.picture input:focus-visible + img { outline: 2px solid #1d4ed8 }
+label.blurred { display: inline-block; position: relative; overflow: hidden; line-height: 0 }
+label.blurred input { position: absolute; opacity: 0 }
+label.blurred img { filter: blur(14px); cursor: pointer }
+label.blurred input:checked + img { filter: none }
+label.blurred input:focus-visible + img { outline: 2px solid #1d4ed8 }
 """
 """For simple pages: readable text, tables, and images that are blurred until clicked."""
 

@@ -1,4 +1,4 @@
-"""Text from strangers made safe to print, and the characters that a policy may hold.
+r"""Text from strangers made safe to print, and the characters that a policy may hold.
 
 Covered: a control character, an escape sequence, a change of text direction or an undecodable byte in a file
 name, a policy or a model's answer reaches no terminal; it is shown as an escape such as ``\x1b``. Nothing is

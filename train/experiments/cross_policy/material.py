@@ -42,7 +42,7 @@ class Album:
         self._count = 0
 
     def put(self, scene: Scene) -> dict[str, str]:
-        picture = self._rng.choice(self._renderers).picture(scene)
+        picture = self._rng.choice(self._renderers).draw(scene)
         held = io.BytesIO()
         picture.save(held, "PNG")
         name = f"images/{self._count:05d}.png"

@@ -126,7 +126,7 @@ def _asked(prompt: str, *, system: bool) -> list[dict[str, Any]]:
 
 def _pictures(rng: Random, scenes: Iterable[Scene]) -> list[Any]:
     drawn = [Renderer(style) for style in styles()]
-    return [rng.choice(drawn).picture(scene) for scene in scenes]
+    return [rng.choice(drawn).draw(scene) for scene in scenes]
 
 
 def judged(

@@ -1,4 +1,4 @@
-"""Policy tests: pictures, and the answers that a policy is meant to give; the CI of a policy repository."""
+"""Policy tests: images, and the answers that a policy is meant to give; the CI of a policy repository."""
 
 from policyguard.authoring.cases.load import (
     CaseFile,

@@ -1,12 +1,8 @@
-"""Reads a file of policy tests: the same safe YAML as policies, every mistake at once, each with its place.
+"""Files of policy tests: what they hold, and how they are read, as the same safe YAML as policies.
 
-Covered: images and policies are named relative to the file and stay inside its policy root, links included.
-
-Files that a file of policy tests names: relative to it, and inside its policy root.
-
-See ``policyguard.strict.inside`` for what is covered. Images are read through it too, when they are judged.
-
-What a file of policy tests holds.
+Covered: every mistake is reported at once, each with its place. Images and policies are named relative to the
+file and stay inside its policy root, links included; see ``policyguard.strict.inside``. Images are read
+through it too, when they are judged.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from policyguard.errors import PolicyError, Problem
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy.fields import SLUG, Band, Line, Lines, Share, listed, schema_error
+from policyguard.policy.files import is_path
 from policyguard.policy.load import load_policy, read_document
 from policyguard.policy.resolved import ResolvedPolicy
 from policyguard.strict.documents import Document, plain
@@ -64,8 +61,8 @@ class Folder:
 
     def find(self, name: str) -> Path:
         """The file that ``name`` means. Raises PathRefused if it is not a file inside the root."""
-        _, found = self._read(name, 0)
-        return Path(self.root, *found)
+        _, steps = self._read(name, 0)
+        return Path(self.root, *steps)
 
     def read(self, name: str, limit: int) -> bytes:
         """At most ``limit + 1`` of its bytes. Raises PathRefused."""
@@ -217,9 +214,9 @@ def _read(path: Path) -> Document:
     try:
         return read_document(path)
     except PolicyError as error:  # the reader speaks of policies
-        said = (("a policy is a mapping", "a file of cases is a mapping"), ("no policy:", "no cases:"))
+        rewordings = (("a policy is a mapping", "a file of cases is a mapping"), ("no policy:", "no cases:"))
         problems = list(error.problems)
-        for old, new in said:
+        for old, new in rewordings:
             if any(old in problem.message for problem in problems):
                 problems = [replace(p, message=p.message.replace(old, new)) for p in problems]
                 hint = "start with `policies:` and `images:` at the left margin"
@@ -255,7 +252,7 @@ class _Finder:
         for name, under_test in self._content.policies.items():
             source, parameters = under_test.source, under_test.parameters
             try:
-                if _is_path(source):
+                if is_path(source):
                     policy = load_policy(
                         self.folder.find(source), root=self.folder.root, parameters=parameters
                     )
@@ -321,8 +318,3 @@ class _Finder:
 
     def _wrong(self, path: FieldPath, message: str, *, key: bool = False) -> Problem:
         return problem_at(path, message, self._document.file, self._document.root.locate, key=key)
-
-
-def _is_path(source: str) -> bool:
-    """As ``load_policy`` tells a path from a packaged name."""
-    return source.lower().endswith((".yaml", ".yml")) or source.startswith((".", "/", "~"))

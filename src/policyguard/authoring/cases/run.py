@@ -35,7 +35,7 @@ def run_cases(cases: Cases, *, backend: Backend, progress: Progress | None = Non
     image that has gone since the cases were loaded.
     """
     cached = remembering(backend)
-    asked = cached.asked
+    asked_before = cached.asked
     started = perf_counter()
     verdicts = _judge(cases, cached, progress)
     return CaseReport(
@@ -43,7 +43,7 @@ def run_cases(cases: Cases, *, backend: Backend, progress: Progress | None = Non
         model=cached.model.id,
         policies={name: f"{policy.id} {policy.version}" for name, policy in cases.policies.items()},
         results=(*_images(cases, verdicts), *_pairs(cases, verdicts)),
-        asked=cached.asked - asked,
+        asked=cached.asked - asked_before,
         seconds=perf_counter() - started,
     )
 
@@ -51,24 +51,24 @@ def run_cases(cases: Cases, *, backend: Backend, progress: Progress | None = Non
 def _judge(cases: Cases, backend: Backend, progress: Progress | None) -> _Verdicts:
     from policyguard.images import Limits
 
-    wanted: dict[str, dict[str, None]] = {name: {} for name in cases.policies}
+    images: dict[str, dict[str, None]] = {name: {} for name in cases.policies}
     for case in cases.content.images:
         for policy in case.expect:
-            wanted[policy][case.image] = None
+            images[policy][case.image] = None
     for pair in cases.content.pairs:
         for policy in pair.policies or tuple(cases.policies):
-            wanted[policy] |= {pair.unsafe: None, pair.safe: None}
+            images[policy] |= {pair.unsafe: None, pair.safe: None}
     guards = {name: Guard(policy, backend=backend) for name, policy in cases.policies.items()}
-    total, done, limit = sum(map(len, wanted.values())), 0, Limits().max_bytes
-    found: _Verdicts = {}
+    total, done, limit = sum(map(len, images.values())), 0, Limits().max_bytes
+    verdicts: _Verdicts = {}
     for name, guard in guards.items():
-        sources = (_read(cases, image, limit) for image in wanted[name])
-        for image, verdict in zip(wanted[name], guard.check_many(sources), strict=True):
-            found[name, image] = called(verdict, image)
+        sources = (_read(cases, image, limit) for image in images[name])
+        for image, verdict in zip(images[name], guard.check_many(sources), strict=True):
+            verdicts[name, image] = called(verdict, image)
             done += 1
             if progress is not None:
                 progress(done, total)
-    return found
+    return verdicts
 
 
 def _read(cases: Cases, image: str, limit: int) -> bytes:
@@ -155,8 +155,8 @@ def _pair_differences(pair: PairCase, unsafe: Verdict, safe: Verdict) -> Iterato
     if pair.margin:
         gap = None if unsafe.score is None or safe.score is None else unsafe.score - safe.score
         if gap is None or gap < pair.margin - _NEAR:
-            found = "no scores" if gap is None else f"{gap:.3f}"
-            yield f"expected scores at least {pair.margin:g} apart, found {found}"
+            difference = "no scores" if gap is None else f"{gap:.3f}"
+            yield f"expected scores at least {pair.margin:g} apart, found {difference}"
 
 
 def _broken(verdict: Verdict) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a change of policy does: to its text (``compare_policies``), and to pictures (``compare_on``)."""
+"""What a change of policy does: to its text (``compare_policies``), and to images (``compare_on``)."""
 
 from policyguard.authoring.diff.behaviour import BehaviourDiff, ImageChange, compare_on
 from policyguard.authoring.diff.structure import Change, Effect, Kind, PolicyDiff, compare_policies

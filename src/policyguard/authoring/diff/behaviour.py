@@ -1,4 +1,4 @@
-"""What a change of policy does to pictures: each is judged under both policies, and asked about once.
+"""What a change of policy does to images: each is judged under both policies, and asked about once.
 
 Both policies go through the same Guard path as any check; a cache sees to it that an image whose scores
 are known is decided afresh and not asked about again, as long as they are enough for both.
@@ -70,7 +70,7 @@ class ImageChange:
 
 @dataclass(frozen=True, slots=True)
 class BehaviourDiff:
-    """All images under both policies, in the order given. ``asked``: how many pictures went to the model."""
+    """All images under both policies, in the order given. ``asked``: how many images went to the model."""
 
     before: Head
     after: Head
@@ -82,8 +82,8 @@ class BehaviourDiff:
     @property
     def changed(self) -> tuple[ImageChange, ...]:
         """The images whose outcome or action differs, those that pass more easily first."""
-        found = [image for image in self.images if image.changed]
-        return tuple(sorted(found, key=lambda i: i.after.action.severity - i.before.action.severity))
+        changed = [image for image in self.images if image.changed]
+        return tuple(sorted(changed, key=lambda i: i.after.action.severity - i.before.action.severity))
 
     @property
     def moves(self) -> Counter[tuple[Action, Action]]:
@@ -119,25 +119,25 @@ def compare_on(
     set-up is wrong, such as a model that reads neither policy.
     """
     cached = remembering(backend)
-    asked, known = cached.asked, cached.known
+    asked_before, known_before = cached.asked, cached.known
     guards = [Guard(policy, backend=cached) for policy in (before, after)]
     total = len(images)
     sides: list[list[Verdict]] = []
     for turn, guard in enumerate(guards):
         step = _shifted(progress, turn * total, 2 * total)
         sides.append(list(guard.check_many(images, progress=step)))
-    shown = names if names is not None else [verdict.source for verdict in sides[0]]
-    found = tuple(
+    labels = names if names is not None else [verdict.source for verdict in sides[0]]
+    judged = tuple(
         ImageChange(name, called(old, name), called(new, name))
-        for name, old, new in zip(shown, *sides, strict=True)
+        for name, old, new in zip(labels, *sides, strict=True)
     )
     return BehaviourDiff(
         Head.of(guards[0].policies[0]),
         Head.of(guards[1].policies[0]),
         cached.model.id,
-        found,
-        asked=cached.asked - asked,
-        known=cached.known - known,
+        judged,
+        asked=cached.asked - asked_before,
+        known=cached.known - known_before,
     )
 
 
@@ -150,5 +150,5 @@ def called(verdict: Verdict, name: str) -> Verdict:
 def _shifted(progress: Progress | None, offset: int, total: int) -> Progress | None:
     if progress is None:
         return None
-    told = progress
-    return lambda done, _total: told(offset + done, total)
+    report = progress
+    return lambda done, _total: report(offset + done, total)

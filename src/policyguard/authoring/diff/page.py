@@ -1,8 +1,8 @@
 """The behavioural diff as one HTML page: self-contained, without scripts, fetching nothing.
 
 Covered: whatever file names, policies and models say is escaped, and a content policy in the page forbids
-scripts and requests. Pictures are shown only where asked for: at most 96 pixels a side, blurred until
-clicked. Not covered: a blurred thumbnail is still in the file, so the page is as sensitive as its pictures.
+scripts and requests. Images are in it only where asked for: at most 96 pixels a side, blurred until
+clicked. Not covered: a blurred thumbnail is still in the file, so the page is as sensitive as its images.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def diff_page(
     behaviour: BehaviourDiff,
     structure: PolicyDiff,
     *,
-    pictures: Callable[[int], object] | None = None,
+    thumbnails: Callable[[int], object] | None = None,
 ) -> str:
-    """The page. ``pictures`` gives the image of a place in ``behaviour.images``; default: no pictures."""
-    rows = list(_rows(behaviour, pictures))
+    """The page. ``thumbnails`` gives the image of a place in ``behaviour.images``; default: no thumbnails."""
+    rows = list(_rows(behaviour, thumbnails))
     return render(
         "authoring/diff/page.html",
         style=STYLE + _STYLE,
@@ -44,7 +44,7 @@ def diff_page(
 
 
 def _rows(
-    behaviour: BehaviourDiff, pictures: Callable[[int], object] | None
+    behaviour: BehaviourDiff, thumbnails: Callable[[int], object] | None
 ) -> Iterator[tuple[ImageChange, str, str]]:
     """Each image, whether it is treated more weakly or more strongly, and its thumbnail if it changed."""
     from policyguard.images.thumbnail import thumbnail
@@ -55,7 +55,7 @@ def _rows(
             continue
         severity = image.after.action.severity - image.before.action.severity
         mark = "weaker" if severity < 0 else "stronger" if severity > 0 else "other"
-        uri = "" if pictures is None else thumbnail(pictures(place), image.after.evidence.image_sha256)
+        uri = "" if thumbnails is None else thumbnail(thumbnails(place), image.after.evidence.image_sha256)
         yield image, mark, uri
 
 

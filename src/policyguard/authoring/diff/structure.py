@@ -2,10 +2,6 @@
 
 What a text means is not known here: an item that is added to ``unsafe`` is taken to forbid more, and one that
 is written differently is ``reworded``, with the effect ``unclear``.
-
-What can change between two policies, and which way it works.
-
-The lists of one rule, compared: items added, removed, reworded, or moved from one list to the other.
 """
 
 from __future__ import annotations
@@ -50,7 +46,7 @@ class Kind(StrEnum):
 
 
 class Effect(StrEnum):
-    """Which way a change works. ``UNCLEAR``: only pictures can tell. ``NONE``: on no picture."""
+    """Which way a change works. ``UNCLEAR``: only images can tell. ``NONE``: on no image."""
 
     WEAKER = "weaker"
     STRONGER = "stronger"
@@ -73,7 +69,7 @@ class Change:
     after: str | None = None
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The change in a few words, without the rule it is about."""
         if self.before is None or self.after is None:
             sign, text = ("+", self.after) if self.before is None else ("-", self.before)
@@ -130,7 +126,7 @@ class PolicyDiff:
 
     @property
     def weaker(self) -> bool:
-        """Whether any change can let more pictures pass, as far as the text tells."""
+        """Whether any change can let more images pass, as far as the text tells."""
         return any(change.effect is Effect.WEAKER for change in self.changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -195,7 +191,7 @@ def _effect(rule: Rule, *, stronger: bool) -> Effect:
 def _reworded(gone: list[str], come: list[str]) -> Iterator[tuple[str, str]]:
     """Pairs of an old item and the new one most like it; both are taken out of the lists."""
     alike = ((_likeness(before, after), before, after) for before in gone for after in come)
-    for likeness, before, after in sorted(alike, key=lambda found: (-found[0], found[1], found[2])):
+    for likeness, before, after in sorted(alike, key=lambda pair: (-pair[0], pair[1], pair[2])):
         if likeness > 0 and before in gone and after in come:
             gone.remove(before)
             come.remove(after)
@@ -220,21 +216,23 @@ def compare_policies(before: Policy | ResolvedPolicy, after: Policy | ResolvedPo
     if isinstance(before, Policy) and isinstance(after, Policy):
         changes += _unsaid(before, after, changes)
     known = {(weakening.change, weakening.reason) for weakening in old.weakenings}
-    given = [(weakening.change, weakening.reason) for weakening in new.weakenings]
+    reasons = [(weakening.change, weakening.reason) for weakening in new.weakenings]
     return PolicyDiff(
         Head.of(old),
         Head.of(new),
         tuple(changes),
-        tuple(f"{change}: {reason}" for change, reason in given if (change, reason) not in known),
+        tuple(f"{change}: {reason}" for change, reason in reasons if (change, reason) not in known),
     )
 
 
 def _unsaid(before: Policy, after: Policy, changes: list[Change]) -> Iterator[Change]:
     """What composition would ask a reason for and no single field shows, such as settings that interact."""
-    said = {change.rule for change in changes if change.effect in (Effect.WEAKER, Effect.UNCLEAR)}
+    explained = {change.rule for change in changes if change.effect in (Effect.WEAKER, Effect.UNCLEAR)}
     for loose in loosening(before, after):
-        if loose.rule not in said:
-            yield Change(Kind.WEAKENED, Effect.WEAKER, loose.rule, f"{loose.field or 'rule'}: {loose.said}")
+        if loose.rule not in explained:
+            yield Change(
+                Kind.WEAKENED, Effect.WEAKER, loose.rule, f"{loose.field or 'rule'}: {loose.description}"
+            )
 
 
 def _resolved(policy: Policy | ResolvedPolicy) -> ResolvedPolicy:
@@ -292,8 +290,8 @@ def _order(old: ResolvedPolicy, new: ResolvedPolicy) -> Iterator[Change]:
     was, now = [rule.id for rule in old.rules], [rule.id for rule in new.rules]
     shared_was, shared_now = [i for i in was if i in now], [i for i in now if i in was]
     if shared_was != shared_now:
-        shown = (", ".join(shared_was), ", ".join(shared_now))
-        yield Change(Kind.MOVED, Effect.UNCLEAR, None, "order of rules", *shown)
+        orders = (", ".join(shared_was), ", ".join(shared_now))
+        yield Change(Kind.MOVED, Effect.UNCLEAR, None, "order of rules", *orders)
 
 
 def _texts(rule: str | None, old: ResolvedPolicy | Rule, new: ResolvedPolicy | Rule) -> Iterator[Change]:

@@ -1,7 +1,7 @@
 """Lint: what is doubtful about a policy that can be used, and what is wrong with one that cannot.
 
 ``lint`` reads a file or a packaged policy; ``doubts`` looks at a policy that is already loaded. No check asks
-a model about pictures; a model's tokenizer is used where its prompt is measured.
+a model about images; a model's tokenizer is used where its prompt is measured.
 """
 
 from policyguard.authoring.linter.budget import TokenCounter

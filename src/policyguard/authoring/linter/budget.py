@@ -1,10 +1,8 @@
-"""How long the prompt of a policy is, in tokens: counted by the model's own tokenizer, or estimated.
+"""The length of a policy's prompt in tokens, and texts that no image can decide.
 
-The picture is not counted: how many tokens it takes depends on its size.
-
-Texts that no picture can decide: intentions, permissions, laws, what happened before and who sent it.
-
-A list of English phrases, so it finds some and not all. Each comes with what could be written instead.
+Tokens are counted by the model's own tokenizer, or estimated; the image is not counted, because its tokens
+depend on its size. What no image shows (intentions, permissions, laws, what happened before, who sent it) is
+found by a list of English phrases, so some of it and not all; each comes with what could be written instead.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ __all__ = [
 ]
 
 
-_INTENT = "no picture shows what somebody intends: describe what can be seen, such as an act or a gesture"
-_CONSENT = "no picture shows a permission: describe what can be seen, or decide it before the guard is asked"
-_LAW = "no picture shows what the law of a place says: describe what can be seen"
-_STORY = "no picture shows what came before or will follow: describe what can be seen"
-_SENDER = "no picture shows who sent it, or where it is posted: choose a policy for that place instead"
-_TRUTH = "no picture shows whether what it says is true: name the claims, or the signs of a fake"
+_INTENT = "no image shows what somebody intends: describe what can be seen, such as an act or a gesture"
+_CONSENT = "no image shows a permission: describe what can be seen, or decide it before the guard is asked"
+_LAW = "no image shows what the law of a place says: describe what can be seen"
+_STORY = "no image shows what came before or will follow: describe what can be seen"
+_SENDER = "no image shows who sent it, or where it is posted: choose a policy for that place instead"
+_TRUTH = "no image shows whether what it says is true: name the claims, or the signs of a fake"
 _WHOSE: Final = r"(?:the |any |their |his |her |express |prior |explicit )*"
 _PHRASES: Final = (
     (_INTENT, r"inten(?:d|ds|ded|ding|tion|tions|tional|tionally|t)"),
@@ -79,11 +77,11 @@ def _unseen(text: str, path: tuple[Step, ...]) -> Iterator[Remark]:
     # In a description, a phrase may explain the rule; an item is what the model looks for.
     level = Level.INFO if path[-1] == "description" else Level.WARNING
     for words, advice in _FIND:
-        if found := words.search(text):
-            yield Remark(level, "not-visible", f"'{found[0]}': {advice}", path)
+        if match := words.search(text):
+            yield Remark(level, "not-visible", f"'{match[0]}': {advice}", path)
             break
-    if path[-1] != "description" and (found := _VAGUE.search(text)):
-        message = f"'{found[0]}' is a judgement, not a sight: name the objects, acts or words that are meant"
+    if path[-1] != "description" and (match := _VAGUE.search(text)):
+        message = f"'{match[0]}' is a judgement, not a sight: name the objects, acts or words that are meant"
         yield Remark(Level.INFO, "vague", message, path)
 
 
@@ -108,7 +106,7 @@ class TokenCounter:
             self._tokenizer, self.context = _load(model)
 
     def count(self, prompt: Prompt) -> int:
-        """Tokens of the whole text before the picture is added."""
+        """Tokens of the whole text before the image is added."""
         if self._tokenizer is None:
             return _estimate(transcript(prompt))
         ids = self._tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
@@ -192,10 +190,10 @@ def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) ->
         return
     tokens = max(map(counter.count, prompts))
     how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"
-    said = f"the prompt is {tokens:,} tokens long without the picture ({how})"
+    length = f"the prompt is {tokens:,} tokens long without the image ({how})"
     if counter.context is not None and tokens >= counter.context:
-        message = f"{said}, and the model takes {counter.context:,}: split the policy"
+        message = f"{length}, and the model takes {counter.context:,}: split the policy"
         yield Remark(Level.ERROR, "too-long", message)
     elif tokens > (limit := DEFAULT_BUDGET if budget is None else budget):
-        message = f"{said}, over the budget of {limit:,}: delete what is not needed, or split the policy"
+        message = f"{length}, over the budget of {limit:,}: delete what is not needed, or split the policy"
         yield Remark(Level.WARNING, "too-long", message)

@@ -59,27 +59,29 @@ def lint(
         places = Places(policy, source)
     except PolicyError as error:
         return tuple(_invalid(error))
-    found = (places.find(remark) for remark in doubts(policy, counter=counter, budget=budget))
-    return tuple(sorted(found, key=lambda remark: (remark.file or "", remark.line or 0, remark.column or 0)))
+    remarks = (places.find(remark) for remark in doubts(policy, counter=counter, budget=budget))
+    return tuple(
+        sorted(remarks, key=lambda remark: (remark.file or "", remark.line or 0, remark.column or 0))
+    )
 
 
 def _invalid(error: PolicyError) -> Iterator[Remark]:
     last = len(error.problems) - 1
-    for number, found in enumerate(error.problems):
+    for number, problem in enumerate(error.problems):
         hint = f" (hint: {error.hint})" if error.hint and number == last else ""
-        place = (found.file, found.line, found.column, found.field)
-        yield Remark(Level.ERROR, "invalid", f"{found.message}{hint}", (), *place)
+        place = (problem.file, problem.line, problem.column, problem.field)
+        yield Remark(Level.ERROR, "invalid", f"{problem.message}{hint}", (), *place)
 
 
 def _named(policy: Policy, checks: Iterable[Iterable[Remark]]) -> Iterator[Remark]:
     """The remarks of all checks, each with the path as people write it: ``rules.weapons.safe[0]``."""
     for remark in (remark for check in checks for remark in check):
-        shown = ""
+        field = ""
         for place, step in enumerate(remark.path):
             if isinstance(step, str):
-                shown += f".{step}"
+                field += f".{step}"
             elif place == 1 and remark.path[0] == "rules":
-                shown += f".{policy.rules[step].id}"
+                field += f".{policy.rules[step].id}"
             else:
-                shown += f"[{step}]"
-        yield replace(remark, field=shown.lstrip(".") or None)
+                field += f"[{step}]"
+        yield replace(remark, field=field.lstrip(".") or None)

@@ -1,9 +1,4 @@
-"""Thresholds and settings outside sense, examples that are missing, and who answers for the policy.
-
-Where in which file the value stands that a remark is about.
-
-Whether a policy about a world of its own says it in that world's words. Only PictoSafe has such words.
-"""
+"""Doubtful settings: thresholds, missing examples, no owner, a world whose words the policy does not use."""
 
 from __future__ import annotations
 
@@ -15,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from policyguard.authoring.linter.remark import Level, Remark, Step
 from policyguard.errors import PolicyError
 from policyguard.outcomes import Action, Outcome
-from policyguard.policy.load import locate, read_document
+from policyguard.policy.files import locate
+from policyguard.policy.load import read_document
 from policyguard.policy.schema import Status
 from policyguard.strict.documents import Document, Node, Place
 from policyguard.strict.explain import nearest
@@ -40,7 +36,7 @@ class Places:
 
     def __init__(self, policy: Policy, source: str | Path) -> None:
         self._policy = policy
-        self._main = read_document(locate(source))
+        self._main = read_document(locate(source).path)
         self._files: dict[str, Document | None] = {self._main.file: self._main}
 
     def find(self, remark: Remark) -> Remark:
@@ -86,16 +82,16 @@ def _is_field(path: tuple[Step, ...]) -> bool:
 
 
 def _places(node: Node) -> list[Place]:
-    found, waiting = [], [node]
+    places, waiting = [], [node]
     while waiting:
         node = waiting.pop()
-        found.append(node.place)
+        places.append(node.place)
         if isinstance(node.value, dict):
-            found.extend(node.keys.values())
+            places.extend(node.keys.values())
             waiting.extend(node.value.values())
         elif isinstance(node.value, list):
             waiting.extend(node.value)
-    return found
+    return places
 
 
 _KNOWN: Final = ("pictosafe",)
@@ -107,8 +103,8 @@ def worlds(policy: Policy) -> Iterator[Remark]:
         yield from _pictosafe(policy)
     elif policy.world is not None:
         close = nearest(policy.world, _KNOWN)
-        said = f"did you mean {close}?" if close else f"known is {', '.join(_KNOWN)}"
-        yield _remark("unknown-world", f"unknown world '{policy.world}': {said}", "world")
+        hint = f"did you mean {close}?" if close else f"known is {', '.join(_KNOWN)}"
+        yield _remark("unknown-world", f"unknown world '{policy.world}': {hint}", "world")
 
 
 def _pictosafe(policy: Policy) -> Iterator[Remark]:
@@ -161,8 +157,8 @@ def settings(policy: Policy) -> Iterator[Remark]:
     yield from _band(policy)
     floor = policy.defaults.min_label_mass
     if floor < 0.05 or floor > 0.99:
-        said = "nearly any answer counts as a label" if floor < 0.5 else "nearly every image is undecided"
-        message = f"with a floor of {floor:g}, {said}"
+        effect = "nearly any answer counts as a label" if floor < 0.5 else "nearly every image is undecided"
+        message = f"with a floor of {floor:g}, {effect}"
         yield Remark(Level.WARNING, "label-floor", message, ("defaults", "min_label_mass"))
     for outcome, action in policy.outcomes.items():
         if action is Action.ALLOW:
@@ -174,8 +170,8 @@ def settings(policy: Policy) -> Iterator[Remark]:
 def _threshold(value: float, path: tuple[str | int, ...]) -> Iterator[Remark]:
     low, high = SENSE
     if not low <= value <= high:
-        said = "nearly every picture violates" if value < low else "hardly any picture ever violates"
-        message = f"with a threshold of {value:g}, {said}: scores are probabilities, seldom so near an end"
+        effect = "nearly every image violates" if value < low else "hardly any image ever violates"
+        message = f"with a threshold of {value:g}, {effect}: scores are probabilities, seldom so near an end"
         yield Remark(Level.WARNING, "threshold", message, path)
 
 

@@ -1,6 +1,4 @@
-"""Rules and items that contradict or repeat each other.
-
-Comparing what two texts of a policy speak of, by their words: no model, English only.
+"""Rules and items that contradict or repeat each other, found by their words: no model, English only.
 
 Covered: case, punctuation, plurals, articles, lists ("guns, knives or swords"), and words that say that
 something is allowed and nothing about what it looks like. Not covered: synonyms, negation, other languages
@@ -34,7 +32,7 @@ __all__ = [
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _LIST = re.compile(r"\s*[,;/]\s*(?:(?:or|and)\s+)?|\s+(?:or|and)\s+", re.IGNORECASE)
 
-# Words that carry no picture: "any of the weapons" speaks of weapons.
+# Words that name nothing to see: "any of the weapons" speaks of weapons.
 _SMALL = frozenset(
     {
         *("a", "all", "an", "and", "any", "are", "as", "at", "be", "being", "by", "each", "either", "every"),
@@ -109,17 +107,17 @@ def _repeated_items(index: int, rule: Rule) -> Iterator[Remark]:
 
 def _empty_exceptions(index: int, rule: Rule) -> Iterator[Remark]:
     same = {same_words(item): item for item in rule.unsafe}
-    named = {words for item in rule.unsafe for words in alternatives(item)}
+    prohibited = {words for item in rule.unsafe for words in alternatives(item)}
     for place, item in enumerate(rule.safe):
         if same_words(item) in same:
             message = f"the rule forbids and permits the same: {_quote(item)} is under `unsafe:` too"
             yield _remark(Level.ERROR, "contradiction", message, index, "safe", place)
-        elif content(item) in named:
+        elif content(item) in prohibited:
             message = f"the rule forbids and permits the same: `unsafe:` names {_quote(item)} as well"
             yield _remark(Level.ERROR, "contradiction", message, index, "safe", place)
-        elif without_permission(content(item)) in named or not without_permission(content(item)):
+        elif without_permission(content(item)) in prohibited or not without_permission(content(item)):
             message = (
-                f"{_quote(item)} repeats the prohibition, and no picture shows what is allowed about it: "
+                f"{_quote(item)} repeats the prohibition, and no image shows what is allowed about it: "
                 "say what the exception looks like"
             )
             yield _remark(Level.WARNING, "empty-exception", message, index, "safe", place)

@@ -75,7 +75,7 @@ class PictoEditor:
         if edited is None:
             raise EditError("no pictogram in this place would comply")
         async with self._lock:  # a renderer is not for two at once
-            return self._renderers[style].picture(edited, scale=order.frame.width // SIDE)
+            return self._renderers[style].draw(edited, scale=order.frame.width // SIDE)
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -83,7 +83,7 @@ function start(document, window) {
     else if (event.key === "a") { decide(pair, "accept"); show(now + 1); }
     else if (event.key === "r") { decide(pair, "reject"); show(now + 1); }
     else if (event.key === "u") decide(pair, "");
-    else if (event.key === "v") pair.querySelectorAll("label.picture input").forEach(box => {
+    else if (event.key === "v") pair.querySelectorAll("label.blurred input").forEach(box => {
       box.checked = !box.checked;
     });
     else if (event.key === "s") save();
