@@ -330,7 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
             "token_ids": None,
         }
         return {
-            "id": f"chatcmpl-{self.headers.get('X-Request-Id') or secrets.token_hex(16)}",
+            "id": f"chatcmpl-{secrets.token_hex(16)}",
             "object": "chat.completion",
             "created": 1,
             "model": self.server.model,

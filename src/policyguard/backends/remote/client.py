@@ -2,7 +2,11 @@
 
 Covered: hard bounds on the seconds of a call and the bytes of an answer; no compression, no redirects; JSON
 without NaN and Infinity; what httpx raises becomes CallError or ConfigurationError; neither the API key nor a
-proxy's password appears in a message. Not covered: calls are not repeated here (see ``servers``), and what a
+proxy's password appears in a message. An answer belongs to its request: a connection on which more came than
+one answer is not used again; an answer that begins before its request was sent is an error; each call carries
+an id of its own, which vLLM returns, and once a server has, answers without it are errors; where one answer
+comes to two requests, no further one is read. Not covered: a server that returns no ids, behind a proxy that
+mixes up answers without giving any of them twice. Calls are not repeated here (see ``servers``), and what a
 refusal means is read in ``errors``.
 """
 
@@ -11,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -43,6 +48,11 @@ MAX_BODY = 8 * 2**20
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "policyguard"}
 _CONNECT_SECONDS = 10.0
+_COMPLETIONS = "/chat/completions"
+"""The one path whose answers have ids."""
+_MIN_ID = 16
+"""Characters from which on an answer's id is taken to be unique. Ollama's have three digits, TGI's none."""
+_REMEMBERED_IDS = 4096
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _BUSY = (408, 425, 429)
@@ -99,6 +109,14 @@ class JsonClient:
             )
         except Exception as error:
             raise _environment_error(error) from None
+        # httpx has no public way to its network backend; without one, this raises.
+        for transport in (self._http._transport, *self._http._mounts.values()):  # noqa: SLF001
+            if transport is not None:
+                pool: Any = transport._pool  # type: ignore[attr-defined]  # noqa: SLF001
+                pool._network_backend = _WatchedBackend(pool._network_backend)  # noqa: SLF001
+        self._echoes_ids = False
+        self._mixes_up_answers = False
+        self._answer_ids: dict[str, int] = {}
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -109,7 +127,10 @@ class JsonClient:
         Raises CallError unless there is a whole answer below 500 (or 511) to look at, and ConfigurationError
         for a certificate that is not trusted and a proxy that wants a password.
         """
-        headers = {"Content-Type": "application/json"} if content is not None else {}
+        request_id = secrets.token_hex(16)
+        headers = {"X-Request-Id": request_id}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
         url = self.endpoint.url(path)
         async with (
             self._own_errors(min(within, self._timeout)),
@@ -118,7 +139,16 @@ class JsonClient:
             body = await self._body(response)
         status = response.status_code
         if status == 200:
-            return Reply(status, self._object(body), self.endpoint)
+            data = self._object(body)
+            if path == _COMPLETIONS and not self._is_answer_to(request_id, content, data.get("id")):
+                response.extensions["network_stream"].spoil()
+                raise CallError(
+                    f"the answer of {self.endpoint.host} is that to another request",
+                    retryable=True,
+                    retry_now=True,
+                    server_failed=True,
+                )
+            return Reply(status, data, self.endpoint)
         message, parameter = map(self.endpoint.cut, _error_message(body))
         if status in _BUSY or (status >= 500 and status != 511):
             quote = self.endpoint.quote(message)
@@ -130,6 +160,20 @@ class JsonClient:
                 retry_after=retry_after(response.headers.get("Retry-After")),
             )
         return Reply(status, {}, self.endpoint, message, parameter)
+
+    def _is_answer_to(self, request_id: str, content: bytes | None, answer_id: object) -> bool:
+        """Whether the answer with ``answer_id`` may be that to the request, as far as it shows."""
+        if isinstance(answer_id, str) and request_id in answer_id:
+            self._echoes_ids = True
+            return True
+        if isinstance(answer_id, str) and len(answer_id) >= _MIN_ID and not self._echoes_ids:
+            # A cache between here and the model may answer equal requests alike.
+            request = hash(content)
+            if self._answer_ids.setdefault(answer_id, request) != request:
+                self._mixes_up_answers = True
+            if len(self._answer_ids) > _REMEMBERED_IDS:
+                del self._answer_ids[next(iter(self._answer_ids))]
+        return not (self._echoes_ids or self._mixes_up_answers)
 
     @asynccontextmanager
     async def _own_errors(self, within: float) -> AsyncIterator[None]:
@@ -198,6 +242,92 @@ class JsonClient:
         if not isinstance(data, dict):
             raise CallError(f"the answer of {self.endpoint.host} is not a JSON object")
         return data
+
+
+class _WatchedBackend:
+    """A network backend of httpcore whose streams are watched."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> _WatchedStream:
+        return _WatchedStream(await self._backend.connect_tcp(*args, **options))
+
+    async def connect_unix_socket(self, *args: Any, **options: Any) -> _WatchedStream:
+        return _WatchedStream(await self._backend.connect_unix_socket(*args, **options))
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)
+
+
+class _WatchedStream:
+    """A connection that ends each answer where it ends, and is not used again if more has come.
+
+    httpcore would take bytes that arrive together with the end of an answer for the beginning of the next
+    one. What is left in the socket it notices itself.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._answer: Any = None
+        self._began_early = False
+        self._spoilt = False
+
+    def spoil(self) -> None:
+        """Let nobody use the connection again."""
+        self._spoilt = True
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 (httpcore's)
+        if self._answer is None and not buffer.startswith(b"CONNECT "):
+            import h11
+
+            self._answer = h11.Connection(h11.CLIENT)
+            self._answer.send(h11.Request(method="GET", target="/", headers=[("Host", "h")]))
+            self._answer.send(h11.EndOfMessage())
+            self._began_early = False
+        elif buffer and self._stream.get_extra_info("ssl_object") is None:
+            # TLS has messages of its own, which make a connection readable as well.
+            self._began_early |= bool(self._stream.get_extra_info("is_readable"))
+        await self._stream.write(buffer, timeout)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 (httpcore's)
+        data: bytes = await self._stream.read(max_bytes, timeout)
+        if self._answer is not None:
+            data = data[: len(data) - self._surplus(data)]
+        return data
+
+    def _surplus(self, data: bytes) -> int:
+        """How many bytes at the end of ``data`` do not belong to the answer."""
+        import h11
+
+        try:
+            self._answer.receive_data(data)
+            while (event := self._answer.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+                if isinstance(event, h11.Response) and event.status_code == 200 and self._began_early:
+                    raise h11.RemoteProtocolError("an answer that began before its request was sent")
+                if isinstance(event, h11.EndOfMessage):
+                    surplus = len(self._answer.trailing_data[0])
+                    self._spoilt |= surplus > 0
+                    self._answer = None
+                    return surplus
+                if isinstance(event, h11.ConnectionClosed):
+                    break
+        except h11.RemoteProtocolError as error:
+            import httpcore
+
+            self._spoilt = True
+            raise httpcore.RemoteProtocolError(str(error)) from None
+        return 0
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(self, *args: Any, **options: Any) -> _WatchedStream:
+        return _WatchedStream(await self._stream.start_tls(*args, **options))
+
+    def get_extra_info(self, info: str) -> Any:
+        # A readable idle connection is one that httpcore closes.
+        return True if info == "is_readable" and self._spoilt else self._stream.get_extra_info(info)
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:

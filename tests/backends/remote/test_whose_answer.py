@@ -1,0 +1,185 @@
+"""No image gets the answer to another one, whatever a proxy does with a connection that is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from backends.remote.server import ToyServer
+from backends.remote.support import backend, picture, policy
+from policyguard import Guard, Outcome
+from policyguard.backends.remote.client import JsonClient, _WatchedStream
+from policyguard.backends.remote.endpoint import Endpoint
+from policyguard.backends.remote.errors import CallError
+
+IDS: dict[str, Callable[[Any], str | None]] = {
+    "the request's": lambda handler: f"chatcmpl-{handler.headers['X-Request-Id']}",
+    "its own": lambda handler: f"chatcmpl-{secrets.token_hex(12)}",
+    "short": lambda handler: "chatcmpl-1",
+    "none": lambda handler: None,
+}
+TIED = ["the request's", "its own"]
+
+
+def bodies_of(handler: Any, answer: Any, ids: str) -> bytes:
+    return json.dumps(answer | {"id": IDS[ids](handler)}).encode()
+
+
+def by_length(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def in_chunks(body: bytes) -> bytes:
+    half = len(body) // 2
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:], b""))
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+
+
+def after_a_hint(body: bytes) -> bytes:
+    return b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + by_length(body)
+
+
+FRAMINGS = [by_length, in_chunks, after_a_hint]
+
+
+def check(server: ToyServer, count: int = 6) -> list[Outcome]:
+    """Of images of which every second one is unsafe."""
+    for shade in range(1, count, 2):
+        server.show(picture(shade), unsafe=0.97)
+    with Guard(policy(), backend=backend(server, concurrency=1)) as guard:
+        return [guard.check(picture(shade)).outcome for shade in range(count)]
+
+
+RIGHT = [Outcome.COMPLIES, Outcome.VIOLATES] * 3
+
+
+@pytest.mark.parametrize("ids", IDS)
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_an_answer_that_is_sent_twice_in_one_piece_is_read_once(
+    server: ToyServer, framing: Callable[[bytes], bytes], ids: str
+) -> None:
+    server.fault = lambda handler, answer: handler.wfile.write(framing(bodies_of(handler, answer, ids)) * 2)
+    assert check(server) == RIGHT
+
+
+@pytest.mark.parametrize("ids", IDS)
+def test_an_answer_that_is_sent_again_a_moment_later_is_read_once(server: ToyServer, ids: str) -> None:
+    def twice(handler: Any, answer: Any) -> None:
+        message = by_length(bodies_of(handler, answer, ids))
+        handler.wfile.write(message)
+        handler.wfile.flush()
+        handler.wfile.write(message)
+
+    server.fault = twice
+    # Where the second one comes while the next request is being sent, that one has no answer.
+    assert all(outcome in (right, Outcome.ERROR) for outcome, right in zip(check(server), RIGHT, strict=True))
+
+
+@pytest.mark.parametrize("ids", IDS)
+@pytest.mark.parametrize("junk", [b"\r\n", b" ", b"\0", b"HTTP/1.1 200 OK\r\n", b'{"choices": []}'])
+def test_nothing_behind_an_answer_is_the_beginning_of_the_next(
+    server: ToyServer, junk: bytes, ids: str
+) -> None:
+    server.fault = lambda handler, answer: handler.wfile.write(
+        by_length(bodies_of(handler, answer, ids)) + junk
+    )
+    assert check(server) == RIGHT
+
+
+@pytest.mark.parametrize("ids", TIED)
+def test_answers_that_are_one_request_late_are_errors(server: ToyServer, ids: str) -> None:
+    """Of a proxy that gives every request the answer to the one before it, and the first one its own."""
+    late: list[bytes] = []
+
+    def one_late(handler: Any, answer: Any) -> None:
+        late.append(by_length(bodies_of(handler, answer, ids)))
+        handler.wfile.write(late[max(0, len(late) - 2)])
+
+    server.fault = one_late
+    found = check(server)
+    assert found[0] is Outcome.COMPLIES
+    assert set(found[1:]) == {Outcome.ERROR}
+
+
+@pytest.mark.parametrize("ids", TIED)
+def test_after_the_answer_to_another_request_only_tied_answers_are_read(server: ToyServer, ids: str) -> None:
+    first: list[bytes] = []
+
+    def again(handler: Any, answer: Any) -> None:
+        message = by_length(bodies_of(handler, answer, ids))
+        first.append(message)
+        handler.wfile.write(first[0] if len(first) == 2 else message)
+
+    server.fault = again
+    lost = [Outcome.COMPLIES] + [Outcome.ERROR] * 5
+    assert check(server) == (RIGHT if ids == "the request's" else lost)
+
+
+def test_a_cache_may_answer_an_equal_request_alike(server: ToyServer) -> None:
+    kept: dict[str, Any] = {}
+
+    def cached(handler: Any, answer: Any) -> None:
+        request = json.dumps(server.bodies()[-1])
+        answer = deepcopy(answer) | {"id": f"chatcmpl-{secrets.token_hex(12)}"}
+        handler.send_json(200, kept.setdefault(request, answer))
+
+    server.fault = cached
+    assert check(server) == RIGHT
+    with Guard(policy(), backend=backend(server)) as guard:
+        assert [guard.check(picture(0)).outcome for _ in range(3)] == [Outcome.COMPLIES] * 3
+
+
+def test_an_answer_that_begins_before_its_request_was_sent_is_an_error(server: ToyServer) -> None:
+    """Of a server that answers without having seen the image."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        async def call() -> None:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+            client = JsonClient(Endpoint.parse(url), timeout=5.0, connections=1)
+            try:
+                await client.call("POST", "/chat/completions", b"{}", within=5.0)
+            finally:
+                await client.close()
+
+        def answer_at_once() -> None:
+            connection, _ = listening.accept()
+            connection.sendall(by_length(b'{"choices": []}'))
+            answered.set()
+            connection.recv(1 << 16)
+            done.wait(5)
+            connection.close()
+
+        answered, done = threading.Event(), threading.Event()
+        threading.Thread(target=answer_at_once, daemon=True).start()
+        original = _WatchedStream.write
+
+        async def write(stream: Any, buffer: bytes, **options: Any) -> None:
+            await asyncio.to_thread(answered.wait, 5)
+            await original(stream, buffer, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_WatchedStream, "write", write)
+            with pytest.raises(CallError, match="before its request was sent"):
+                asyncio.run(call())
+        done.set()
+
+
+def test_each_request_has_an_id_of_its_own(server: ToyServer) -> None:
+    ids: list[str] = []
+
+    def note(handler: Any, answer: Any) -> None:
+        ids.append(handler.headers["X-Request-Id"])
+        handler.send_json(200, answer)
+
+    server.fault, server.fault_at = note, lambda path, body: path.endswith("completions")
+    check(server)
+    assert len(ids) == len(set(ids)) >= 6
+    assert all(len(one) == 32 for one in ids)
