@@ -179,8 +179,9 @@ def test_a_guard_s_own_timeout_teaches_the_breaker_about_a_server_that_hangs(ser
     with Guard(policy(), base_url=server.url, model="toy-guard", timeout=0.5) as guard:
         guard.check(picture())
         server.fault = TRANSPORT["no answer"]
-        reasons = [guard.check(picture(shade)).reason or "" for shade in range(CONSECUTIVE + 1)]
-    assert "circuit breaker is open" in reasons[-1], reasons
+        # On a slow machine decoding may take all of a check's time: such a check teaches nothing.
+        reasons = [guard.check(picture(shade)).reason or "" for shade in range(4 * CONSECUTIVE)]
+    assert any("circuit breaker is open" in reason for reason in reasons), reasons
 
 
 def test_waiting_for_a_turn_counts_and_the_one_whose_turn_it_is_goes_on(server: ToyServer) -> None:
