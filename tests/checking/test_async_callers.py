@@ -309,7 +309,7 @@ def test_a_usage_error_midway_is_raised_and_leaves_nothing_running() -> None:
     broken = asyncio.Event()
 
     async def during(requests: Any) -> None:
-        """Two workers hang; the third comes to the image that breaks, in whatever order images are decoded."""
+        """Two workers hang; the third comes to the image that breaks, in any order of decoding."""
         if shade(requests[0]) == 5:
             broken.set()
             raise ConfigurationError("wrong key")
