@@ -138,7 +138,7 @@ def test_pre_commit_installs_the_hook_from_git_and_asks_a_server(
     shutil.copytree(
         ROOT,
         source,
-        ignore=shutil.ignore_patterns(".git", ".venv*", "runs", "tests", "__pycache__", ".*_cache"),
+        ignore=shutil.ignore_patterns(".git", ".venv*", "tests", "__pycache__", ".*_cache"),
     )
     git(source, "init", "--quiet", "--initial-branch=main")
     git(source, "add", "--force", ".")
