@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from policyguard.integrations.http.clients import guard_client, guarded_async_client, guarded_client
+from policyguard.integrations.http.litellm import guard_litellm
 from policyguard.integrations.http.result import HttpResult
 from policyguard.integrations.http.transports import AsyncGuardedTransport, GuardedTransport
 from policyguard.integrations.screen import FileLedger
@@ -30,6 +31,7 @@ __all__ = [
     "GuardedTransport",
     "HttpResult",
     "guard_client",
+    "guard_litellm",
     "guarded_async_client",
     "guarded_client",
 ]

@@ -75,7 +75,9 @@ def family_of(value: object, *kinds: str) -> Family:
         if module is not None and isinstance(value, tuple(getattr(module, kind) for kind in kinds)):
             return family_named(name)
     raise ConfigurationError(
-        f"a {' or '.join(kinds)} of httpx or httpx2 is expected, not a {type(value).__name__}"
+        f"a {' or '.join(kinds)} of httpx or httpx2 is expected, not a {type(value).__name__}",
+        hint="requests takes a GuardedAdapter, LiteLLM guard_litellm; boto3, aiohttp and gRPC cannot be guarded "
+        "here: judge with guard.check before the call, or use the provider's REST transport over httpx",
     )
 
 
