@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from policyguard.pictosafe.pairs import edit_pair
+from policyguard.pictosafe.benchmark import edit_pair
 from policyguard.pictosafe.rules import LEVELS, group_table, is_unsafe, load_level, symbolic_level
 from policyguard.pictosafe.scene import draw_scene
 from policyguard.pictosafe.world import CONTEXTS, GROUP_OF, MEMBERS, NAMES, Context

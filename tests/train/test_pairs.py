@@ -58,9 +58,7 @@ from policyguard.train.pairs import (
 )
 from policyguard.train.pairs.candidate import Labels
 from policyguard.train.pairs.difference import Difference, edit_problem
-from policyguard.train.pairs.diffusion import DiffusersEditor
-from policyguard.train.pairs.gemini import GeminiEditor
-from policyguard.train.pairs.picto import PictoEditor, complying
+from policyguard.train.pairs.editors import DiffusersEditor, GeminiEditor, PictoEditor, complying
 from policyguard.train.pairs.review import columns
 from policyguard.train.pairs.sheet import SCRIPT
 from policyguard.train.recaption import Task

@@ -7,8 +7,7 @@ Not covered: whoever can write a store can forge verdicts. Checksums find damage
 """
 
 from policyguard.cache.backend import CachedBackend
-from policyguard.cache.opening import default_path, open_cache
-from policyguard.cache.sqlite import SqliteCache
+from policyguard.cache.sqlite import SqliteCache, default_path, open_cache
 from policyguard.cache.store import TTL, CacheInfo, MemoryCache, VerdictCache
 
 __all__ = [

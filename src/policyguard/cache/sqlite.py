@@ -24,7 +24,7 @@ from threading import Lock
 from typing import TypeVar
 
 from policyguard.cache.file import DamagedError, ForeignError, connect, is_damage, set_aside
-from policyguard.cache.store import TTL, CacheInfo, VerdictCache, require_ttl
+from policyguard.cache.store import TTL, CacheInfo, MemoryCache, VerdictCache, require_ttl
 from policyguard.errors import ConfigurationError
 
 __all__ = ["SqliteCache", "checksum"]
@@ -310,3 +310,32 @@ def _forked() -> None:
 _caches: weakref.WeakSet[SqliteCache] = weakref.WeakSet()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+__all__ = ["default_path", "open_cache"]
+
+_HINT = "give 'memory', the path of a file such as 'verdicts.sqlite', or a VerdictCache"
+
+
+def open_cache(cache: str | os.PathLike[str] | VerdictCache) -> VerdictCache:
+    """A MemoryCache for ``"memory"``, a SqliteCache for any other text or path; a VerdictCache as it is.
+
+    Raises ConfigurationError for what cannot be one.
+    """
+    if isinstance(cache, VerdictCache):
+        return cache
+    if cache == "memory":
+        return MemoryCache()
+    if not isinstance(cache, str | os.PathLike):
+        raise ConfigurationError(f"cache is of type {type(cache).__name__}, which names no cache", hint=_HINT)
+    if not (path := os.fspath(cache)) or path.startswith(":") or "://" in path:
+        raise ConfigurationError(f"{path!r} is not the path of a verdict cache", hint=_HINT)
+    return SqliteCache(path)
+
+
+def default_path() -> Path:
+    """POLICYGUARD_CACHE, else ``policyguard/verdicts.sqlite`` in XDG_CACHE_HOME, else in ``~/.cache``."""
+    if named := os.environ.get("POLICYGUARD_CACHE"):
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(home) if home.startswith("/") else Path("~/.cache").expanduser()
+    return base / "policyguard" / "verdicts.sqlite"

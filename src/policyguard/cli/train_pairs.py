@@ -147,16 +147,16 @@ def _write_sheet(out: Path, decisions: Sequence[Decision], thumbnails: bool) -> 
 
 def _editor(kind: _Editor, model: str | None, scenes: Path | None) -> Editor:
     if kind is _Editor.GEMINI:
-        from policyguard.train.pairs.gemini import GeminiEditor
+        from policyguard.train.pairs.editors import GeminiEditor
 
         return GeminiEditor(model) if model else GeminiEditor()
     if kind is _Editor.DIFFUSERS:
-        from policyguard.train.pairs.diffusion import DiffusersEditor
+        from policyguard.train.pairs.editors import DiffusersEditor
 
         if model is None:
             raise UsageError("name the pipeline", hint="--editor-model Qwen/Qwen-Image-Edit")
         return DiffusersEditor(model)
-    from policyguard.train.pairs.picto import PictoEditor
+    from policyguard.train.pairs.editors import PictoEditor
 
     if scenes is None:
         raise UsageError(

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from runs.reports.support import every_kind, finding, image, many, stopped, written
-from policyguard.runs.reports.markdown import code, escaped
+from policyguard.runs.reports.github import code, escaped
 from policyguard.runs.run import ImageStatus
 
 READER = MarkdownIt("commonmark").enable("table")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import Any
 
-from policyguard.pictosafe import pairs, randompolicies, scene
+from policyguard.pictosafe import benchmark, randompolicies, scene
 from policyguard.pictosafe.language import parse_item
 from policyguard.pictosafe.policyforms import Difficulty
 from policyguard.pictosafe.rules import PictoPolicy
@@ -39,7 +39,7 @@ FULL = difficulty()
 draw_scene = partial(scene.draw_scene, count=(1, 4), **_SETTING)
 draw_sample = partial(randompolicies.draw_sample, difficulty=FULL)
 flip_scene = partial(randompolicies.flip_scene, contexts=_CONTEXTS)
-edit_pair = partial(pairs.edit_pair, **_SETTING)
+edit_pair = partial(benchmark.edit_pair, **_SETTING)
 
 
 @cache
