@@ -18,6 +18,7 @@ EXTENSIONS = (
     "return_tokens_as_token_ids",
     "structured_outputs",
     "cache_salt",
+    "chat_template_kwargs",
 )
 
 

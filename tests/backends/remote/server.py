@@ -34,6 +34,7 @@ FIELDS = {
     "structured": "structured_outputs",
     "response-format": "response_format",
     "continuing": "continue_final_message",
+    "template": "chat_template_kwargs",
 }
 FILLERS = tuple(f"filler{number}" for number in range(40))
 _LABELS = (*RATINGS, *ascii_uppercase)
@@ -77,7 +78,7 @@ class Scene:
         else:
             unsafe = (1.0 - self.undecided) * self.unsafe
             labels = {"safe": 1.0 - self.undecided - unsafe, "unsafe": unsafe, "undecided": self.undecided}
-        space = "" if said.startswith("{") else " "
+        space = "" if said.startswith(("{", "\n")) else " "
         weights = {f"{space}{label}": self.mass * share for label, share in labels.items()}
         rest = 1.0 - sum(weights.values())
         return weights | {word: rest * 0.5 ** min(i + 1, len(FILLERS) - 1) for i, word in enumerate(FILLERS)}
@@ -276,6 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         before = before if body.get("continue_final_message") else body["messages"]
         parts = [part for message in before for part in self._parts(message)]
         texts = "".join(part["text"] for part in parts if part["type"] == "text") + said
+        texts += json.dumps(body.get("chat_template_kwargs", ""))
         pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         assert len(pictures) <= 1, "the picture is sent once"
         picture = _opened(pictures[0]) if pictures else Image.new("RGB", (1, 1))
@@ -287,9 +289,14 @@ class _Handler(BaseHTTPRequestHandler):
             )
         scene = server.scenes.get(pixel_hash(picture), server.default)
         server.closing.wait(server.delay(scene))
-        if _limit(body) > 1:
-            return self._text(scene.rest_of_answer(said), body)
-        return self._token(scene.next_tokens(said), body)
+        more = _limit(body) > 1
+        answer = (
+            self._text(scene.rest_of_answer(said), body)
+            if more
+            else self._token(scene.next_tokens(said), body)
+        )
+        answer["usage"]["prompt_tokens"] = length
+        return answer
 
     def _check_fields(self, body: dict[str, Any]) -> None:
         assert body["temperature"] == 0

@@ -143,8 +143,8 @@ def test_a_server_that_does_not_show_the_model_the_picture_has_a_problem(
 ) -> None:
     def with_usage(handler: Any, answer: Any) -> None:
         pictures = json.dumps(server.bodies()[-1]["messages"]).count("data:image/")
-        usage = {} if tokens is None else {"usage": {"prompt_tokens": 20 + tokens * pictures}}
-        handler.send_json(200, answer | usage)
+        usage = {} if tokens is None else {"prompt_tokens": 20 + tokens * pictures}
+        handler.send_json(200, answer | {"usage": usage})
 
     server.fault = with_usage
     found = visit(server)

@@ -20,7 +20,7 @@ from policyguard.backends.remote.answers import (
     response_format,
     whole_number,
 )
-from policyguard.backends.remote.chat import Chat, continuing
+from policyguard.backends.remote.chat import Chat, continuing, prompt_tokens
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError, refusal
 from policyguard.backends.remote.retry import Retries
@@ -142,8 +142,7 @@ async def probe_prefix_cache(chat: Chat) -> bool | None:
 
 
 def _prompt_tokens(reply: Reply) -> int | None:
-    usage = reply.data.get("usage") if reply.status == 200 else None
-    return whole_number(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
+    return prompt_tokens(reply.data) if reply.status == 200 else None
 
 
 def cached_tokens(data: Mapping[str, Any]) -> int | None:

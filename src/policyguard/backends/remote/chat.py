@@ -1,23 +1,34 @@
 """The requests that a guard makes: chat completions, token ids, the list of models.
 
 A chat completion holds the dialect's prompt as messages, with the frame in them. Covered: the frame gets no
-id of ours (``uuid``), under which a server would answer for the first image that it saw; a server without
-``/tokenize`` or a list of models is used without them.
+id of ours (``uuid``), under which a server would answer for the first image that it saw; a server that leaves
+out the chat template's arguments, such as the policy, is refused; one without ``/tokenize`` or a list of
+models is used without them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import FailureKind
-from policyguard.backends.remote.answers import is_same_model, read_aliases, read_models, read_token_ids
+from policyguard.backends.remote.answers import (
+    is_same_model,
+    read_aliases,
+    read_models,
+    read_token_ids,
+    whole_number,
+)
 from policyguard.backends.remote.errors import CallError, is_too_long, refusal
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from policyguard.backends.remote.endpoint import Endpoint
     from policyguard.backends.remote.errors import Reply
     from policyguard.backends.remote.servers import Servers
     from policyguard.dialects import Prompt
@@ -29,7 +40,12 @@ __all__ = [
     "NoScoresError",
     "chat_messages",
     "continuing",
+    "prompt_tokens",
+    "template_fields",
 ]
+
+_WORDS = 8
+"""How many words longer each argument of a chat template gets, to see whether it reaches the model."""
 
 _SCORING = re.compile(r"logprob|continue_final_message|add_generation_prompt", re.IGNORECASE)
 
@@ -60,6 +76,30 @@ def continuing(messages: list[dict[str, Any]], prefill: str) -> dict[str, Any]:
     }
 
 
+def template_fields(prompt: Prompt) -> dict[str, Any]:
+    """The field of a request with the chat template's arguments, if there are any."""
+    return {"chat_template_kwargs": dict(prompt.template)} if prompt.template else {}
+
+
+def _lengthened(value: object) -> tuple[Any, int]:
+    """``value`` with _WORDS words more in each text of several words, and the number of those texts."""
+    if isinstance(value, str):
+        return (value + _WORDS * " also", 1) if len(value.split()) > 1 else (value, 0)
+    if isinstance(value, Mapping):
+        longer = {key: _lengthened(item) for key, item in value.items()}
+        return {key: item for key, (item, _) in longer.items()}, sum(number for _, number in longer.values())
+    if isinstance(value, (list, tuple)):
+        items = [_lengthened(item) for item in value]
+        return [item for item, _ in items], sum(number for _, number in items)
+    return value, 0
+
+
+def prompt_tokens(data: Mapping[str, Any]) -> int | None:
+    """The length of the prompt that an answer belongs to; None if the server does not say."""
+    usage = data.get("usage")
+    return whole_number(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
+
+
 class NoScoresError(ConfigurationError):
     """The server cannot give the log-probabilities of labels at a place in the answer."""
 
@@ -87,6 +127,8 @@ class Chat:
         if cache_salt is not None:
             self._fields["cache_salt"] = cache_salt
         self._has_tokenize = True
+        self._argument_lock = asyncio.Lock()
+        self._passed_on: set[tuple[Endpoint, str]] = set()
         self._names = {model}
         """The names under which the model is known to answer."""
 
@@ -94,10 +136,10 @@ class Chat:
         self, conversation: Conversation, prefill: str, fields: dict[str, Any], *, optional: str | None = None
     ) -> Reply:
         """Let the model continue after ``prefill``. The reply is 200, or refuses the field ``optional``."""
-        template = conversation.prompt.template
-        kwargs = {"chat_template_kwargs": dict(template)} if template else {}
-        reply = await self.complete(continuing(conversation.messages, prefill) | kwargs | fields)
+        sent = continuing(conversation.messages, prefill) | template_fields(conversation.prompt) | fields
+        reply = await self.complete(sent)
         if reply.status == 200:
+            await self._require_arguments(conversation, sent, reply)
             return reply
         if is_too_long(reply):
             raise await self._too_long(conversation, prefill, reply)
@@ -114,14 +156,19 @@ class Chat:
         raise error
 
     async def answer(self, conversation: Conversation, fields: dict[str, Any]) -> Reply:
-        """Let the model answer from the start, with the plain OpenAI API and no more. The reply is 200."""
-        reply = await self.complete({"messages": conversation.messages, **fields})
+        """Let the model answer from the start, with the plain OpenAI API and no more. The reply is 200.
+
+        A prompt that needs the chat template's arguments is no plain one, and is sent with them.
+        """
+        sent = {"messages": conversation.messages, **template_fields(conversation.prompt), **fields}
+        reply = await self.complete(sent)
         if reply.status in (400, 422) and "max_completion_tokens" in reply.message and "max_tokens" in fields:
             renamed = {
                 "max_completion_tokens" if name == "max_tokens" else name: fields[name] for name in fields
             }
             return await self.answer(conversation, renamed)
         if reply.status == 200:
+            await self._require_arguments(conversation, sent, reply)
             return reply
         if is_too_long(reply):
             raise await self._too_long(conversation, "", reply)
@@ -191,6 +238,46 @@ class Chat:
         raise CallError(
             f"{host} answers with the model '{reply.endpoint.quote(answered)}' instead of '{self.model}'"
         )
+
+    async def _require_arguments(
+        self, conversation: Conversation, sent: Mapping[str, Any], reply: Reply
+    ) -> None:
+        """Raises ConfigurationError unless the server that replied passes on the chat template's arguments.
+
+        One that does not know them ignores them, and its model judges without what they hold, such as the
+        policy. So the request is repeated with longer arguments, once per server and prompt: its prompt must
+        be as much longer.
+        """
+        arguments = conversation.prompt.template
+        longer, number = _lengthened(arguments)
+        if number == 0:
+            return
+        host, key = reply.endpoint.host, (reply.endpoint, json.dumps(arguments, sort_keys=True))
+        async with self._argument_lock:
+            if key in self._passed_on:
+                return
+            payload = {**self._fields, **sent, "chat_template_kwargs": longer, "max_tokens": 1}
+            (other,) = await self._servers.call_each(
+                "POST", "/chat/completions", payload, only=reply.endpoint
+            )
+            if isinstance(other, CallError):
+                raise other
+            if other.status != 200:
+                raise refusal(other, self.model)
+            before, after = prompt_tokens(reply.data), prompt_tokens(other.data)
+            if before is None or after is None:
+                raise ConfigurationError(
+                    f"{host} does not report the length of prompts, which would show whether '{self.model}' "
+                    f"gets the arguments of its chat template: {', '.join(arguments)}",
+                    hint="serve the model with vLLM",
+                )
+            if after - before < number * _WORDS:
+                raise ConfigurationError(
+                    f"the arguments of the chat template ({', '.join(arguments)}) do not reach "
+                    f"'{self.model}' on {host}: it would judge without the policy",
+                    hint="serve the model with vLLM and its own chat template",
+                )
+            self._passed_on.add(key)
 
     async def _aliases(self) -> frozenset[str]:
         with suppress(CallError):

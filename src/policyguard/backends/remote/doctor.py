@@ -20,7 +20,7 @@ from policyguard.backends.remote.capabilities import (
     examine_server,
     frame_tokens,
 )
-from policyguard.backends.remote.chat import Chat, chat_messages, continuing
+from policyguard.backends.remote.chat import Chat, chat_messages, continuing, template_fields
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for
@@ -289,9 +289,10 @@ class _Doctor:
             for times in (first, cached):
                 request = _noise(policy, dialect)
                 messages = chat_messages(prompt, data_uri(request, grid_for(dialect.name, model)))
+                fields = continuing(messages, prompt.prefill) | template_fields(prompt) | {"max_tokens": 1}
                 started = time.perf_counter()
                 try:
-                    reply = await chat.complete(continuing(messages, prompt.prefill) | {"max_tokens": 1})
+                    reply = await chat.complete(fields)
                 except CallError:
                     return
                 if reply.status != 200:  # a server without cache_salt; nothing to compare then

@@ -112,8 +112,13 @@ class Servers:
             other_server=lambda: self._pool.has_other(tried),
         )
 
-    async def call_each(self, method: Method, path: str, payload: object = None) -> list[Reply | CallError]:
-        """The answer, or the error, of every server in order. Breakers are neither asked nor taught."""
+    async def call_each(
+        self, method: Method, path: str, payload: object = None, *, only: Endpoint | None = None
+    ) -> list[Reply | CallError]:
+        """The answer, or the error, of every server in order, or of ``only`` one.
+
+        Breakers are neither asked nor taught.
+        """
         content = await _json_bytes(payload)
 
         async def ask(server: Server) -> Reply | CallError:
@@ -129,7 +134,8 @@ class Servers:
             except CallError as error:
                 return error
 
-        return await asyncio.gather(*map(ask, self._pool.servers))
+        servers = [it for it in self._pool.servers if only in (None, it.client.endpoint)]
+        return await asyncio.gather(*map(ask, servers))
 
 
 async def _json_bytes(payload: object) -> bytes | None:
