@@ -9,6 +9,7 @@ import pytest
 
 from integrations.http.pictures import GREEN, RED, colour_guard, picture
 from integrations.http.upstream import Upstream
+from policyguard import ConfigurationError
 from policyguard.integrations.http import guarded_async_client, guarded_client
 from sdk.provider import WORDS
 
@@ -89,3 +90,37 @@ def test_a_guard_that_is_down_blocks(provider: Upstream) -> None:
     with pytest.raises(genai.errors.ClientError, match="403"):
         client(provider, guard).models.generate_content(model="m", contents=["hi", image(GREEN)])
     assert 0 == provider.calls
+
+
+def test_a_socket_of_a_guarded_client_is_refused_and_others_work(provider: Upstream) -> None:
+    guard, _ = colour_guard()
+    for live in (client(provider, guard).aio.live, client(provider, guard).aio.live.music):
+        with pytest.raises(ConfigurationError, match="socket beside the guarded"):
+            live.connect(model="m")
+    assert hasattr(client(provider).aio.live.connect(model="m"), "__aenter__")
+
+
+@pytest.mark.parametrize("direction", ["sync", "async"])
+def test_a_client_of_which_one_half_is_guarded_does_not_use_the_other(
+    provider: Upstream, direction: str
+) -> None:
+    guard, _ = colour_guard()
+    half: dict[str, Any] = (
+        {"httpx_client": guarded_client(guard, family="httpx2")}
+        if direction == "sync"
+        else {"httpx_async_client": guarded_async_client(guard, family="httpx2")}
+    )
+    mixed = genai.Client(api_key="k", http_options=genai.types.HttpOptions(base_url=provider.url, **half))
+    asked = {"model": "m", "contents": ["hi", image(GREEN)]}
+
+    def sync() -> Any:
+        return mixed.models.generate_content(**asked).text
+
+    def waiting() -> Any:
+        return asyncio.run(mixed.aio.models.generate_content(**asked)).text
+
+    works, refuses = (sync, waiting) if direction == "sync" else (waiting, sync)
+    assert WORDS == works()
+    with pytest.raises(ConfigurationError, match="of this GenAI client is guarded"):
+        refuses()
+    assert 1 == provider.calls

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import operator
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +254,49 @@ def test_a_passing_outage_of_the_guard_is_tried_again_by_the_sdk(provider: Upstr
     backend.enqueue(Failure(FailureKind.ERROR, "the server is down", retryable=True))
     client(provider, guard).chat.completions.create(model="m", messages=messages("hi", picture(GREEN)))
     assert (2, 1) == (backend.calls, provider.calls)
+
+
+SOCKETS = ("responses", "realtime", "realtime.translations", "live", "live.sideband", "live.forks")
+
+
+@pytest.mark.parametrize("place", [*SOCKETS, "beta.realtime", "beta.responses"])
+def test_a_socket_of_a_guarded_client_is_refused_and_others_work(provider: Upstream, place: str) -> None:
+    guard, _ = colour_guard()
+    plain = openai.OpenAI(api_key="k", base_url=provider.url + "/v1")
+    arguments = (
+        {"session_id": "s"} if place.startswith("live.") else {"model": "m"} if "real" in place else {}
+    )
+    for made in (client(provider, guard), client(provider, guard).with_options(timeout=9), plain):
+        try:
+            resource = operator.attrgetter(place)(made)
+        except AttributeError:
+            pytest.skip(f"this version has no {place}")
+        if made is plain:
+            assert hasattr(resource.connect(**arguments), "__enter__")
+            continue
+        with pytest.raises(ConfigurationError, match="socket beside the guarded"):
+            resource.connect(**arguments)
+    assert 0 == provider.calls
+
+
+def test_an_sdk_that_is_imported_after_the_guarded_client_opens_no_socket_either() -> None:
+    code = """if True:
+        from integrations.http.pictures import colour_guard
+        from policyguard import ConfigurationError
+        from policyguard.integrations.http import guarded_async_client
+        client = guarded_async_client(colour_guard()[0], family=FAMILY)
+        import openai
+        try:
+            openai.AsyncOpenAI(api_key="k", http_client=client).realtime.connect(model="m")
+        except ConfigurationError:
+            print("refused")
+        """
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("FAMILY", repr(FAMILY))],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "refused" == done.stdout.strip()

@@ -14,6 +14,7 @@ from policyguard.integrations.http.family import family_of
 from policyguard.integrations.http.flow import Flow, Source, Stream, complete, source_of
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic, joined
 from policyguard.integrations.http.settings import Options, Settings
+from policyguard.integrations.http.waysout import close_ways_out
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
@@ -32,6 +33,7 @@ class _HttpxFlow(Flow):
         # A Core comes from guard_client: the transports of one client share it.
         self.core = guard if isinstance(guard, Core) else Core(Settings(guard=guard, **options))
         self._inner, self._family = transport, family_of(transport, self._kind)
+        close_ways_out()
 
     @property
     def wrapped(self) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from langchain_core.messages import BaseMessageChunk
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence, RunnableWithFallbacks
 from langchain_core.runnables.config import (
     RunnableConfig,
     ensure_config,
@@ -26,6 +26,7 @@ from policyguard.integrations.langchain.hold import Hold, joined
 from policyguard.integrations.langchain.settle import check_replace_with, settle, violation
 from policyguard.integrations.langchain.sites import sites_of, without_images
 from policyguard.integrations.screen import Memo, Screen, ScreenResult
+from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForChainRun
@@ -284,3 +285,50 @@ def _grows(piece: Any) -> bool:
 def _at_the_end(hold: Hold) -> tuple[list[ImageSite], Any]:
     all_of_it = joined([*hold.passed, *hold.held])
     return sites_of(all_of_it), all_of_it
+
+
+def _order(runnable: Any) -> list[str]:
+    """What a chain consists of: "guard", "other" for all between two guards, "inside" for a step with a guard
+    somewhere in it."""
+    if isinstance(runnable, RunnableSequence):
+        steps = [name for step in runnable.steps for name in _order(step)]
+        return [name for name, before in zip(steps, [None, *steps], strict=False) if name != before]
+    if isinstance(runnable, RunnableBinding):
+        return _order(runnable.bound)
+    if isinstance(runnable, GuardRunnable):
+        return ["guard"]
+    return ["inside" if _guards_in(runnable) else "other"]
+
+
+def _guards_in(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_guards_in, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_guards_in, value))
+    return isinstance(value, GuardRunnable) or (isinstance(value, Runnable) and _guards_in(vars(value)))
+
+
+def _refuse_fallbacks_past_a_guard() -> None:
+    """Fallbacks get the input of the chain that failed, and a block is a failure to them as any other."""
+    initial = RunnableWithFallbacks.__init__
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 (a method)
+        initial(self, *args, **kwargs)
+        handled = self.exceptions_to_handle
+        if PolicyViolation in handled or not any(issubclass(PolicyViolation, kind) for kind in handled):
+            return
+        order = _order(self.runnable)
+        if "inside" in order or (
+            "guard" in order and any(_order(fallback) != order for fallback in self.fallbacks)
+        ):
+            raise ConfigurationError(
+                "a chain with a guard in it has a fallback without one, which would get what was blocked",
+                hint="put the guard outside: guard | model.with_fallbacks([other]); or guard the fallback in "
+                "the same place, or leave PolicyViolation out of exceptions_to_handle; where the fallback is "
+                "your answer to a block, name PolicyViolation there",
+            )
+
+    RunnableWithFallbacks.__init__ = __init__  # type: ignore[method-assign]
+
+
+_refuse_fallbacks_past_a_guard()
