@@ -1,7 +1,12 @@
-"""Published guards by their real classes: scores are the softmax over their labels, worked out by hand."""
+"""Published guards by their real classes: scores are the softmax over their labels, worked out by hand.
+
+Each architecture is saved and loaded from disk. Three need torchvision, which the suite's own environment has
+not; they run where it is installed, and with the vLLM suite.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +16,81 @@ from backends.transformers.support import assessments, policy, requests
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects import get_dialect
 from policyguard.errors import ConfigurationError, ModelLoadError
-from support.shieldgemma import build_shieldgemma
+from support.guard_families import GUARDS, NEEDS_TORCHVISION, Asked, differences, guard_model
 from support.tiny_models import tiny_model
 
 
-@pytest.fixture(scope="module")
-def shieldgemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_shieldgemma(tmp_path_factory.mktemp("hub") / "shieldgemma-2-4b-it")
+def torchvision_for(family: str) -> None:
+    if family in NEEDS_TORCHVISION:
+        pytest.importorskip("torchvision", reason="the processor of this family needs torchvision")
 
 
 def backend(folder: Path, **options: Any) -> TransformersBackend:
     return TransformersBackend(str(folder), device="cpu", dtype="float32", **options)
 
 
-def by_hand(folder: Path, frame: Any, text: str) -> float:
-    """P(violates) as the published class and its own processor give it for one custom policy."""
-    import torch
-    from transformers import AutoModelForImageClassification, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    inputs = processor(images=[frame], custom_policies={"ours": text}, policies=["ours"], return_tensors="pt")
-    with torch.inference_mode():
-        return float(model(**inputs).probabilities[0, 0])
+@pytest.mark.filterwarnings("ignore:`hidden_state` is deprecated:FutureWarning")  # inside transformers
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside transformers
+@pytest.mark.parametrize("guard", GUARDS, ids=str)
+def test_scores_are_the_softmax_over_the_labels_worked_out_by_hand(guard: Asked) -> None:
+    """Alone and in a batch of images of other sizes, by rule too; the dialect is the one of the registry."""
+    torchvision_for(guard.family)
+    frames = [request.frame for request in requests(3, policy(rules=2))]
+    assert max(differences(guard, policy(rules=3), frames)) < 1e-5
 
 
-def test_shieldgemma_is_recognised_loads_and_scores_as_its_own_class_does(shieldgemma: Path) -> None:
-    under = policy(rules=2)
-    guard = backend(shieldgemma)
-    assert guard.dialect.name == "shieldgemma"
-    asked = requests(1, under)
-    [found] = assessments(guard.assess(asked))
-    prompts = get_dialect("shieldgemma").render(under)
-    for prompt in prompts:
-        expected = by_hand(shieldgemma, asked[0].frame, str(prompt.messages[0].parts[1]))
-        assert found.rule_scores is not None
-        assert found.rule_scores[prompt.rule or ""] == pytest.approx(expected, abs=1e-5)
-    assert found.p_unsafe == max((found.rule_scores or {}).values())
+@pytest.mark.parametrize("family", ["clip", "instructblip", "paligemma", "vit"])
+def test_what_cannot_read_a_policy_is_refused_with_what_would_work(family: str) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        backend(guard_model(family)).warm()
+    assert {
+        "clip": "compares images with captions",
+        "instructblip": "no chat template",
+        "paligemma": "moves the text",
+        "vit": "labels of its own",
+    }[family] in str(caught.value)
+    assert "Qwen/Qwen3-VL-4B-Instruct" in str(caught.value)
 
 
-def test_a_copy_under_another_name_is_known_by_its_chat_template(shieldgemma: Path, tmp_path: Path) -> None:
-    import shutil
+def test_a_model_whose_earlier_tokens_see_later_ones_is_refused_before_it_judges_anything() -> None:
+    guard = backend(guard_model("paligemma-with-llavas-processor"), dialect=get_dialect("instruct"))
+    with pytest.raises(ModelLoadError, match="earlier tokens of this model see later ones"):
+        guard.assess(requests(1, policy()))
 
-    copy = shutil.copytree(shieldgemma, tmp_path / "our-guard")
+
+OWN_QUESTION = [
+    guard for guard in GUARDS if guard.dialect in ("llama-guard", "nemotron", "shieldgemma", "singguard")
+]
+
+
+@pytest.mark.parametrize("guard", OWN_QUESTION, ids=str)
+def test_a_copy_under_another_name_is_known_by_its_chat_template(guard: Asked) -> None:
+    torchvision_for(guard.family)
+    name = guard.dialect
+    folder = guard_model(guard.family, guard.chat)
     with pytest.raises(ConfigurationError, match="question of its own") as caught:
-        backend(copy).warm()
-    assert "dialect='shieldgemma'" in str(caught.value)
-    backend(copy, dialect=get_dialect("shieldgemma")).warm()
-    backend(copy, dialect=get_dialect("safeguard")).warm()  # by name, and so on the caller's word
+        backend(folder).warm()
+    assert f"dialect='{name}'" in str(caught.value)
+    backend(folder, dialect=get_dialect(name)).warm()
+    backend(folder, dialect=get_dialect("safeguard")).warm()  # by name, and so on the caller's word
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "dialect"),
+    [
+        ("shieldgemma-2-4b-it", "shieldgemma2", "shieldgemma"),
+        ("Nemotron-3-Content-Safety", "gemma3", "nemotron"),
+        ("QwenGuard-v1.2-7B", "qwen2_5_vl", "llavaguard"),
+        ("GuardReasoner-VL-3B-AWQ", "qwen2_5_vl", "guardreasoner"),
+        ("SafeGuard-VL-RL", "qwen2_5_vl", "safeguard-vl"),
+    ],
+)
+def test_a_copy_under_its_makers_name_speaks_its_own_dialect(
+    name: str, family: str, dialect: str, tmp_path: Path
+) -> None:
+    guard = backend(shutil.copytree(guard_model(family), tmp_path / name))
+    assert guard.dialect.name == dialect
+    guard.warm()
 
 
 def test_ordinary_models_keep_the_default_dialect() -> None:
@@ -67,14 +99,20 @@ def test_ordinary_models_keep_the_default_dialect() -> None:
     guard.warm()
 
 
-def test_a_classifier_is_refused_with_what_would_work(tmp_path: Path) -> None:
-    import transformers
+def test_shieldgemma_scores_as_its_own_class_and_processor_do() -> None:
+    import torch
+    from transformers import AutoModelForImageClassification, AutoProcessor
 
-    config = transformers.ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32
-    )
-    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
-    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    with pytest.raises(ModelLoadError) as caught:
-        backend(tmp_path).warm()
-    assert "reads no policy" in str(caught.value)
+    folder, under = guard_model("shieldgemma2"), policy(rules=2)
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    asked = requests(1, under)
+    [found] = assessments(backend(folder, dialect=get_dialect("shieldgemma")).assess(asked))
+    assert found.rule_scores is not None
+    for prompt in get_dialect("shieldgemma").render(under):
+        own = {"custom_policies": {"ours": str(prompt.messages[0].parts[1])}, "policies": ["ours"]}
+        inputs = processor(images=[asked[0].frame], return_tensors="pt", **own)
+        with torch.inference_mode():
+            expected = float(model(**inputs).probabilities[0, 0])
+        assert found.rule_scores[prompt.rule or ""] == pytest.approx(expected, abs=1e-5)
+    assert found.p_unsafe == max(found.rule_scores.values())

@@ -8,6 +8,7 @@ differ by what two implementations of one filter differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,8 +217,9 @@ def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) 
             config = transformers.AutoConfig.from_pretrained(
                 files.folder, local_files_only=True, trust_remote_code=False
             )
-            _refuse_classifiers(files.name, config)
+            _refuse_unfit(files.name, config.architectures or ())
             processor = load_processor(files.folder, config, name=files.name, max_pixels=max_pixels)
+            _refuse_unfit(files.name, [type(processor).__name__])
             model = _load_weights(files, config, dtype).to(device).eval().requires_grad_(False)
     except UsageError:
         raise
@@ -236,19 +238,28 @@ def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) 
     return LoadedModel(model, processor, device, dtype, context, ends)
 
 
-_SHIELDGEMMA = "shieldgemma2"
+_SHIELDGEMMA, _SHIELDGEMMA_CLASS = "shieldgemma2", "ShieldGemma2ForImageClassification"
 """Published as a classifier around Gemma 3; inside of it, under ``model``, is the model to ask."""
 
-_HEADS = ("ForImageClassification", "CLIPModel", "ViTModel")
+_UNFIT = (
+    (r".*ForImageClassification|ViTModel", "it classifies images by labels of its own and reads no policy"),
+    (r"(CLIP|Siglip2?|AltCLIP|ChineseCLIP)\w*", "it compares images with captions and reads no policy"),
+    (r"InstructBlip\w*|Blip2?For\w*", "it takes one bare question and has no chat template for a policy"),
+    (r"PaliGemmaProcessor", "it answers short tasks, and its processor moves the text that an answer is read behind"),
+)
+"""Architectures, and a processor, that cannot be asked about a policy, and why."""
 
 
-def _refuse_classifiers(name: str, config: Any) -> None:
-    kinds = [kind for kind in getattr(config, "architectures", None) or () if kind.endswith(_HEADS)]
-    if kinds and config.model_type != _SHIELDGEMMA:
-        raise ModelLoadError(
-            f"model '{name}' is {kinds[0]}: it classifies images by labels of its own and reads no policy",
-            hint="choose a model that reads text, such as Qwen/Qwen3-VL-4B-Instruct",
-        )
+def _refuse_unfit(name: str, kinds: Sequence[str]) -> None:
+    """Raises ModelLoadError where one of ``kinds`` cannot be asked about a policy."""
+    for kind in kinds:
+        reason = next((reason for pattern, reason in _UNFIT if re.fullmatch(pattern, kind)), None)
+        if reason is not None and kind != _SHIELDGEMMA_CLASS:
+            raise ModelLoadError(
+                f"model '{name}' is {kind}: {reason}",
+                hint="choose a model that follows instructions, such as Qwen/Qwen3-VL-4B-Instruct or "
+                "google/gemma-3-4b-it; `policyguard models` lists more",
+            )
 
 
 def _load_weights(files: ModelFiles, config: Any, dtype: Any) -> Any:
