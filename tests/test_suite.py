@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,3 +101,11 @@ def test_a_look_at_a_clock_is_seen(line: str) -> None:
 )
 def test_a_wait_that_gives_up_is_seen(line: str) -> None:
     assert list(impatient(ast.parse(line))) == [1]
+
+
+def test_the_linter_reads_every_file_of_the_package_and_of_the_tests() -> None:
+    root = TESTS.parent
+    command = [shutil.which("ruff", path=Path(sys.executable).parent) or "ruff", "check", "--show-files", "."]
+    listed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()
+    files = {str(path) for folder in ("src", "tests") for path in (root / folder).rglob("*.py")}
+    assert sorted(files - set(listed)) == []

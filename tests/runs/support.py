@@ -20,10 +20,10 @@ from policyguard.cli.run import run_check
 from policyguard.runs.baseline import BASELINE_FILE, BaselineEntry, write_baseline
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.job import build_job
-from policyguard.runs.selection import select_images
 from policyguard.runs.project import find_project
 from policyguard.runs.reports.registry import Reports
 from policyguard.runs.run import CheckedImage, RunInfo, RunSummary
+from policyguard.runs.selection import select_images
 from policyguard.runs.settings import Flags, merge_settings
 from policyguard.testing import FakeBackend
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+
 import pytest
-from runs.support import EXAMPLES, POLICY, TODAY, accept, check_project, entry, git, pictures
+
 from cli.support import picture
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
-from policyguard.cli import main
-from policyguard.runs.baseline import BASELINE_FILE, BaselineEntry, read_baseline, write_baseline
+from policyguard.runs.baseline import BASELINE_FILE, read_baseline
 from policyguard.runs.exits import ExitCode
 from policyguard.testing import FakeBackend
+from runs.support import POLICY, TODAY, accept, check_project, entry
 
 
 def by_policy(answers: dict[str, object]) -> FakeBackend:
@@ -188,4 +188,3 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(bad: Path, monkeypatch: py
         accept(entry(reason="other"))
     assert before == (bad / BASELINE_FILE).read_bytes()
     assert not list(bad.glob(f".{BASELINE_FILE}*"))
-

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from runs.support import POLICY, check_project, pictures
 from policyguard.cli import main
 from policyguard.runs.baseline import read_baseline
 from policyguard.runs.project import Settings
+from runs.support import POLICY, check_project, pictures
 
 PAGE = Path(__file__).parents[2] / "docs" / "ci.md"
 

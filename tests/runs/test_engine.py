@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+
 import pytest
-from support.clock import deadline
-from runs.support import Checked, Recorded, check_project, pictures, posix, reported
-from cli.support import red
+
 from policyguard.backends.base import AssessmentRequest
-from policyguard.cli import main
-from policyguard.errors import ConfigurationError, UsageError
+from policyguard.errors import ConfigurationError
 from policyguard.runs.engine import OutOfTime, until
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.reports.registry import Reports
-from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary, Stop
+from policyguard.runs.exits import ExitCode
+from policyguard.runs.run import ImageStatus
 from policyguard.testing import FakeBackend
-
-
+from runs.support import Recorded, check_project, pictures, reported
+from support.clock import deadline
 
 
 def test_a_report_gets_paths_from_the_root_with_status_and_policies(project: Path) -> None:
@@ -116,4 +106,3 @@ def test_reasons_do_not_repeat_the_name_of_their_image(project: Path) -> None:
     (verdict,) = check_project().verdicts
     assert not verdict["reason"].startswith("broken.png")
     assert [verdict["reason"]] == verdict["evidence"]["unexplained"]
-

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from policyguard.assessment import ModelIdentity, Reading
 from policyguard.outcomes import Action, Outcome
 from policyguard.runs.exits import ExitCode, FailOn, Tally
 from policyguard.verdict import Evidence, Verdict
-
 
 ALLOWED = (Outcome.COMPLIES, Action.ALLOW)
 
@@ -73,4 +73,3 @@ def test_the_codes_are_those_that_scripts_rely_on() -> None:
         "INTERRUPTED": 130,
         "BROKEN_PIPE": 141,
     }
-

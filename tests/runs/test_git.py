@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
 import pytest
-from runs.support import POLICY, check_project, commit, git, pictures, posix, write
-from policyguard.cli import main
+
 from policyguard.errors import UsageError
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.git import changed_since
-from runs.support import check_project, git, pictures
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.git import changed_since, user_name
-
-
+from runs.support import check_project, commit, git, pictures, posix
 
 
 def test_images_of_a_submodule_that_moved_on_have_changed(repository: Path, tmp_path: Path) -> None:
@@ -187,4 +181,3 @@ def test_a_submodule_that_changed_is_its_folder_and_deleted_files_are_left_out(
     names = {os.path.relpath(path, repository) for path in changed_since("main", repository)}
     assert "sub.png" in names
     assert "old.png" not in names
-

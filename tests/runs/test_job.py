@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
 import pytest
-from runs.support import POLICY, check_project, commit, git, pictures, posix, write
-from policyguard.cli import main
+
 from policyguard.errors import UsageError
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.git import changed_since
-import json
-import tomllib
-from runs.support import POLICY, TWO, check_project, pictures
-from policyguard.errors import ConfigurationError, UsageError
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.job import build_job
-from policyguard.runs.project import Settings, find_project
+from policyguard.runs.project import find_project
 from policyguard.runs.selection import select_images
-from policyguard.runs.settings import Flags, merge_settings, settings_lines
+from policyguard.runs.settings import Flags, merge_settings
 from policyguard.testing import FakeBackend
-
-
+from runs.support import check_project, git, pictures
 
 
 def test_a_cache_that_is_checked_in_is_refused(repository: Path) -> None:
@@ -46,4 +36,3 @@ def test_a_password_in_the_command_reaches_no_report(project: Path, monkeypatch:
     settings = merge_settings(Flags(), find_project())
     job = build_job(settings, select_images([], settings), backend=FakeBackend())
     assert ("policyguard", "check", "--base-url", "https://***@gpu/v1") == job.info.command
-

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
 import pytest
-from runs.support import POLICY, check_project, commit, git, pictures, posix, write
-from policyguard.cli import main
+
 from policyguard.errors import UsageError
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.git import changed_since
-from runs.support import check_project, pictures
 from policyguard.runs.exits import ExitCode
-
-
+from runs.support import POLICY, check_project, pictures, posix, write
 
 
 @posix
@@ -58,4 +51,3 @@ def test_an_ignore_file_that_cannot_be_read_stops_the_run(project: Path) -> None
     (project / ".policyguardignore").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"\.policyguardignore cannot be read"):
         check_project()
-

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
 import pytest
-from runs.support import POLICY, check_project, commit, git, pictures, posix, write
-from policyguard.cli import main
+
 from policyguard.errors import UsageError
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.git import changed_since
-import json
-import tomllib
-from runs.support import POLICY, TWO, check_project, pictures
-from policyguard.errors import ConfigurationError, UsageError
 from policyguard.runs.exits import ExitCode
-from policyguard.runs.job import build_job
-from policyguard.runs.project import Settings, find_project
-from policyguard.runs.selection import select_images
-from policyguard.runs.settings import Flags, merge_settings, settings_lines
 from policyguard.testing import FakeBackend
+from runs.support import POLICY, TWO, check_project, pictures, write
 
 
 def ids(verdict: dict[str, object]) -> list[str]:
@@ -40,7 +28,9 @@ def test_a_policy_whose_pattern_matches_nothing_is_no_success(
     assert (ExitCode.USAGE, ["avatars/a.png"]) == (found.code, found.sources)
     assert "no image matches policyguard.toml: policies[0].paths (avatar/)" in capsys.readouterr().err
     assert ExitCode.OK == check_project(allow_empty=True).code
-    assert ExitCode.OK == check_project("avatars").code, "a part of the project says nothing about its patterns"
+    assert ExitCode.OK == check_project("avatars").code, (
+        "a part of the project says nothing about its patterns"
+    )
 
 
 def test_images_that_no_policy_is_for_are_said_and_are_not_enough(
@@ -136,4 +126,3 @@ def test_without_a_policy_anywhere_nothing_is_checked(project: Path) -> None:
     pictures(project, "a.png")
     with pytest.raises(UsageError, match="no policy to check"):
         check_project()
-

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
+
 import pytest
-from runs.support import POLICY, TWO, check_project, pictures
-from policyguard.cli import main
-from policyguard.errors import ConfigurationError, UsageError
-from policyguard.runs.exits import ExitCode
-from policyguard.runs.job import build_job
+
+from policyguard.errors import ConfigurationError
 from policyguard.runs.project import Settings, find_project
-from policyguard.runs.selection import select_images
-from policyguard.runs.settings import Flags, merge_settings, settings_lines
-from policyguard.testing import FakeBackend
-
-
 
 
 def test_the_nearest_file_up_to_the_work_tree_s_root_counts(
@@ -66,7 +57,10 @@ def test_settings_in_both_files_are_refused(several: Path) -> None:
         ("model = 1", "model: expected text, found the number 1"),
         ("policy = []", "policy: is empty"),
         ("policies = [1]", "policies[0]: expected a table, found the number 1"),
-        ('[[policies]]\npath = "x"\npolicy = "y"', "policies[0].path: unknown key 'path': did you mean `paths`?"),
+        (
+            '[[policies]]\npath = "x"\npolicy = "y"',
+            "policies[0].path: unknown key 'path': did you mean `paths`?",
+        ),
         ('[[policies]]\npaths = "x"', "policies[0].policy: is missing"),
         ('fail_on = "always"', "fail_on: expected block, flag or never, found the text 'always'"),
         ('api_key = "sk-1"', "api_key: a secret must not stand in a file"),
@@ -91,4 +85,3 @@ def test_everything_wrong_is_said_at_once(project: Path) -> None:
         find_project()
     assert 4 == len(caught.value.message.splitlines())
     assert "POLICYGUARD_API_KEY" in (caught.value.hint or "")
-

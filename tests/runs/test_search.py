@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
+
 import pytest
-from runs.support import Checked, Recorded, check_project, pictures, posix, reported
-from cli.support import red
-from policyguard.backends.base import AssessmentRequest
-from policyguard.cli import main
-from policyguard.errors import ConfigurationError, UsageError
-from policyguard.runs.engine import OutOfTime, until
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.reports.registry import Reports
-from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary, Stop
-from policyguard.testing import FakeBackend
-from runs.support import POLICY, check_project, commit, git, pictures, posix, write
-from policyguard.errors import UsageError
-from policyguard.runs.git import changed_since
+
 from cli.support import Terminal, picture
+from policyguard.cli import main
+from policyguard.errors import UsageError
+from policyguard.runs.exits import ExitCode
 from policyguard.runs.search import collect
+from runs.support import (
+    check_project,
+    pictures,
+    posix,
+    write,
+)
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -183,4 +173,3 @@ def test_a_dash_is_given_once() -> None:
 def test_a_url_reaches_the_guard_as_one() -> None:
     (source,), _ = collect(["https://example.org//a.png"])
     assert "https://example.org//a.png" == source.image
-

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
 import pytest
-from runs.support import POLICY, check_project, commit, git, pictures, posix, write
-from policyguard.cli import main
+
 from policyguard.errors import UsageError
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.git import changed_since
-from runs.support import check_project, git, pictures
 from policyguard.runs.exits import ExitCode
-from policyguard.runs.git import changed_since, user_name
-from runs.support import check_project, pictures
-
-
+from runs.support import POLICY, check_project, commit, pictures, write
 
 
 def test_what_decides_and_changed_is_named(repository: Path) -> None:
@@ -103,4 +94,3 @@ def test_an_image_outside_of_the_project_is_not_ignored(
     pictures(outside, "a.png")
     (project / ".policyguardignore").write_text("*\n")
     assert [str(outside / "a.png")] == check_project(str(outside / "a.png")).sources
-

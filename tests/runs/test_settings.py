@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
+
 import pytest
-from runs.support import POLICY, TWO, check_project, pictures
-from policyguard.cli import main
-from policyguard.errors import ConfigurationError, UsageError
-from policyguard.runs.exits import ExitCode
-from policyguard.runs.job import build_job
-from policyguard.runs.project import Settings, find_project
-from policyguard.runs.selection import select_images
+
+from policyguard.runs.project import find_project
 from policyguard.runs.settings import Flags, merge_settings, settings_lines
-from policyguard.testing import FakeBackend
-
-
+from runs.support import check_project, pictures
 
 
 def test_flags_go_before_the_file_and_the_file_before_the_environment(
@@ -57,4 +49,3 @@ def test_what_show_config_prints_is_a_project_file(project: Path) -> None:
     (project / "policyguard.toml").write_text("\n".join(settings_lines(settings)))
     again = merge_settings(Flags(), find_project())
     assert ("m", 2, 5.0, ("github",)) == (again.model, again.workers, again.timeout, again.reports)
-

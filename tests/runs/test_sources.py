@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from itertools import zip_longest
+
 import pytest
+
 from policyguard.runs.sources import Source, Sources
-
-
 
 
 @pytest.mark.parametrize("number", [0, 1, 1999, 2000, 2001, 9000])
@@ -34,4 +34,3 @@ def test_the_file_goes_away_with_the_run() -> None:
         assert 3000 == len(sources)
     with pytest.raises(ValueError, match="closed"):
         list(sources)
-

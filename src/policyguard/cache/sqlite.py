@@ -27,7 +27,7 @@ from policyguard.cache.file import DamagedError, ForeignError, connect, is_damag
 from policyguard.cache.store import TTL, CacheInfo, MemoryCache, VerdictCache, require_ttl
 from policyguard.errors import ConfigurationError
 
-__all__ = ["SqliteCache", "checksum"]
+__all__ = ["SqliteCache", "checksum", "default_path", "open_cache"]
 
 T = TypeVar("T")
 _log = logging.getLogger("policyguard.cache")
@@ -310,8 +310,6 @@ def _forked() -> None:
 _caches: weakref.WeakSet[SqliteCache] = weakref.WeakSet()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-__all__ = ["default_path", "open_cache"]
 
 _HINT = "give 'memory', the path of a file such as 'verdicts.sqlite', or a VerdictCache"
 

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.options import PARAMETERS, POLICY, ROOT, STYLE, TextOrJson, load_policy_with
+from policyguard.cli.options import (
+    BASE_URL,
+    DIALECT,
+    MODEL,
+    PARAMETERS,
+    POLICY,
+    ROOT,
+    STYLE,
+    TextOrJson,
+    load_policy_with,
+    parse_parameters,
+)
 from policyguard.cli.policy_diff import diff
 from policyguard.cli.policy_show import policy_lines, render
 from policyguard.runs.exits import ExitCode
-
-if TYPE_CHECKING:
-    from policyguard.policy import Policy
-
-
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from policyguard.cli.options import BASE_URL, DIALECT, MODEL, parse_parameters
 from policyguard.strict.text import one_line, printable
 
 if TYPE_CHECKING:
     from policyguard.authoring.cases import CaseReport, CaseResult
+    from policyguard.policy import Policy
 
 
 __all__ = ["app"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,21 +12,26 @@ from typing import TYPE_CHECKING, Final
 from policyguard.errors import ConfigurationError
 from policyguard.pictosafe.randompolicies import draw_sample
 from policyguard.pictosafe.render import STYLES, Renderer, Style
-from policyguard.pictosafe.rules import LEVELS, PictoPolicy, symbolic_level
+from policyguard.pictosafe.rules import LEVELS, PictoPolicy, is_unsafe, symbolic_level
 from policyguard.pictosafe.scene import Scene, draw_scene
+from policyguard.pictosafe.world import BENCHMARK_NAMES, CONTEXTS, GROUP_OF, MEMBERS, Context
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from policyguard.policy import Policy
 
-
-from collections.abc import Sequence
-
-from policyguard.pictosafe.rules import is_unsafe
-from policyguard.pictosafe.world import BENCHMARK_NAMES, CONTEXTS, GROUP_OF, MEMBERS, Context
-
-__all__ = ["EditPair", "edit_pair"]
+__all__ = [
+    "DEFAULT_SIZES",
+    "Benchmark",
+    "EditPair",
+    "HeldOut",
+    "Pair",
+    "Shot",
+    "Sizes",
+    "draw_benchmark",
+    "edit_pair",
+]
 
 _CONTEXT_EDITS = 0.2
 _SIBLING_EDITS = 0.3
@@ -85,9 +90,6 @@ def _edited(rng: Random, scene: Scene, place: int, contexts: tuple[Context, ...]
     siblings = chance < _CONTEXT_EDITS + _SIBLING_EDITS
     name = rng.choice(MEMBERS[GROUP_OF[placement.name]] if siblings else BENCHMARK_NAMES)
     return None if name in scene.names else scene.replace(place, name=name)
-
-
-__all__ = ["DEFAULT_SIZES", "Benchmark", "HeldOut", "Pair", "Shot", "Sizes", "draw_benchmark"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def accept(
 
 
 class BaselineUse:
-    """Which entries of a baseline the images of a run need. ``expired``: paths that an expired entry blocks."""
+    """Which entries of a baseline a run's images need. ``expired``: paths that an expired entry blocks."""
 
     def __init__(self, baseline: Baseline) -> None:
         self.expired: list[tuple[str, BaselineEntry]] = []

@@ -18,10 +18,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policyguard.strict.jsontext import JsonError, parse_object
-from policyguard.strict.files import write_atomically
 from policyguard.errors import Problem
 from policyguard.outcomes import Action, Outcome
+from policyguard.strict.files import write_atomically
+from policyguard.strict.jsontext import JsonError, parse_object
 
 if TYPE_CHECKING:
     from policyguard.verdict import Verdict
@@ -129,7 +129,9 @@ def read_baseline(path: Path, *, today: date, missing_ok: bool = False) -> Basel
             entry = _entry(line)
             key = (entry.sha256, entry.policy)
             if key in entries:
-                raise _InvalidLine(f"line {lines[key]} already has an entry for this image and policy: keep one of the two")
+                raise _InvalidLine(
+                    f"line {lines[key]} already has an entry for this image and policy: keep one of the two"
+                )
             entries[key], lines[key] = entry, number
         except _InvalidLine as error:
             problems.append(Problem(f"this line is not used: {error}", name, number))

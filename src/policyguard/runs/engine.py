@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol, TypeVar
 
-from policyguard.runs.baseline import Baseline, BaselineEntry, accepting
-from policyguard.runs.run import CheckedImage, ImageStatus
 from policyguard.guard import Guard
 from policyguard.outcomes import Action
+from policyguard.runs.baseline import Baseline, BaselineEntry, accepting
+from policyguard.runs.run import CheckedImage, ImageStatus
 from policyguard.verdict import Verdict
 
 __all__ = ["Group", "Item", "OutOfTime", "check_groups", "classify", "until"]
@@ -63,8 +63,8 @@ def check_groups(
 ) -> Generator[CheckedImage, None, None]:
     """Check all images, group by group, in the order given, whatever the number of workers.
 
-    ``report_path`` turns an item's name into its path in reports. ``deadline`` is on ``time.monotonic``'s clock;
-    when it has passed, OutOfTime is raised, and checks under way are abandoned. Raises UsageError as the
+    ``report_path`` turns an item's name into its path in reports. When ``deadline``, on ``time.monotonic``'s
+    clock, has passed, OutOfTime is raised, and checks under way are abandoned. Raises UsageError as the
     guard does.
     """
     known = baseline.by_key()

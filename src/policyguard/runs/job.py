@@ -105,7 +105,9 @@ def build_job(
         message = f"no policy applies to {count_images(paths)}"
         if project.settings.unmatched == "error":
             unchecked += [Unchecked(path, "no policy applies to this path") for path in paths]
-            problems.append(f'{message}: add [[policies]] for them, exclude them, or set unmatched = "ignore"')
+            problems.append(
+                f'{message}: add [[policies]] for them, exclude them, or set unmatched = "ignore"'
+            )
         else:
             notes.append(message)
             if not by_policies and not selection.may_be_empty:

@@ -1,7 +1,7 @@
 """Which policies each image is judged under, and which of them can be used.
 
 Every entry of the project file that matches an image's path applies, and all of its policies must allow: one
-more entry makes a check stricter, never laxer. An image that no entry matches is not checked, and is reported.
+more entry makes a check stricter, never laxer. An image that no entry matches is reported as not checked.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def policy_names(settings: RunSettings) -> list[str]:
 
 def policy_problems(settings: RunSettings) -> list[str]:
     """A line for every policy that cannot be used, whether or not there is an image for it."""
-    _, broken = load_policies(
-        policy_names(settings), settings.project, from_file=settings.policies_from_file
-    )
+    _, broken = load_policies(policy_names(settings), settings.project, from_file=settings.policies_from_file)
     return unusable(broken)
 
 
@@ -105,5 +103,7 @@ def conflicting_ids(policies: Iterable[PolicyInfo]) -> list[str]:
     for info in policies:
         other = known.setdefault(info.policy.id, info)
         if other.policy != info.policy:
-            problems.append(f"{other.name!r} and {info.name!r} are two policies with the same id: {info.policy.id}")
+            problems.append(
+                f"{other.name!r} and {info.name!r} are two policies with the same id: {info.policy.id}"
+            )
     return problems

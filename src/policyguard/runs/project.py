@@ -26,6 +26,8 @@ __all__ = ["PolicyEntry", "Project", "Settings", "find_project"]
 _FILES = ("policyguard.toml", "pyproject.toml")
 _MAX_BYTES = 1024 * 1024
 _SECRETS = re.compile(r"(api_?)?key|.*token|.*secret|.*password|authorization|credentials?", re.IGNORECASE)
+
+
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from policyguard.assessment import ModelIdentity
-    from policyguard.runs.baseline import BaselineEntry
     from policyguard.policy import ResolvedPolicy
+    from policyguard.runs.baseline import BaselineEntry
     from policyguard.verdict import Verdict
 
 __all__ = ["CheckedImage", "ImageStatus", "PolicyInfo", "RunInfo", "RunSummary", "Stop", "Unchecked"]
@@ -24,7 +24,7 @@ __all__ = ["CheckedImage", "ImageStatus", "PolicyInfo", "RunInfo", "RunSummary",
 class ImageStatus(StrEnum):
     """The result for one image.
 
-    ``UNJUDGED``: blocked because it could not be judged. An image that could not be judged and that its policy
+    ``UNJUDGED``: blocked because it could not be judged. One that could not be judged and that its policy
     lets through or flags is ``PASSED`` or ``FLAGGED``, and its verdict is ``degraded``.
     """
 

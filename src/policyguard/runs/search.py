@@ -83,9 +83,7 @@ def search(
             yield source
 
 
-def _images_at(
-    path: str, skipped: Skipped, stdin: BinaryIO | None, *, allow_empty: bool
-) -> Iterator[Source]:
+def _images_at(path: str, skipped: Skipped, stdin: BinaryIO | None, *, allow_empty: bool) -> Iterator[Source]:
     """The images that one path means."""
     if path == "-":
         yield _from_stdin(stdin)
@@ -95,7 +93,9 @@ def _images_at(
             "files named one by one are checked whatever they are called"
         )
         images = _walk(path, skipped)
-        yield from images if allow_empty else _at_least_one(images, f"no image found in folder '{path}'", hint)
+        yield from (
+            images if allow_empty else _at_least_one(images, f"no image found in folder '{path}'", hint)
+        )
     elif path.startswith(("http://", "https://")) and not os.path.lexists(path):
         yield Source(path, path)  # as text, so that the guard can say why it refuses URLs
     elif _MAGIC.search(path) and not os.path.lexists(path):

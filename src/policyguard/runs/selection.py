@@ -1,4 +1,4 @@
-"""Which images a run checks: those that were named, less the ignored and, if asked for, the unchanged ones."""
+"""Which images a run checks: those named, less the ignored and, if asked for, the unchanged ones."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def select_images(
                 f"nothing differs from {changed_since}: after a push to a branch, name the commit before it"
             )
     if ignored and not kept and not unchanged and not allow_empty:
-        raise UsageError(f"every image is ignored by {IGNORE_FILE} or `exclude`", hint="or pass --allow-empty")
+        raise UsageError(
+            f"every image is ignored by {IGNORE_FILE} or `exclude`", hint="or pass --allow-empty"
+        )
     return Selection(kept, tuple(notes), ignored, unchanged, allow_empty or changed is not None)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from cache.support import server_like, short_sighted
-from runs.support import POLICY, pictures
 from cli.support import picture, red
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
 from policyguard.cache.recording import Recording, RecordingBackend, write_recording
 from policyguard.testing import FakeBackend
+from runs.support import POLICY, pictures
 
 pytest_plugins = ["pytester"]
 

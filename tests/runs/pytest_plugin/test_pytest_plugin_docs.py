@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runs.support import POLICY
 from policyguard import Guard
 from policyguard.cache.recording import Recording, RecordingBackend, write_recording
 from policyguard.testing import FakeBackend
+from runs.support import POLICY
 
 pytest_plugins = ["pytester"]
 

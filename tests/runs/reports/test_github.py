@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs.reports.support import every_kind, finding, image, logged, many, stopped
 from policyguard.runs.run import ImageStatus
+from runs.reports.support import every_kind, finding, image, logged, many, stopped
 
 
 def commands(lines: list[str]) -> list[tuple[str, dict[str, str], str]]:

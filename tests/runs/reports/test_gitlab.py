@@ -9,8 +9,8 @@ from typing import Any
 
 from jsonschema import validate
 
-from runs.reports.support import every_kind, finding, image, stopped, written
 from policyguard.runs.run import CheckedImage, ImageStatus
+from runs.reports.support import every_kind, finding, image, stopped, written
 
 SCHEMA = {
     "type": "array",

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runs.reports.support import FILES, finding, image, stopped, written
-from runs.reports.test_html import hostile_run
 from policyguard.runs.baseline import BaselineEntry
 from policyguard.runs.run import ImageStatus
+from runs.reports.support import FILES, finding, image, stopped, written
+from runs.reports.test_html import hostile_run
 
 WORDS = st.text(st.characters(codec=None), min_size=1)
 

@@ -12,8 +12,8 @@ import xmlschema
 
 from policyguard.authoring import CaseReport, CaseResult, Status
 from policyguard.runs.reports.junit import write_cases
-from runs.reports.support import every_kind, finding, image, stopped, written
 from policyguard.runs.run import ImageStatus, Unchecked
+from runs.reports.support import every_kind, finding, image, stopped, written
 
 SCHEMA = xmlschema.XMLSchema(Path(__file__).parent / "schemas" / "junit.xsd")
 
@@ -102,7 +102,9 @@ def test_the_machine_is_not_named(tmp_path: Path) -> None:
 def test_policy_tests_say_what_failed_and_what_is_known_to(tmp_path: Path) -> None:
     verdict = image(reason="the server is down").verdict
     results = (
-        CaseResult("red.png", "house", Status.FAILED, ("expected outcome complies",), (verdict,), note="n\nm"),
+        CaseResult(
+            "red.png", "house", Status.FAILED, ("expected outcome complies",), (verdict,), note="n\nm"
+        ),
         CaseResult("black.png", "house", Status.XFAILED, ("no",), (verdict,), xfail='<later> & "quoted"'),
         CaseResult("brown.png", "house", Status.PASSED, (), (verdict,), line=5),
         CaseResult("grey.png", "house", Status.XPASSED, (), (verdict,), xfail="later"),

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from runs.reports.support import every_kind, finding, image, many, stopped, written
 from policyguard.runs.reports.github import code, escaped
 from policyguard.runs.run import ImageStatus
+from runs.reports.support import every_kind, finding, image, many, stopped, written
 
 READER = MarkdownIt("commonmark").enable("table")
 

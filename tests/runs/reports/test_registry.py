@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
-from itertools import count
-from pathlib import Path
-import pytest
-from runs.support import Checked, Recorded, check_project, pictures, posix, reported
-from cli.support import red
-from policyguard.backends.base import AssessmentRequest
-from policyguard.cli import main
-from policyguard.errors import ConfigurationError, UsageError
-from policyguard.runs.engine import OutOfTime, until
-from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.runs.reports.registry import Reports
-from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary, Stop
-from policyguard.testing import FakeBackend
 from io import StringIO
+from pathlib import Path
+
+import pytest
+
 from policyguard.errors import UsageError
+from policyguard.runs.exits import ExitCode
 from policyguard.runs.reports import FORMATS, ReportSpec, open_report, parse_report
-
-
+from policyguard.runs.reports.registry import Reports
+from runs.support import Recorded, check_project, pictures
 
 
 @pytest.mark.parametrize("call", ["begin", "add", "finish"])
@@ -109,4 +92,3 @@ def test_two_reports_in_one_place_are_refused(tmp_path: Path) -> None:
         Reports.open(same, log=StringIO())
     with pytest.raises(UsageError, match="the report 'github' is given twice"):
         Reports.open([parse_report("github")] * 2, log=StringIO())
-

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.cli import main
+from policyguard.runs.exits import ExitCode
+from policyguard.runs.reports import parse_report
+from policyguard.runs.reports.registry import Reports
 from runs.reports.support import FILES
 from runs.reports.test_sarif import schemas, uri
 from runs.support import check_project, pictures, write
-from policyguard.cli import main
-from policyguard.runs.exits import ExitCode
-from policyguard.runs.reports.registry import Reports
-from policyguard.runs.reports import parse_report
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 
-from runs.reports.support import ADS, HOUSE, every_kind, finding, image, many, run_info, stopped, written
 from policyguard.runs.reports import sarif
 from policyguard.runs.run import CheckedImage, ImageStatus, PolicyInfo
+from runs.reports.support import ADS, HOUSE, every_kind, finding, image, many, run_info, stopped, written
 
 
 def schemas() -> Iterable[Validator]:

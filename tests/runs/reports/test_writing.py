@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.runs.reports import open_report, parse_report
+from policyguard.runs.reports.registry import Reports
+from policyguard.strict.files import write_report
 from runs.reports.support import (
     FILES,
     STARTED,
@@ -25,9 +28,6 @@ from runs.reports.support import (
     summary_of,
     written,
 )
-from policyguard.runs.reports.registry import Reports
-from policyguard.runs.reports import open_report, parse_report
-from policyguard.strict.files import write_report
 
 
 def all_of(folder: Path, *, replaced: dict[str, str] | None = None) -> list[str]:

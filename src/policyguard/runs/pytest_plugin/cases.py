@@ -11,8 +11,8 @@ import pytest
 from policyguard.errors import UsageError
 
 if TYPE_CHECKING:
-    from policyguard.runs.pytest_plugin.suite import Suite
     from policyguard.authoring.cases import CaseResult, Cases
+    from policyguard.runs.pytest_plugin.suite import Suite
 
 __all__ = ["CaseFile"]
 

@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from policyguard.outcomes import Outcome
 from policyguard.strict.text import one_line, printable
 from policyguard.verdict import Finding, Verdict
-from policyguard.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from policyguard.runs.baseline import BaselineEntry
     from policyguard.policy import ResolvedPolicy
+    from policyguard.runs.baseline import BaselineEntry
 
 __all__ = ["ImageNotAllowedError", "failure_message"]
 

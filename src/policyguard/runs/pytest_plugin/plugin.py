@@ -19,9 +19,9 @@ import pytest
 from policyguard.errors import UsageError
 
 if TYPE_CHECKING:
+    from policyguard.guard import Guard
     from policyguard.runs.pytest_plugin.cases import CaseFile
     from policyguard.runs.pytest_plugin.suite import Suite
-    from policyguard.guard import Guard
     from policyguard.verdict import Verdict
 
 __all__ = ["AssertImageAllowed"]
@@ -32,8 +32,8 @@ _CASES = pytest.StashKey[frozenset[Path]]()
 _LINES = pytest.StashKey[list[str]]()
 _NOTE = "policyguard"
 _MARKER = (
-    "policyguard(policy=..., explain=...): settings of the fixtures `guard` and `assert_image_allowed` in this "
-    "test: a policy or a list of them (default: the suite's), and whether to ask for reasons"
+    "policyguard(policy=..., explain=...): settings of the fixtures `guard` and `assert_image_allowed` in "
+    "this test: a policy or a list of them (default: the suite's), and whether to ask for reasons"
 )
 
 
@@ -107,7 +107,7 @@ class AssertImageAllowed:
         explain: bool | None = None,
         degraded: Literal["fail", "allow"] = "fail",
     ) -> Verdict:
-        """Fail the test unless ``image`` is allowed, or the project's baseline accepts it; return the verdict.
+        """Fail the test unless ``image`` is allowed, or accepted by the baseline. Return the verdict.
 
         Args:
             image: in any form that ``Guard.check`` takes.
@@ -126,9 +126,9 @@ class AssertImageAllowed:
             raise error.with_traceback(None) from None
 
     def _check(self, image: object, policy: Any, explain: bool | None, degraded: str) -> Verdict:
+        from policyguard.outcomes import Action
         from policyguard.runs.baseline import accepting
         from policyguard.runs.pytest_plugin.failing import ImageNotAllowedError, failure_message
-        from policyguard.outcomes import Action
 
         marked, marked_explain = _marker_settings(self.item)
         policies = _as_list(policy) if policy is not None else marked

@@ -19,11 +19,11 @@ from policyguard.guard import Guard
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
-    from policyguard.runs.policies import Assignment
-    from policyguard.runs.baseline import Baseline
-    from policyguard.runs.project import Project
     from policyguard.cache.recording import RecordingBackend
     from policyguard.policy import ResolvedPolicy
+    from policyguard.runs.baseline import Baseline
+    from policyguard.runs.policies import Assignment
+    from policyguard.runs.project import Project
 
 __all__ = ["Suite", "SuiteOptions"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from policyguard.strict.files import Spool, write_report
 from policyguard.runs.reports.text import json_line
 from policyguard.runs.run import CheckedImage, RunInfo, RunSummary
+from policyguard.strict.files import Spool, write_report
 
 __all__ = ["FORMAT_VERSION", "JsonReport"]
 

@@ -1,34 +1,36 @@
-"""Workflow commands of GitHub Actions in the log, and the job summary.
+"""What a reader on GitHub sees: the run in Markdown, and workflow commands in the log.
 
-GitHub shows ten errors and ten warnings of a step: the most severe are chosen, and a notice has the numbers.
+The Markdown is for a comment on a pull request and for the job summary: what fails comes first, and what does
+not fit is counted. GitHub shows ten errors and ten warnings of a step: the most severe become commands, and a
+notice has the numbers.
 
-Covered: a command ends with its line, and its parts at ``,`` and ``:``; all of these are escaped, and control
-characters are written as visible escapes, so neither a file name nor a model's answer can be a command.
+Covered: names and answers stand in code spans, where nothing is markup, mentions anybody or becomes a link;
+titles of policies have their markup escaped. A command ends with its line, and its parts at ``,`` and ``:``:
+all of these are escaped, and control characters are written as visible escapes, so neither a file name nor a
+model's answer can be a command.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
-from pathlib import Path
-from typing import TextIO
-
-from policyguard.runs.reports.text import Repository, count_words, reason_line, violations, visible_line
-from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
-
-
-
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
-from policyguard.strict.files import write_report
-from policyguard.runs.reports.text import count_words, ending, reason_line, visible_line
+from policyguard.runs.reports.text import (
+    Repository,
+    count_words,
+    ending,
+    reason_line,
+    violations,
+    visible_line,
+)
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
+from policyguard.strict.files import write_report
 
-
-__all__ = ["Digest", "MarkdownReport"]
+__all__ = ["Digest", "GitHubReport", "MarkdownReport"]
 
 _COMMENT = 60_000
 """Bytes; a comment on GitHub holds 65,536 characters."""
@@ -113,9 +115,9 @@ class Digest:
             for info in run.policies
         )
         model = summary.model
-        revision = f" {model.revision[:19]}" if model.revision else ""
+        judge = code(f"{model.id} {model.revision[:19]}" if model.revision else model.id)
         yield (
-            [f"Judged by {code(model.id + revision)} under {policies}, PolicyGuard {visible_line(run.version)}.\n"],
+            [f"Judged by {judge} under {policies}, PolicyGuard {visible_line(run.version)}.\n"],
             "",
         )
 
@@ -155,7 +157,6 @@ def escaped(text: str) -> str:
 def _more(count: int) -> str:
     return f"\nAnd {count:,} more.\n\n" if count > 0 else "\n"
 
-__all__ = ["GitHubReport"]
 
 _PER_KIND = 10
 _SUMMARY = 1024 * 1024

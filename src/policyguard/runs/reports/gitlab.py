@@ -10,7 +10,7 @@ import hashlib
 from itertools import chain
 from pathlib import Path
 
-from policyguard.strict.files import Spool, write_report
+from policyguard.outcomes import Action
 from policyguard.runs.reports.text import (
     Repository,
     describe,
@@ -20,7 +20,7 @@ from policyguard.runs.reports.text import (
     visible_line,
 )
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
-from policyguard.outcomes import Action
+from policyguard.strict.files import Spool, write_report
 
 __all__ = ["GitLabReport"]
 

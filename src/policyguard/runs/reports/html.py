@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from policyguard.runs.reports.text import (
     run_rules,
     visible_line,
 )
-from policyguard.runs.run import CheckedImage, ImageStatus, PolicyInfo, RunInfo, RunSummary
+from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
 from policyguard.strict.files import Spool, write_report
 from policyguard.strict.page import stream
 from policyguard.verdict import Finding
@@ -148,7 +148,11 @@ class HtmlReport:
         yield from self._rows.joined(",\n")
         lead = ",\n" if self._rows.count else ""
         for item in summary.unchecked:
-            row = {"path": visible_line(item.path), "status": "unchecked", "reason": visible_line(item.reason)}
+            row = {
+                "path": visible_line(item.path),
+                "status": "unchecked",
+                "reason": visible_line(item.reason),
+            }
             yield f"{lead}{embedded_json(row)}"
             lead = ",\n"
         yield "]"
@@ -172,7 +176,7 @@ class ScorePlot:
             self._highest[number] = max(self._highest[number], finding.score)
 
     def rows(self) -> Iterator[tuple[RunRule, dict[str, Any], int, float]]:
-        """For each rule: its histogram, how many images break it, and the highest score (-1: there is none)."""
+        """For each rule: its histogram, how many images break it, and the highest score (-1: none)."""
         for number, rule in enumerate(self._rules):
             yield rule, self._histogram(number), self._broken[number], self._highest[number]
 
@@ -195,7 +199,7 @@ class ScorePlot:
                     bars.append((kind, f"{x:g}", f"{y:.1f}", f"{part:.1f}"))
                     base -= part
         return {
-            "label": f"{sum(under) + sum(over):,} scores, {sum(over):,} of them break it, threshold {threshold:g}",
+            "label": f"{sum(under) + sum(over):,} scores, {sum(over):,} break it, threshold {threshold:g}",
             "width": _WIDTH,
             "height": _HEIGHT,
             "bar": _STEP - 1,
@@ -217,4 +221,3 @@ def embedded_json(value: Any) -> str:
 @cache
 def _asset(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
-

@@ -96,7 +96,8 @@ def write_cases(path: Path, report: CaseReport) -> None:
             file=report.file,
             **({} if result.line is None else {"line": str(result.line)}),
         )
-    head = f"<testsuites{_attributes(suite.totals)}>\n<testsuite{_attributes({'name': suite.name} | suite.totals)}>\n"
+    named = {"name": suite.name} | suite.totals
+    head = f"<testsuites{_attributes(suite.totals)}>\n<testsuite{_attributes(named)}>\n"
     try:
         write_report(path, [_DECLARATION, head, *suite.cases, "</testsuite>\n</testsuites>\n"])
     finally:
@@ -125,9 +126,7 @@ class JUnitReport:
             element, type_, details = "error", str(image.verdict.outcome), _details(image)
         elif image.status is ImageStatus.ACCEPTED:
             element, message = "skipped", accepted_by(image.baseline)
-        suite.add(
-            image.path, seconds=seconds, element=element, type=type_, message=message, details=details
-        )
+        suite.add(image.path, seconds=seconds, element=element, type=type_, message=message, details=details)
         if image.status is ImageStatus.FLAGGED or image.verdict.degraded:
             suite.output.append(escape(f"{image.status}: {visible_line(image.path)}: {reason}"))
 
@@ -178,7 +177,11 @@ class JUnitReport:
 def _details(image: CheckedImage) -> str:
     """What there is to say, in lines."""
     verdict = image.verdict
-    lines = [f"{image.path}: {verdict.action} ({verdict.outcome})", reason_line(image), verdict.rationale or ""]
+    lines = [
+        f"{image.path}: {verdict.action} ({verdict.outcome})",
+        reason_line(image),
+        verdict.rationale or "",
+    ]
     lines += [f"note: {note}" for note in verdict.evidence.notes]
     lines.append(f"sha256: {verdict.evidence.image_sha256}" if verdict.evidence.image_sha256 else "")
     return "\n".join(visible_line(line) for line in lines if line)

@@ -28,7 +28,7 @@ _FILES = {
     "sarif": "sarif:SarifReport",
     "gitlab": "gitlab:GitLabReport",
     "html": "html:HtmlReport",
-    "markdown": "markdown:MarkdownReport",
+    "markdown": "github:MarkdownReport",
     "json": "data:JsonReport",
 }
 _OPTIONS = {"html": ("thumbnails",)}

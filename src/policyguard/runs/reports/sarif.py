@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from policyguard.strict.files import Spool, write_report
+from policyguard.outcomes import Action
 from policyguard.runs.reports.text import (
     Repository,
     RunRule,
@@ -33,7 +33,7 @@ from policyguard.runs.reports.text import (
     visible_line,
 )
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
-from policyguard.outcomes import Action
+from policyguard.strict.files import Spool, write_report
 from policyguard.verdict import Finding
 
 if TYPE_CHECKING:
@@ -127,7 +127,11 @@ class SarifReport:
         if self._notifications.count >= _MAX_NOTIFICATIONS:
             self._omitted_notifications += 1
             return
-        item = {"level": level, "message": {"text": _plain(visible_line(text))}, "locations": [self._location(path)]}
+        item = {
+            "level": level,
+            "message": {"text": _plain(visible_line(text))},
+            "locations": [self._location(path)],
+        }
         self._notifications.append(json_line(item))
 
     def _document(self, summary: RunSummary) -> Iterator[str]:
@@ -151,7 +155,10 @@ class SarifReport:
         yield "\n]}]}\n"
 
     def _invocation(self, summary: RunSummary, left_out: int) -> Iterator[str]:
-        notes = [{"level": "error", "message": {"text": _plain(visible_line(problem))}} for problem in summary.problems]
+        notes = [
+            {"level": "error", "message": {"text": _plain(visible_line(problem))}}
+            for problem in summary.problems
+        ]
         if left_out:
             message = f"{left_out:,} results are left out: code scanning takes {_MAX_RESULTS:,}, or 10 MB"
             notes.append({"level": "warning", "message": {"text": message}})
@@ -214,7 +221,9 @@ def _descriptor(rule: RunRule) -> dict[str, Any]:
 
 def _unattributed(policy: ResolvedPolicy) -> dict[str, Any]:
     """The rule for images that break the policy where the model names no rule."""
-    head = _plain(visible_line(f"{policy.title} ({policy.id} {policy.version}), attributed to no rule", _LONGEST))
+    head = _plain(
+        visible_line(f"{policy.title} ({policy.id} {policy.version}), attributed to no rule", _LONGEST)
+    )
     return {
         "id": f"{policy.id}/*",
         "shortDescription": {"text": head},
@@ -239,7 +248,7 @@ def _message(image: CheckedImage, finding: Finding | None) -> str:
 def _fingerprint(image: CheckedImage, rule: str) -> str:
     """Of the rule and the image's content, and not of its name, so that a moved image stays the same alert.
 
-    An alert that is dismissed is dismissed for exactly these bytes: another image in its place is a new alert.
+    An alert is dismissed for exactly these bytes: another image in its place is a new alert.
     """
     content = image.verdict.evidence.image_sha256 or f"path:{image.path}"
     identity = f"policyguard/1\n{rule}\n{content}".encode("utf-8", "surrogatepass")

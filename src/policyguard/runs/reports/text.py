@@ -115,7 +115,7 @@ def clip(text: str, limit: int) -> str:
 
 
 def json_line(value: Any) -> str:
-    """``value`` as one line of JSON. Half a surrogate pair is written as its escape, because JSON forbids it."""
+    """``value`` as one line of JSON. Half a surrogate pair, which JSON forbids, is written as its escape."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if line.isascii():
         return line

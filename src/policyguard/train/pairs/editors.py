@@ -1,7 +1,9 @@
-"""Gemini's image models as editor, over their REST API.
+"""What edits a picture for a pair: PictoSafe's exact editor, Gemini over its REST API, a diffusers pipeline.
 
-Covered: bounds on time, size and attempts; a refusal of the provider is said as such and is no verdict.
-Not covered: the image leaves this machine. Send only what you may send, and read the provider's terms.
+Covered: bounds on time, size and attempts; a provider's refusal raises with its reason; pipelines are loaded
+from safetensors, without code of the model's own.
+Not covered: a picture for Gemini leaves this machine: send only what you may send. Pipelines change their
+call from version to version; ours is the common one: ``image``, ``prompt``, ``generator``, and ``options``.
 """
 
 from __future__ import annotations
@@ -10,23 +12,15 @@ import asyncio
 import base64
 import binascii
 import os
-from typing import TYPE_CHECKING, Any
-
-from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.errors import ConfigurationError, ImageError
-from policyguard.images import decode
-from policyguard.train.pairs.candidate import EditError, Order
-from policyguard.train.recaption.chat import ChatError, RetryingClient, png_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from policyguard.backends.remote.endpoint import Endpoint
+from policyguard.errors import ConfigurationError, ImageError, MissingExtraError
+from policyguard.images import decode
 from policyguard.pictosafe.dataset import load
 from policyguard.pictosafe.render import STYLES, Renderer, Style
 from policyguard.pictosafe.rules import PictoPolicy, violating
@@ -34,21 +28,13 @@ from policyguard.pictosafe.scene import SIDE, Scene
 from policyguard.pictosafe.world import BENCHMARK_NAMES, GROUP_OF, MEMBERS
 from policyguard.strict.files import sha256_of
 from policyguard.strict.jsontext import parse_json
+from policyguard.train.pairs.candidate import EditError, Order
+from policyguard.train.recaption.chat import ChatError, RetryingClient, png_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-
-import threading
-from typing import TYPE_CHECKING
-
-from policyguard.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-
-__all__ = ["GeminiEditor"]
+__all__ = ["DiffusersEditor", "GeminiEditor", "PictoEditor", "complying"]
 
 _ADDRESS = "https://generativelanguage.googleapis.com/v1beta"
 _MAX_BODY = 64 << 20
@@ -127,11 +113,12 @@ def _frame(answer: dict[str, Any]) -> PILImage:
     raise EditError(f"the provider gave no image ({str(blocked or 'no reason given')[:100]})")
 
 
-__all__ = ["PictoEditor", "complying"]
-
-
 class PictoEditor:
-    """``scenes``: SHA-256 of an image file -> the scene it shows, and its drawing style."""
+    """Draws the scene again, each offending pictogram replaced by a complying one, of its group if it can.
+
+    ``scenes``: SHA-256 of an image file -> the scene it shows, and its drawing style. No model is needed, so
+    a whole job can be tested exactly.
+    """
 
     name = "pictosafe"
 
@@ -202,11 +189,10 @@ def complying(policy: PictoPolicy, scene: Scene, random: Random) -> Scene | None
     return scene
 
 
-__all__ = ["DiffusersEditor"]
-
-
 class DiffusersEditor:
-    """``model``: a hub id or folder of an image-to-image editing pipeline. ``options`` go to each call, such
+    """An editing pipeline in this process, such as Qwen-Image-Edit or FLUX.1 Kontext.
+
+    ``model``: a hub id or folder of an image-to-image editing pipeline. ``options`` go to each call, such
     as ``num_inference_steps``. ``pipeline``: one that is loaded already.
     """
 

@@ -13,9 +13,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from runs.reports.browser.conftest import look
 from policyguard.runs.reports.text import visible_line
 from policyguard.runs.run import ImageStatus
+from runs.reports.browser.conftest import look
 from runs.reports.support import every_kind, finding, image, many, run_info, stopped
 from runs.reports.test_html import HOSTILE, hostile_run, picture, with_hash
 
