@@ -1,8 +1,8 @@
 """Tiny random-weight models of the architectures that published guards have, by their real classes.
 
 ``build(folder, family)`` writes what ``save_pretrained`` of the published classes writes: configuration,
-safetensors, tokenizer, processor files, chat template. The templates have the published shape (which turns they
-open, which arguments they take, where they put a policy); their makers' sentences are left out.
+safetensors, tokenizer, processor files, chat template. The templates have the published shape (which turns
+they open, which arguments they take, where they put a policy); their makers' sentences are left out.
 ``differences`` says how far a backend's scores are from the softmax over the labels, worked out by hand.
 
 The Qwen families and LLaVA-OneVision are in ``tiny_models``.
@@ -65,7 +65,8 @@ def template(user: str, model: str, *, picture: str, end: str = "", before: str 
 
 
 CODES = (
-    "{{- 'TASK\\n\\n<BEGIN UNSAFE CONTENT CATEGORIES>\\n' }}{%- for key, name in (categories | default({})).items() %}"
+    "{{- 'TASK\\n\\n<BEGIN UNSAFE CONTENT CATEGORIES>\\n' }}"
+    "{%- for key, name in (categories | default({})).items() %}"
     "{{- key + ': ' + name + '\\n' }}{%- endfor %}"
     "{{- '<END UNSAFE CONTENT CATEGORIES>\\n\\n<BEGIN CONVERSATION>\\n\\nUser: ' }}"
 )
@@ -175,7 +176,8 @@ def _gemma(*, shield: bool) -> tuple[Any, Any]:
         "image_token_index": token("<image_soft_token>"),
         "mm_tokens_per_image": 4,
     }
-    image = image_part("Gemma3ImageProcessor")(size={"height": 32, "width": 32}, do_pan_and_scan=False, **HALF)
+    sizes = {"size": {"height": 32, "width": 32}, "do_pan_and_scan": False}
+    image = image_part("Gemma3ImageProcessor")(**sizes, **HALF)
     if not shield:
         model = seeded(t.Gemma3ForConditionalGeneration, t.Gemma3Config(**fields))
         return model, processor("Gemma3Processor", image, tokenizer, image_seq_length=4)
@@ -385,7 +387,8 @@ def _internvl() -> tuple[Any, Any]:
     image = image_part("GotOcr2ImageProcessor")(
         size={"height": 32, "width": 32}, crop_to_patches=True, min_patches=1, max_patches=2
     )
-    made = processor("InternVLProcessor", image, tokenizer, video="InternVLVideoProcessor", image_seq_length=4)
+    video = "InternVLVideoProcessor"
+    made = processor("InternVLProcessor", image, tokenizer, video=video, image_seq_length=4)
     return seeded(t.InternVLForConditionalGeneration, config), made
 
 
@@ -404,7 +407,8 @@ def _glm4v() -> tuple[Any, Any]:
     tokenizer = _tokenizer(chat, *turns, *images, *videos, eos="<|endoftext|>", pad="<|pad|>")
     begin, place, end = (tokenizer.convert_tokens_to_ids(token) for token in images)
     film_begin, film, film_end = (tokenizer.convert_tokens_to_ids(token) for token in videos)
-    rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "mrope_section": [2, 3, 3]}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    rope |= {"partial_rotary_factor": 0.5}
     pad = tokenizer.convert_tokens_to_ids("<|pad|>")
     config = t.Glm4vConfig(
         text_config=t.Glm4vTextConfig(
@@ -673,7 +677,7 @@ def guard_model(family: str, chat: str | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Asked:
-    """A family, asked in a published guard's dialect; ``chat``: its template, where it is not the family's."""
+    """A family, asked in a guard's dialect; ``chat``: its template, where it is not the family's."""
 
     family: str
     dialect: str
@@ -746,9 +750,7 @@ def differences(guard: Asked, policy: ResolvedPolicy, frames: list[Any]) -> Iter
         for prompt in dialect.render(policy):
             before = _head(processor, prompt) + prompt.prefill
             shares = _shares(model, processor, before, prompt.ratings, frame)
-            unsafe = sum(
-                share for label, share in shares.items() if prompt.ratings[label] is Rating.UNSAFE
-            )
+            unsafe = sum(share for label, share in shares.items() if prompt.ratings[label] is Rating.UNSAFE)
             if prompt.rule is None:
                 yield abs(result.p_unsafe - unsafe)
                 before += prompt.label(Rating.UNSAFE) + prompt.category_prefill
@@ -765,16 +767,14 @@ def _head(processor: Any, prompt: Prompt) -> str:
     def part(item: object) -> dict[str, object]:
         return {"type": "image"} if isinstance(item, FrameSlot) else {"type": "text", "text": item}
 
-    messages = [{"role": turn.role, "content": [part(item) for item in turn.parts]} for turn in prompt.messages]
+    messages = [{"role": turn.role, "content": list(map(part, turn.parts))} for turn in prompt.messages]
     speaker = processor if processor.chat_template else processor.tokenizer
     return str(
         speaker.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **prompt.template)
     )
 
 
-def _shares(
-    model: Any, processor: Any, before: str, labels: Iterable[str], frame: Any
-) -> dict[str, float]:
+def _shares(model: Any, processor: Any, before: str, labels: Iterable[str], frame: Any) -> dict[str, float]:
     """The softmax over ``labels`` behind ``before``, from a forward pass over that alone."""
     import torch
 

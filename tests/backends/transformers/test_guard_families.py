@@ -53,9 +53,8 @@ def test_what_cannot_read_a_policy_is_refused_with_what_would_work(family: str) 
 
 
 def test_a_model_whose_earlier_tokens_see_later_ones_is_refused_before_it_judges_anything() -> None:
-    guard = backend(guard_model("paligemma-with-llavas-processor"), dialect=get_dialect("instruct"))
-    with pytest.raises(ModelLoadError, match="earlier tokens of this model see later ones"):
-        guard.assess(requests(1, policy()))
+    with pytest.raises(ModelLoadError, match=r"earlier tokens .* see later ones"):
+        backend(guard_model("paligemma-with-llavas-processor")).warm()
 
 
 OWN_QUESTION = [

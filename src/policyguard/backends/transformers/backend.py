@@ -259,10 +259,7 @@ class TransformersBackend(Backend):
         def make() -> tuple[Plan, ...]:
             share = runner.shares_prefixes
             prompts = self.dialect.render(policy)
-            plans = tuple(make_plan(runner.loaded, prompt, policy, share_prefix=share) for prompt in prompts)
-            if not self._plans:
-                runner.require_causal(plans[0])
-            return plans
+            return tuple(make_plan(runner.loaded, prompt, policy, share_prefix=share) for prompt in prompts)
 
         with self._set_up:
             return self._plans.get_or_make(_plan_key(policy), make)

@@ -229,6 +229,7 @@ def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) 
             f"model '{files.name}' cannot be loaded from {files.folder}: {reason}",
             hint=_load_hint(error, transformers.__version__),
         ) from error
+    _require_causal(files.name, model, processor.tokenizer)
     ends = _end_tokens(model, processor.tokenizer)
     # The model's own defaults (sampling, repetition penalties) would fill whatever a call leaves open.
     model.generation_config = transformers.GenerationConfig(
@@ -245,7 +246,7 @@ _UNFIT = (
     (r".*ForImageClassification|ViTModel", "it classifies images by labels of its own and reads no policy"),
     (r"(CLIP|Siglip2?|AltCLIP|ChineseCLIP)\w*", "it compares images with captions and reads no policy"),
     (r"InstructBlip\w*|Blip2?For\w*", "it takes one bare question and has no chat template for a policy"),
-    (r"PaliGemmaProcessor", "it answers short tasks, and its processor moves the text that an answer is read behind"),
+    (r"PaliGemmaProcessor", "it answers short tasks and moves the text that an answer is read behind"),
 )
 """Architectures, and a processor, that cannot be asked about a policy, and why."""
 
@@ -260,6 +261,33 @@ def _refuse_unfit(name: str, kinds: Sequence[str]) -> None:
                 hint="choose a model that follows instructions, such as Qwen/Qwen3-VL-4B-Instruct or "
                 "google/gemma-3-4b-it; `policyguard models` lists more",
             )
+
+
+LEAK = 0.02
+"""By how many standard deviations of its logits a model may move where nothing it may see has changed."""
+
+
+def _require_causal(name: str, model: Any, tokenizer: Any) -> None:
+    """Raises ModelLoadError if the model's earlier logits change with later text.
+
+    One forward pass reads rating and category, and a label stands in it: a prefix or diffusion model would
+    read its answer off the question.
+    """
+    import torch
+
+    ids = torch.tensor([tokenizer.encode("Is it safe? It is unsafe.")], device=model.device)
+    later = ids.shape[1] // 2
+    changed = torch.cat([ids[:, :later], ids[:, :-later].flip(1)], 1)
+    with torch.inference_mode():
+        first, second = [
+            model(input_ids=text, attention_mask=torch.ones_like(text)).logits[0, :later].float()
+            for text in (ids, changed)
+        ]
+    if (first - second).abs().max() > LEAK * first.std():
+        raise ModelLoadError(
+            f"the earlier tokens of model '{name}' see later ones, so no score can be read from it",
+            hint="choose a model that reads from left to right, such as Qwen/Qwen3-VL-4B-Instruct",
+        )
 
 
 def _load_weights(files: ModelFiles, config: Any, dtype: Any) -> Any:

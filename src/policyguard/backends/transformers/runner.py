@@ -24,7 +24,7 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers.loading import prepare, shrink
 from policyguard.backends.transformers.plan import control_tokens, make_plan
 from policyguard.backends.transformers.reading import Scores, continuations, explained, read_scores
-from policyguard.errors import ModelLoadError, UsageError
+from policyguard.errors import UsageError
 from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
@@ -46,10 +46,6 @@ __all__ = [
 
 FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"})
 """Tested with qwen2_5_vl and qwen3_vl; the others compute positions the same way. The rest run in full."""
-
-
-LEAK = 0.02
-"""By how many standard deviations of its logits a model may move where nothing it can see has changed."""
 
 
 def shares_prefix(model: Any) -> bool:
@@ -157,36 +153,6 @@ class Runner:
         if len(requests) == 1:
             return [Failure(kind, reason)]
         return [self.attempt(plan, [request])[0] for request in requests]
-
-    def require_causal(self, plan: Plan) -> None:
-        """Raises ModelLoadError if what stands behind the rating's place changes the logits there.
-
-        One forward pass reads rating and category, and an unsafe label stands in it: a model whose earlier
-        tokens see later ones (a prefix or diffusion model) would read its answer off the question.
-        """
-        import torch
-        from PIL import Image
-
-        inputs: Any = prepare(
-            self.loaded.processor, [plan.text], [Image.new("RGB", (64, 64))], special=plan.special
-        )
-        if self.has_mrope:
-            inputs = with_positions(self.loaded.model, inputs, None)
-        inputs = self._to_device(inputs)
-        ids = inputs["input_ids"].clone()
-        one, other = list(plan.ratings)[:2]
-        behind = ids[:, plan.rating_at + 1 :]
-        behind.copy_(torch.where(behind == one, other, one))
-        with self._lock, torch.inference_mode():
-            first, second = [
-                self.loaded.model(**each, use_cache=False).logits[0, plan.rating_at].float()
-                for each in (inputs, inputs | {"input_ids": ids})
-            ]
-        if (first - second).abs().max() > LEAK * first.std():
-            raise ModelLoadError(
-                "the earlier tokens of this model see later ones, so no score can be read from it",
-                hint="choose a model that reads from left to right, such as Qwen/Qwen3-VL-4B-Instruct",
-            )
 
     def _think(self, plan: Plan, frame: PILImage, end: str) -> str | Result:
         """What the model decodes up to ``end``, with it; UNDECIDED if it does not come to it in time."""
