@@ -121,7 +121,7 @@ TABLE = [
         Assessment(Rating.UNSAFE, category="arms"),
         Outcome.VIOLATES,
         BLOCK,
-        [("arms", True, False)],
+        [("arms", True, True)],
     ),
     ("no scores at all, rule thresholds: rated safe", Assessment(Rating.SAFE), Outcome.ERROR, BLOCK, []),
     (

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 _SLACK = 1e-3
 """How far probabilities that went through bfloat16 may miss their bounds."""
 
-_EVEN = 0.5
-"""A rating of safe without scores says that p_unsafe is below this, and no more."""
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -60,9 +57,11 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
        p_unsafe their maximum. The share of ``exempt`` rules is taken out of p_unsafe first.
     4. A rule violates iff r_k >= its own threshold (the policy's, where it sets none). The image violates
        iff p_unsafe >= the policy's threshold or any rule violates. Without scores the rating decides; a
-       rating of safe is an ERROR then if rules have thresholds, or if the policy decides on scores below 0.5.
+       rating of safe is an ERROR then where scores below 0.5 decide, unless ``without_scores`` lets it
+       stand in.
     5. A violation's action is the most severe among the rules it is attributed to: the violating ones,
-       else (the best-scoring rule, reported with ``attributed=False``) the policy's default action.
+       else (the best-scoring rule, reported with ``attributed=False``) the policy's default action. Without
+       scores it is that of the rule that the model names, else the most severe one in the policy.
     6. An image that breaks nothing, of which some rules were not looked at (``unchecked``), is UNDECIDED.
     7. ``policy.outcomes`` gives the action of every other outcome.
 
@@ -90,12 +89,12 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
         return _unjudged(policy, Outcome.UNDECIDED, undecided, **common)
     over = result.rating is Rating.UNSAFE if p_unsafe is None else p_unsafe >= policy.threshold
     thresholds = any(rule.threshold is not None for rule in policy.rules)
-    if scores is None and thresholds and not over:
+    if p_unsafe is not None and scores is None and thresholds and not over:
         reason = "the policy sets thresholds on rules, and the model gave no rule scores"
         return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached)
-    if p_unsafe is None and not over and policy.decisive_score < _EVEN:
+    if p_unsafe is None and not over and policy.needs_scores:
         reason = (
-            f"the policy decides from a score of {policy.decisive_score:g}, and the server gives no scores"
+            f"the policy decides from a score of {policy.decisive_score:g}, and the model gives no scores"
         )
         return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached)
 
@@ -105,7 +104,8 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
         return Decision(Outcome.VIOLATES, action, findings=findings, **common)
     best = _best(policy, result, scores, violates=over)
     if over:
-        return Decision(Outcome.VIOLATES, policy.action, findings=best, **common)
+        action = _named_action(policy, best) if p_unsafe is None else policy.action
+        return Decision(Outcome.VIOLATES, action, findings=best, **common)
     if result.unchecked:
         reason = f"nothing was found, and not all was looked at: {', '.join(result.unchecked)} unchecked"
         return _unjudged(policy, Outcome.UNDECIDED, reason, **common)
@@ -254,8 +254,18 @@ def _best(
             else (_finding(policy, best, scores[best], violates=violates, attributed=False),)
         )
     if result.category is not None and result.category in candidates:
-        return (_finding(policy, result.category, result.p_unsafe, violates=violates, attributed=False),)
+        # Without scores, the rule that the model names is the one that it finds broken.
+        named = violates and result.p_unsafe is None
+        return (_finding(policy, result.category, result.p_unsafe, violates=violates, attributed=named),)
     return ()
+
+
+def _named_action(policy: ResolvedPolicy, named: tuple[Finding, ...]) -> Action:
+    """The action of the rule that the model names; the most severe that there is where it names none."""
+    if named:
+        return named[0].action
+    actions = [rule.action or policy.action for rule in policy.rules if rule.status != "exempt"]
+    return max((policy.action, *actions), key=lambda action: action.severity)
 
 
 def _finding(

@@ -37,7 +37,8 @@ class Finding:
     """One rule that the image breaks, or (``violates=False``) the rule it comes closest to breaking.
 
     ``score`` is r_k in [0, 1] (see ``decide``), ``None`` where the model gives no scores.
-    ``attributed`` is False when no rule is over its own threshold and this is merely the best-scoring one.
+    ``attributed`` is False when no rule is over its own threshold and this is merely the best-scoring one;
+    without scores, a rule that the model names is attributed.
     """
 
     rule: str

@@ -314,6 +314,7 @@ def test_of_defaults_and_outcomes_the_stricter_win(tmp_path: Path) -> None:
             "undecided_band": (0.1, 0.3),
             "min_label_mass": 0.7,
             "frames": "all",
+            "without_scores": "refuse",
         }
         assert policy.resolve().outcomes[Outcome.ERROR] is Action.BLOCK
 

@@ -146,6 +146,11 @@ def _definitions() -> dict[str, Any]:
         "undecided_band": _nullable(band | {"description": "[low, high]: scores in it are undecided."}),
         "min_label_mass": _ref("share", "Below this share of probability, the answer is undecided."),
         "frames": {"description": "Which frames of an animation are judged.", "enum": ["all", "sample"]},
+        "without_scores": {
+            "description": "Where scores below 0.5 decide and a server gives ratings alone: refuse it, or "
+            "let ratings stand in.",
+            "enum": ["refuse", "ratings"],
+        },
     }
     return {
         "rule_id": {"type": "string", "pattern": _RULE_ID},

@@ -136,6 +136,9 @@ def policy_lines(policy: Policy) -> Iterator[str]:
         yield f"undecided     scores from {low:g} to {high:g}{origins('defaults.undecided_band')}"
     yield f"label floor   {resolved.min_label_mass:g}{origins('defaults.min_label_mass')}"
     yield f"frames        {resolved.frames}{origins('defaults.frames')}"
+    if resolved.needs_scores or resolved.without_scores == "ratings":
+        how = {"refuse": "refused", "ratings": "ratings decide"}[resolved.without_scores]
+        yield f"no scores     {how}{origins('defaults.without_scores')}"
     yield "outcomes      " + ", ".join(
         f"{outcome}: {action}{origins(f'outcomes.{outcome}')}"
         for outcome, action in resolved.outcomes.items()

@@ -82,6 +82,7 @@ class DefaultsChange(Model):
     undecided_band: Band | None = None
     min_label_mass: Share = 0.5
     frames: Literal["all", "sample"] = "all"
+    without_scores: Literal["refuse", "ratings"] = "refuse"
 
 
 class Head(Model):

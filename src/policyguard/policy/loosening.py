@@ -72,6 +72,9 @@ def _head(old: Policy, new: Policy) -> Iterator[Change]:
         now.frames == "sample" or _outcome(new, Outcome.UNSCANNABLE) is not Action.BLOCK
     ):
         yield Change(None, "defaults.frames", f"changed from {was.frames} to {now.frames}")
+    if was.without_scores == "refuse" != now.without_scores:
+        description = "lets ratings stand in for scores, which decide below 0.5"
+        yield Change(None, "defaults.without_scores", description)
 
 
 def _rules(old: Policy, new: Policy) -> Iterator[Change]:

@@ -110,6 +110,7 @@ class Policy(Model):
             undecided_band=self.defaults.undecided_band,
             min_label_mass=self.defaults.min_label_mass,
             frames=self.defaults.frames,
+            without_scores=self.defaults.without_scores,
             outcomes={Outcome.COMPLIES: Action.ALLOW} | outcomes,
             weakenings=self.weakenings,
             parameters=self.parameters,

@@ -25,6 +25,9 @@ __all__ = [
 
 KEYS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+EVEN = 0.5
+"""A rating of safe without scores says that p_unsafe is below this, and no more."""
+
 TEXT_VERSION = "1"
 """Raise it with every change to what ``render`` writes: it is part of each policy's fingerprint."""
 _SCOPE = 'What a rule lists under "May show" is excused from that rule only, and only what it describes.'
@@ -83,7 +86,7 @@ class ResolvedPolicy:
         fingerprint: SHA-256, in hex, of what the model sees and of nothing else: world, title, description,
             and the rules in order, each with id, title, description, unsafe, safe and status.
         decision_fingerprint: SHA-256, in hex, of what turns scores into actions: thresholds, actions,
-            outcomes, undecided band, label floor and frames.
+            outcomes, undecided band, label floor, frames and, where ratings may stand in for scores, that.
     """
 
     id: str
@@ -98,6 +101,7 @@ class ResolvedPolicy:
     min_label_mass: float
     frames: Literal["all", "sample"]
     outcomes: Mapping[Outcome, Action]
+    without_scores: Literal["refuse", "ratings"] = "refuse"
     weakenings: tuple[Weakening, ...] = field(default=(), compare=False, repr=False)
     parameters: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     text: str = field(init=False, repr=False)
@@ -146,6 +150,20 @@ class ResolvedPolicy:
         marks = [self.threshold, *(rule.threshold for rule in self.rules if rule.threshold is not None)]
         return min(marks if self.undecided_band is None else [*marks, self.undecided_band[0]])
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a mere rating cannot decide: scores below 0.5 make a difference, and none may stand in."""
+        return self.decisive_score < EVEN and self.without_scores == "refuse"
+
+    @property
+    def strict_rules(self) -> tuple[str, ...]:
+        """Ids of the rules with a threshold of their own below 0.5, which *safe* does not rule out."""
+        return tuple(
+            rule.id
+            for rule in self.rules
+            if rule.status != "exempt" and rule.threshold is not None and rule.threshold < EVEN
+        )
+
     def rule(self, rule_id: str) -> Rule:
         """The rule of this id. Raises PolicyError, with the nearest id, if there is none."""
         for rule in self.rules:
@@ -167,7 +185,9 @@ class ResolvedPolicy:
         return {"world": self.world, "title": self.title, "description": self.description, "rules": rules}
 
     def _decided(self) -> object:
-        return {
+        # Left out where it is "refuse", which is how policies of before it existed are decided.
+        allowed = {} if self.without_scores == "refuse" else {"without_scores": self.without_scores}
+        return allowed | {
             "threshold": self.threshold,
             "action": self.action,
             "rules": [[rule.id, rule.threshold, rule.action] for rule in self.rules],

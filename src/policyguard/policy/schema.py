@@ -147,7 +147,8 @@ class Defaults(Model):
     ``threshold``: P(unsafe) in (0, 1] from which an image violates. ``undecided_band``: scores from low to
     high, both included, are UNDECIDED. ``min_label_mass``: the share of the model's next-token probability
     that its answer labels must get; below it the answer is UNDECIDED. ``frames``: judge every frame of an
-    animation, or a sample of them where there are too many.
+    animation, or a sample of them where there are too many. ``without_scores``: where scores below 0.5 decide
+    and a server gives ratings alone, refuse it, or let ratings stand in for scores.
     """
 
     threshold: Threshold = 0.5
@@ -155,3 +156,4 @@ class Defaults(Model):
     undecided_band: Band | None = None
     min_label_mass: Share = 0.5
     frames: Literal["all", "sample"] = "all"
+    without_scores: Literal["refuse", "ratings"] = "refuse"

@@ -100,6 +100,7 @@ def document_of(policy: ResolvedPolicy) -> Policy:
             undecided_band=policy.undecided_band,
             min_label_mass=policy.min_label_mass,
             frames=policy.frames,
+            without_scores=policy.without_scores,
         ),
         outcomes={outcome: action for outcome, action in outcomes.items() if action is not Action.BLOCK},
     )

@@ -63,6 +63,9 @@ def openai(body: dict[str, Any], **said: str) -> tuple[int, dict[str, Any]]:
     if "max_tokens" in body:
         words = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
         return refuse(f"Unsupported parameter: {words}", "max_tokens")
+    if "temperature" in body:
+        words = "'temperature' does not support 0 with this model. Only the default (1) value is supported."
+        return refuse(f"Unsupported value: {words}", "temperature")
     assert body["response_format"]["json_schema"]["strict"] is True
     return 200, whole(verdict(body, **said), refusal=None, annotations=[])
 

@@ -299,7 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
         return answer
 
     def _check_fields(self, body: dict[str, Any]) -> None:
-        assert body["temperature"] == 0
+        assert body.get("temperature", 0) == 0
         if body.get("continue_final_message") and body.get("add_generation_prompt", True):
             raise RefusalError(
                 400, "`continue_final_message` and `add_generation_prompt` exclude each other."

@@ -160,18 +160,24 @@ def test_a_wrong_model_is_named_with_the_nearest_one(server: ToyServer) -> None:
     assert "did you mean" in remark(found, "model").fix
 
 
-def test_a_server_without_log_probabilities_has_a_problem(server: ToyServer) -> None:
+def test_a_server_without_log_probabilities_has_a_problem_if_the_policy_needs_scores(
+    server: ToyServer,
+) -> None:
     install(server, lambda body: ollama(body, rating="safe", category="none"))
+    found = visit(server, policy=policy(defaults={"threshold": 0.4}).resolve())
+    assert {"log-probabilities", "reading"} <= set(problems(found))
+    assert "without_scores: ratings" in remark(found, "log-probabilities").fix
+    assert "a score of 0.4" in remark(found, "reading").says
     found = visit(server)
-    assert "log-probabilities" in problems(found)
+    assert remark(found, "log-probabilities").level is Level.NOTE
     assert remark(found, "log-probabilities").fix == "serve the model with vLLM"
     assert "without a score" in remark(found, "reading").says
     assert found.speed is None
 
 
-def test_a_server_that_refuses_all_that_is_not_openai_s_has_a_problem(server: ToyServer) -> None:
+def test_a_server_that_refuses_all_that_is_not_openai_s_gives_no_scores(server: ToyServer) -> None:
     install(server, openai)
-    assert "log-probabilities" in problems(visit(server))
+    assert remark(visit(server), "log-probabilities").level is Level.NOTE
 
 
 def test_only_likeliest_tokens_are_worth_a_note(server: ToyServer) -> None:

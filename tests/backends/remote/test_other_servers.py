@@ -55,7 +55,7 @@ def test_what_a_server_lacks_is_found_out_once(server: ToyServer, kind: str) -> 
         guard.assess([ask(picture(1))])
         first = len(server.bodies())
         guard.assess([ask(picture(2))])
-    assert len(server.bodies()) - first <= 2  # OpenAI's first asks for max_tokens under its other name
+    assert len(server.bodies()) - first == 1
     assert "logprobs" not in server.bodies()[-1]
 
 
@@ -130,14 +130,93 @@ def test_an_unsafe_rating_without_a_category_still_violates(server: ToyServer) -
     assert decide(policy().resolve(), found).outcome is Outcome.VIOLATES
 
 
-def test_a_policy_that_needs_scores_is_an_error_without_them(server: ToyServer) -> None:
+LOW = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"], "threshold": 0.3}]
+
+
+def test_a_policy_that_needs_scores_is_refused_before_an_answer_is_paid_for(server: ToyServer) -> None:
     install(server, lambda body: ollama(body, rating="safe", category="none"))
-    rules = [{"id": "arms", "title": "Arms", "unsafe": ["weapons"], "threshold": 0.3}]
-    under = policy(rules=rules)
-    with backend(server) as guard:
-        (found,) = guard.assess([ask(picture(), under)])
-    assert isinstance(found, Assessment)
-    assert decide(under.resolve(), found).outcome is Outcome.ERROR
+    under = policy(rules=LOW)
+    with backend(server) as backend_:
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match=r"score of 0\.3 \(rules: arms\)") as caught:
+                backend_.assess([ask(picture(), under)])
+            assert "without_scores: ratings" in str(caught.value)
+        assert not any("response_format" in body for body in server.bodies())
+        assert isinstance(backend_.assess([ask(picture())])[0], Assessment)
+        with pytest.raises(ConfigurationError, match="without scores"):  # now it is known
+            Guard(under, backend=backend_)
+        Guard(policy(), backend=backend_)
+
+
+def test_a_policy_that_decides_from_half_on_needs_no_scores(server: ToyServer) -> None:
+    install(server, lambda body: ollama(body, rating="safe", category="none"))
+    rules = [LOW[0] | {"threshold": 0.7}]
+    with backend(server) as backend_:
+        assert Guard(policy(rules=rules), backend=backend_).check(picture()).outcome is Outcome.COMPLIES
+
+
+STARTERS = ["apps/avatars", "apps/family", "apps/marketplace", "apps/news", "mlcommons/images"]
+
+
+def about_children(body: dict[str, Any]) -> bool:
+    text = json.dumps(body["messages"])
+    return "\\nA. " in text and "\\nB. " not in text and "child" in text
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_the_starters_are_decided_by_ratings_with_a_question_for_the_rule_on_children(
+    server: ToyServer, name: str
+) -> None:
+    for alone, outcome in (("safe", Outcome.COMPLIES), ("unsafe", Outcome.VIOLATES)):
+        install(
+            server,
+            lambda body, alone=alone: openai(
+                body,
+                rating=alone if about_children(body) else "safe",
+                category="A" if about_children(body) and alone == "unsafe" else "none",
+            ),
+        )
+        with backend(server) as backend_:
+            guard = Guard(name, backend=backend_)
+            guard.check(picture(1))
+            before = len(server.bodies())
+            verdict = guard.check(picture(2))
+        assert verdict.outcome is outcome, verdict
+        assert verdict.allowed is (alone == "safe")
+        assert len(server.bodies()) - before == 2
+        assert verdict.score is None
+        assert any("stand in" in note for note in verdict.evidence.notes) is (alone == "safe")
+
+
+RULES = [
+    {"id": "arms", "title": "Arms", "unsafe": ["weapons"], "action": "block"},
+    {"id": "drinks", "title": "Drinks", "unsafe": ["alcohol"]},
+    {"id": "toys", "title": "Toys", "unsafe": ["dolls"], "status": "exempt"},
+]
+
+
+@pytest.mark.parametrize(
+    ("category", "again", "action"),
+    [
+        ("A", "safe", "block"),  # the named rule's own action, whatever the default is
+        ("B", "safe", "flag"),  # a mild rule is named, and those that block are asked about again
+        ("B", "unsafe", "block"),
+        ("none", "safe", "block"),  # none named: the most severe
+        ("C", "safe", "block"),  # an exempt one named: none that can be broken
+    ],
+)
+def test_the_rule_that_a_mere_rating_names_decides_the_action(
+    server: ToyServer, category: str, again: str, action: str
+) -> None:
+    def answers(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if "Drinks" in json.dumps(body["messages"]):
+            return ollama(body, rating="unsafe", category=category)
+        return ollama(body, rating=again, category="A" if again == "unsafe" else "none")
+
+    install(server, answers)
+    with backend(server) as backend_:
+        verdict = Guard(policy(rules=RULES, defaults={"action": "flag"}), backend=backend_).check(picture())
+    assert (verdict.outcome, verdict.action) == (Outcome.VIOLATES, action)
 
 
 def test_a_server_that_once_gave_scores_is_never_read_by_rating_alone(server: ToyServer) -> None:

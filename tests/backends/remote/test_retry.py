@@ -24,7 +24,20 @@ from policyguard.errors import BackendError, ConfigurationError, PolicyGuardErro
 from support.clock import deadline
 from support.waiting import wait_until
 
-AGAIN = ["reset", "hangs up", "body cut short", "not http", "408", "429", "502", "503", "504"]
+AGAIN = [
+    "reset",
+    "hangs up",
+    "body cut short",
+    "not http",
+    "408",
+    "429",
+    "502",
+    "503",
+    "504",
+    "520",
+    "524",
+    "529",
+]
 AGAIN_BODIES = ["empty body", "truncated json", "html"]
 ONCE = ["huge body", "compressed", "gzip bomb", "500", "501", "204", "206", "400", "413", "418"]
 NEVER = ["301", "401", "403", "404 path", "404 model", "405"]

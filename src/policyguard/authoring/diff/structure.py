@@ -252,6 +252,8 @@ def _whole(old: ResolvedPolicy, new: ResolvedPolicy) -> Iterator[Change]:
     floors = f"{old.min_label_mass:g}", f"{new.min_label_mass:g}"
     yield from _plain(None, "defaults.min_label_mass", *floors, Effect.UNCLEAR)
     yield from _graded(None, "defaults.frames", old.frames, new.frames, 1 if new.frames == "all" else -1)
+    alone = old.without_scores, new.without_scores
+    yield from _graded(None, "defaults.without_scores", *alone, 1 if alone[1] == "refuse" else -1)
     for outcome in Outcome:
         if not outcome.judged:
             a, b = old.outcomes[outcome], new.outcomes[outcome]

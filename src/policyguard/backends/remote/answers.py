@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import FailureKind, Rating
-from policyguard.backends.remote.errors import CallError
+from policyguard.backends.remote.errors import CallError, declined, filtered
 from policyguard.dialects import Answer
 from policyguard.errors import AnswerError
 from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json
@@ -116,6 +116,8 @@ class Completion:
 
 def read_completion(data: Mapping[str, Any]) -> Completion:
     """The whole answer, every field accounted for. Raises CallError, of kind REFUSED if it was declined."""
+    if (reason := _declined(data)) is not None:
+        raise CallError(f"{_DECLINED}: {' '.join(reason.split())[:200]}", kind=FailureKind.REFUSED)
     _require_known(data, _COMPLETION_FIELDS, "answer")
     if data.get("object") not in (None, "chat.completion"):
         raise CallError("the answer is not a chat completion")
@@ -127,8 +129,6 @@ def read_completion(data: Mapping[str, Any]) -> Completion:
     choice: dict[str, Any] = choices[0]
     message = _field(choice, "message", dict)
     finish = choice.get("finish_reason")
-    if finish == "content_filter" or _declines(data, choice, message):
-        raise CallError(_DECLINED, kind=FailureKind.REFUSED)
     _require_known(choice, _CHOICE_FIELDS, "choice")
     _require_known(message, _MESSAGE_FIELDS, "message")
     if type(choice.get("index", 0)) is not int or choice.get("index", 0) != 0:
@@ -390,34 +390,44 @@ def _differ(one: float, other: float) -> bool:
     return abs(one - other) > _TOLERANCE
 
 
-def _declines(data: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
-    """Whether a refusal or a filter stands anywhere beside the answer."""
+def _declined(data: Mapping[str, Any]) -> str | None:
+    """Why it was declined, if a refusal or a filter stands anywhere in the answer."""
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
     logprobs = choice.get("logprobs")
-    reason = choice.get("native_finish_reason")
-    return bool(
-        message.get("refusal")
-        or (isinstance(logprobs, dict) and logprobs.get("refusal"))
-        or (isinstance(reason, str) and _DECLINING.search(reason))
-        or any(
-            _holds_filtered(value)
-            for value in (
-                data.get("prompt_filter_results"),
-                choice.get("content_filter_results"),
-                choice.get("provider_specific_fields"),
-                message.get("provider_specific_fields"),
-            )
-        )
-    )
+    feedback = data.get("prompt_feedback", data.get("promptFeedback"))
+    reasons = [choice.get("finish_reason"), choice.get("native_finish_reason")]
+    if isinstance(feedback, dict):
+        reasons.append(feedback.get("block_reason", feedback.get("blockReason")))
+    results = [
+        holder.get(name)
+        for holder in (data, choice, message)
+        for name in ("prompt_filter_results", "content_filter_results", "provider_specific_fields")
+    ]
+    if message.get("refusal"):
+        return str(message["refusal"])
+    if isinstance(logprobs, dict) and logprobs.get("refusal"):
+        return "a refusal"
+    if names := filtered(results):
+        return ", ".join(names)
+    if any(map(_holds_refusal, results)):
+        return "a filter or a refusal beside the answer"
+    for error in (data.get("error"), choice.get("error"), message.get("error")):
+        if (reason := declined(error)) is not None:
+            return reason
+    return next((str(reason) for reason in reasons if _DECLINING.search(str(reason))), None)
 
 
-def _holds_filtered(value: object) -> bool:
-    """Whether some field in it, however deep, says that something was filtered or refused."""
+def _holds_refusal(value: object) -> bool:
+    """Whether some field in it, however deep, holds a refusal or a filter's error."""
     if isinstance(value, dict):
         return any(
-            (key in ("filtered", "refusal", "error") and bool(item)) or _holds_filtered(item)
+            (key in ("refusal", "error") and bool(item)) or _holds_refusal(item)
             for key, item in value.items()
         )
-    return isinstance(value, list) and any(map(_holds_filtered, value))
+    return isinstance(value, list) and any(map(_holds_refusal, value))
 
 
 def _generated(usage: object) -> int | None:

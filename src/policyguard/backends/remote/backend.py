@@ -126,8 +126,12 @@ class RemoteBackend(Backend):
         return "" if key is None else hashlib.sha256(f"policyguard api key {key}".encode()).hexdigest()
 
     def accept(self, policy: ResolvedPolicy) -> None:
-        """Raises ConfigurationError when the model cannot judge by ``policy``. Asks no server."""
+        """Raises ConfigurationError when the model cannot judge by ``policy``. Asks no server.
+
+        A server that has shown that it gives no scores is refused by policies that need them.
+        """
         render_for(self._dialect, policy)
+        self._reader.accept(policy)
 
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """One result per request, in order. Raises ConfigurationError also after ``close``."""

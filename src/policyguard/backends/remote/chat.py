@@ -49,6 +49,10 @@ _WORDS = 8
 
 _SCORING = re.compile(r"logprob|continue_final_message|add_generation_prompt", re.IGNORECASE)
 
+_THOUGHT = 2048
+"""Tokens that models which take ``max_completion_tokens`` alone may think with, out of sight."""
+_SETTING = re.compile(r"\b(temperature|max_tokens)\b")
+
 
 def chat_messages(prompt: Prompt, frame_uri: str) -> list[dict[str, Any]]:
     """The turns before the assistant's. Texts are sent unchanged, so that equal policies are equal bytes."""
@@ -100,6 +104,15 @@ def prompt_tokens(data: Mapping[str, Any]) -> int | None:
     return whole_number(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
 
 
+def _refused_setting(reply: Reply) -> str | None:
+    """The setting of every request that the server refuses for this model, if it refuses one."""
+    if reply.status not in (400, 422):
+        return None
+    named = _SETTING.fullmatch(reply.parameter) or _SETTING.search(reply.message)
+    unsupported = re.search(r"support|deprecated|only the default", reply.message, re.IGNORECASE)
+    return named[1] if named and unsupported else None
+
+
 class NoScoresError(ConfigurationError):
     """The server cannot give the log-probabilities of labels at a place in the answer."""
 
@@ -110,8 +123,12 @@ class Conversation:
 
     policy: ResolvedPolicy
     prompt: Prompt
-    messages: list[dict[str, Any]]
+    frame_uri: str
     thought: str = ""
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return chat_messages(self.prompt, self.frame_uri)
 
 
 class Chat:
@@ -126,6 +143,7 @@ class Chat:
         self._fields: dict[str, Any] = {"model": model, "temperature": 0}
         if cache_salt is not None:
             self._fields["cache_salt"] = cache_salt
+        self._refused: set[str] = set()
         self._has_tokenize = True
         self._argument_lock = asyncio.Lock()
         self._passed_on: set[tuple[Endpoint, str]] = set()
@@ -162,11 +180,6 @@ class Chat:
         """
         sent = {"messages": conversation.messages, **template_fields(conversation.prompt), **fields}
         reply = await self.complete(sent)
-        if reply.status in (400, 422) and "max_completion_tokens" in reply.message and "max_tokens" in fields:
-            renamed = {
-                "max_completion_tokens" if name == "max_tokens" else name: fields[name] for name in fields
-            }
-            return await self.answer(conversation, renamed)
         if reply.status == 200:
             await self._require_arguments(conversation, sent, reply)
             return reply
@@ -179,10 +192,24 @@ class Chat:
 
         Raises CallError for the answer of another model.
         """
-        reply = await self._servers.call("POST", "/chat/completions", self._fields | fields)
-        if reply.status == 200:
-            await self._require_same_model(reply)
-        return reply
+        while True:
+            adapted = self._adapted(self._fields | fields)
+            reply = await self._servers.call("POST", "/chat/completions", adapted)
+            if reply.status == 200:
+                await self._require_same_model(reply)
+            refused = _refused_setting(reply)
+            if refused not in adapted:
+                return reply
+            self._refused.add(refused)
+
+    def _adapted(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """``fields`` as this model takes them: some refuse ``max_tokens`` or any temperature."""
+        if not self._refused:
+            return fields
+        taken = {name: value for name, value in fields.items() if name not in self._refused}
+        if (limit := fields.get("max_tokens")) is not None and "max_tokens" in self._refused:
+            taken["max_completion_tokens"] = limit if limit == 1 else limit + _THOUGHT
+        return taken
 
     async def tokenize(self, text: str) -> tuple[list[int], int | None] | None:
         """Token ids of ``text`` and the model's context length; None from a server without ``/tokenize``."""
@@ -256,7 +283,7 @@ class Chat:
         async with self._argument_lock:
             if key in self._passed_on:
                 return
-            payload = {**self._fields, **sent, "chat_template_kwargs": longer, "max_tokens": 1}
+            payload = self._adapted({**self._fields, **sent, "chat_template_kwargs": longer, "max_tokens": 1})
             (other,) = await self._servers.call_each(
                 "POST", "/chat/completions", payload, only=reply.endpoint
             )

@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from policyguard.backends.remote.errors import CallError, Reply
+from policyguard.assessment import FailureKind
+from policyguard.backends.remote.errors import CallError, Reply, declined
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.strict.jsontext import ConstantError, DuplicateKeyError, JsonError, parse_json
 
@@ -55,8 +56,11 @@ _MIN_ID = 16
 _REMEMBERED_IDS = 4096
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-_BUSY = (408, 425, 429)
-_GATEWAY = (502, 503, 504)
+_BUSY = (408, 425, 429, 529)
+_GATEWAY = (502, 503, 504, 520, 521, 522, 523, 524)
+"""Those from 520 on are Cloudflare's, for a server behind it; 529 is Anthropic's for busy."""
+_NOT_DECLINING = (401, 402, 407, 429)
+"""About the caller, whatever the message says."""
 
 
 class JsonClient:
@@ -149,7 +153,13 @@ class JsonClient:
                     server_failed=True,
                 )
             return Reply(status, data, self.endpoint)
-        message, parameter = map(self.endpoint.cut, _error_message(body))
+        error = _error(body)
+        if status not in _NOT_DECLINING and (reason := declined(error)) is not None:
+            raise CallError(
+                f"{self.endpoint.host} declines to judge this (HTTP {status}): {self.endpoint.quote(reason)}",
+                kind=FailureKind.REFUSED,
+            )
+        message, parameter = map(self.endpoint.cut, _error_message(error))
         if status in _BUSY or (status >= 500 and status != 511):
             quote = self.endpoint.quote(message)
             raise CallError(
@@ -376,16 +386,19 @@ def json_bytes(payload: object) -> bytes:
     return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _error_message(body: bytes) -> tuple[str, str]:
-    """Message and parameter of an error body, in the shapes of OpenAI, vLLM and FastAPI; else its text."""
+def _error(body: bytes) -> object:
+    """The error in a body, in the shapes of OpenAI, vLLM, FastAPI and Gemini (in a list); else the text."""
     try:
         data = parse_json(body)
     except JsonError:
-        return body[:2000].decode(errors="replace"), ""
-    if isinstance(data, dict):
-        error = data.get("error", data)
-        if isinstance(error, dict):
-            message = error.get("message") or error.get("detail") or ""
-            return str(message), str(error.get("param") or "")
-        return str(error), ""
-    return str(data)[:2000], ""
+        return body[:2000].decode(errors="replace")
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    return data.get("error", data) if isinstance(data, dict) else str(data)[:2000]
+
+
+def _error_message(error: object) -> tuple[str, str]:
+    """Message and parameter of an error."""
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("detail") or ""), str(error.get("param") or "")
+    return str(error), ""

@@ -146,9 +146,9 @@ class _Doctor:
         if server is None or not self._check_model(server):
             return
         assert server.model is not None
-        self._check_capabilities(server)
         dialect = dialect or _usual_dialect(server.model)
         request = _noise(policy or _usual_policy(dialect), dialect)
+        self._check_capabilities(server, request.policy)
         await self._check_image(server.model, data_uri(request, grid_for(dialect.name, server.model)))
         reading = await self._check_reading(server.model, dialect, request)
         if reading is not None and reading.p_unsafe is not None:
@@ -199,7 +199,7 @@ class _Doctor:
         self.examination.add("model", Level.OK, f"it runs '{model}'{room}")
         return True
 
-    def _check_capabilities(self, server: Capabilities) -> None:
+    def _check_capabilities(self, server: Capabilities, policy: ResolvedPolicy) -> None:
         add = self.examination.add
         if server.logprobs == "exact":
             add("log-probabilities", Level.OK, "of exactly the labels' tokens")
@@ -213,8 +213,11 @@ class _Doctor:
             )
         else:
             fix = "start vLLM with --max-logprobs 20" if server.version else "serve the model with vLLM"
-            says = "none, so verdicts have no score, and rules with thresholds of their own cannot be decided"
-            add("log-probabilities", Level.PROBLEM, says, fix)
+            says = "none, so verdicts have no score: the model's ratings alone decide"
+            if policy.needs_scores:
+                says = f"none, and policy '{policy.id}' decides from a score of {policy.decisive_score:g}"
+                fix += ", or put `without_scores: ratings` under the policy's `defaults:`"
+            add("log-probabilities", Level.PROBLEM if policy.needs_scores else Level.NOTE, says, fix)
         if server.continues is False:
             fix = "use a chat template that supports continue_final_message, such as the model's own"
             says = "a prefilled answer is not continued: the rating is read in the wrong place"

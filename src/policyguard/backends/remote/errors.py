@@ -1,7 +1,7 @@
 """What became of a call: a Reply, a CallError, and what a server's refusal means.
 
 A refusal is either about the set-up, which concerns every image and raises ConfigurationError, or about this
-one image, which becomes a ``Failure``.
+one image, which becomes a ``Failure``: REFUSED where a filter or the safety system of its provider declines.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CallError",
     "Reply",
+    "declined",
+    "filtered",
     "is_too_long",
     "refusal",
 ]
@@ -72,6 +74,54 @@ class CallError(Exception):
             self.failure = replace(self.failure, reason=f"{self.failure.reason} ({note})")
             self.args = (self.failure.reason,)
         return self
+
+
+_DECLINING_CODES = re.compile(
+    r"content_?(filter|policy|moderation)|policy_?violation|moderation_?blocked|responsibleai|guardrail"
+    r"|(image_)?(safety|prohibited_content)|blocklist|recitation|spii|refusal",
+    re.IGNORECASE,
+)
+_DECLINING_WORDS = re.compile(
+    r"content management policy|content filtering policy|content_?policy_?violation|by our safety system"
+    r"|result of our safety system|flagged as potentially violating|requires moderation.{0,80}flagged"
+    r"|(prompt|request|input|image|response|output|content).{0,30}\b(was|is|were|been|got) "
+    r"(blocked|flagged|filtered|rejected)\b.{0,60}(safety|moderat|prohibited|harmful|content|usage polic)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def declined(error: object) -> str | None:
+    """Why a provider declines to answer about what it was sent; None for an error of any other kind.
+
+    ``error`` is the object of an error, in the shapes of OpenAI, Azure, OpenRouter, Gemini, Anthropic and
+    LiteLLM, or its text. A whole account that a provider has blocked is not declined in this sense.
+    """
+    if not isinstance(error, dict):
+        return str(error) if isinstance(error, str) and _DECLINING_WORDS.search(error[:4000]) else None
+    inner, metadata = (error.get(name) for name in ("innererror", "metadata"))
+    inner, metadata = (part if isinstance(part, dict) else {} for part in (inner, metadata))
+    message = str(error.get("message") or "")[:4000]
+    codes = [error.get("code"), error.get("type"), error.get("reason"), inner.get("code")]
+    if not (
+        any(isinstance(code, str) and _DECLINING_CODES.search(code) for code in codes)
+        or metadata.get("flagged_input") is not None
+        or _DECLINING_WORDS.search(message)
+    ):
+        return None
+    reasons = metadata.get("reasons")
+    filters = [*filtered(inner), *map(str, reasons if isinstance(reasons, list) else [])]
+    return ": ".join(part for part in (message, ", ".join(filters)) if part) or "content policy"
+
+
+def filtered(value: object, name: str = "") -> list[str]:
+    """The names of the filters, however deep in ``value``, that say they took effect."""
+    if isinstance(value, list):
+        return [found for item in value for found in filtered(item, name)]
+    if not isinstance(value, dict):
+        return []
+    severity = value.get("severity")
+    here = [f"{name}, {severity}" if isinstance(severity, str) else name] if value.get("filtered") else []
+    return here + [found for key, item in value.items() for found in filtered(item, str(key))]
 
 
 # Servers say in prose what is wrong. A refusal that matches no pattern concerns this image only.

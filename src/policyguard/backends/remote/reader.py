@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from policyguard.assessment import Assessment, Failure, Rating, Reading
+from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.remote.answers import (
     continuation_pattern,
@@ -17,18 +17,20 @@ from policyguard.backends.remote.answers import (
     response_format,
     verdict_schema,
 )
-from policyguard.backends.remote.chat import Chat, Conversation, NoScoresError, chat_messages
+from policyguard.backends.remote.chat import Chat, Conversation, NoScoresError
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for, is_light
 from policyguard.backends.remote.labels import LabelReader, LabelScores, rate, with_rules, without_rules
 from policyguard.dialects.base import render_for
-from policyguard.dialects.rule_by_rule import merge
-from policyguard.errors import AnswerError, UsageError
+from policyguard.dialects.rule_by_rule import merge, only_rule
+from policyguard.errors import AnswerError, ConfigurationError, UsageError
+from policyguard.policy.resolved import EVEN
 
 if TYPE_CHECKING:
     from policyguard.backends.remote.errors import Reply
     from policyguard.backends.remote.servers import Servers
     from policyguard.dialects import Dialect
+    from policyguard.policy import ResolvedPolicy
 
 __all__ = ["Reader"]
 
@@ -53,6 +55,22 @@ class Reader:
         self._rating_only = False
         self._constrains_text = True
 
+    def accept(self, policy: ResolvedPolicy) -> None:
+        """Raises ConfigurationError if the server is known to give no scores, and ``policy`` needs them."""
+        if self._rating_only and self._labels.mode is None:
+            self._require_no_scores(policy)
+
+    def _require_no_scores(self, policy: ResolvedPolicy) -> None:
+        if policy.needs_scores:
+            rules = ", ".join(policy.strict_rules)
+            raise ConfigurationError(
+                f"policy '{policy.id}' decides from a score of {policy.decisive_score:g}"
+                + (f" (rules: {rules})" if rules else "")
+                + f", and '{self.chat.model}' gives ratings without scores here",
+                hint="serve the model with vLLM, or let ratings stand in for scores: "
+                "`without_scores: ratings` under `defaults:` of the policy",
+            )
+
     async def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
         """One result per request, in order; a UsageError of any of them ends the others and is raised."""
         tasks = [asyncio.ensure_future(self._assess_one(request)) for request in requests]
@@ -69,7 +87,10 @@ class Reader:
                 result = await self._assess_frame(request)
             return result if isinstance(result, Failure) else replace(result, reading=request.reading)
         except CallError as error:
-            return error.failure
+            failure = error.failure
+            if failure.kind is FailureKind.REFUSED:  # in the words of the model or its provider
+                failure = replace(failure, reason=self.chat.quote(failure.reason))
+            return failure
         except AnswerError as error:
             return CallError(self.chat.quote(error.message)).failure
         except UsageError:
@@ -89,7 +110,7 @@ class Reader:
         if reason is not None:
             return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(reason,))
         explaining = request.reading is Reading.EXPLAIN
-        conversations = [Conversation(policy, prompt, chat_messages(prompt, uri)) for prompt in prompts]
+        conversations = [Conversation(policy, prompt, uri) for prompt in prompts]
         if len(conversations) == 1:
             return await self._ask(conversations[0], explaining=explaining)
         # The first goes alone: it shows what the server supports, and fills its prefix cache for the others.
@@ -118,6 +139,8 @@ class Reader:
             conversation = replace(conversation, prompt=prompt, thought=thought)
         scores = await self._scores(conversation)
         if scores is None:
+            if self._labels.mode is None:
+                self._require_no_scores(policy)
             assessment = await self._rating_alone(conversation, explaining=explaining)
             if self._labels.mode is None:
                 # From here on this server is asked for nothing else, unless an answer in flight has scores.
@@ -216,7 +239,28 @@ class Reader:
         return await self.chat.continue_answer(conversation, head, fields)
 
     async def _rating_alone(self, conversation: Conversation, *, explaining: bool) -> Assessment:
-        """For servers without scores: the rating of an answer in a fixed JSON form."""
+        """For servers without scores: ratings of answers in a fixed JSON form.
+
+        A rating of safe says only that the score is below 0.5, so each rule with a threshold of its own below
+        that is asked about once more, by itself.
+        """
+        policy = conversation.policy
+        rated = await self._rating(conversation, explaining=explaining)
+        if rated.rating is not Rating.SAFE or conversation.prompt.rule is not None or len(policy.rules) < 2:
+            return rated
+        for rule in policy.strict_rules:
+            under = only_rule(policy, rule)
+            (prompt,) = render_for(self._dialect, under)
+            by_itself = Conversation(under, prompt, conversation.frame_uri)
+            result = await self._rating(by_itself, explaining=explaining)
+            if result.rating is not Rating.SAFE:
+                return replace(result, category=rule)
+        if policy.decisive_score < EVEN:
+            note = f"the policy decides from a score of {policy.decisive_score:g}: ratings stand in for it"
+            rated = replace(rated, notes=(*rated.notes, note))
+        return rated
+
+    async def _rating(self, conversation: Conversation, *, explaining: bool) -> Assessment:
         schema = verdict_schema(conversation.prompt, rationale=explaining)
         fields = {
             "max_tokens": conversation.prompt.max_new_tokens,
