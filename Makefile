@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser
+.PHONY: help demo test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser fuzz
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,13 @@ test-vllm: $(VENV)/.ready .venv-vllm/.ready  ## Run the tests against real vLLM 
 
 test-vllm-smoke: $(VENV)/.ready .venv-vllm/.ready  ## The same in at most four minutes, on one server
 	$(BIN)/python -m pytest -m vllm tests/backends/remote/vllm_server/test_smoke.py --timeout 1200
+
+FUZZ_SECONDS ?= 1200
+fuzz: $(VENV)/.ready  ## Fuzz the image decoder, guided by coverage (Linux; FUZZ_SECONDS=1200)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	mkdir -p runs/fuzz
+	PYTHONPATH=src:tests $(BIN)/python tests/images/fuzz.py runs/fuzz tests/images/corpus \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=30 -rss_limit_mb=2048 -artifact_prefix=runs/fuzz-
 
 check: $(VENV)/.ready  ## Lint and type-check
 	$(BIN)/ruff check .

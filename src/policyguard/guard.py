@@ -135,27 +135,28 @@ class Guard:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def check(self, image: object, *, explain: bool | None = None) -> Verdict:
+    def check(self, image: object, *, explain: bool | None = None, normalise: bool = False) -> Verdict:
         """Judge one image: a path, bytes, a PIL image, a data URI or a numpy array.
 
         What is wrong with the image is the verdict's outcome. Raises UsageError when the set-up is wrong.
-        Works where an event loop runs, and blocks it; ``acheck`` does not.
+        Works where an event loop runs, and blocks it; ``acheck`` does not. ``normalise``: the verdict on an
+        image that may pass holds what was judged as a plain file (``Verdict.normalised``).
         """
-        checker = self._checker
+        checker = self._checker(normalise)
         return checker.judge([checker.open(image)], self._reading(explain))[0]
 
-    async def acheck(self, image: object, *, explain: bool | None = None) -> Verdict:
+    async def acheck(self, image: object, *, explain: bool | None = None, normalise: bool = False) -> Verdict:
         """``check``, without blocking the event loop. Cancelling it cancels the request to a server."""
         import asyncio
 
-        checker = self._checker
+        checker = self._checker(normalise)
         opened = await asyncio.to_thread(checker.open, image)
         return (await checker.ajudge([opened], self._reading(explain)))[0]
 
     def judge_failure(self, source: str, failure: Failure) -> Verdict:
         """The verdict on an image that never got here, by the policies' ``outcomes``; no model is asked."""
         opened = Opened(source, failure, 0.0, monotonic())
-        return self._checker.judge([opened], Reading.FAST)[0]
+        return self._checker().judge([opened], Reading.FAST)[0]
 
     def check_many(
         self,
@@ -164,6 +165,7 @@ class Guard:
         explain: bool | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
+        normalise: bool = False,
     ) -> Generator[Verdict, None, None]:
         """Judge many images, lazily, in input order.
 
@@ -175,13 +177,13 @@ class Guard:
 
         What is wrong with one image is its verdict's outcome. A UsageError is raised at first sight, an error
         of ``images`` itself after the verdicts on what came before it. Closing the iterator, or leaving it,
-        waits for the calls that run.
+        waits for the calls that run. ``normalise`` as in ``check``.
         """
         from policyguard.checking.threads import in_threads
 
         _iterable(images)
         return in_threads(
-            self._checker,
+            self._checker(normalise),
             images,
             reading=self._reading(explain),
             workers=self._workers(workers),
@@ -196,6 +198,7 @@ class Guard:
         progress: Progress | None = None,
         workers: int | None = None,
         ordered: bool = True,
+        normalise: bool = False,
     ) -> AsyncGenerator[Verdict, None]:
         """``check_many`` for event loops; takes plain and asynchronous iterables.
 
@@ -203,7 +206,8 @@ class Guard:
         tasks and requests, and close an asynchronous generator of ``images``; after a ``break`` that happens
         when the iterator is collected, at once inside ``contextlib.aclosing``.
         """
-        return _without_places(self._stream(images, explain, progress, workers, ordered=ordered))
+        stream = self._stream(images, explain, progress, workers, normalise, ordered=ordered)
+        return _without_places(stream)
 
     def acheck_as_completed(
         self,
@@ -212,9 +216,10 @@ class Guard:
         explain: bool | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
+        normalise: bool = False,
     ) -> AsyncGenerator[tuple[int, Verdict], None]:
         """``acheck_many`` as they come, each verdict with the place of its image, counted from 0."""
-        return self._stream(images, explain, progress, workers, ordered=False)
+        return self._stream(images, explain, progress, workers, normalise, ordered=False)
 
     def _stream(
         self,
@@ -222,6 +227,7 @@ class Guard:
         explain: bool | None,
         progress: Progress | None,
         workers: int | None,
+        normalise: bool,
         *,
         ordered: bool,
     ) -> AsyncGenerator[tuple[int, Verdict], None]:
@@ -230,7 +236,7 @@ class Guard:
         if not isinstance(images, AsyncIterable):
             _iterable(images)
         return in_tasks(
-            self._checker,
+            self._checker(normalise),
             images,
             reading=self._reading(explain),
             workers=self._workers(workers),
@@ -238,9 +244,8 @@ class Guard:
             ordered=ordered,
         )
 
-    @property
-    def _checker(self) -> Checker:
-        return Checker(self.policies, self.backend, self.timeout)
+    def _checker(self, normalise: bool = False) -> Checker:
+        return Checker(self.policies, self.backend, self.timeout, normalise)
 
     def _reading(self, explain: bool | None) -> Reading:
         return Reading.EXPLAIN if (self.explain if explain is None else explain) else Reading.FAST

@@ -104,6 +104,9 @@ class Verdict:
     ``score`` is P(unsafe | image, policy) in [0, 1], or ``None`` when there is none. ``degraded`` marks an
     image that was let through or flagged though it could not be judged; ``partial`` one of which only some
     frames were looked at. ``retryable``: it could not be judged, and asking again later may help.
+    ``normalised``, where it was asked for: what was judged as a PNG or JPEG file that every viewer shows
+    alike (no metadata, upright, sRGB), to be passed on in the image's place. None for an image that is
+    blocked or was not judged, and for an animation. It is never part of ``to_dict``.
     """
 
     source: str
@@ -117,6 +120,7 @@ class Verdict:
     degraded: bool = False
     partial: bool = False
     retryable: bool = False
+    normalised: bytes | None = field(default=None, repr=False)
 
     @property
     def cached(self) -> bool:

@@ -8,6 +8,7 @@ Not covered: a backend in this process cannot be interrupted; an answer that com
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,21 +32,29 @@ Results = Sequence[Result]
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """Policies, backend and deadline of one guard. ``timeout`` is seconds per image, or ``None``."""
+    """Policies, backend and deadline of one guard. ``timeout`` is seconds per image, or ``None``.
+
+    With ``normalise``, verdicts on images that may pass hold a plain file of what was judged.
+    """
 
     policies: tuple[ResolvedPolicy, ...]
     backend: Backend
     timeout: float | None = None
+    normalise: bool = False
 
     def open(self, source: object) -> Opened:
         """Decode an image; what is wrong with it is in the result. Raises UsageError only."""
-        from policyguard.images import describe
+        from policyguard.images import decode, describe
 
         began = monotonic()
         sample = any(policy.frames == "sample" for policy in self.policies)
         plan: Literal["all", "sample"] = "sample" if sample else "all"
         try:
-            image: Image | Failure = self.backend.recall_image(source, frames=plan, policies=self.policies)
+            image: Image | Failure = (
+                decode(source, frames=plan)  # the pixels are wanted, whether or not the scores are known
+                if self.normalise
+                else self.backend.recall_image(source, frames=plan, policies=self.policies)
+            )
         except ImageError as error:
             image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
         return Opened(describe(source), image, monotonic() - began, began)
@@ -65,7 +74,7 @@ class Checker:
                         results = failures(error, len(requests))
                     requests = rounds.send(results)
             except StopIteration as done:
-                report.extend(done.value)
+                report.extend(self._normalised(opened, done.value))
         return report
 
     async def ajudge(self, opened: Sequence[Opened], reading: Reading) -> list[Verdict]:
@@ -91,8 +100,25 @@ class Checker:
                         results = failures(error, len(requests))
                     requests = rounds.send(results)
             except StopIteration as done:
-                report.extend(done.value)
+                verdicts: list[Verdict] = done.value
+                if self.normalise:
+                    verdicts = await asyncio.to_thread(self._normalised, opened, verdicts)
+                report.extend(verdicts)
         return report
+
+    def _normalised(self, opened: Sequence[Opened], verdicts: list[Verdict]) -> list[Verdict]:
+        """``verdicts``, those on images that may pass with a file to pass on if that is wanted."""
+        if not self.normalise:
+            return verdicts
+        from policyguard.images.written import plain_file
+
+        result = []
+        for item, verdict in zip(opened, verdicts, strict=True):
+            if verdict.allowed and not isinstance(item.image, Failure):
+                with suppress(ImageError):  # no memory left to write it
+                    verdict = replace(verdict, normalised=plain_file(item.image))
+            result.append(verdict)
+        return result
 
     def _rounds(
         self, opened: Sequence[Opened], reading: Reading

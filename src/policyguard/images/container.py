@@ -57,7 +57,8 @@ class Image:
     or, for pixels that came without bytes, of the frames themselves. ``size`` is (width, height) as
     displayed. ``format`` is PNG, JPEG, WEBP, GIF or ``None``. ``notes`` are remarks for the evidence.
     ``plain`` is a JPEG or PNG file that decodes to the only frame, in other decoders too, without metadata,
-    for sending on.
+    for sending on; ``file`` is the file as it was. ``transparent``: the first two frames are one picture on
+    white and on black.
     """
 
     frames: tuple[PILImage, ...]
@@ -69,6 +70,13 @@ class Image:
     frame_count: int = 1
     notes: tuple[str, ...] = ()
     plain: bytes | None = field(default=None, repr=False)
+    file: bytes | None = field(default=None, repr=False)
+    transparent: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file is one that every viewer shows as it was judged."""
+        return self.file is not None and self.file == self.plain
 
 
 @dataclass(frozen=True, slots=True)

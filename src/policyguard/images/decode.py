@@ -79,6 +79,8 @@ def decode(
             sample=frames == "sample",
             limits=limits,
         )
+        for frame in selection.frames:
+            frame.info = {}  # or Pillow would write the file's metadata into whatever is made of the frame
         fingerprint = (
             hashlib.sha256(loaded).digest() if isinstance(loaded, bytes) else digest(selection.frames)
         )
@@ -92,6 +94,8 @@ def decode(
             frame_count=selection.distinct,
             notes=(*container.notes, *render.notes),
             plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
+            file=loaded if isinstance(loaded, bytes) else None,
+            transparent=render.transparent,
         )
 
 

@@ -216,12 +216,14 @@ _BACKGROUNDS = ("white", "black")
 
 @dataclass(slots=True)
 class Renderer:
-    """Renders the frames of one image. ``notes`` collects remarks for the evidence, each once."""
+    """Renders the frames of one image. ``notes`` collects remarks for the evidence, each once;
+    ``transparent`` says whether transparency has shown in any of them."""
 
     exif: bytes | None
     icc: bytes | None
     gamma: float | None
     notes: list[str] = field(default_factory=list)
+    transparent: bool = False
     _profile: Profile | None = None
 
     @property
@@ -232,6 +234,7 @@ class Renderer:
     def __call__(self, frame: PILImage) -> tuple[PILImage, ...]:
         """One to four RGB images, upright: each reading of the colours on each background that shows."""
         colours, alpha = split(frame)
+        self.transparent |= alpha is not None
         turn = orientation(self.exif)
         return tuple(
             upright(image, turn)

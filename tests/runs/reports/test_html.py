@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pictures
 
 from policyguard.images import decode
-from policyguard.images.thumbnail import thumbnail
+from policyguard.images.written import thumbnail
 from policyguard.runs.reports.html import embedded_json
 from policyguard.runs.run import CheckedImage, ImageStatus, PolicyInfo, RunInfo
 from runs.reports.support import ADS, HOUSE, SECRET, every_kind, finding, image, run_info, stopped, written

@@ -47,7 +47,7 @@ def _rows(
     behaviour: BehaviourDiff, thumbnails: Callable[[int], object] | None
 ) -> Iterator[tuple[ImageChange, str, str]]:
     """Each image, whether it is treated more weakly or more strongly, and its thumbnail if it changed."""
-    from policyguard.images.thumbnail import thumbnail
+    from policyguard.images.written import thumbnail
 
     for place, image in enumerate(behaviour.images):
         if not image.changed:

@@ -6,7 +6,7 @@ per rule (SVG) shows how the scores lie around its threshold.
 Covered: every text is escaped; the data stands in JSON blocks in which ``<`` is an escape; the page's content
 policy lets one script and one style sheet run, by their hashes, forbids requests, and forbids scripts to turn
 text into markup (Trusted Types). So a file name, a model's answer or a policy cannot add to the page. Images
-are in it only if ``thumbnails`` is set: see ``policyguard.images.thumbnail``.
+are in it only if ``thumbnails`` is set: see ``policyguard.images.written``.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class HtmlReport:
             "sha256": verdict.evidence.image_sha256 or "",
         }
         if self._thumbnails and image.status is not ImageStatus.PASSED:
-            from policyguard.images.thumbnail import thumbnail
+            from policyguard.images.written import thumbnail
 
             row["thumbnail"] = thumbnail(self._run.root / image.path, verdict.evidence.image_sha256)
         self._rows.append(embedded_json({key: value for key, value in row.items() if value or value == 0}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from policyguard.images.thumbnail import preview
+from policyguard.images.written import preview
 from policyguard.strict.page import STYLE, render
 from policyguard.train.pairs.candidate import Candidate
 from policyguard.train.pairs.review import Decision, columns

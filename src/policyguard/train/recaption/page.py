@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from policyguard.images.thumbnail import preview
+from policyguard.images.written import preview
 from policyguard.strict.page import STYLE, render
 from policyguard.train.data import CaptionRow
 

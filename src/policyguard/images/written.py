@@ -1,0 +1,113 @@
+"""Files made anew from judged pixels: one to pass on in an image's place, and small previews for HTML pages.
+
+Covered: nothing but pixels comes along, upright and in sRGB, in the few structures that all decoders read
+alike. Not covered: a page blurs previews until they are clicked, but they are in the file, so such a page is
+as sensitive as what it shows.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import ImageChops
+from PIL.Image import Image as PILImage
+
+from policyguard.errors import ImageError
+from policyguard.images.container import Image
+from policyguard.images.decode import decode
+from policyguard.images.refusal import boundary
+
+__all__ = ["THUMBNAIL", "plain_file", "preview", "thumbnail"]
+
+_ROOM = 3_750_000
+"""Bytes that every provider takes (5 MB of base64). Only a file that was larger becomes larger than this."""
+_QUALITIES = (92, 85, 75, 60)
+_SPREAD = 3
+"""Levels by which rounding sets the alpha apart that three channels tell."""
+
+
+def plain_file(image: Image) -> bytes | None:
+    """What was judged as a PNG or JPEG file; None for an animation, which no such file shows.
+
+    Where the file itself is plain but for its metadata, its pixels are not encoded again. Pixels of lossy
+    files (JPEG, most of WebP) become JPEG, all others PNG, or JPEG where that would be too large to send.
+    Transparency stays, and what lies beneath it is the image as it shows on white, which is all that a reader
+    without transparency gets. Raises ImageError if it does not fit into memory.
+    """
+    if image.plain is not None:
+        return image.plain
+    if image.frame_count > 1:
+        return None
+    with boundary(image.source):
+        frame = image.frames[0]
+        alpha = _alpha(*image.frames[:2]) if image.transparent else None
+        room = max(_ROOM, len(image.file or b""))
+        if alpha is not None or not _is_lossy(image):
+            png = _encoded(frame if alpha is None else _over(frame, alpha), "PNG")
+            if alpha is not None or len(png) <= room:
+                return png
+        for quality in _QUALITIES:
+            jpeg = _encoded(frame, "JPEG", quality=quality, subsampling=2 if _is_lossy(image) else 0)
+            if len(jpeg) <= room:
+                break
+        return jpeg
+
+
+def _alpha(white: PILImage, black: PILImage) -> PILImage | None:
+    """The alpha of a picture as it shows on white and on black; None if that is not what these are."""
+    bands = ImageChops.invert(ImageChops.subtract(white, black)).split()
+    lowest, highest = bands[0], bands[0]
+    for band in bands[1:]:
+        lowest, highest = ImageChops.darker(lowest, band), ImageChops.lighter(highest, band)
+    apart = ImageChops.subtract(highest, lowest).getextrema()
+    return bands[1] if apart[1] <= _SPREAD else None  # type: ignore[operator]
+
+
+def _over(frame: PILImage, alpha: PILImage) -> PILImage:
+    result = frame.convert("RGBA")
+    result.putalpha(alpha)
+    return result
+
+
+def _is_lossy(image: Image) -> bool:
+    return image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in (image.file or b"")[:_HEAD])
+
+
+_HEAD = 64 * 1024
+
+
+def _encoded(image: PILImage, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+THUMBNAIL = 96
+"""Pixels a side."""
+
+
+def thumbnail(source: object, sha256: str | None) -> str:
+    """A JPEG as a data URI; empty if the image cannot be decoded or its hash is another one (by now)."""
+    try:
+        image = decode(source, frames="sample")
+    except ImageError:
+        return ""
+    return _jpeg(image, THUMBNAIL, quality=60) if image.sha256 == sha256 else ""
+
+
+def preview(path: Path, *, side: int) -> str | None:
+    """A JPEG as a data URI, at most ``side`` pixels wide and high; None if the image cannot be decoded."""
+    try:
+        return _jpeg(decode(path, frames="sample"), side, quality=75)
+    except ImageError:
+        return None
+
+
+def _jpeg(image: Image, side: int, *, quality: int) -> str:
+    """The first frame as a data URI."""
+    frame = image.frames[0].copy()
+    frame.thumbnail((side, side))
+    code = base64.b64encode(_encoded(frame, "JPEG", quality=quality))
+    return f"data:image/jpeg;base64,{code.decode('ascii')}"
