@@ -1,10 +1,11 @@
+#!/usr/bin/env python
 """Fuzzing of ``decode`` and of the four container walkers, guided by coverage (Linux, `pip install atheris`).
 
     make fuzz                                  # twenty minutes, from the corpus and what earlier runs found
     PYTHONPATH=src:tests python tests/images/fuzz.py runs/fuzz tests/images/corpus -max_total_time=60
 
 All further arguments are libFuzzer's. An input that breaks a promise of ``holds`` is written to a file
-``crash-*``; put it into ``corpus`` under a name that says what it is, and ``test_corpus.py`` keeps it there.
+``crash-*``; put it into ``corpus``, which ``test_hostile.py`` goes through at every run of the tests.
 """
 
 from __future__ import annotations

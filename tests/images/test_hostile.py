@@ -6,6 +6,7 @@ import contextlib
 import io
 import random
 import zlib
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -14,6 +15,7 @@ from PIL import Image as pil  # noqa: N813 (the module)
 from PIL import ImageCms, ImageFile
 from PIL.Image import Image as PILImage
 
+from images.fuzz import CORPUS, holds
 from images.support import (
     animation,
     chunk,
@@ -146,6 +148,12 @@ def test_20_000_mutated_files_give_a_picture_or_an_image_error() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_100_000_mutated_files_give_a_picture_or_an_image_error() -> None:
     attack(100_000, seed=2)
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.name[:12])
+@pytest.mark.filterwarnings("error")
+def test_what_fuzzing_found_keeps_the_promises(path: Path) -> None:
+    holds(path.read_bytes())
 
 
 def test_every_seed_is_a_good_file() -> None:
