@@ -1,10 +1,12 @@
-"""The five kinds of guarded client, called in one manner."""
+"""The six kinds of guarded client, called in one manner."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import requests
@@ -42,6 +44,8 @@ class Way:
         family, _, kind = self.name.partition("-")
         if family == "requests":
             return self._requests(guard, method, url, options or {}, kwargs)
+        if family == "aiohttp":
+            return asyncio.run(self._aiohttp(guard, method, url, options or {}, kwargs))
         if kind == "async":
             return asyncio.run(self._async(guard, method, url, {"family": family, **(options or {})}, kwargs))
         with guarded_client(guard, family=family, **(options or {})) as client:  # type: ignore[arg-type]
@@ -52,6 +56,29 @@ class Way:
     ) -> Reply:
         async with guarded_async_client(guard, **options) as client:
             return _reply(await client.request(method, url, **kwargs))
+
+    async def _aiohttp(
+        self, guard: Guard, method: str, url: str, options: dict[str, Any], kwargs: dict[str, Any]
+    ) -> Reply:
+        import aiohttp
+
+        from policyguard.integrations.http import GuardedSession
+
+        if "content" in kwargs:
+            content = kwargs.pop("content")
+            kwargs["data"] = content if isinstance(content, bytes | str) else _pieces(content)
+        if "files" in kwargs:
+            form = aiohttp.FormData(kwargs.pop("data", ()))
+            files = kwargs.pop("files")
+            for name, (filename, data, kind) in files.items() if isinstance(files, Mapping) else files:
+                form.add_field(name, data, filename=filename, content_type=kind)
+            kwargs["data"] = form
+        async with (
+            GuardedSession(guard, **options) as session,
+            session.request(method, url, **kwargs) as response,
+        ):
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Reply(response.status, headers, await response.read(), response.policyguard)  # type: ignore[attr-defined]
 
     def _requests(
         self, guard: Guard, method: str, url: str, options: dict[str, Any], kwargs: dict[str, Any]
@@ -66,7 +93,14 @@ class Way:
 
 
 WAYS = [Way(name) for name in ("httpx-sync", "httpx-async", "httpx2-sync", "httpx2-async", "requests")]
+if find_spec("aiohttp") is not None:
+    WAYS.append(Way("aiohttp"))
 PLAIN = Way("httpx-sync")
+
+
+async def _pieces(content: Any) -> AsyncIterator[bytes]:
+    for piece in content:
+        yield piece
 
 
 def _reply(response: Any) -> Reply:

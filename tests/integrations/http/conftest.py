@@ -16,7 +16,7 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.name)
 def way(request: pytest.FixtureRequest) -> Way:
-    """One of the five kinds of client."""
+    """One of the six kinds of client."""
     return request.param
 
 

@@ -76,8 +76,9 @@ def family_of(value: object, *kinds: str) -> Family:
             return family_named(name)
     raise ConfigurationError(
         f"a {' or '.join(kinds)} of httpx or httpx2 is expected, not a {type(value).__name__}",
-        hint="requests takes a GuardedAdapter, LiteLLM guard_litellm; boto3, aiohttp and gRPC cannot be "
-        "guarded here: judge with guard.check before the call, or use the provider's REST API over httpx",
+        hint="requests takes a GuardedAdapter, LiteLLM guard_litellm, boto3 guard_botocore, aiohttp a "
+        "GuardedSession; gRPC cannot be guarded: use the REST transport (Vertex AI: transport='rest'), or "
+        "judge with guard.check before the call",
     )
 
 

@@ -41,7 +41,11 @@ def is_guarded(client: object) -> bool:
     """Whether a client of httpx or httpx2, or a session of aiohttp, judges what it sends."""
     state = getattr(client, "__dict__", {})
     mounts = state.get("_mounts")
-    senders = [client, state.get("_transport"), *(mounts.values() if isinstance(mounts, dict) else ())]
+    senders = [
+        state.get("_flow"),
+        state.get("_transport"),
+        *(mounts.values() if isinstance(mounts, dict) else ()),
+    ]
     return any(isinstance(sender, Flow) for sender in senders)
 
 
