@@ -57,8 +57,8 @@ class Image:
     or, for pixels that came without bytes, of the frames themselves. ``size`` is (width, height) as
     displayed. ``format`` is PNG, JPEG, WEBP, GIF or ``None``. ``notes`` are remarks for the evidence.
     ``plain`` is a JPEG or PNG file that decodes to the only frame, in other decoders too, without metadata,
-    for sending on; ``file`` is the file as it was. ``transparent``: the first two frames are one picture on
-    white and on black.
+    for sending on; ``file`` is the file as it was. ``alpha`` (mode L) is the transparency of a still image,
+    whose first frame shows it on white.
     """
 
     frames: tuple[PILImage, ...]
@@ -71,7 +71,7 @@ class Image:
     notes: tuple[str, ...] = ()
     plain: bytes | None = field(default=None, repr=False)
     file: bytes | None = field(default=None, repr=False)
-    transparent: bool = False
+    alpha: PILImage | None = field(default=None, repr=False)
 
     @property
     def is_plain(self) -> bool:

@@ -95,7 +95,7 @@ def decode(
             notes=(*container.notes, *render.notes),
             plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
             file=loaded if isinstance(loaded, bytes) else None,
-            transparent=render.transparent,
+            alpha=render.alpha if selection.distinct == 1 else None,
         )
 
 

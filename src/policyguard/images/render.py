@@ -216,14 +216,14 @@ _BACKGROUNDS = ("white", "black")
 
 @dataclass(slots=True)
 class Renderer:
-    """Renders the frames of one image. ``notes`` collects remarks for the evidence, each once;
-    ``transparent`` says whether transparency has shown in any of them."""
+    """Renders the frames of one image. ``notes`` collects remarks for the evidence, each once; ``alpha`` is
+    that of the last frame, upright, None where it was opaque."""
 
     exif: bytes | None
     icc: bytes | None
     gamma: float | None
     notes: list[str] = field(default_factory=list)
-    transparent: bool = False
+    alpha: PILImage | None = None
     _profile: Profile | None = None
 
     @property
@@ -234,8 +234,8 @@ class Renderer:
     def __call__(self, frame: PILImage) -> tuple[PILImage, ...]:
         """One to four RGB images, upright: each reading of the colours on each background that shows."""
         colours, alpha = split(frame)
-        self.transparent |= alpha is not None
         turn = orientation(self.exif)
+        self.alpha = None if alpha is None else upright(alpha, turn)
         return tuple(
             upright(image, turn)
             for reading in self._readings(colours)

@@ -11,7 +11,6 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import ImageChops
 from PIL.Image import Image as PILImage
 
 from policyguard.errors import ImageError
@@ -24,8 +23,6 @@ __all__ = ["THUMBNAIL", "plain_file", "preview", "thumbnail"]
 _ROOM = 3_750_000
 """Bytes that every provider takes (5 MB of base64). Only a file that was larger becomes larger than this."""
 _QUALITIES = (92, 85, 75, 60)
-_SPREAD = 3
-"""Levels by which rounding sets the alpha apart that three channels tell."""
 
 
 def plain_file(image: Image) -> bytes | None:
@@ -41,8 +38,7 @@ def plain_file(image: Image) -> bytes | None:
     if image.frame_count > 1:
         return None
     with boundary(image.source):
-        frame = image.frames[0]
-        alpha = _alpha(*image.frames[:2]) if image.transparent else None
+        frame, alpha = image.frames[0], image.alpha
         room = max(_ROOM, len(image.file or b""))
         if alpha is not None or not _is_lossy(image):
             png = _encoded(frame if alpha is None else _over(frame, alpha), "PNG")
@@ -53,16 +49,6 @@ def plain_file(image: Image) -> bytes | None:
             if len(jpeg) <= room:
                 break
         return jpeg
-
-
-def _alpha(white: PILImage, black: PILImage) -> PILImage | None:
-    """The alpha of a picture as it shows on white and on black; None if that is not what these are."""
-    bands = ImageChops.invert(ImageChops.subtract(white, black)).split()
-    lowest, highest = bands[0], bands[0]
-    for band in bands[1:]:
-        lowest, highest = ImageChops.darker(lowest, band), ImageChops.lighter(highest, band)
-    apart = ImageChops.subtract(highest, lowest).getextrema()
-    return bands[1] if apart[1] <= _SPREAD else None  # type: ignore[operator]
 
 
 def _over(frame: PILImage, alpha: PILImage) -> PILImage:
