@@ -71,7 +71,10 @@ def test_no_server_is_sent_a_field_that_newer_ones_ignore(server: ToyServer, kin
 PROSE = [
     "This picture looks safe to me.",
     'Sure! {"verdict": {"rating": "safe", "category": "none"}}',
-    '```json\n{"verdict": {"rating": "safe", "category": "none"}}\n```',
+    '```json\n{"verdict": {"rating": "safe", "category": "none"}}\n```\nIt looks safe.',
+    '```json\n{"rating": "safe", "category": "none", "rationale": ""}\n``` ```json\n{}\n```',
+    '{"rating": "safe", "category": "A", "rationale": "Nothing that the policy forbids."}',
+    '{"rating": "safe", "category": "none", "rationale": "Nothing.", "verdict": "unsafe"}',
     '{"verdict": {"rating": "safe", "category": "none"}} {"verdict": {"rating": "unsafe", "category": "A"}}',
     '{"verdict": {"rating": "safe", "rating": "unsafe", "category": "none"}}',
     '{"verdict": {"rating": "unsafe", "category": "A"}, "verdict": {"rating": "safe", "category": "none"}}',

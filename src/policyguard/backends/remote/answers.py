@@ -57,8 +57,9 @@ _DECLINED = "the guard model declined to answer"
 _TOLERANCE = 1e-3
 """By how much rounded probabilities may differ, and exceed 1."""
 
-_LEAST_LOGPROB = 1e5
-"""The least log-probability that is read, negated. vLLM gives -9999.0 for what is impossible."""
+_LEAST_LOGPROB = 3.5e38
+"""The least log-probability that is read, negated. For what is impossible vLLM gives -9999.0, and llama.cpp
+the lowest number of 32 bits."""
 
 _COMPLETION_FIELDS = {
     "OpenAI": "id object created model choices usage system_fingerprint service_tier",
@@ -93,6 +94,7 @@ _VERSION = re.compile(r"[-@](\d{3,8}|\d{4}-\d{2}-\d{2})$")
 _DECLINING = re.compile(r"filter|safety|refus|block|prohibit|recitation|spii", re.IGNORECASE)
 
 
+_CODE = re.compile(r"```(?:json)?\n([^`]*)\n```")
 _LONGEST_TEXT = 500
 """Characters of a free text, so that the object is closed before the tokens run out."""
 _TEXT = rf'([^"\\\x00-\x1f]|\\["\\/nt]){{1,{_LONGEST_TEXT}}}'
@@ -141,8 +143,8 @@ def read_completion(data: Mapping[str, Any]) -> Completion:
     if not all(isinstance(thought, str) for thought in thoughts) or len(set(thoughts)) > 1:
         raise CallError("the answer holds reasoning that is not one text")
     content = message.get("content")
-    if content is None and thoughts:
-        content = ""
+    if content is None and (thoughts or finish == "length"):
+        content = ""  # Gemini leaves it out where thinking took all tokens
     if not isinstance(content, str):
         raise CallError("the answer has no 'content' of type str")
     logprobs = choice.get("logprobs")
@@ -499,18 +501,23 @@ def continuation_pattern(schema: Mapping[str, Any], prefix: str) -> str | None:
 
 
 def parse_verdict(text: str, prompt: Prompt, *, rationale: bool) -> Answer:
-    """Read an answer that must be exactly what ``verdict_schema`` says; AnswerError for anything else.
+    """Read an answer that must be exactly what ``verdict_schema`` says, or what the prompt asks for;
+    AnswerError for anything else.
 
-    An unsafe rating needs no rule; a safe one that names a rule contradicts itself, and is refused.
+    Services that ignore the schema (Claude) get the form from the prompt alone, and may put the whole answer
+    into one block of code. An unsafe rating needs no rule; a safe one that names a rule contradicts itself,
+    and is refused.
     """
+    block = _CODE.fullmatch(text.strip())
     try:
-        answer = parse_json(text)
+        answer = parse_json(text if block is None else block[1])
     except DuplicateKeyError:
         raise AnswerError("the model's answer gives a key twice") from None
     except JsonError:
         raise AnswerError("the server did not hold the model to the requested form: no JSON object") from None
-    verdict = answer.get("verdict") if isinstance(answer, dict) and len(answer) == 1 else None
-    choices = _verdict_properties(prompt, rationale=rationale)
+    verdict = answer.get("verdict") if isinstance(answer, dict) and len(answer) == 1 else answer
+    wrapped = verdict is not answer
+    choices = _verdict_properties(prompt, rationale=rationale or not wrapped)
     properties = next((properties for properties in choices if _fits(verdict, properties)), None)
     if not isinstance(verdict, dict) or properties is None:
         raise AnswerError("the model's answer is not one verdict in the requested form")
@@ -519,7 +526,7 @@ def parse_verdict(text: str, prompt: Prompt, *, rationale: bool) -> Answer:
     return Answer(
         next(prompt.ratings[label] for label in labels if label in prompt.ratings),
         next((prompt.categories[label] for label in labels if label in prompt.categories), None),
-        next(iter(texts), None),
+        next(iter(texts), None) if rationale else None,
     )
 
 

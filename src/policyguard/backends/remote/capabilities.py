@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.backends.remote.answers import (
     NoLogprobsError,
+    is_same_model,
     read_models,
     read_partial_text,
     read_probabilities,
@@ -238,7 +239,7 @@ async def examine_server(servers: Servers, endpoint: Endpoint, model: str | None
     if model is None:
         model = served[0].id if len(served) == 1 else None
     version = await _version(servers)
-    if model is None or (served and model not in {entry.id for entry in served}):
+    if model is None or (served and not any(is_same_model(model, entry.id) for entry in served)):
         return Capabilities(endpoint.host, model, version, served)
     chat = Chat(servers, model)
     if not served:

@@ -21,10 +21,11 @@ from policyguard.backends.remote.answers import (
     is_same_model,
     read_aliases,
     read_models,
+    read_partial_text,
     read_token_ids,
     whole_number,
 )
-from policyguard.backends.remote.errors import CallError, is_too_long, refusal
+from policyguard.backends.remote.errors import SCORING, CallError, is_too_long, refusal
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -47,10 +48,9 @@ __all__ = [
 _WORDS = 8
 """How many words longer each argument of a chat template gets, to see whether it reaches the model."""
 
-_SCORING = re.compile(r"logprob|continue_final_message|add_generation_prompt", re.IGNORECASE)
-
 _THOUGHT = 2048
-"""Tokens that models which take ``max_completion_tokens`` alone may think with, out of sight."""
+"""Tokens that models may think with, out of sight: those that take ``max_completion_tokens`` alone, and those
+whose answer was cut off."""
 _SETTING = re.compile(r"\b(temperature|max_tokens)\b")
 
 
@@ -144,6 +144,7 @@ class Chat:
         if cache_salt is not None:
             self._fields["cache_salt"] = cache_salt
         self._refused: set[str] = set()
+        self._thinks = False
         self._has_tokenize = True
         self._argument_lock = asyncio.Lock()
         self._passed_on: set[tuple[Endpoint, str]] = set()
@@ -166,9 +167,9 @@ class Chat:
             return reply
         error = refusal(reply, self.model)
         if (
-            reply.status in (400, 422)
+            reply.status in (400, 403, 422)
             and isinstance(error, ConfigurationError)
-            and _SCORING.search(complaint)
+            and SCORING.search(complaint)
         ):
             raise NoScoresError(error.message, hint=error.hint)
         raise error
@@ -176,10 +177,18 @@ class Chat:
     async def answer(self, conversation: Conversation, fields: dict[str, Any]) -> Reply:
         """Let the model answer from the start, with the plain OpenAI API and no more. The reply is 200.
 
+        Once an answer was cut off, the model is taken to think out of sight, as on Gemini and Ollama, and
+        gets more tokens for it.
+
         A prompt that needs the chat template's arguments is no plain one, and is sent with them.
         """
         sent = {"messages": conversation.messages, **template_fields(conversation.prompt), **fields}
+        if self._thinks and "max_tokens" in fields:
+            sent["max_tokens"] += _THOUGHT
         reply = await self.complete(sent)
+        if reply.status == 200 and not self._thinks and not read_partial_text(reply.data)[1]:
+            self._thinks = True
+            return await self.answer(conversation, fields)
         if reply.status == 200:
             await self._require_arguments(conversation, sent, reply)
             return reply
@@ -215,12 +224,14 @@ class Chat:
         """Token ids of ``text`` and the model's context length; None from a server without ``/tokenize``."""
         if not self._has_tokenize:
             return None
-        payload = {"model": self.model, "prompt": text, "add_special_tokens": False}
+        payload: dict[str, Any] = {"model": self.model, "prompt": text, "add_special_tokens": False}
         reply = await self._servers.call("POST", "/tokenize", payload)
-        if reply.status != 200:
+        tokens = read_token_ids(reply.data) if reply.status == 200 else ([], None)
+        if not tokens[0] and text:
+            # llama.cpp has another field for the text, and gives the tokens of none where that is missing.
             self._has_tokenize = False
             return None
-        return read_token_ids(reply.data)
+        return tokens
 
     def quote(self, words: object) -> str:
         """Words of a server or an exception, fit for a message."""
@@ -244,7 +255,7 @@ class Chat:
         if reply.status != 200:
             raise refusal(reply, self.model)
         served = read_models(reply.data)
-        if self.model not in served:
+        if not any(is_same_model(self.model, name) for name in served):
             raise ConfigurationError(
                 f"{reply.endpoint.host} does not serve the model '{self.model}'",
                 hint=f"it serves: {reply.endpoint.quote(', '.join(served)) or 'nothing'}",
@@ -256,9 +267,7 @@ class Chat:
             return
         # Azure answers with the name of the model that a deployment runs.
         if isinstance(answered, str) and (
-            is_same_model(self.model, answered)
-            or host.endswith(".azure.com")
-            or answered in await self._aliases()
+            is_same_model(self.model, answered) or reply.endpoint.azure or answered in await self._aliases()
         ):
             self._names.add(answered)
             return

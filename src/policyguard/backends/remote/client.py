@@ -25,7 +25,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import FailureKind
-from policyguard.backends.remote.errors import CallError, Reply, declined
+from policyguard.backends.remote.errors import CallError, Reply, declined, takes_no_images
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.strict.jsontext import ConstantError, DuplicateKeyError, JsonError, parse_json
 
@@ -71,7 +71,7 @@ class JsonClient:
         timeout: seconds for one call from first to last byte, a hard bound.
         connections: how many calls run at the same time at most.
         max_body: bytes of an answer that are read at most.
-        headers: sent with each call; default: the endpoint's API key as a bearer token.
+        headers: sent with each call; default: the endpoint's API key.
 
     Raises ConfigurationError for a host, a proxy or certificates that cannot be used, and MissingExtraError
     without httpx.
@@ -94,7 +94,7 @@ class JsonClient:
         self._timeout = timeout
         self._max_body = max_body
         if headers is None:
-            headers = {} if endpoint.api_key is None else {"Authorization": f"Bearer {endpoint.api_key}"}
+            headers = endpoint.authorization()
         try:
             httpx.URL(endpoint.base).host  # noqa: B018 (decodes it, as every call will)
         except (httpx.InvalidURL, ValueError):
@@ -118,6 +118,7 @@ class JsonClient:
             if transport is not None:
                 pool: Any = transport._pool  # type: ignore[attr-defined]  # noqa: SLF001
                 pool._network_backend = _WatchedBackend(pool._network_backend)  # noqa: SLF001
+        self._has_answered = False
         self._echoes_ids = False
         self._mixes_up_answers = False
         self._answer_ids: dict[str, int] = {}
@@ -152,6 +153,7 @@ class JsonClient:
                     retry_now=True,
                     server_failed=True,
                 )
+            self._has_answered |= path == _COMPLETIONS
             return Reply(status, data, self.endpoint)
         error = _error(body)
         if status not in _NOT_DECLINING and (reason := declined(error)) is not None:
@@ -160,7 +162,8 @@ class JsonClient:
                 kind=FailureKind.REFUSED,
             )
         message, parameter = map(self.endpoint.cut, _error_message(error))
-        if status in _BUSY or (status >= 500 and status != 511):
+        reply = Reply(status, {}, self.endpoint, message, parameter, self._has_answered)
+        if status in _BUSY or (status >= 500 and status != 511 and not takes_no_images(reply)):
             quote = self.endpoint.quote(message)
             raise CallError(
                 f"{self.endpoint.host} cannot answer now (HTTP {status})" + (f": {quote}" if quote else ""),
@@ -169,7 +172,7 @@ class JsonClient:
                 server_failed=status not in _BUSY and status != 501,
                 retry_after=retry_after(response.headers.get("Retry-After")),
             )
-        return Reply(status, {}, self.endpoint, message, parameter)
+        return reply
 
     def _is_answer_to(self, request_id: str, content: bytes | None, answer_id: object) -> bool:
         """Whether the answer with ``answer_id`` may be that to the request, as far as it shows."""

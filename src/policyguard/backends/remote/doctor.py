@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Assessment, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.remote.answers import is_same_model
 from policyguard.backends.remote.capabilities import (
     Capabilities,
     cached_tokens,
@@ -183,7 +184,8 @@ class _Doctor:
             says = f"the server runs {len(names)} models: {', '.join(names)}"
             self.examination.add("model", Level.PROBLEM, says, "name one with --model")
             return False
-        if model not in names:
+        listed = next((entry for entry in server.served if is_same_model(model, entry.id)), None)
+        if listed is None:
             near = difflib.get_close_matches(model.lower(), [name.lower() for name in names], 1, 0.4)
             match = next((name for name in names if near and name.lower() == near[0]), None)
             fix = f"did you mean {match!r}? " if match else ""
@@ -194,8 +196,7 @@ class _Doctor:
                 f"{fix}the name is what vLLM's --served-model-name sets",
             )
             return False
-        context = next((entry.context for entry in server.served if entry.id == model), None)
-        room = "" if context is None else f", {context} tokens at most"
+        room = "" if listed.context is None else f", {listed.context} tokens at most"
         self.examination.add("model", Level.OK, f"it runs '{model}'{room}")
         return True
 

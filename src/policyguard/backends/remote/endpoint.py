@@ -25,6 +25,7 @@ _MAX_QUOTE = 300
 _MAX_MESSAGE = 4000
 """Characters of a server's message, without image data, that are looked at, so that none costs time."""
 
+_VERSION = re.compile(r"api-version=[\w.-]{1,40}")
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[\w+/=-]*|[A-Za-z0-9+/]{200,}={0,2}")
 
 
@@ -33,13 +34,15 @@ class Endpoint:
     """A checked base URL and API key.
 
     ``base`` is the URL without a trailing slash, ``root`` the same without a last ``/v1``, where servers
-    keep what is not part of the OpenAI API. ``host`` is the host with its port, where one is given.
+    keep what is not part of the OpenAI API. ``host`` is the host with its port, where one is given. ``query``
+    is Azure's ``?api-version=...``, or empty.
     """
 
     base: str
     root: str
     host: str
     loopback: bool
+    query: str = ""
     api_key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -62,18 +65,34 @@ class Endpoint:
                 "base_url holds a user name or password, which would end up in logs",
                 hint="pass the key as api_key=... or in POLICYGUARD_API_KEY",
             )
-        if parts.query or parts.fragment:
-            raise ConfigurationError("base_url has a query or a fragment", hint=hint)
+        if parts.fragment or (parts.query and not _VERSION.fullmatch(parts.query)):
+            raise ConfigurationError(
+                "base_url has a query other than ?api-version=..., or a fragment", hint=hint
+            )
         if api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", text("the API key", api_key)):
             raise ConfigurationError("the API key is empty or holds characters that no HTTP header may hold")
         netloc = f"[{host}]" if ":" in host else host
         netloc = netloc if port is None else f"{netloc}:{port}"
-        base = f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
-        return cls(base, base.removesuffix("/v1"), netloc, _is_loopback(host), api_key)
+        base = f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}".removesuffix("/chat/completions")
+        query = f"?{parts.query}" if parts.query else ""
+        return cls(base, base.removesuffix("/v1"), netloc, _is_loopback(host), query, api_key)
 
     def url(self, path: str) -> str:
         """Where ``path`` is: at ``base``, or at ``root`` what vLLM serves beside the OpenAI API."""
-        return f"{self.root if path in _OUTSIDE_API else self.base}{path}"
+        return f"{self.root if path in _OUTSIDE_API else self.base}{path}{self.query}"
+
+    @property
+    def azure(self) -> bool:
+        """Whether this is Azure OpenAI, where a deployment's name stands for the model's."""
+        return bool(self.query) or self.host.endswith(".azure.com")
+
+    def authorization(self) -> dict[str, str]:
+        """The header with the API key. Azure takes its keys apart from the tokens of Entra ID."""
+        if self.api_key is None:
+            return {}
+        if self.azure and not self.api_key.startswith("eyJ"):
+            return {"api-key": self.api_key}
+        return {"Authorization": f"Bearer {self.api_key}"}
 
     def cut(self, message: str) -> str:
         """The beginning of a server's message, without image data and the API key: all that is looked at."""

@@ -17,24 +17,30 @@ if TYPE_CHECKING:
     from policyguard.backends.remote.endpoint import Endpoint
 
 __all__ = [
+    "SCORING",
     "CallError",
     "Reply",
     "declined",
     "filtered",
     "is_too_long",
     "refusal",
+    "takes_no_images",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer of ``endpoint``: the object of a 200 in ``data``, of a refusal the ``message``."""
+    """A whole answer of ``endpoint``: the object of a 200 in ``data``, of a refusal the ``message``.
+
+    ``has_answered``: whether the server has answered other requests with this API key.
+    """
 
     status: int
     data: dict[str, Any]
     endpoint: Endpoint
     message: str = ""
     parameter: str = ""
+    has_answered: bool = False
 
 
 class CallError(Exception):
@@ -130,7 +136,9 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _NO_IMAGES = re.compile(
-    r"at most 0 image|not a multimodal|does not support (image|multimodal|vision)", re.IGNORECASE
+    r"at most 0 image|not a multimodal|does not support (image|multimodal|vision)"
+    r"|image input is not supported",
+    re.IGNORECASE,
 )
 _IMAGE = re.compile(
     r"image.{0,60}(identify|load|decod|open|corrupt|truncated|invalid|pixel|too (large|small|big)|size)"
@@ -143,9 +151,14 @@ _MODEL = re.compile(
     r"(not found|not exist|not available|unavailable|not (being )?served|deprecated|decommissioned|retired)",
     re.IGNORECASE | re.DOTALL,
 )
+SCORING = re.compile(
+    r"logprob|continue_final_message|add_generation_prompt|\bprefill|must end with a user|last role",
+    re.IGNORECASE,
+)
+"""Of refusals to give log-probabilities, or to continue an answer: OpenAI's, Claude's, Mistral's."""
 _PARAMETER = re.compile(
-    r"logprob|unrecogni[sz]ed|unsupported|not supported|unexpected|unknown (field|parameter|argument)"
-    r"|extra.?(forbidden|inputs)|continue_final_message|add_generation_prompt|chat.?template|max_tokens",
+    r"unrecogni[sz]ed|unsupported|not supported|unexpected|unknown (name|field|parameter|argument)"
+    r"|extra.?(forbidden|inputs)|chat.?template|max_tokens",
     re.IGNORECASE,
 )
 _REQUIRED = {402: "payment", 407: "a password for the proxy", 511: "a login to the network"}
@@ -156,12 +169,27 @@ def is_too_long(reply: Reply) -> bool:
     return reply.status in (400, 422) and _TOO_LONG.search(reply.message) is not None
 
 
+def takes_no_images(reply: Reply) -> bool:
+    """Whether the server says that its model takes none: llama.cpp does so with HTTP 500."""
+    return reply.status in (400, 422, 500) and _NO_IMAGES.search(reply.message) is not None
+
+
 def refusal(reply: Reply, model: str) -> Exception:
     """What to raise for a reply that is not 200: ConfigurationError for the set-up, else CallError."""
     endpoint = reply.endpoint
     status, host, quote = reply.status, endpoint.host, endpoint.quote(reply.message)
     detail = f": {quote}" if quote else ""
-    if status in (401, 403) or (status in (400, 422) and _KEY.search(reply.message)):
+    names_key = _KEY.search(reply.message) is not None
+    if status == 403 and not names_key and reply.message:
+        if SCORING.search(reply.message):
+            return _unsupported(reply, model)
+        if reply.has_answered:
+            return CallError(f"{host} refuses the request (HTTP 403){detail}")
+        return ConfigurationError(
+            f"{host} refuses access (HTTP 403){detail}",
+            hint="check what the API key may use; docs/remote.md has an example for each service",
+        )
+    if status in (401, 403) or (status in (400, 422) and names_key):
         # The message is left out: some servers repeat the key that they refuse.
         what = "the API key" if endpoint.api_key else "requests without an API key"
         return ConfigurationError(
@@ -192,17 +220,25 @@ def refusal(reply: Reply, model: str) -> Exception:
         )
     if status == 413:
         return CallError(f"this image is too large for {host}{detail}", kind=FailureKind.UNSCANNABLE)
+    if takes_no_images(reply):
+        return ConfigurationError(
+            f"the model '{model}' on {host} takes no images{detail}",
+            hint="serve a vision-language model (llama.cpp: with its --mmproj file)",
+        )
     if status not in (400, 422):
         return CallError(f"{host} refuses the request (HTTP {status}){detail}")
-    if _NO_IMAGES.search(reply.message):
-        return ConfigurationError(
-            f"the model '{model}' on {host} takes no images{detail}", hint="serve a vision-language model"
-        )
     if _IMAGE.search(reply.message):
         return CallError(f"{host} cannot read this image{detail}", kind=FailureKind.UNSCANNABLE)
-    if _PARAMETER.search(f"{reply.parameter} {reply.message}"):
-        return ConfigurationError(
-            f"{host} does not support what is needed to read '{model}'{detail}",
-            hint="docs/remote.md lists what a server must support; vLLM does",
-        )
+    complaint = f"{reply.parameter} {reply.message}"
+    if _PARAMETER.search(complaint) or SCORING.search(complaint):
+        return _unsupported(reply, model)
     return CallError(f"{host} refuses the request (HTTP {status}){detail}")
+
+
+def _unsupported(reply: Reply, model: str) -> ConfigurationError:
+    quote = reply.endpoint.quote(reply.message)
+    return ConfigurationError(
+        f"{reply.endpoint.host} does not support what is needed to read '{model}'"
+        + (f": {quote}" if quote else ""),
+        hint="docs/remote.md lists what a server must support; vLLM does",
+    )

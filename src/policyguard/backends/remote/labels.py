@@ -138,7 +138,7 @@ class LabelReader:
     2. those among the most likely tokens, by id (``return_tokens_as_token_ids``);
     3. those among the most likely tokens, by text, where the server does not give token ids.
 
-    Raises NoScoresError for a server that has never given a log-probability, and gives none now.
+    Raises NoScoresError for a server that has never given a log-probability of a label, and gives none now.
     """
 
     def __init__(self, chat: Chat) -> None:
@@ -148,11 +148,13 @@ class LabelReader:
         self._exact = True
         self._top = TOP
         self._seen = False
+        self._placed = False
+        """Whether labels were once where they are read: some services begin a new answer instead."""
 
     @property
     def mode(self) -> Literal["exact", "likeliest"] | None:
         """How labels are read; None before the first one was."""
-        return ("exact" if self._exact else "likeliest") if self._seen else None
+        return ("exact" if self._exact else "likeliest") if self._placed else None
 
     async def read(self, conversation: Conversation, prefill: str, labels: tuple[str, ...]) -> LabelScores:
         """P(label) right after ``prefill``: that of the label's first token, out of the whole vocabulary."""
@@ -163,6 +165,7 @@ class LabelReader:
             tokens = await read(exact, optional="logprob_token_ids")
             scores = None if tokens is None else tokens.of_ids(ids)
             if scores is not None and len(scores) == len(labels):
+                self._placed = True
                 return LabelScores(scores)
         fields: dict[str, Any] = {"top_logprobs": self._top}
         if ids is not None:
@@ -179,6 +182,13 @@ class LabelReader:
         scores = None if ids is None else tokens.of_ids(ids)
         if scores is None:
             scores = tokens.of_texts(labels)
+        if ids is None and not scores and not self._placed and conversation.prompt.schema is not None:
+            raise NoScoresError(
+                f"the labels are not among the likeliest tokens of '{self._chat.model}': "
+                "the answer was not continued where it was begun",
+                hint="serve the model with vLLM; docs/remote.md says what works with other servers",
+            )
+        self._placed |= bool(scores)
         return LabelScores(scores, tokens.ceiling, listed=len(tokens.by_text))
 
     async def _probabilities(

@@ -1,0 +1,241 @@
+"""A right answer of each documented service is read as it says, and what does not work says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.remote.hosted import WITH_SCORES, WITHOUT_SCORES, install, openai, refused
+from backends.remote.other_servers import whole
+from backends.remote.server import ToyServer
+from backends.remote.support import ask, backend, backend_on, picture, policy
+from policyguard import Guard
+from policyguard.assessment import Assessment, Failure, FailureKind, Rating
+from policyguard.backends.remote.capabilities import capabilities
+from policyguard.backends.remote.doctor import examine
+from policyguard.deciding import decide
+from policyguard.errors import ConfigurationError
+from policyguard.outcomes import Outcome
+
+
+def _address(server: ToyServer, name: str) -> str:
+    return f"{server.url}?api-version=2024-10-21" if name == "azure" else server.url
+
+
+def assess(server: ToyServer, name: str, rating: str, category: str) -> Assessment:
+    install(server, (WITHOUT_SCORES | WITH_SCORES)[name], rating, category)
+    with backend_on([_address(server, name)], model=server.model) as guard:
+        found = [guard.assess([ask(picture(shade))])[0] for shade in range(3)][-1]
+    assert isinstance(found, Assessment), found
+    return found
+
+
+@pytest.mark.parametrize("name", [*WITHOUT_SCORES, *WITH_SCORES])
+@pytest.mark.parametrize(
+    ("rating", "category", "outcome"), [("safe", "none", Outcome.COMPLIES), ("unsafe", "A", Outcome.VIOLATES)]
+)
+def test_each_service_s_answer_is_read_as_it_says(
+    server: ToyServer, name: str, rating: str, category: str, outcome: Outcome
+) -> None:
+    found = assess(server, name, rating, category)
+    assert found.rating == rating
+    assert (found.p_unsafe is not None) is (name in WITH_SCORES)
+    assert found.category == ("arms" if rating == "unsafe" else None)
+    assert decide(policy().resolve(), found).outcome is outcome
+
+
+@pytest.mark.parametrize("name", WITHOUT_SCORES)
+def test_each_service_without_scores_is_asked_once_per_image_when_it_is_known(
+    server: ToyServer, name: str
+) -> None:
+    install(server, WITHOUT_SCORES[name])
+    with backend_on([_address(server, name)], model=server.model) as guard:
+        guard.assess([ask(picture(1))])
+        first = len(server.calls)
+        guard.assess([ask(picture(2))])
+    assert len(server.calls) == first + 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [("gemini-2.5-flash", "models/gemini-2.5-flash"), ("llava", "llava:latest"), ("llava", "llava")],
+)
+def test_a_model_s_other_name_in_the_list_is_known(server: ToyServer, asked: str, listed: str) -> None:
+    server.model = listed
+    with backend(server, model=asked) as guard:
+        guard.warm()
+    assert capabilities(server.url, model=asked, api_key=f"sk-{listed}", timeout=100.0).model == asked
+    found = examine(server.url, model=asked, timeout=100.0)
+    assert next(remark for remark in found.remarks if remark.check == "model").level == "ok"
+
+
+def test_another_model_in_the_list_is_still_refused(server: ToyServer) -> None:
+    server.model = "models/gemini-2.5-pro"
+    with (
+        backend(server, model="gemini-2.5-flash") as guard,
+        pytest.raises(ConfigurationError, match="not serve"),
+    ):
+        guard.warm()
+
+
+# --- Azure -------------------------------------------------------------------------------------------
+
+
+def test_azure_gets_its_version_and_its_key_where_it_wants_them(server: ToyServer) -> None:
+    seen: list[tuple[str, str | None, str | None]] = []
+
+    def record(handler: Any, answer: Any) -> None:
+        seen.append((handler.path, handler.headers["api-key"], handler.headers["Authorization"]))
+        handler.send_json(200, whole("x"))
+
+    server.fault = record
+    base = server.url.removesuffix("/v1")
+    urls = [
+        f"{base}/openai/deployments/gpt-4o?api-version=2024-10-21",
+        f"{base}/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+    ]
+    for url in urls:
+        seen.clear()
+        with backend_on([url], api_key="0123456789abcdef") as guard:
+            guard.assess([ask(picture())])
+        path = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
+        assert (path, "0123456789abcdef", None) in seen
+
+
+def test_a_token_of_entra_id_goes_as_a_bearer_token(server: ToyServer) -> None:
+    seen: list[str | None] = []
+
+    def record(handler: Any, answer: Any) -> None:
+        seen.append(handler.headers["Authorization"])
+        handler.send_json(200, whole("x"))
+
+    server.fault = record
+    with backend_on([f"{server.url}?api-version=v1"], api_key="eyJhbGciOi.eyJzdWIi.c2ln") as guard:
+        guard.assess([ask(picture())])
+    assert set(seen) == {"Bearer eyJhbGciOi.eyJzdWIi.c2ln"}
+
+
+@pytest.mark.parametrize(
+    "query", ["key=secret", "api-version=1&key=secret", "api-version=", "api-version=a b"]
+)
+def test_any_other_query_is_refused_without_being_shown(query: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        backend_on([f"https://x.openai.azure.com/openai?{query}"])
+    assert "secret" not in str(caught.value)
+
+
+# --- llama.cpp ---------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_that_wants_another_field_is_done_without(server: ToyServer) -> None:
+    """llama.cpp's gives no tokens where its own field, ``content``, is missing."""
+    server.fault = lambda handler, answer: handler.send_json(200, {"tokens": []})
+    server.fault_at = lambda path, body: path == "/tokenize"
+    server.default.unsafe = 0.9
+    with backend(server) as guard:
+        (found,) = guard.assess([ask(picture())])
+    assert isinstance(found, Assessment), found
+    assert found.p_unsafe == pytest.approx(0.9)
+    assert len(server.bodies("/tokenize")) == 1
+
+
+def test_a_model_without_its_projector_is_one_message_and_no_failing_server(server: ToyServer) -> None:
+    message = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    server.fault = lambda handler, answer: handler.send_json(
+        500, {"error": {"code": 500, "message": message, "type": "server_error"}}
+    )
+    with backend(server) as guard:
+        for _ in range(8):
+            with pytest.raises(ConfigurationError, match="takes no images") as caught:
+                guard.assess([ask(picture())])
+            assert "--mmproj" in (caught.value.hint or "")
+        server.fault = None
+        assert isinstance(guard.assess([ask(picture())])[0], Assessment)  # no breaker is open
+
+
+# --- Where an answer is begun anew ------------------------------------------------------------------
+
+
+def test_labels_that_were_once_seen_are_never_given_up_for_a_bare_rating(server: ToyServer) -> None:
+    server.features -= {"token-ids", "ids-as-tokens", "tokenize"}
+    strange = server.show(picture(1), mass=0.0)
+    with backend(server) as guard:
+        assert isinstance(guard.assess([ask(picture())])[0], Assessment)
+        for _ in range(3):
+            (found,) = guard.assess([ask(strange)])
+            assert isinstance(found, Assessment)
+            assert (found.rating, found.p_unsafe) == (Rating.UNDECIDED, None)
+    assert not any("response_format" in body for body in server.bodies())
+
+
+# --- HTTP 403 ----------------------------------------------------------------------------------------
+
+FLAGGED = {
+    "code": 403,
+    "message": "openai/gpt-4o requires moderation on OpenAI. Your input was flagged.",
+    "metadata": {"reasons": ["violence/graphic"], "flagged_input": "...", "provider_name": "OpenAI"},
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_flagged_image_is_refused_and_the_batch_goes_on(server: ToyServer, first: bool) -> None:
+    flagged = picture(3)
+    server.show(flagged, rationale="flagged")
+    unlucky = 0 if first else 2
+
+    def flag(handler: Any, answer: Any) -> None:
+        handler.send_json(403, {"error": FLAGGED})
+
+    with backend(server, concurrency=1) as on_server:
+        guard = Guard(policy(), backend=on_server)
+        verdicts = []
+        for index in range(4):
+            server.fault = flag if index == unlucky else None
+            verdicts.append(guard.check(picture(10 + index)))
+    outcomes = [verdict.outcome for verdict in verdicts]
+    assert outcomes.pop(unlucky) is Outcome.REFUSED
+    assert outcomes == [Outcome.COMPLIES] * 3
+    assert "violence/graphic" in (verdicts[unlucky].reason or "")
+    assert not verdicts[unlucky].allowed
+
+
+def test_a_bad_key_of_403_raises_at_first_sight(server: ToyServer) -> None:
+    message = "Your API key does not have permission for this"
+    server.fault = lambda handler, answer: handler.send_json(403, {"error": {"message": message}})
+    with (
+        backend(server, api_key="sk-1") as guard,
+        pytest.raises(ConfigurationError, match="refuses the API key"),
+    ):
+        guard.assess([ask(picture())])
+
+
+def test_a_403_of_unknown_reason_is_of_the_set_up_until_the_server_has_answered(
+    server: ToyServer,
+) -> None:
+    def forbid(handler: Any, answer: Any) -> None:
+        handler.send_json(403, {"error": {"message": "Country, region, or territory not supported"}})
+
+    with backend(server, api_key="sk-1") as guard:
+        server.fault = forbid
+        with pytest.raises(ConfigurationError, match="territory not supported"):
+            guard.assess([ask(picture(1))])
+        server.fault = None
+        assert isinstance(guard.assess([ask(picture(2))])[0], Assessment)
+        server.fault = forbid
+        (found,) = guard.assess([ask(picture(3))])
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.ERROR
+
+
+def test_a_403_about_log_probabilities_means_a_service_without_scores(server: ToyServer) -> None:
+    def no_scores(body: dict[str, Any], rating: str, category: str) -> tuple[int, Any]:
+        if "logprobs" in body:
+            return refused("You are not allowed to request logprobs from this model.", status=403)
+        return openai(body, rating, category)
+
+    install(server, no_scores, name="openai")
+    with backend(server) as guard:
+        (found,) = guard.assess([ask(picture())])
+    assert isinstance(found, Assessment), found
+    assert (found.rating, found.category) == (Rating.UNSAFE, "arms")
