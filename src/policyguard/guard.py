@@ -49,6 +49,8 @@ class Guard:
             POLICYGUARD_BASE_URL, separated by commas.
         api_key: for that server. Default: POLICYGUARD_API_KEY.
         backend: a built backend, shared between guards; excludes ``model`` and ``base_url``.
+        subset: with a guard that reads no policy (a sensor, see docs/sensors.md), judge by the rules that it
+            can look at; the others are ``unchecked``, which leaves an image undecided.
         dialect: the dialect to speak, or its name (see ``dialects.get_dialect``); default: the model's own.
         explain: also read category and rationale (slower: the answer is decoded).
         cache: where scores are kept, so that the same question is asked once: ``"memory"``, the path of a
@@ -72,6 +74,7 @@ class Guard:
         explain: bool = False,
         cache: str | Path | VerdictCache | None = None,
         timeout: float | None = None,
+        subset: bool = False,
     ) -> None:
         if timeout is not None:
             timeout = seconds("timeout", timeout)
@@ -79,22 +82,27 @@ class Guard:
         self.explain = explain
         self.timeout = timeout
         if backend is not None:
-            if model or base_url or dialect:
-                raise ConfigurationError("give either a backend or model, base_url and dialect, not both")
+            if model or base_url or dialect or subset:
+                raise ConfigurationError(
+                    "give either a backend or model, base_url, dialect and subset, not both"
+                )
             require_backend(backend)
             self.backend, self._owns_backend = backend, False
         else:
             from policyguard.backends import build_backend, runs_here
 
-            if base_url is None and not runs_here(model):
-                base_url = _addresses(os.environ.get("POLICYGUARD_BASE_URL"))
+            if not runs_here(model):
+                if base_url is None:
+                    base_url = _addresses(os.environ.get("POLICYGUARD_BASE_URL"))
+                api_key = api_key or os.environ.get("POLICYGUARD_API_KEY") or None
             self.backend = build_backend(
                 model or os.environ.get("POLICYGUARD_MODEL") or None,
                 base_url=base_url,
-                api_key=api_key or os.environ.get("POLICYGUARD_API_KEY") or None,
+                api_key=api_key,
                 dialect=dialect,
                 timeout=timeout,
                 policies=self.policies,
+                subset=subset,
             )
             self._owns_backend = True
             cache = cache or os.environ.get("POLICYGUARD_CACHE") or None

@@ -1,19 +1,22 @@
-"""docs/guards.md lists what the registry knows; run this file to write its table anew."""
+"""docs/guards.md and sensors.md list what the registry knows; run this file to write their tables anew."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from policyguard.backends.registry import known_models, resolve_model
 from policyguard.dialects import dialect_names, get_dialect
 
 PAGE = Path(__file__).parents[2] / "docs" / "guards.md"
-BEGIN, END = "<!-- models -->\n", "<!-- end of models -->\n"
+SENSORS = PAGE.with_name("sensors.md")
 
 
 def table() -> str:
     lines = ["| model | short names | dialect | size | licence | gated | vLLM | advice |", "|" + "---|" * 8]
-    for known in known_models():
+    for known in (known for known in known_models() if known.sensor is None):
         cells = (
             f"`{known.id}`",
             ", ".join(f"`{alias}`" for alias in known.aliases),
@@ -28,14 +31,29 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def split() -> tuple[str, str, str]:
-    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    inside, tail = rest.split(END)
-    return head, inside, tail
+def sensor_table() -> str:
+    lines = ["| name | looks at | size | licence | advice |", "|" + "---|" * 5]
+    for known in (known for known in known_models() if known.sensor is not None):
+        name = known.aliases[0] if known.aliases else known.id
+        origin = "" if name == known.id else f" ({known.id})"
+        facts = (known.size or "", known.licence or "see its page", known.advice)
+        lines.append(f"| {' | '.join((f'`{name}`{origin}', known.about, *facts))} |")
+    return "\n".join(lines) + "\n"
 
 
-def test_the_table_is_the_registrys_own() -> None:
-    assert split()[1] == table(), "run: python tests/backends/test_guard_docs.py"
+TABLES = [(PAGE, "models", table), (SENSORS, "sensors", sensor_table)]
+
+
+def split(page: Path, name: str) -> tuple[str, str, str]:
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    head, rest = page.read_text(encoding="utf-8").split(begin)
+    inside, tail = rest.split(end)
+    return head + begin, inside, end + tail
+
+
+@pytest.mark.parametrize(("page", "name", "made"), TABLES)
+def test_the_tables_are_the_registrys_own(page: Path, name: str, made: Callable[[], str]) -> None:
+    assert split(page, name)[1] == made(), "run: python tests/backends/test_guard_docs.py"
 
 
 def test_every_dialect_is_explained_and_every_slot_of_a_wording_file_is_named() -> None:
@@ -53,9 +71,10 @@ def test_at_least_twenty_short_names_of_twelve_families_resolve_to_a_hub_id_in_i
     assert len({known.family for _, known in aliases}) >= 12
     for alias, known in aliases:
         assert resolve_model(alias) is known
-        assert get_dialect(known.dialect).name == known.dialect
+        assert known.sensor or get_dialect(known.dialect).name == known.dialect
 
 
 if __name__ == "__main__":
-    head, _, tail = split()
-    PAGE.write_text(head + BEGIN + table() + END + tail, encoding="utf-8")
+    for page, name, made in TABLES:
+        head, _, tail = split(page, name)
+        page.write_text(head + made() + tail, encoding="utf-8")

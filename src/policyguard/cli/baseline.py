@@ -38,7 +38,7 @@ app = typer.Typer(
 
 @app.command("update")
 @command
-@with_settings("policy", "model", "base_url", "dialect", "explain", "workers", "cache", "baseline")
+@with_settings("policy", "model", "base_url", "dialect", "subset", "explain", "workers", "cache", "baseline")
 def update(
     *,
     reason: Annotated[

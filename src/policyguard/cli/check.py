@@ -20,7 +20,7 @@ __all__ = ["check"]
 
 @command
 @with_settings(
-    *("policy", "model", "base_url", "dialect", "explain", "reports", "fail_on"),
+    *("policy", "model", "base_url", "dialect", "subset", "explain", "reports", "fail_on"),
     *("workers", "max_failures", "timeout", "cache", "baseline"),
 )
 def check(

@@ -17,10 +17,11 @@ from policyguard.strict.text import one_line
 
 if TYPE_CHECKING:
     from policyguard.backends.remote.doctor import Examination
+    from policyguard.policy import ResolvedPolicy
 
 __all__ = ["doctor", "models"]
 
-_FIELDS = ("id", "family", "size", "dialect", "licence", "world", "about")
+_FIELDS = ("id", "aliases", "family", "size", "dialect", "sensor", "licence", "world", "about")
 
 
 @command
@@ -44,24 +45,45 @@ def doctor(
 ) -> ExitCode:
     """Say what is wrong with a server that runs a guard model, and how fast it is.
 
-    Sends a few small requests and images of noise. Exit code 0 if a guard can work with it, else 2.
+    Sends a few small requests and images of noise. With a sensor as --model, says what it looks at.
+    Exit code 0 if a guard can work with it, else 2.
     """
-    from policyguard.backends.remote.doctor import examine
-    from policyguard.dialects import get_dialect
+    from policyguard.backends.registry import resolve_model
     from policyguard.policy import load_policy
 
-    address, key = _server_address(base_url)
-    with waiting("examining the server", sys.stderr):
-        examination = examine(
-            address,
-            model=model or os.environ.get("POLICYGUARD_MODEL") or None,
-            policy=load_policy(policy).resolve() if policy else None,
-            dialect=get_dialect(dialect) if dialect else None,
-            api_key=key,
-            timeout=timeout,
-        )
+    model = model or os.environ.get("POLICYGUARD_MODEL") or None
+    resolved = load_policy(policy).resolve() if policy else None
+    if model is not None and resolve_model(model).sensor is not None:
+        examination = _examine_sensor(model, resolved, base_url, dialect, timeout)
+    else:
+        from policyguard.backends.remote.doctor import examine
+        from policyguard.dialects import get_dialect
+
+        address, key = _server_address(base_url)
+        with waiting("examining the server", sys.stderr):
+            examination = examine(
+                address,
+                model=model,
+                policy=resolved,
+                dialect=get_dialect(dialect) if dialect else None,
+                api_key=key,
+                timeout=timeout,
+            )
     print(json.dumps(examination.to_dict(), indent=2) if style is TextOrJson.JSON else _text(examination))
     return ExitCode.OK if examination.healthy else ExitCode.USAGE
+
+
+def _examine_sensor(
+    model: str, policy: ResolvedPolicy | None, base_url: str | None, dialect: str | None, timeout: float
+) -> Examination:
+    from policyguard.backends import build_backend
+    from policyguard.backends.sensors import SensorBackend
+    from policyguard.backends.sensors.doctor import examine_sensor
+
+    with build_backend(model, base_url=base_url, dialect=dialect, timeout=timeout, subset=True) as backend:
+        assert isinstance(backend, SensorBackend)
+        with waiting("examining the sensor", sys.stderr):
+            return examine_sensor(backend, policy=policy)
 
 
 def _server_address(base_url: str | None) -> tuple[str, str | None]:
@@ -119,6 +141,7 @@ def models(
         heads = ("id", "family", "dialect", "licence", "about")
         for entry in known:  # one column, so that the last has room in a narrow terminal
             entry["family"] = " ".join(filter(None, (entry["family"], entry["size"])))
+            entry["dialect"] = entry["dialect"] or "(sensor)"
         print_table(heads, [[entry[head] or "-" for head in heads] for entry in known], sys.stdout)
         sys.stdout.flush()
         warn("any other image-text-to-text model can be named by its hub id or folder")

@@ -28,6 +28,7 @@ __all__ = [
     "POLICY",
     "ROOT",
     "STYLE",
+    "SUBSET",
     "Format",
     "TextOrJson",
     "load_policy_with",
@@ -75,6 +76,14 @@ DIALECT = Annotated[
     str | None,
     typer.Option(
         "--dialect", metavar="NAME", help="The prompt format of the model. Default: the model's own."
+    ),
+]
+SUBSET = Annotated[
+    bool | None,
+    typer.Option(
+        "--subset",
+        help="With a guard that reads no policy: judge by the rules that it can look at.",
+        show_default=False,
     ),
 ]
 POLICY = Annotated[
@@ -130,6 +139,7 @@ _SETTINGS: dict[str, Any] = {
     "model": MODEL,
     "base_url": BASE_URL,
     "dialect": DIALECT,
+    "subset": SUBSET,
     "explain": Annotated[
         bool | None,
         typer.Option(

@@ -21,6 +21,7 @@ from policyguard.cli.options import (
     POLICY,
     ROOT,
     STYLE,
+    SUBSET,
     TextOrJson,
     load_policy_with,
     parse_parameters,
@@ -171,6 +172,7 @@ def check_cases(
     model: MODEL = None,
     base_url: BASE_URL = None,
     dialect: DIALECT = None,
+    subset: SUBSET = None,
     root: ROOT = None,
 ) -> ExitCode:
     """Judge the images of a file of cases, and compare the results with what it expects.
@@ -183,7 +185,8 @@ def check_cases(
     from policyguard.guard import Guard
 
     cases = load_cases(file, root=root)
-    with Guard(list(cases.policies.values()), model=model, base_url=base_url, dialect=dialect) as guard:
+    policies = list(cases.policies.values())
+    with Guard(policies, model=model, base_url=base_url, dialect=dialect, subset=bool(subset)) as guard:
         load_model(guard, sys.stderr)
         with progress_bar(sys.stderr) as move:
             report = run_cases(

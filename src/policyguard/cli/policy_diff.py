@@ -21,6 +21,7 @@ from policyguard.cli.options import (
     PARAMETERS,
     ROOT,
     STYLE,
+    SUBSET,
     TextOrJson,
     load_policy_with,
 )
@@ -84,6 +85,7 @@ def diff(
     model: MODEL = None,
     base_url: BASE_URL = None,
     dialect: DIALECT = None,
+    subset: SUBSET = None,
     root: ROOT = None,
     values: PARAMETERS = None,
 ) -> ExitCode:
@@ -112,7 +114,14 @@ def diff(
             warn(f"skipped {note}")
         with (
             _memory(judged) as cache,
-            Guard(policies, model=model, base_url=base_url, dialect=dialect, cache=cache) as guard,
+            Guard(
+                policies,
+                model=model,
+                base_url=base_url,
+                dialect=dialect,
+                cache=cache,
+                subset=bool(subset),
+            ) as guard,
         ):
             behaviour = _behaviour(policies, sources, guard)
     _print(structure, behaviour, style)

@@ -211,6 +211,8 @@ def _rule_lines(key: str, rule: Rule, origins: _Origins) -> Iterator[str]:
         yield from _items("must not show", unsafe)
         sensitive = rule.status == "sensitive"
         yield from _items("nor, though often allowed" if sensitive else "may show", safe)
+        signals = [(item, origins(f"{field}.signals[{place}]")) for place, item in enumerate(rule.signals)]
+        yield from _items("signals", signals)
 
 
 def _items(head: str, items: Iterable[tuple[str, str]]) -> Iterator[str]:

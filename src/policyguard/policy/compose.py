@@ -22,7 +22,7 @@ from policyguard.strict.text import visible
 
 __all__ = ["apply", "flat"]
 
-_LISTS = ("unsafe", "safe")
+_LISTS = ("unsafe", "safe", "signals")
 _ASK = 'this can loosen or reword what the base forbids: say why with `weakens: "<reason>"`'
 
 
@@ -147,7 +147,8 @@ class _Application:
                 values[name] = getattr(override, name)
                 self.origins[f"rules.{rule.id}.{name}"] = _origin(self.source, (*path, name))
         lists = {name: dict(zip(values[name], origins[name], strict=True)) for name in _LISTS}
-        for name, changes in (("unsafe", override.unsafe), ("safe", override.safe)):
+        for name in _LISTS:
+            changes = getattr(override, name)
             for index, text in enumerate(changes.remove):
                 self._take(lists[name], text, (*path, name, "remove", index), rule.id, name)
         for target, name, texts in (
@@ -158,7 +159,8 @@ class _Application:
                 place: FieldPath = (*path, "move", target, index)
                 if self._take(lists[name], text, place, rule.id, name):
                     lists[target[3:]].setdefault(text, _origin(self.source, place))
-        for name, changes in (("unsafe", override.unsafe), ("safe", override.safe)):
+        for name in _LISTS:
+            changes = getattr(override, name)
             for index, text in enumerate(changes.add):
                 lists[name].setdefault(text, _origin(self.source, (*path, name, "add", index)))
         for name in _LISTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -18,6 +19,7 @@ __all__ = [
     "Line",
     "Lines",
     "Share",
+    "Signals",
     "Text",
     "Threshold",
     "Title",
@@ -67,6 +69,15 @@ def _pair(value: object) -> object:
     return tuple(value)
 
 
+def _signal(name: str) -> str:
+    sensor, slash, signal = name.partition("/")
+    if not (re.fullmatch(SLUG, sensor) and slash and signal):
+        raise schema_error(
+            "not_a_signal", "is no signal: write SENSOR/SIGNAL, such as open-nsfw/nsfw (docs/sensors.md)"
+        )
+    return name
+
+
 def _covers(outcome: Outcome) -> Outcome:
     if outcome.judged:
         raise schema_error(
@@ -89,6 +100,8 @@ Text = Annotated[
     str, Field(strict=True, max_length=8000), AfterValidator(paragraphs), AfterValidator(_characters)
 ]
 Lines = Annotated[tuple[Line, ...], BeforeValidator(listed), Field(max_length=200)]
+_Signal = Annotated[Line, AfterValidator(_signal)]
+Signals = Annotated[tuple[_Signal, ...], BeforeValidator(listed), Field(max_length=200)]
 Threshold = Annotated[float, Field(strict=True, gt=0.0, le=1.0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0, allow_inf_nan=False)]
 Band = Annotated[tuple[Share, Share], BeforeValidator(_pair), AfterValidator(_band)]

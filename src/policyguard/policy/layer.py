@@ -7,7 +7,19 @@ from typing import Literal
 from pydantic import Field
 
 from policyguard.outcomes import Action
-from policyguard.policy.fields import SEMVER, SLUG, Band, Line, Lines, Share, Text, Threshold, Title, Unjudged
+from policyguard.policy.fields import (
+    SEMVER,
+    SLUG,
+    Band,
+    Line,
+    Lines,
+    Share,
+    Signals,
+    Text,
+    Threshold,
+    Title,
+    Unjudged,
+)
 from policyguard.policy.schema import Model, Rule, Status
 
 __all__ = [
@@ -43,6 +55,13 @@ class Items(Model):
     remove: Lines = ()
 
 
+class SignalItems(Model):
+    """Signals that join or leave a rule's."""
+
+    add: Signals = ()
+    remove: Signals = ()
+
+
 class Move(Model):
     """Items that go from one list of a rule to the other."""
 
@@ -63,6 +82,7 @@ class Override(Model):
     action: Action | None = None
     unsafe: Items = Items()
     safe: Items = Items()
+    signals: SignalItems = SignalItems()
     move: Move = Move()
     weakens: Line | None = None
 

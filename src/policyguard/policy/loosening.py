@@ -118,6 +118,9 @@ def _rule(old: Policy, new: Policy, was: Rule, now: Rule) -> Iterator[Change]:
     for item in now.safe:
         if item not in was.safe:
             yield Change(was.id, "safe", f"excuses {quoted(item)}")
+    for signal in was.signals:
+        if signal not in now.signals:
+            yield Change(was.id, "signals", f"no longer looks at {quoted(signal)}")
     if was.status is Status.SENSITIVE:
         for item in was.safe:
             if item not in (*now.safe, *now.unsafe):

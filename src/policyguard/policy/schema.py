@@ -22,6 +22,7 @@ from policyguard.policy.fields import (
     Band,
     Lines,
     Share,
+    Signals,
     Text,
     Threshold,
     Title,
@@ -118,7 +119,8 @@ class Rule(Model):
     """One category of a policy: what an image must not show, and what it may show all the same.
 
     ``safe`` excuses only this rule and only what it describes. ``threshold`` in (0, 1] and ``action``
-    override the policy's defaults for this rule.
+    override the policy's defaults for this rule. ``signals``: where a guard that reads no policy looks for
+    what the rule forbids, as ``SENSOR/SIGNAL``; no model sees them.
     """
 
     id: str = Field(strict=True, pattern=f"^{SLUG}$")
@@ -126,6 +128,7 @@ class Rule(Model):
     description: Text = ""
     unsafe: Lines = ()
     safe: Lines = ()
+    signals: Signals = ()
     status: Status = Status.ACTIVE
     threshold: Threshold | None = None
     action: Action | None = None

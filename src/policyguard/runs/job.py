@@ -162,6 +162,7 @@ def _guard(settings: RunSettings, policies: Sequence[ResolvedPolicy], backend: B
         model=settings.model,
         base_url=(urls[0] if len(urls) == 1 else urls) or None,
         dialect=settings.dialect,
+        subset=settings.subset,
         explain=settings.explain,
         cache=cache,
     )

@@ -56,6 +56,7 @@ class Settings(_Table):
     model: str | None = None
     base_url: Texts | None = None
     dialect: str | None = None
+    subset: bool = False
     explain: bool = False
     cache: str | None = None
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None

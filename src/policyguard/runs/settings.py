@@ -29,6 +29,7 @@ class Flags:
     model: str | None = None
     base_url: str | None = None
     dialect: str | None = None
+    subset: bool | None = None
     explain: bool | None = None
     cache: str | None = None
     workers: int | None = None
@@ -48,6 +49,7 @@ class RunSettings:
     model: str | None
     base_url: tuple[str, ...]
     dialect: str | None
+    subset: bool
     explain: bool
     cache: str | None
     workers: int | None
@@ -74,6 +76,7 @@ def merge_settings(flags: Flags, project: Project) -> RunSettings:
     origins: dict[str, str] = {}
     values: dict[str, Any] = {}
     defaults: dict[str, Any] = {
+        "subset": False,
         "explain": False,
         "fail_on": FailOn.BLOCK,
         "baseline": os.path.relpath(project.root / BASELINE_FILE),

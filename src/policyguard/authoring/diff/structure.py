@@ -280,6 +280,7 @@ def _rule(old: ResolvedPolicy, new: ResolvedPolicy, a: Rule, b: Rule) -> Iterato
     yield from _graded(a.id, "status", a.status, b.status, _STRICTNESS[b.status] - _STRICTNESS[a.status])
     yield from _texts(a.id, a, b)
     yield from compare_items(a, b)
+    yield from _plain(a.id, "signals", _signals(a), _signals(b), Effect.UNCLEAR)
     if (a.threshold, b.threshold) != (None, None):
         yield from _number(a.id, "threshold", a.threshold or old.threshold, b.threshold or new.threshold)
     if (a.action, b.action) != (None, None):
@@ -319,6 +320,10 @@ def _graded(rule: str | None, field: str, a: str, b: str, stricter: float) -> It
             (Kind.STRENGTHENED, Effect.STRONGER) if stricter > 0 else (Kind.WEAKENED, Effect.WEAKER)
         )
         yield Change(kind, effect, rule, field, str(a), str(b))
+
+
+def _signals(rule: Rule) -> str:
+    return ", ".join(rule.signals) or "none"
 
 
 def _band(policy: ResolvedPolicy) -> str:

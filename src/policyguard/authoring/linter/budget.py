@@ -176,7 +176,9 @@ def default_dialect(policy: ResolvedPolicy, model: str | None = None) -> Dialect
     from policyguard.dialects import get_dialect
 
     if model is not None:
-        return get_dialect(resolve_model(model).dialect)
+        if (known := resolve_model(model)).sensor is not None:
+            raise ConfigurationError(f"'{known.id}' is a sensor: it reads no policy, so there is no prompt")
+        return get_dialect(known.dialect)
     return get_dialect("pico" if policy.world == "pictosafe" else DEFAULT_DIALECT)
 
 

@@ -147,6 +147,7 @@ class Suite:
             model=options.model or settings.model,
             base_url=self._base_url(),
             dialect=options.dialect or settings.dialect,
+            subset=settings.subset,
             explain=settings.explain,
             cache=None if options.record else self._cache(),
         )
