@@ -801,3 +801,35 @@ def _shares(model: Any, processor: Any, before: str, labels: Iterable[str], fram
         logits = model(**cut).logits[0, -1].double()
     shares = torch.softmax(logits[[row[common] for row in rows.values()]], -1)
     return dict(zip(rows, shares.tolist(), strict=True))
+
+
+SERVED = tuple(
+    guard
+    for guard in GUARDS
+    if guard.family not in ("mllama", "shieldgemma2")
+    and guard.dialect not in ("guardreasoner", "safeguard-vl:think", "singguard:slow")
+)
+"""Those whose architecture is in vLLM's list, but for those who think first: models of noise never end."""
+
+
+def main(folder: str, name: str, count: str) -> None:
+    """Build the model of one of ``GUARDS``; print its scores in bfloat16, and ``differences``, as JSON."""
+    import json
+
+    from backends.transformers.support import picture, policy
+
+    guard = next(guard for guard in GUARDS if str(guard) == name)
+    built = build(Path(folder), guard.family, chat=guard.chat)
+    frames, under = [picture(number) for number in range(int(count))], policy(rules=3)
+    dialect = get_dialect(guard.dialect)
+    with TransformersBackend(str(built), device="cpu", dtype="bfloat16", dialect=dialect) as backend:
+        found = [backend.assess([AssessmentRequest(frame, under)])[0] for frame in frames]
+    scores = [(result.p_unsafe, result.rule_scores) for result in found if isinstance(result, Assessment)]
+    assert len(scores) == len(frames), found
+    print(json.dumps({"scores": scores, "furthest": max(differences(guard, under, frames))}))
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(*sys.argv[1:])

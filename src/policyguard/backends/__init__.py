@@ -81,7 +81,11 @@ def build_backend(
         require_dialect(model, declared, spoken)
         limit = 60.0 if timeout is None or timeout > 60.0 else timeout
         return RemoteBackend(
-            [url.strip() for url in urls], model=model, api_key=api_key, dialect=spoken, timeout=limit
+            [url.strip() for url in urls],
+            model=model,
+            api_key=api_key,
+            dialect=None if dialect is None else spoken,
+            timeout=limit,
         )
     if model is None:
         other = [policy.id for policy in policies if policy.world != "pictosafe"]

@@ -101,6 +101,7 @@ class ToyServer(ThreadingHTTPServer):
 
     ``features``: "tokenize" and the keys of FIELDS; a server without one ignores the field, or refuses it if
     ``strict``. ``delay`` says how many seconds an answer takes, or None for one that waits for ``closing``.
+    ``told`` holds what it answers at further paths, ``entry`` what it adds to its list of models.
     ``fault`` is called with handler and answer instead of sending the answer, where ``fault_at`` says so of
     the request's path and body.
     """
@@ -126,6 +127,8 @@ class ToyServer(ThreadingHTTPServer):
         self.top_limit = 20
         self.features = {"tokenize", *FIELDS}
         self.strict = False
+        self.told: dict[str, dict[str, Any]] = {}
+        self.entry: dict[str, Any] = {}
         self.scenes: dict[str, Scene] = {}
         self.default = Scene()
         self.delay: Callable[[Scene], float | None] = lambda scene: 0.0
@@ -257,13 +260,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/v1") and not authorised:
             raise RefusalError(401, f"Incorrect API key provided: {self.headers['Authorization']}")
         if self.path == "/v1/models":
-            return {"object": "list", "data": [{"id": server.model}]}
+            return {"object": "list", "data": [{"id": server.model, **server.entry}]}
+        if self.path in server.told and (self.path != "/tokenize" or "messages" in body):
+            return server.told[self.path]
         known = {"/v1/chat/completions"} | ({"/tokenize"} if "tokenize" in server.features else set())
         if self.path not in known:
             raise RefusalError(404, "Not Found")
         if body["model"] != server.model:
             raise RefusalError(404, f"The model `{body['model']}` does not exist.")
         if self.path == "/tokenize":
+            if "prompt" not in body:
+                raise RefusalError(400, "Field required", "prompt")
             assert body["add_special_tokens"] is False
             tokens = tokenize(body["prompt"])
             return {"count": len(tokens), "max_model_len": server.context, "tokens": tokens}

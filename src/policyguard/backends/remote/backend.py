@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
 from policyguard.backends.base import AssessmentRequest, Backend
+from policyguard.backends.registry import resolve_served
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.reader import Reader
 from policyguard.backends.remote.retry import Retries
 from policyguard.backends.remote.servers import Servers
+from policyguard.dialects import get_dialect
 from policyguard.dialects.base import render_for
 from policyguard.errors import BackendError, ConfigurationError, UnavailableError
 from policyguard.strict.arguments import count, seconds, text, texts
@@ -47,7 +49,8 @@ class RemoteBackend(Backend):
             model, which share the work and replace each other. All of them get the API key.
         model: the name under which the server runs the model.
         api_key: sent as a bearer token, never shown.
-        dialect: how that model is prompted and read.
+        dialect: how that model is prompted and read; default: the one the registry knows for its name, held
+            against what the server tells of the model before the first image.
         timeout: seconds for one HTTP call from first to last byte.
         deadline: seconds for all that is done about one frame once its turn has come: up to three calls,
             their retries and the waits between them. Default: three times ``timeout``. A request's own
@@ -68,7 +71,7 @@ class RemoteBackend(Backend):
         *,
         model: str,
         api_key: str | None = None,
-        dialect: Dialect,
+        dialect: Dialect | None = None,
         timeout: float = 60.0,
         deadline: float | None = None,
         concurrency: int = 8,
@@ -83,7 +86,8 @@ class RemoteBackend(Backend):
         self._max_pixels = None if max_pixels is None else count("max_pixels", max_pixels)
         self._concurrency = count("concurrency", concurrency)
         self._endpoints = _endpoints(base_url, api_key)
-        self._dialect = dialect
+        self._by_hand = dialect is not None
+        self._dialect = dialect or get_dialect(resolve_served(self._name).dialect)
         self._retries = retries or Retries()
         self._lock = threading.Lock()
         self._closed = False
@@ -158,7 +162,7 @@ class RemoteBackend(Backend):
         where that may pass).
         """
         try:
-            self._wait(self._reader.chat.find_model)
+            self._wait(self._reader.warm)
         except CallError as error:
             kind = UnavailableError if error.failure.retryable else BackendError
             raise kind(error.failure.reason, hint="is the server up?") from None
@@ -199,6 +203,7 @@ class RemoteBackend(Backend):
             servers,
             model=self._name,
             dialect=self._dialect,
+            by_hand=self._by_hand,
             cache_salt=self._cache_salt,
             max_pixels=self._max_pixels,
         )

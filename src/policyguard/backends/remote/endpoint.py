@@ -17,7 +17,7 @@ from policyguard.strict.text import shortened
 
 __all__ = ["Endpoint"]
 
-_OUTSIDE_API = ("/tokenize", "/version")
+_OUTSIDE_API = ("/api/show", "/detokenize", "/props", "/tokenize", "/version")
 
 _MAX_QUOTE = 300
 """Characters of a server's message that ours repeats."""
@@ -78,7 +78,7 @@ class Endpoint:
         return cls(base, base.removesuffix("/v1"), netloc, _is_loopback(host), query, api_key)
 
     def url(self, path: str) -> str:
-        """Where ``path`` is: at ``base``, or at ``root`` what vLLM serves beside the OpenAI API."""
+        """Where ``path`` is: at ``base``, or at ``root`` what servers have beside the OpenAI API."""
         return f"{self.root if path in _OUTSIDE_API else self.base}{path}{self.query}"
 
     @property

@@ -21,6 +21,7 @@ from policyguard.backends.remote.chat import Chat, Conversation, NoScoresError
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for, is_light
 from policyguard.backends.remote.labels import LabelReader, LabelScores, rate, with_rules, without_rules
+from policyguard.backends.remote.recognition import require_own_dialect
 from policyguard.dialects.base import render_for
 from policyguard.dialects.rule_by_rule import merge, only_rule
 from policyguard.errors import AnswerError, ConfigurationError, UsageError
@@ -44,6 +45,7 @@ class Reader:
         *,
         model: str,
         dialect: Dialect,
+        by_hand: bool = True,
         cache_salt: str | None = None,
         max_pixels: int | None = None,
     ) -> None:
@@ -52,6 +54,8 @@ class Reader:
         self._labels = LabelReader(self.chat)
         self._dialect = dialect
         self._grid = grid_for(dialect.name, model, max_pixels)
+        self._recognised = by_hand
+        self._recognising = asyncio.Lock()
         self._rating_only = False
         self._constrains_text = True
 
@@ -81,9 +85,22 @@ class Reader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def warm(self) -> None:
+        """Raises ConfigurationError if a server does not run the model, or it speaks another dialect."""
+        await self.chat.find_model()
+        await self._recognise()
+
+    async def _recognise(self) -> None:
+        """Once, unless the dialect was given by hand: hold it against what the servers tell of the model."""
+        async with self._recognising:
+            if not self._recognised:
+                self._recognised = await require_own_dialect(self._servers, self.chat.model, self._dialect)
+
     async def _assess_one(self, request: AssessmentRequest) -> Assessment | Failure:
         try:
             async with self._servers.turn(request.deadline):
+                if not self._recognised:
+                    await self._recognise()
                 result = await self._assess_frame(request)
             return result if isinstance(result, Failure) else replace(result, reading=request.reading)
         except CallError as error:
