@@ -23,6 +23,7 @@ from opentelemetry.trace import StatusCode
 from policyguard import ConfigurationError, Guard, Outcome
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
+from policyguard.checking.telemetry import watching
 from policyguard.testing import FakeBackend
 from support.guards import AsyncWatched, Watched, png, policy, shade
 
@@ -328,3 +329,22 @@ def test_the_api_without_an_sdk_is_enough() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (0, "violates []\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_checks_that_stop_nothing_are_marked_so(
+    collected: Collected, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    guard = Guard(policy(), backend=FakeBackend(0.9))
+    with caplog.at_level(logging.DEBUG, "policyguard"):
+        with watching(True):
+            checked(guard, [png(5), png(6)], way)
+        checked(guard, [png(7)], way)
+    marks = [dict(span.attributes or {})["policyguard.watched"] for span in collected.spans()]
+    assert [True, True, False] == marks
+    counted = {
+        point.attributes["policyguard.watched"]: point.value
+        for point in collected.points("policyguard.checks")
+    }
+    assert {True: 2, False: 1} == counted
+    assert [True, True, False] == ["(watched" in record.getMessage() for record in caplog.records]

@@ -656,3 +656,16 @@ def test_no_middleware_that_tries_again_swallows_a_block(first: bool, way: str, 
     with pytest.raises(PolicyViolation):
         invoke(agent, [human()], way)
     assert model.calls == 1
+
+
+@ways
+def test_a_watched_agent_runs_on_and_every_result_says_so(way: str) -> None:
+    answers = (call("draw", colour="red"), call("plot", 2, colour="red"), AIMessage(["see", block(RED)]))
+    agent, model, told = agent_of(*answers, exit_behavior="watch")
+    state = invoke(agent, [human(block(RED))], way)
+    assert (3, block(RED)) == (model.calls, state["messages"][-1].content[1])
+    assert human(block(RED)).content == state["messages"][0].content
+    assert all(result.watched for _, result in told)
+    assert {"input", "output", "tool_result"} == {stage for stage, result in told if not result.allowed}
+    noted = state["policyguard"]["GuardMiddleware[tests/colours]"]["input"]
+    assert (True, "block") == (noted["watched"], noted["action"])

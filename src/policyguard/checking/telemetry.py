@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from policyguard.checking.rounds import Opened
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["observed"]
+__all__ = ["observed", "watching"]
 
 Attributes = dict[str, str | bool | int | float | list[str]]
 
@@ -42,6 +43,17 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _log = logging.getLogger(_NAME)
 _log.addHandler(logging.NullHandler())
 _building = threading.Lock()
+_watched: ContextVar[bool] = ContextVar("policyguard_watched", default=False)
+
+
+@contextmanager
+def watching(watched: bool) -> Iterator[None]:
+    """Mark the checks inside the block as ones that stop nothing, if ``watched``."""
+    before = _watched.set(watched)
+    try:
+        yield
+    finally:
+        _watched.reset(before)
 
 
 @contextmanager
@@ -133,6 +145,7 @@ def _count(verdicts: Sequence[Verdict]) -> None:
         attributes |= {
             "policyguard.action": verdict.action.value,
             "policyguard.degraded": verdict.degraded,
+            "policyguard.watched": _watched.get(),
         }
         instruments.checks.add(1, attributes)
 
@@ -149,7 +162,8 @@ def _write(verdicts: Sequence[Verdict]) -> None:
         _log.log(
             level,
             line + (" reason=%r" if verdict.outcome is Outcome.ERROR else "%s"),
-            "passed without being judged" if verdict.degraded else "checked",
+            ("passed without being judged" if verdict.degraded else "checked")
+            + (" (watched: nothing is stopped)" if _watched.get() else ""),
             verdict.outcome.value,
             verdict.action.value,
             "-" if verdict.score is None else f"{verdict.score:.3f}",
@@ -188,6 +202,7 @@ def _attributes(verdict: Verdict) -> Attributes:
         "policyguard.cached": verdict.cached,
         "policyguard.degraded": verdict.degraded,
         "policyguard.partial": verdict.partial,
+        "policyguard.watched": _watched.get(),
         "policyguard.image.sha256": evidence.image_sha256,
         "policyguard.image.width": width,
         "policyguard.image.height": height,

@@ -218,3 +218,20 @@ def test_only_clients_of_botocore_are_taken_and_only_once(upstream: Upstream) ->
     with pytest.raises(ConfigurationError) as caught:
         guard_client(client, guard)
     assert "guard_botocore" in str(caught.value.hint)
+
+
+def test_judged_alongside_and_watched(upstream: Upstream) -> None:
+    upstream.answer(answer({"text": "words"}))
+    client = guarded(upstream, when="alongside")
+    refused(lambda: client.converse(modelId="m", messages=message(RED)))
+    assert 1 == upstream.calls
+    refused(lambda: client.converse(modelId="m", messages=message(RED)))
+    assert 1 == upstream.calls
+    results: list[Any] = []
+    watched = guarded(upstream, on_block="watch", max_body=2000, on_result=results.append)
+    watched.converse(modelId="m", messages=message(RED))
+    upstream.answer(answer(shown(RED)))
+    content = watched.converse(modelId="m", messages=message(text="x" * 4000))["output"]["message"]["content"]
+    assert picture(RED) == content[0]["image"]["source"]["bytes"]
+    assert ["request", "request"] == [result.would_block for result in results]
+    assert [1, 2] == [result.images_seen for result in results]

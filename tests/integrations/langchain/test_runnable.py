@@ -654,3 +654,17 @@ def test_a_document_that_passes_does_not_keep_another_picture_from_its_place() -
     assert "text " == got[0].content
     assert PDF in got[-1].content
     assert b64(RED_PNG) not in repr(got)
+
+
+@called
+def test_a_watched_step_lets_everything_through_and_reports_it(call: Any) -> None:
+    results: list[ScreenResult] = []
+    watching = step(on_block="watch", on_result=results.append)
+    for message in (
+        human(RED_PNG),
+        human(GREEN_PNG),
+        HumanMessage([{"type": "image", "url": "https://e.example/a"}]),
+    ):
+        assert message == call(watching, message)
+    assert [(True, False), (True, True), (True, False)] == [(r.watched, r.allowed) for r in results]
+    assert results[0].to_dict()["watched"] is True

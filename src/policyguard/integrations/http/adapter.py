@@ -88,8 +88,9 @@ class GuardedAdapter(BaseAdapter, Flow):
         if isinstance(body, str):
             body = body.encode()
         if isinstance(body, bytes | bytearray):
-            return None if len(body) > self.core.settings.max_body else bytes(body)
-        return await self.collect(source_of(_encoded(_read(body) if hasattr(body, "read") else iter(body))))
+            return None if len(body) > self.held("request") else bytes(body)
+        pieces = _encoded(_read(body) if hasattr(body, "read") else iter(body))
+        return await self.collect("request", source_of(pieces))
 
     async def forward(self, request: _Call, data: bytes, changed: bytes | None) -> Any:
         prepared = request.request

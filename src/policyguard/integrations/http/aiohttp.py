@@ -111,7 +111,7 @@ class _Flow(Flow):
         body = request.request.body
         if isinstance(body, bytes):
             return body
-        whole = _Whole(self.core.settings.max_body)
+        whole = _Whole(self.held("request"))
         try:
             await body.write(whole)
         except _TooLongError:

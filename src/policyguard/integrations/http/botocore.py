@@ -16,7 +16,8 @@ from urllib.parse import urlencode, urlsplit
 from policyguard.errors import ConfigurationError
 from policyguard.integrations.extract import Replacement, find_images, replace_images
 from policyguard.integrations.http.bodies import Body, watched_over
-from policyguard.integrations.http.exchange import Blocked, Core, Exchange, drive
+from policyguard.integrations.http.exchange import Blocked, Core, Exchange, begin, drive
+from policyguard.integrations.http.flow import in_thread
 from policyguard.integrations.http.message import RequestHead, ResponseHead, joined
 from policyguard.integrations.http.settings import Options, Settings
 from policyguard.integrations.http.watch import Watch
@@ -67,12 +68,18 @@ class _Hooks:
         address = urlsplit(params["url"])
         headers = joined((str(name), _text(value)) for name, value in params["headers"].items())
         head = RequestHead(params["method"], address.hostname or "", address.path, headers, address.query)
-        exchange = context[_KEY] = self.core.begin(head)
+        exchange, settings, changed, judging = self.core.begin(head), self.core.settings, None, None
         try:
             data = self._body(params)
-            changed = drive(exchange.request(data), self.core.settings)
+            step = exchange.request(data)
+            if settings.when == "before":
+                changed = drive(step, settings)
+            elif (asked := begin(step, settings)) is not None:
+                exchange.result.sent_unjudged = True
+                judging = in_thread(drive, step, settings, asked)
         except Blocked as blocked:
             raise _refused(exchange, "request", blocked, model.name) from None
+        context[_KEY] = exchange, judging
         if changed is not None:
             params["body"] = changed
         elif hasattr(params["body"], "read"):
@@ -80,7 +87,7 @@ class _Hooks:
 
     def _body(self, params: dict[str, Any]) -> bytes | None:
         """The body to be judged; None if it is longer than is held."""
-        body, limit = params["body"], self.core.settings.max_body
+        body, limit = params["body"], self.core.settings.held("request")
         if isinstance(body, Mapping):  # of the services that take forms
             body = urlencode(body, doseq=True)
         elif hasattr(body, "read"):
@@ -95,12 +102,17 @@ class _Hooks:
         from botocore.eventstream import EventStream
         from botocore.response import StreamingBody
 
-        exchange: Exchange = context[_KEY]
+        exchange: Exchange
+        exchange, judging = context[_KEY]
         head = ResponseHead(http_response.status_code, joined(http_response.headers.items()))
         streams = {name: value for name, value in parsed.items() if isinstance(value, EventStream)}
         bodies = {name: value for name, value in parsed.items() if isinstance(value, StreamingBody)}
         others = parsed.keys() - streams.keys() - bodies.keys() - {"ResponseMetadata"}
+        direction: Direction = "request"
         try:
+            if judging is not None:
+                judging.result()
+            direction = "response"
             if head.status >= 300:
                 drive(exchange.response(head, http_response.content), self.core.settings)
             else:
@@ -113,7 +125,7 @@ class _Hooks:
         except Blocked as blocked:
             for body in (*streams.values(), *bodies.values()):
                 body.close()
-            raise _refused(exchange, "response", blocked, model.name) from None
+            raise _refused(exchange, direction, blocked, model.name) from None
         if (header := exchange.verdict_header()) is not None:
             parsed.setdefault("ResponseMetadata", {}).setdefault("HTTPHeaders", {})[header[0]] = header[1]
         for name, stream in streams.items():
@@ -122,7 +134,7 @@ class _Hooks:
             exchange.finish()
 
     def _read(self, exchange: Exchange, head: ResponseHead, body: Any) -> bytes:
-        limit = self.core.settings.max_body
+        limit = self.core.settings.held("response")
         data: bytes = body.read(limit + 1)
         changed = drive(exchange.response(head, None if len(data) > limit else data), self.core.settings)
         return data if changed is None else changed

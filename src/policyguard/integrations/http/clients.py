@@ -28,7 +28,10 @@ def guarded_client(
         family: ``"httpx"`` or ``"httpx2"``; default: what the installed SDKs are built on.
         on_block: what becomes of a blocked image, for both directions or for each (``{"request": ...,
             "response": ...}``): ``"reject"``, the default, a 403 in the provider's own error shape;
-            ``"raise"``, PolicyViolation from inside the client; ``"replace"``, another image in its place.
+            ``"raise"``, PolicyViolation from inside the client; ``"replace"``, another image in its place;
+            ``"watch"``, nothing: all is judged and reported, and passes.
+        when: ``"before"`` (default): a request is judged before it goes out; ``"alongside"``: while it is on
+            its way, and its answer is held until the verdict. The provider then sees images that are blocked.
         replace_with: that image: ``"placeholder"`` (default), ``"blur"`` or ``"pixelate"``.
         urls: images by URL: ``"reject"`` (default), or ``"fetch"`` them, and send what was fetched in their
             place.

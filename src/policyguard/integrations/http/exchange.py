@@ -1,7 +1,8 @@
 """One request and its response: what is judged, and what becomes of it. No input or output happens here.
 
 Steps that need verdicts are generators: they yield image sites and are sent a ScreenResult, so that the same
-code serves blocking and asynchronous clients (``drive``, ``adrive``).
+code serves blocking and asynchronous clients (``drive``, ``adrive``). ``begin`` goes as far as a step can
+without the model.
 
 Covered: request and response bodies, whole or as events. Nothing goes on that holds an image which was
 blocked, or which could not be read; nor does a request with one in its address or its headers. Every
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,12 +44,16 @@ if TYPE_CHECKING:
     from policyguard.integrations.http.settings import Settings
     from policyguard.verdict import Verdict
 
-__all__ = ["Blocked", "Core", "Exchange", "Step", "adrive", "drive"]
+__all__ = ["HEAVY", "Blocked", "Core", "Exchange", "Question", "Step", "adrive", "begin", "drive"]
+
+_log = logging.getLogger("policyguard")
 
 T = TypeVar("T")
-Step: TypeAlias = Generator[Sequence[ImageSite], ScreenResult, T]
+Question: TypeAlias = tuple[Sequence[ImageSite], bool]
+"""What a step asks: the verdicts on these sites; whether nothing is stopped for them."""
+Step: TypeAlias = Generator[Question, ScreenResult, T]
 
-_HEAVY = 2**18  # bytes from which opening a body is no work for an event loop
+HEAVY = 2**18  # bytes from which opening a body is no work for an event loop
 _MAX_RAISED = 256
 
 
@@ -83,7 +89,7 @@ class Exchange:
 
     def __init__(self, core: Core, head: RequestHead) -> None:
         self.core, self.head, self.settings = core, head, core.settings
-        self.result = HttpResult(head.method, head.host, head.path)
+        self.result = HttpResult(head.method, head.host, head.path, watched=core.settings.watched)
         self._key: bytes | None = None
         self._sent_file = False
         self._finished = False
@@ -93,10 +99,11 @@ class Exchange:
     def request(self, data: bytes | None) -> Step[bytes | None]:
         """Judge a request with the body ``data`` (None: longer than is held).
 
-        Returns the body to send instead, or None to send it as it is. Raises Blocked.
+        Returns the body to send instead, or None to send it as it is. Raises Blocked, but not where nothing
+        is to be stopped.
         """
         with self._edge("request"):
-            if data is None:
+            if data is None or len(data) > self.settings.max_body:
                 yield from self._too_large("request")
                 return None
             if "websocket" in self.head.headers.get("upgrade", "").lower():
@@ -160,7 +167,7 @@ class Exchange:
     def response(self, head: ResponseHead, data: bytes | None) -> Step[bytes | None]:
         """Judge a whole response whose body is ``data``, Content-Encoding undone (None: too long)."""
         with self._edge("response"):
-            if data is None:
+            if data is None or len(data) > self.settings.max_body:
                 yield from self._too_large("response")
                 return None
             links = self.settings.links == "block"
@@ -174,6 +181,7 @@ class Exchange:
         with self._edge("response"):
             changed = yield from self._judge("response", body)
             return raw if changed is None else changed
+        return raw
 
     def unreadable(self, direction: Direction, problem: str) -> Step[None]:
         """Judge something that came and cannot be read. Raises Blocked."""
@@ -219,7 +227,7 @@ class Exchange:
             sites = [site for site in sites if site.kind is SiteKind.INLINE or site.where == "body"]
         if not sites:
             return None
-        result = yield sites
+        result = yield sites, direction in self.result.watched
         if failed and len(sites) <= self.settings.max_images:
             result = _quoted(result)
         self.result.note(direction, result)
@@ -230,6 +238,8 @@ class Exchange:
             for item in result.items
             if item.fetched is not None
         }
+        if result.watched and not result.blocked:
+            return None
         if result.blocked:
             if self.settings.mode(direction) != "replace":
                 raise _blocked(direction, result.blocked)
@@ -259,7 +269,8 @@ class Exchange:
 
     def _refuse(self, direction: Direction, problem: str) -> Step[None]:
         """Block for a whole body. It cannot be passed on, whatever the policy does with UNSCANNABLE."""
-        result = yield (ImageSite("body", SiteKind.UNREADABLE, problem=f"the body {problem}"),)
+        site = ImageSite("body", SiteKind.UNREADABLE, problem=f"the body {problem}")
+        result = yield (site,), direction in self.result.watched
         items = tuple(
             replace(item, verdict=replace(item.verdict, action=Action.BLOCK, degraded=False))
             for item in result.items
@@ -269,19 +280,26 @@ class Exchange:
 
     @contextmanager
     def _edge(self, direction: Direction) -> Iterator[None]:
-        """Everything that goes wrong inside blocks."""
+        """Everything that goes wrong inside blocks; where nothing is to be stopped, it is noted."""
         try:
-            yield
-        except Blocked:
-            raise
-        except UsageError as error:
-            raise Blocked(
-                "policyguard_configuration",
-                f"PolicyGuard cannot judge images, its set-up is wrong: {_line(error)}",
-                error,
-            ) from error
-        except Exception as error:
-            raise _unjudged(direction, f"{type(error).__name__}: {_line(error)}", error) from error
+            try:
+                yield
+            except Blocked:
+                raise
+            except UsageError as error:
+                raise Blocked(
+                    "policyguard_configuration",
+                    f"PolicyGuard cannot judge images, its set-up is wrong: {_line(error)}",
+                    error,
+                ) from error
+            except Exception as error:
+                raise _unjudged(direction, f"{type(error).__name__}: {_line(error)}", error) from error
+        except Blocked as blocked:
+            if direction not in self.result.watched:
+                raise
+            if self.result.would_block is None:
+                self.result.would_block, self.result.reason = direction, blocked.message
+                _log.warning("watched: the %s would have been blocked (%s)", direction, blocked.code)
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -323,7 +341,7 @@ class Exchange:
 
     def verdict_header(self) -> tuple[str, str] | None:
         """The header that a response with images in it, or in its request, carries."""
-        if self.result.images_seen or self.result.provider_refused:
+        if self.result.images_seen or self.result.watched or self.result.provider_refused:
             return VERDICT_HEADER, self.result.header()
         return None
 
@@ -385,42 +403,59 @@ def _file_names(payload: Any) -> Iterator[str]:
             yield from (file[key] for key in ("id", "name", "uri") if isinstance(file.get(key), str))
 
 
-def drive(step: Step[T], settings: Settings) -> T:
-    """Run a step, judging what it asks for."""
+def begin(step: Step[Any], settings: Settings) -> Question | None:
+    """Run a step as far as it needs neither model nor network: what it asks then, or None at its end."""
     try:
-        sites = next(step)
+        asked = next(step)
         while True:
             try:
-                result = settings.screen.screen(sites, memo=settings.memo)
+                known = settings.screen.known(asked[0], memo=settings.memo)
+            except Exception:
+                known = None  # met again, and dealt with, where the step is driven on
+            if known is None:
+                return asked
+            asked = step.send(replace(known, watched=asked[1]))
+    except StopIteration:
+        return None
+
+
+def drive(step: Step[T], settings: Settings, asked: Question | None = None) -> T:
+    """Run a step, judging what it asks for; ``asked`` is what it asked last, if it has begun."""
+    try:
+        asked = asked or next(step)
+        while True:
+            try:
+                result = settings.screen.screen(asked[0], memo=settings.memo, watched=asked[1])
             except Exception as error:
-                sites = step.throw(error)
+                asked = step.throw(error)
             else:
-                sites = step.send(result)
+                asked = step.send(result)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
 
 
-async def adrive(step: Step[T], settings: Settings, *, size: int) -> T:
+async def adrive(step: Step[T], settings: Settings, *, size: int, asked: Question | None = None) -> T:
     """``drive`` for event loops. What takes long for a body of ``size`` bytes is done in a thread."""
 
     def advance(error: Exception | None, result: ScreenResult | None) -> tuple[bool, Any]:
         try:
             if error is not None:
                 return False, step.throw(error)
-            return False, next(step) if result is None else step.send(result)
+            return False, (asked or next(step)) if result is None else step.send(result)
         except StopIteration as done:  # cannot cross from a thread into a coroutine
             return True, done.value
 
     error: Exception | None = None
     result: ScreenResult | None = None
     while True:
-        if size > _HEAVY:
+        if size > HEAVY:
             done, value = await asyncio.to_thread(advance, error, result)
         else:
             done, value = advance(error, result)
         if done:
             return value  # type: ignore[no-any-return]
         try:
-            result, error = await settings.screen.ascreen(value, memo=settings.memo), None
+            screening = settings.screen.ascreen(value[0], memo=settings.memo, watched=value[1])
+            result, error = await screening, None
         except Exception as failure:
             result, error = None, failure

@@ -10,13 +10,28 @@ subclass of ``Flow``).
 
 from __future__ import annotations
 
+import asyncio
 import io
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextvars import copy_context
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
+from policyguard.errors import ImageError
 from policyguard.integrations.http.bodies import Body
 from policyguard.integrations.http.codings import CodingError, Decoder, decoder
-from policyguard.integrations.http.exchange import Blocked, Core, Exchange, Step, T, adrive, drive
+from policyguard.integrations.http.exchange import (
+    HEAVY,
+    Blocked,
+    Core,
+    Exchange,
+    Step,
+    T,
+    adrive,
+    begin,
+    drive,
+)
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic
 from policyguard.integrations.http.result import Direction
 from policyguard.integrations.http.streams import Events, Framing, StreamProblem
@@ -105,10 +120,9 @@ class Flow:
         exchange = self.core.begin(self.request_head(request))
         try:
             data = await self.read_request(request)
-            changed = await self.drive(exchange.request(data), len(data or b""))
+            response = await self._sent(exchange, request, data)
         except Blocked as blocked:
             return self._refuse(exchange, request, "request", blocked)
-        response = await self.forward(request, data or b"", changed)
         try:
             return await self._respond(exchange, request, response)
         except Blocked as blocked:
@@ -118,13 +132,42 @@ class Flow:
             await self.close_response(response)
             raise
 
+    async def _sent(self, exchange: Exchange, request: Any, data: bytes | None) -> Any:
+        """The response to a request that was judged. Raises Blocked."""
+        step, size, settings = exchange.request(data), len(data or b""), self.core.settings
+        if settings.when == "before":
+            return await self.forward(request, data or b"", await self.drive(step, size))
+        if self.waits and size > HEAVY:
+            asked = await asyncio.to_thread(begin, step, settings)
+        else:
+            asked = begin(step, settings)
+        if asked is None:  # nothing that the model would be asked about
+            return await self.forward(request, data or b"", None)
+        exchange.result.sent_unjudged = True
+        sending = self.forward(request, data or b"", None)
+        if self.waits:
+            judging = adrive(step, settings, size=size, asked=asked)
+            return await _both(sending, judging, self.close_response)
+        judged = in_thread(drive, step, settings, asked)
+        try:
+            response = await sending
+        finally:
+            failed = judged.exception()  # waits for it
+        if failed is not None:
+            await self.close_response(response)
+            raise failed
+        return response
+
     async def drive(self, step: Step[T], size: int = 0) -> T:
         if self.waits:
             return await adrive(step, self.core.settings, size=size)
         return drive(step, self.core.settings)
 
+    def held(self, direction: Direction) -> int:
+        return self.core.settings.held(direction)
+
     async def collect(
-        self, source: Source, codings: Decoder | None = None, begun: bytes = b""
+        self, direction: Direction, source: Source, codings: Decoder | None = None, begun: bytes = b""
     ) -> bytes | None:
         """The whole body, decoded, or None if it is longer than is held. In memory once."""
         whole = io.BytesIO()
@@ -132,17 +175,17 @@ class Flow:
         while piece is not None:
             for decoded in (piece,) if codings is None else codings.feed(piece):
                 whole.write(decoded)
-                if whole.tell() > self.core.settings.max_body:
+                if whole.tell() > self.held(direction):
                     return None
             piece = await source.read()
         if codings is not None:
             codings.finish()
         return whole.getvalue()
 
-    def too_long(self, length: str | None) -> bool:
+    def too_long(self, direction: Direction, length: str | None) -> bool:
         """Whether a body says by itself, in Content-Length, that it is longer than is held."""
         length = length or ""
-        return length.isascii() and length.isdigit() and int(length) > self.core.settings.max_body
+        return length.isascii() and length.isdigit() and int(length) > self.held(direction)
 
     async def _respond(self, exchange: Exchange, request: Any, response: Any) -> Any:
         head = self.response_head(response)
@@ -156,7 +199,9 @@ class Flow:
             codings = decoder(head.headers.get("content-encoding"))
         except CodingError as error:
             await self.drive(exchange.unreadable("response", str(error)))
-            raise  # not reached: unreadable blocks
+            untouched = self.build(exchange, request, response, None)  # where nothing is stopped
+            exchange.finish()
+            return untouched
         source, begun = self.response_source(response), b""
         if (framing := exchange.framing(head)) is not None:
             events = _EventStream(self, exchange, response, source, framing, codings)
@@ -169,11 +214,12 @@ class Flow:
                     exchange, request, response, Stream(self, exchange, response, source, begun)
                 )
         data = None
-        if not self.too_long(head.headers.get("content-length")):
+        if not self.too_long("response", head.headers.get("content-length")):
             try:
-                data = await self.collect(source, codings, begun)
+                data = await self.collect("response", source, codings, begun)
             except CodingError as error:
                 await self.drive(exchange.unreadable("response", str(error)))
+                raise ImageError(f"the body of the response {error}") from error
         changed = await self.drive(exchange.response(head, data), len(data or b""))
         await self.close_response(response)
         whole = self.build(exchange, request, response, (data or b"") if changed is None else changed)
@@ -186,6 +232,42 @@ class Flow:
         if exchange.settings.mode(direction) == "raise":
             raise blocked.error from None
         return self.build_refusal(exchange, request, exchange.refusal(blocked))
+
+
+def in_thread(work: Callable[..., R], *args: Any) -> Future[R]:
+    """Do ``work`` in a thread of its own."""
+    future: Future[R] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(work, *args))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name="policyguard-alongside", daemon=True).start()
+    return future
+
+
+async def _both(
+    sending: Coroutine[Any, Any, Any],
+    judging: Coroutine[Any, Any, Any],
+    close: Callable[[Any], Coroutine[Any, Any, None]],
+) -> Any:
+    """The response, once its request is judged. A block cancels what is on its way, and closes what came."""
+    sent, judged = asyncio.create_task(sending), asyncio.create_task(judging)
+    try:
+        await asyncio.wait({sent, judged}, return_when=asyncio.FIRST_EXCEPTION)
+        if judged.done():
+            judged.result()
+        return await sent
+    except BaseException:
+        judged.cancel()
+        sent.cancel()
+        await asyncio.gather(sent, judged, return_exceptions=True)
+        if not sent.cancelled() and sent.exception() is None:
+            await close(sent.result())
+        raise
 
 
 class Stream:
@@ -243,6 +325,7 @@ class _EventStream(Stream):
         )
         self._waiting: Iterator[tuple[bytes, Body]] = iter(())
         self._first, self._last = True, False
+        self._unread = False
 
     async def _next(self) -> bytes | None:
         try:
@@ -266,7 +349,10 @@ class _EventStream(Stream):
                     return None
                 chunk = await self._source.read()
                 self._last = chunk is None
+                if self._unread:
+                    return None if chunk is None else self._events.decoded(chunk)
                 self._waiting = self._events.finish() if chunk is None else self._events.feed(chunk)
         except StreamProblem as problem:
             await self._flow.drive(self._exchange.unreadable("response", str(problem)))
-            raise  # not reached: unreadable blocks
+            self._unread = True  # where nothing is stopped
+            return self._events.rest() or await self._event()

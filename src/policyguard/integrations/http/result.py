@@ -24,6 +24,9 @@ class HttpResult:
     ``request`` and ``response`` are the two screenings; that of a streamed response grows while the stream
     is read. ``blocked`` says which of the two was stopped, and ``reason`` why; ``replaced`` counts the
     images that others were put in place of. ``provider_refused`` is what the provider refused by itself.
+    ``watched`` names the directions in which nothing is stopped (``on_block="watch"``), ``would_block`` the
+    first that would have been. ``sent_unjudged``: the request was out before its verdict
+    (``when="alongside"``).
     """
 
     method: str
@@ -34,6 +37,13 @@ class HttpResult:
     blocked: Direction | None = None
     reason: str | None = None
     replaced: int = 0
+    watched: tuple[Direction, ...] = ()
+    would_block: Direction | None = None
+    sent_unjudged: bool = False
+
+    def __post_init__(self) -> None:
+        for direction in self.watched:
+            setattr(self, direction, replace(getattr(self, direction), watched=True))
 
     @property
     def images_seen(self) -> int:
@@ -65,6 +75,9 @@ class HttpResult:
             "blocked": self.blocked,
             "reason": self.reason,
             "replaced": self.replaced,
+            "watched": list(self.watched),
+            "would_block": self.would_block,
+            "sent_unjudged": self.sent_unjudged,
             "request": self.request.to_dict(),
             "response": self.response.to_dict(),
         }
@@ -82,4 +95,5 @@ class HttpResult:
             self.response = self.response.with_refusals((*self.response.provider_refused, *refusals))
 
     def _both(self) -> ScreenResult:
-        return ScreenResult(self.request.items + self.response.items, self.response.provider_refused)
+        items = self.request.items + self.response.items
+        return ScreenResult(items, self.response.provider_refused, watched=bool(self.watched))

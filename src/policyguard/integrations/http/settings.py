@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "ClientOptions", "OnBlock", "OnBlockSetting", "Options", "Settings"]
 
-OnBlock: TypeAlias = Literal["reject", "raise", "replace"]
+OnBlock: TypeAlias = Literal["reject", "raise", "replace", "watch"]
 OnBlockSetting: TypeAlias = OnBlock | Mapping[Direction, OnBlock]
 Callback: TypeAlias = Callable[[HttpResult], object]
 _MODES: tuple[str, ...] = get_args(OnBlock)
@@ -32,6 +33,7 @@ class Options(TypedDict, total=False):
     defaults."""
 
     on_block: OnBlockSetting
+    when: Literal["before", "alongside"]
     replace_with: ReplaceWith
     urls: Literal["reject", "fetch"]
     links: Literal["pass", "block"]
@@ -83,6 +85,7 @@ class Settings:
 
     guard: Guard
     on_block: OnBlockSetting = "reject"
+    when: Literal["before", "alongside"] = "before"
     replace_with: ReplaceWith = "placeholder"
     urls: Literal["reject", "fetch"] = "reject"
     links: Literal["pass", "block"] = "pass"
@@ -117,12 +120,19 @@ class Settings:
         if unknown:
             raise ConfigurationError(
                 f"on_block does not know {unknown[0]!r}",
-                hint="give 'reject', 'raise' or 'replace', or one for each of 'request' and 'response'",
+                hint="give 'reject', 'raise', 'replace' or 'watch', or one each for 'request' and 'response'",
             )
         self._modes = modes
         if self.replace_with not in REPLACEMENTS:
             raise ConfigurationError(
                 f"replace_with is {self.replace_with!r}; it must be one of {', '.join(REPLACEMENTS)}"
+            )
+        if self.when not in ("before", "alongside"):
+            raise ConfigurationError(f"when is {self.when!r}; it must be 'before' or 'alongside'")
+        if self.when == "alongside" and (self.urls == "fetch" or self.mode("request") == "replace"):
+            raise ConfigurationError(
+                "when='alongside' sends requests as they are, and cannot put other images into them",
+                hint="leave urls='fetch' and 'replace' for requests away, or when='alongside'",
             )
         if self.max_body < 1 or self.max_event < 1:
             raise ConfigurationError("max_body and max_event are numbers of bytes, and positive")
@@ -137,5 +147,13 @@ class Settings:
             documents=self.documents,
         )
 
+    @property
+    def watched(self) -> tuple[Direction, ...]:
+        return tuple(direction for direction in _DIRECTIONS if self.mode(direction) == "watch")
+
     def mode(self, direction: Direction) -> OnBlock:
         return self._modes.get(direction, "reject")
+
+    def held(self, direction: Direction) -> int:
+        """Bytes of a body that are held at most; where nothing may be stopped, as many as come."""
+        return sys.maxsize - 1 if self.mode(direction) == "watch" else self.max_body

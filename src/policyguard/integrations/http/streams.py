@@ -84,7 +84,7 @@ class _Ends:
             self._seen = start
         del self._held[:start]
         self._seen = max(0, len(self._held) - 4)
-        if len(self._held) > self._limit:
+        if len(self._held) > self._limit and not events:
             raise OverlongError
         return events
 
@@ -124,7 +124,7 @@ class _Array:
         self._at = max(self._at, len(self._held))
         del self._held[:start]
         self._at -= start
-        if len(self._held) > self._limit:
+        if len(self._held) > self._limit and not events:
             raise OverlongError
         return events
 
@@ -155,11 +155,13 @@ class Events:
         self._frames = framer(framing, limit=limit)
         self._watch = Watch(links=links)
         self._limit = limit
+        self._pieces: Iterator[bytes] = iter(())
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, Body]]:
         """The events that ``data`` completes. Raises StreamProblem."""
         try:
-            for piece in self._codings.feed(data):
+            self._pieces = self._codings.feed(data)
+            for piece in self._pieces:
                 for raw in self._frames.feed(piece):
                     yield raw, self._open(raw)
         except CodingError as error:
@@ -178,6 +180,20 @@ class Events:
             if not body.sites and not body.payloads and _CUT_CODE.search(rest):
                 raise StreamProblem("is cut short in what may be an image")
             yield rest, body
+
+    def rest(self) -> bytes:
+        """What has come and is not in an event that was given back."""
+        return self._frames.rest() + self._decoded(self._pieces)
+
+    def decoded(self, data: bytes) -> bytes:
+        """``data`` as it is passed on where it cannot be cut into events. Raises ImageError."""
+        return self._decoded(self._codings.feed(data))
+
+    def _decoded(self, pieces: Iterator[bytes]) -> bytes:
+        try:
+            return b"".join(pieces)
+        except CodingError as error:
+            raise ImageError(f"the body of the response {error}") from error
 
     def _open(self, raw: bytes) -> Body:
         if self._framing == "sse":

@@ -47,10 +47,10 @@ class _HttpxFlow(Flow):
 
     async def read_request(self, request: Any) -> bytes | None:
         if hasattr(request, "_content"):
-            return None if len(request.content) > self.core.settings.max_body else request.content
-        if self.too_long(request.headers.get("content-length")):
+            return None if len(request.content) > self.held("request") else request.content
+        if self.too_long("request", request.headers.get("content-length")):
             return None
-        return await self.collect(source_of(request.stream))
+        return await self.collect("request", source_of(request.stream))
 
     def _to_send(self, request: Any, data: bytes, changed: bytes | None) -> Any:
         module = self._family.module

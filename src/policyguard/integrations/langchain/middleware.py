@@ -67,7 +67,8 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             people and systems, of models, of tools.
         exit_behavior: ``"error"`` raises PolicyViolation; ``"end"`` ends the run with an AIMessage that says
             what was blocked; ``"replace"`` puts another image in the image's place and goes on (a message
-            whose shape has no place for one loses its content).
+            whose shape has no place for one loses its content); ``"watch"``: all is judged and reported, and
+            passes.
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         violation_message: the text of that AIMessage; default: how many images were blocked, and why.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
@@ -92,7 +93,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         apply_to_input: bool = True,
         apply_to_output: bool = True,
         apply_to_tool_results: bool = True,
-        exit_behavior: Literal["error", "end", "replace"] = "error",
+        exit_behavior: Literal["error", "end", "replace", "watch"] = "error",
         replace_with: ReplaceWith = "placeholder",
         violation_message: str | None = None,
         urls: Literal["reject", "fetch"] = "reject",
@@ -105,8 +106,10 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
         name: str | None = None,
     ) -> None:
         super().__init__()
-        if exit_behavior not in ("error", "end", "replace"):
-            raise ConfigurationError(f"exit_behavior is {exit_behavior!r}; it must be error, end or replace")
+        if exit_behavior not in ("error", "end", "replace", "watch"):
+            raise ConfigurationError(
+                f"exit_behavior is {exit_behavior!r}; it must be error, end, replace or watch"
+            )
         if not (apply_to_input or apply_to_output or apply_to_tool_results):
             raise ConfigurationError("the middleware is told to judge nothing")
         check_replace_with(replace_with)
@@ -119,6 +122,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
             files=files,
             max_images=max_images,
             documents=documents,
+            watch=exit_behavior == "watch",
         )
         self._input, self._output, self._tools = apply_to_input, apply_to_output, apply_to_tool_results
         self._exit = exit_behavior
@@ -309,7 +313,7 @@ class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _tool(self, request: ToolCallRequest, answer: Any, result: ScreenResult) -> Any:
         self._report("tool_result", result)
-        if not result.items:
+        if not result.items or result.watched:
             return answer
         if result.blocked and self._exit == "end":
             return self._tool_notice(request, result)

@@ -50,7 +50,8 @@ class GuardRunnable(Runnable[Any, Any]):
     Args:
         guard: judges. Its policies' ``outcomes`` say what becomes of images that cannot be judged.
         on_block: ``"raise"`` (PolicyViolation) or ``"replace"`` (another one takes the image's place;
-            where its shape has none, a message loses its content, and any other value raises).
+            where its shape has none, a message loses its content, and any other value raises), or
+            ``"watch"``: all is judged and reported, and passes.
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
         links, fetcher, files, max_images, documents: see ``Screen``.
@@ -66,7 +67,7 @@ class GuardRunnable(Runnable[Any, Any]):
         self,
         guard: Guard,
         *,
-        on_block: Literal["raise", "replace"] = "raise",
+        on_block: Literal["raise", "replace", "watch"] = "raise",
         replace_with: ReplaceWith = "placeholder",
         urls: Literal["reject", "fetch"] = "reject",
         links: Literal["pass", "block"] = "pass",
@@ -77,8 +78,8 @@ class GuardRunnable(Runnable[Any, Any]):
         on_result: OnResult | None = None,
         name: str | None = None,
     ) -> None:
-        if on_block not in ("raise", "replace"):
-            raise ConfigurationError(f"on_block is {on_block!r}; it must be 'raise' or 'replace'")
+        if on_block not in ("raise", "replace", "watch"):
+            raise ConfigurationError(f"on_block is {on_block!r}; it must be 'raise', 'replace' or 'watch'")
         check_replace_with(replace_with)
         self.name = name
         self._screen = Screen(
@@ -89,6 +90,7 @@ class GuardRunnable(Runnable[Any, Any]):
             files=files,
             max_images=max_images,
             documents=documents,
+            watch=on_block == "watch",
         )
         self._links = links == "block"
         self._replace_with = replace_with if on_block == "replace" else None
@@ -217,6 +219,8 @@ class GuardRunnable(Runnable[Any, Any]):
         if not hold.passed:
             changed = settle(all_of_it, result, self._replace_with)
             return hold.held if changed is all_of_it else [changed]
+        if result.watched:
+            return hold.held
         if result.blocked and self._replace_with is None:
             raise violation(result)
         if not result.blocked and not any(item.fetched is not None for item in result.items):

@@ -78,6 +78,8 @@ def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None) -
 
     ``replace_with`` None refuses a blocked image. Raises PolicyViolation.
     """
+    if result.watched:
+        return value
     if result.blocked and replace_with is None:
         raise violation(result)
     changes: dict[str, Replacement] = {}
@@ -180,6 +182,8 @@ def settled_messages(
 
     ``result`` is that of the whole list. Raises PolicyViolation where a blocked image is not replaced.
     """
+    if result.watched:
+        return messages
     if result.blocked and replace_with is None:
         raise violation(result)
     parts: dict[int, list[Screened]] = {}

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from policyguard.checking.telemetry import watching
 from policyguard.errors import ConfigurationError, FetchError, UsageError
 from policyguard.integrations.extract import SiteKind
 from policyguard.integrations.screen.memo import Memo
@@ -44,6 +45,7 @@ class Screen:
         max_images: images of one payload that are judged; the rest is UNSCANNABLE.
         documents: ``"block"`` (PDF, office files and films are UNSCANNABLE) or ``"pass"``: they are not
             looked at, and what they show reaches the model unjudged.
+        watch: the caller stops nothing: results and telemetry are marked so.
 
     Thread-safe. Raises ConfigurationError for settings that cannot work.
     """
@@ -58,6 +60,7 @@ class Screen:
         files: FileLedger | None = None,
         max_images: int = 100,
         documents: Literal["block", "pass"] = "block",
+        watch: bool = False,
     ) -> None:
         if documents not in ("block", "pass"):
             raise ConfigurationError(f"documents is {documents!r}; it must be 'block' or 'pass'")
@@ -72,38 +75,48 @@ class Screen:
 
             fetcher = Fetcher()
         self.guard, self.files, self.max_images = guard, files, max_images
-        self._fetcher = fetcher
+        self._fetcher, self._watch = fetcher, watch
         self._passing = {
             *((SiteKind.DOCUMENT,) if documents == "pass" else ()),
             *((SiteKind.LINK,) if links == "pass" else ()),
         }
 
-    def screen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
-        """One verdict per site, in order. ``memo`` spans the payloads of one run. Raises UsageError only.
+    def screen(
+        self, sites: Sequence[ImageSite], *, memo: Memo | None = None, watched: bool | None = None
+    ) -> ScreenResult:
+        """One verdict per site, in order. ``memo`` spans the payloads of one run; ``watched`` overrides
+        ``watch``. Raises UsageError only.
 
         Documents and links that may pass have no verdict, and are not counted.
         """
-        sites = self.judged(sites)
+        sites, watched = self.judged(sites), self._watch if watched is None else watched
         if not sites:
-            return ScreenResult()
+            return ScreenResult(watched=watched)
         plan = self._plan(sites, memo)
         if plan.urls:
             self._fetch(plan)
         left = list(plan.waiting)
         images = [data for data, _ in plan.waiting.values()]
         try:
-            # One image needs none of the threads that read ahead for many.
-            for verdict in (
-                map(self.guard.check, images) if len(images) < 2 else self.guard.check_many(images)
-            ):
-                plan.judged(left.pop(0), verdict)
-        except UsageError:
-            raise
+            with watching(watched):
+                # One image needs none of the threads that read ahead for many.
+                for verdict in (
+                    map(self.guard.check, images) if len(images) < 2 else self.guard.check_many(images)
+                ):
+                    plan.judged(left.pop(0), verdict)
         except Exception as error:
+            if isinstance(error, UsageError) and not watched:
+                raise
             plan.failed(left, error)
         else:
             plan.failed(left, RuntimeError("it gave no verdict"))
-        return plan.result()
+        return plan.result(watched=watched)
+
+    def known(self, sites: Sequence[ImageSite], *, memo: Memo) -> ScreenResult | None:
+        """The result, if neither the model nor the network is needed for it."""
+        sites = self.judged(sites)
+        plan = self._plan(sites, memo)
+        return None if plan.waiting or plan.urls else plan.result()
 
     def judged(self, sites: Sequence[ImageSite]) -> Sequence[ImageSite]:
         """The sites without the documents and links that may pass, and files known to hold no image."""
@@ -114,11 +127,13 @@ class Screen:
             and not (site.file_id and self.files is not None and self.files.holds_no_image(site.file_id))
         ]
 
-    async def ascreen(self, sites: Sequence[ImageSite], *, memo: Memo | None = None) -> ScreenResult:
+    async def ascreen(
+        self, sites: Sequence[ImageSite], *, memo: Memo | None = None, watched: bool | None = None
+    ) -> ScreenResult:
         """``screen``, without blocking the event loop."""
-        sites = self.judged(sites)
+        sites, watched = self.judged(sites), self._watch if watched is None else watched
         if not sites:
-            return ScreenResult()
+            return ScreenResult(watched=watched)
         if sum(len(site.data or b"") for site in sites) > _HEAVY:
             plan = await asyncio.to_thread(self._plan, sites, memo)
         else:
@@ -128,15 +143,16 @@ class Screen:
         left = list(plan.waiting)
         images = [data for data, _ in plan.waiting.values()]
         try:
-            async for verdict in self.guard.acheck_many(images):
-                plan.judged(left.pop(0), verdict)
-        except UsageError:
-            raise
+            with watching(watched):
+                async for verdict in self.guard.acheck_many(images):
+                    plan.judged(left.pop(0), verdict)
         except Exception as error:
+            if isinstance(error, UsageError) and not watched:
+                raise
             plan.failed(left, error)
         else:
             plan.failed(left, RuntimeError("it gave no verdict"))
-        return plan.result()
+        return plan.result(watched=watched)
 
     def _plan(self, sites: Sequence[ImageSite], memo: Memo | None) -> Plan:
         plan = Plan(self.guard, sites, Memo() if memo is None else memo)

@@ -98,7 +98,7 @@ class Plan:
             failure = Failure(FailureKind.ERROR, reason, retryable=getattr(error, "retryable", False))
             self.judged(digest, self.guard.judge_failure("<bytes>", failure))
 
-    def result(self) -> ScreenResult:
+    def result(self, *, watched: bool = False) -> ScreenResult:
         """One item per site. A site without a verdict is a KeyError here, never a pass."""
         items = []
         for index, site in enumerate(self.sites):
@@ -108,7 +108,7 @@ class Plan:
             else:
                 media_type = sniff(download.data) or download.media_type
                 items.append(Screened(site, verdict, download.data, media_type))
-        return ScreenResult(tuple(items))
+        return ScreenResult(tuple(items), watched=watched)
 
     def _wait(self, indices: Sequence[int], data: bytes) -> None:
         digest = hashlib.sha256(data).digest()

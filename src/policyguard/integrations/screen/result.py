@@ -39,11 +39,13 @@ class ScreenResult:
     """All images of one payload, in order, each with its verdict.
 
     ``images_seen`` counts every image; ``images_checked`` those that were judged (``Outcome.judged``). A
-    payload without images is allowed.
+    payload without images is allowed. ``watched``: the verdicts are what they would be, and nothing is
+    stopped for them.
     """
 
     items: tuple[Screened, ...] = ()
     provider_refused: tuple[ProviderRefusal, ...] = ()
+    watched: bool = False
 
     @property
     def images_seen(self) -> int:
@@ -80,6 +82,7 @@ class ScreenResult:
             "allowed": self.allowed,
             "images_seen": self.images_seen,
             "images_checked": self.images_checked,
+            "watched": self.watched,
             "items": [
                 {"where": item.site.where, "kind": item.site.kind, "verdict": item.verdict.to_dict()}
                 for item in self.items
@@ -99,6 +102,8 @@ class ScreenResult:
             "images_seen": self.images_seen,
             "images_checked": self.images_checked,
         }
+        if self.watched:
+            short["watched"] = True
         if noted:
             short["items"] = [_short(item) for item in noted[:_NAMED]]
         if self.provider_refused:
