@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser fuzz
+.PHONY: help demo test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser fuzz test-viewers
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ test-sdk-smoke: $(VENV)/.ready  ## The same with the newest SDKs alone, in at mo
 	$(BIN)/python tests/sdk/run.py --smoke --timeout 60
 test-browser: $(VENV)/.ready  ## Look at HTML reports in Chromium (Debian: apt install chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser --timeout 300
+
+test-viewers: $(VENV)/.ready  ## Compare with Chromium and Firefox (Debian: apt install chromium firefox-esr)
+	$(BIN)/python -m pytest -m viewers --timeout 900
 
 .venv-vllm/.ready: integrations/vllm/setup_cpu.sh
 	@echo "Setting up .venv-vllm: a few minutes, about 3 GB"

@@ -158,10 +158,7 @@ def test_what_fuzzing_found_keeps_the_promises(path: Path) -> None:
 
 def test_every_seed_is_a_good_file() -> None:
     for name, data in seeds().items():
-        assert decode(data).notes in {
-            (),
-            ("viewers disagree on its colours; judged with and without its colour information",),
-        }, name
+        assert all("judged " in note for note in decode(data).notes), name
 
 
 @pytest.mark.parametrize("name", seeds())
@@ -194,7 +191,7 @@ def test_nothing_is_decoded_while_pillow_is_told_to_accept_truncated_files(
 @pytest.mark.parametrize("kind", [b"PLTE", b"tRNS", b"IHDR", b"gAMA", b"iCCP"])
 def test_a_png_with_a_chunk_twice_is_refused(kind: bytes) -> None:
     data = encode(reference(), "PNG")
-    twice = chunk(kind, data[16:29] if kind == b"IHDR" else bytes(6))
+    twice = chunk(kind, data[16:29] if kind == b"IHDR" else bytes(4 if kind == b"gAMA" else 6))
     with pytest.raises(ImageError, match=f"two {kind.decode()}"):
         decode(data[:33] + twice * 2 + data[33:])
 
@@ -215,12 +212,16 @@ def test_a_compressed_text_bomb_is_never_unpacked() -> None:
     assert calls(lambda: decode(hostile)) < calls(lambda: decode(data)) + 20 * 10
 
 
-def test_a_profile_bomb_is_noted_and_not_unpacked() -> None:
+def test_a_profile_bomb_is_refused_and_not_unpacked() -> None:
     data = encode(reference(), "PNG")
     bomb = chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(40_000_000)))
     hostile = data[:33] + bomb + data[33:]
-    assert "damaged" in decode(hostile).notes[0]
-    assert most_bytes(lambda: decode(hostile)) < 10_000_000
+
+    def attempt() -> None:
+        with pytest.raises(ImageError, match="damaged colour profile"):
+            decode(hostile)
+
+    assert most_bytes(attempt) < 10_000_000
 
 
 def test_a_jpeg_with_two_sizes_is_refused() -> None:

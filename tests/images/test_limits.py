@@ -156,10 +156,20 @@ def test_both_backgrounds_count_towards_the_total() -> None:
 @pytest.mark.timeout(120)
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
     data = encode(reference(), "JPEG", progressive=True)
-    first = data.index(b"\xff\xda")
-    scan = segment(0xDA, b"\1\1\0\x01\x05\0") + b"\0"
+    second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    scans = [
+        segment(0xDA, bytes([1, colour, 0, at, at, 13])) + b"\0"
+        for colour in (1, 2, 3)
+        for at in range(1, 64)
+    ]
     with pytest.raises(ImageError, match="more than 100 scans"):
-        decode(data[:first] + scan * 200 + data[first:])
+        decode(data[:second] + b"".join(scans) + data[second:])
+
+
+def test_a_large_progressive_jpeg_of_as_many_scans_as_usual_is_judged() -> None:
+    data = encode(reference().resize((6000, 4000)), "JPEG", progressive=True)
+    assert data.count(b"\xff\xda") == 10
+    assert decode(data).size == (6000, 4000)
 
 
 @pytest.mark.timeout(120)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import PIL
 from PIL.Image import Image as PILImage
 
+from policyguard.images.colour import Colours
 from policyguard.images.refusal import Refusal
 
 __all__ = [
@@ -25,15 +26,16 @@ __all__ = [
 MAX_FRAMES = 32
 
 #: Changes whenever the same bytes may decode to other pixels; part of every cache key.
-DECODE_VERSION = f"1/pillow-{PIL.__version__}"
+DECODE_VERSION = f"2/pillow-{PIL.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What is refused as too large. All counts are inclusive; pixels are width x height.
 
-    ``max_bytes``: encoded size. ``max_pixels`` and ``max_side``: one frame. ``max_total_pixels``: all
-    frames that come out of one image (both backgrounds of transparent ones).
+    ``max_bytes``: encoded size. ``max_pixels`` and ``max_side``: a still image. ``max_frame_pixels``: one
+    frame of an animation. ``max_total_pixels``: all frames that come out of one image (both backgrounds of
+    transparent ones).
     ``max_work_pixels``: frames in the file x pixels of each, distinct or not. ``max_file_frames``: frames in
     the file.
     """
@@ -41,8 +43,9 @@ class Limits:
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 50_000_000
     max_side: int = 16_384
-    max_total_pixels: int = 100_000_000
-    max_work_pixels: int = 500_000_000
+    max_frame_pixels: int = 9_000_000
+    max_total_pixels: int = 110_000_000
+    max_work_pixels: int = 100_000_000
     max_file_frames: int = 4096
 
 
@@ -85,20 +88,25 @@ class Container:
 
     ``size`` is (width, height) in pixels as stored. Each call of ``frames`` decodes them anew, in order,
     composited as a viewer shows them, in any mode of Pillow; several frames are RGBA, and each of them is
-    drawn over when the next one is asked for. ``frame_count`` is how many there will be.
-    ``exif`` and ``icc`` are raw blocks, ``gamma`` is what a PNG's gAMA chunk declares. ``plain`` is the file
-    with nothing in it but what its only frame's pixels need, where that is worth sending on.
+    drawn over when the next one is asked for.
+    ``turns`` are the orientations that viewers may give it, ``colours`` is what the file says of its colours.
+    ``delays`` has the ms that each frame is shown. ``plain`` is the file with nothing in it but what its only
+    frame's pixels need, where that is worth sending on.
     """
 
     format: str | None
     size: tuple[int, int]
     frames: Callable[[], Iterator[PILImage]]
-    frame_count: int = 1
-    exif: bytes | None = None
-    icc: bytes | None = None
-    gamma: float | None = None
+    delays: tuple[int, ...] = (0,)
+    turns: tuple[int, ...] = (1,)
+    colours: Colours = field(default_factory=Colours)
     notes: tuple[str, ...] = ()
     plain: bytes | None = None
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames there will be."""
+        return len(self.delays)
 
 
 def check_size(size: tuple[int, int], frame_count: int, limits: Limits) -> None:
@@ -118,6 +126,11 @@ def check_size(size: tuple[int, int], frame_count: int, limits: Limits) -> None:
         raise Refusal(
             f"holds {frame_count} frames; the limit is {limits.max_file_frames}",
             hint="split the animation into shorter ones",
+        )
+    if frame_count > 1 and pixels > limits.max_frame_pixels:
+        raise Refusal(
+            f"is an animation of {width} x {height}; a frame may have {limits.max_frame_pixels:,} pixels",
+            hint=hint,
         )
     if frame_count > 1 and pixels * frame_count > limits.max_work_pixels:
         raise Refusal(

@@ -26,7 +26,9 @@ from PIL.Image import open as open_lazily  # noqa: TID251 (see header_size)
 
 from policyguard.errors import ConfigurationError
 from policyguard.images import gif, jpeg, png, webp
+from policyguard.images.colour import Colours
 from policyguard.images.container import Container, Image, Limits, check_size
+from policyguard.images.exif import check_density, turns
 from policyguard.images.frames import digest, select
 from policyguard.images.refusal import Refusal, boundary
 from policyguard.images.render import Renderer
@@ -71,11 +73,11 @@ def decode(
         loaded = load(source, limits)
         container = _parse(loaded) if isinstance(loaded, bytes) else _from_pixels(loaded)
         check_size(container.size, container.frame_count, limits)
-        render = Renderer(container.exif, container.icc, container.gamma)
+        render = Renderer(container.turns, container.colours)
         selection = select(
             container.frames,
             render,
-            animated=container.frame_count > 1,
+            delays=container.delays,
             sample=frames == "sample",
             limits=limits,
         )
@@ -137,12 +139,17 @@ def _from_pixels(image: PILImage) -> Container:
 
     info = image.info
     exif, icc, gamma = info.get("exif"), info.get("icc_profile"), info.get("gamma")
+    blocks = [exif] if isinstance(exif, bytes) else []
+    check_density(blocks, image.size)
     return Container(
         None,
         image.size,
         frames,
-        exif=exif if isinstance(exif, bytes) else None,
-        icc=icc if isinstance(icc, bytes) else None,
-        gamma=float(gamma) if isinstance(gamma, int | float) and "srgb" not in info else None,
+        turns=turns(blocks, agreed=image.format not in ("PNG", "WEBP")),
+        colours=Colours(
+            icc if isinstance(icc, bytes) and icc else None,
+            float(gamma) if isinstance(gamma, int | float) else None,
+            "srgb" in info,
+        ),
         notes=notes,
     )

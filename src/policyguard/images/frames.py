@@ -7,17 +7,20 @@ uncovered canvas in a palette colour, so that it can be made to show other thing
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
+from PIL import ImageChops
 from PIL.Image import Image as PILImage
 
 from policyguard.images.container import DECODE_VERSION, MAX_FRAMES, Limits
 from policyguard.images.refusal import Refusal
+from policyguard.images.render import disagree
 
 if TYPE_CHECKING:
     from policyguard.images.container import Image
@@ -26,6 +29,7 @@ __all__ = [
     "Disposal",
     "Patch",
     "Selection",
+    "blended",
     "compose",
     "decoder",
     "digest",
@@ -89,6 +93,10 @@ def compose(size: tuple[int, int], patches: Iterable[Patch]) -> Iterator[PILImag
 
 Frames = tuple[PILImage, ...]
 _DOMAIN = b"policyguard pixels 1\0"
+#: Frames shown for at most so many ms run together in the eye (browsers turn 0 and 10 into 100), up to 16.
+_FAST, _STRETCH, _MOST_STRETCHES = 100, 16, 8
+#: Where more than this share of pixels changes with every frame, whole images follow each other.
+_MOST_CHANGED = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,38 +112,97 @@ def select(
     frames: Callable[[], Iterator[PILImage]],
     render: Callable[[PILImage], Frames],
     *,
-    animated: bool,
+    delays: Sequence[int],
     sample: bool,
     limits: Limits,
 ) -> Selection:
-    """Render the frames and keep the distinct ones, in order of first appearance.
+    """Render the frames and keep the distinct ones, in order of first appearance; add what speed shows.
 
-    ``frames`` starts anew with each call: a sample of a long animation needs to know how many distinct
-    frames there are before it can pick, and keeping them all meanwhile would take too much memory.
+    ``delays`` says for how many ms each frame is shown, and has one entry for a still image. ``frames``
+    starts anew with each call: a sample of a long animation needs to know how many distinct frames there are
+    before it can pick, and keeping them all meanwhile would take too much memory.
     """
-    if not animated:
+    if len(delays) == 1:
         return Selection(_bounded([render(next(frames()))], limits), 1)
     kept: list[Frames] = []
-    count = 0
-    for count, rendered in enumerate(_distinct(map(render, frames())), 1):
-        if count <= MAX_FRAMES:
-            kept.append(rendered)
+    known: dict[bytes, int] = {}
+    order: list[int] = []
+    for frame in frames():
+        number = known.setdefault(digest((_rgba(frame),)), len(known))
+        if number == len(kept) < MAX_FRAMES:
+            kept.append(render(frame))
             _bounded(kept, limits)
-        elif not sample:
+        elif number >= MAX_FRAMES and not sample:
             raise Refusal(
                 f"is an animation of more than {MAX_FRAMES} distinct frames, too many to judge all",
                 hint="shorten it, or let the policy judge a sample with `frames: sample`",
             )
-        else:
-            kept.clear()
+        order.append(number)
+    count = len(known)
     if count <= MAX_FRAMES:
-        return Selection(_bounded(kept, limits), count)
-    chosen = {round(step * (count - 1) / (MAX_FRAMES - 1)) for step in range(MAX_FRAMES)}
-    for number, rendered in enumerate(_distinct(map(render, frames()))):
-        if number in chosen:
-            kept.append(rendered)
+        speed = blended(order, delays, [looks[0] for looks in kept])
+        return Selection((*_bounded(kept, limits), *speed), count)
+    kept.clear()
+    chosen = {order.index(round(step * (count - 1) / (MAX_FRAMES - 1))) for step in range(MAX_FRAMES)}
+    for position, frame in enumerate(frames()):
+        if position in chosen:
+            kept.append(render(frame))
             _bounded(kept, limits)
     return Selection(_bounded(kept, limits), count, partial=True)
+
+
+def blended(order: Sequence[int], delays: Sequence[int], looks: Sequence[PILImage]) -> Iterator[PILImage]:
+    """What people see where frames follow each other so fast that they run together, and no frame shows.
+
+    That is, for each stretch of up to 16 frames of at most 100 ms, the average; and what stands out from it,
+    for what flickers by is brighter to the eye than its share of time. ``order`` says which of the ``looks``
+    each frame is.
+    """
+    for stretch in _stretches(order, delays):
+        shown = [looks[number] for number in stretch]
+        if all(_changed(one, other) > _MOST_CHANGED for one, other in pairwise([*shown, shown[0]])):
+            continue  # whole images in turn
+        mean, low, high = shown[0], shown[0], shown[0]
+        for count, look in enumerate(shown[1:], 2):
+            mean = pil.blend(mean, look, 1 / count)
+            low, high = ImageChops.darker(low, look), ImageChops.lighter(high, look)
+        bands = []
+        for least, middle, most in zip(low.split(), mean.split(), high.split(), strict=True):
+            above, below = ImageChops.subtract(most, middle), ImageChops.subtract(middle, least)
+            mask = ImageChops.subtract(below, above).point(lambda level: 255 if level else 0)
+            bands.append(pil.composite(least, most, mask))
+        for blend in (mean, pil.merge("RGB", bands)):
+            if all(disagree(blend, looks[number]) for number in set(stretch)):
+                yield blend
+
+
+def _stretches(order: Sequence[int], delays: Sequence[int]) -> Iterator[list[int]]:
+    """Runs of fast frames, in pieces that overlap by half; each set of frames once."""
+    runs: list[list[int]] = [[]]
+    for number, delay in zip(order, delays, strict=True):
+        if delay > _FAST:
+            runs.append([])
+        elif runs[-1][-1:] != [number]:
+            runs[-1].append(number)
+    known: set[frozenset[int]] = set()
+    for run in runs:
+        for start in range(0, max(len(run) - _STRETCH // 2, 1), _STRETCH // 2):
+            stretch = run[start : start + _STRETCH]
+            if len(set(stretch)) > 1 and frozenset(stretch) not in known and len(known) < _MOST_STRETCHES:
+                known.add(frozenset(stretch))
+                yield stretch
+
+
+def _changed(one: PILImage, other: PILImage) -> float:
+    """The share of pixels that differ between two looks."""
+    if one.size != other.size:
+        return 1.0
+    mask = ImageChops.difference(one, other).convert("L").point(lambda level: 255 if level else 0)
+    return mask.histogram()[255] / (one.width * one.height)
+
+
+def _rgba(frame: PILImage) -> PILImage:
+    return frame if frame.mode == "RGBA" else frame.convert("RGBA")
 
 
 def digest(frames: Frames) -> bytes:
@@ -145,15 +212,6 @@ def digest(frames: Frames) -> bytes:
         result.update(f"{frame.mode} {frame.width} {frame.height}\0".encode())
         result.update(frame.tobytes())
     return result.digest()
-
-
-def _distinct(rendered: Iterable[Frames]) -> Iterator[Frames]:
-    seen: set[bytes] = set()
-    for frames in rendered:
-        key = digest(frames)
-        if key not in seen:
-            seen.add(key)
-            yield frames
 
 
 def _bounded(kept: list[Frames], limits: Limits) -> Frames:

@@ -8,9 +8,11 @@ Not covered: plain-text extensions, which no viewer draws.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL.GifImagePlugin import GifImageFile
 from PIL.Image import Image as PILImage
@@ -22,6 +24,9 @@ from policyguard.images.refusal import Refusal
 __all__ = ["parse"]
 
 _IMAGE, _EXTENSION, _TRAILER, _CONTROL = 0x2C, 0x21, 0x3B, 0xF9
+_ZEROS = re.compile(rb"\0+")
+#: Pieces of compressed data have up to 255 bytes; an image may have so many of less than a quarter of that.
+_SMALL, _MAX_SMALL = 64, 100_000
 _DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE}
 
 
@@ -34,6 +39,7 @@ class _Frame:
     data: bytes
     disposal: Disposal = Disposal.KEEP
     transparent: int | None = None
+    delay: int = 0
 
 
 def parse(data: bytes) -> Container:
@@ -42,7 +48,7 @@ def parse(data: bytes) -> Container:
     position = 13
     palette, position = _palette(data, position, flags)
     parsed: list[_Frame] = []
-    disposal, transparent, ended = Disposal.KEEP, None, False
+    disposal, transparent, delay, ended = Disposal.KEEP, None, 0, False
     while position < len(data):
         kind = data[position]
         position += 1
@@ -51,7 +57,9 @@ def parse(data: bytes) -> Container:
             break
         if kind == _EXTENSION:
             if data[position] == _CONTROL:
-                control, index = data[position + 2], data[position + 5]
+                control, delay, index = struct.unpack_from("<BHB", data, position + 2)
+                if control >> 2 & 7 > 3:
+                    raise Refusal("is a GIF with a frame that is taken away in an unknown manner")
                 disposal = _DISPOSALS.get(control >> 2 & 7, Disposal.KEEP)
                 transparent = index if control & 1 else None
             position = _skip(data, position + 1)
@@ -59,11 +67,15 @@ def parse(data: bytes) -> Container:
             frame, position = _image(data, position, palette)
             if frame.position[0] + frame.size[0] > width or frame.position[1] + frame.size[1] > height:
                 raise Refusal("is a GIF with a frame that lies outside the image; viewers disagree on it")
-            frame.disposal, frame.transparent = disposal, transparent
+            frame.disposal, frame.transparent, frame.delay = disposal, transparent, delay * 10
             parsed.append(frame)
-            disposal, transparent = Disposal.KEEP, None
-        elif kind != 0:  # some writers leave zeros between blocks
+            disposal, transparent, delay = Disposal.KEEP, None, 0
+        elif kind != 0:
             raise Refusal("is a damaged GIF: an unknown block")
+        else:  # some writers leave zeros between blocks, where browsers stop
+            position = match.end() if (match := _ZEROS.match(data, position)) else position
+            if data[position : position + 1] not in (b"", bytes([_TRAILER])):
+                raise Refusal("is a damaged GIF: zeros between its parts")
     if not parsed:
         raise Refusal("is a GIF without an image in it, or cut short")
     size = (width, height)
@@ -71,7 +83,13 @@ def parse(data: bytes) -> Container:
     def frames() -> Iterator[PILImage]:
         return compose(size, (Patch(_open(frame), frame.position, frame.disposal, True) for frame in parsed))
 
-    return Container("GIF", size, frames, len(parsed), notes=end_notes(data, position, marked=ended))
+    return Container(
+        "GIF",
+        size,
+        frames,
+        tuple(frame.delay for frame in parsed),
+        notes=end_notes(data, position, marked=ended),
+    )
 
 
 def _palette(data: bytes, position: int, flags: int) -> tuple[bytes, int]:
@@ -84,6 +102,8 @@ def _image(data: bytes, position: int, palette: bytes) -> tuple[_Frame, int]:
     left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position)
     own, start = _palette(data, position + 9, flags)
     stop = _skip(data, start + 1)
+    if not 2 <= data[start] <= 8:
+        raise Refusal(f"is a GIF whose pixels start with codes of {data[start]} bits; viewers disagree on it")
     if not (own or palette):
         raise Refusal("is a GIF without a colour table; viewers disagree on it")
     if not (width and height):
@@ -93,8 +113,12 @@ def _image(data: bytes, position: int, palette: bytes) -> tuple[_Frame, int]:
 
 def _skip(data: bytes, position: int) -> int:
     """Where the chain of sub-blocks at ``position`` ends. Raises IndexError where the file ends first."""
+    small = 0
     while length := data[position]:
         position += 1 + length
+        small += length < _SMALL
+        if small > _MAX_SMALL:
+            raise Refusal("is a GIF cut into tiny pieces")
     return position + 1
 
 
@@ -112,6 +136,9 @@ def _open(frame: _Frame) -> PILImage:
     )
     image = GifImageFile(io.BytesIO(encoded))
     image.load()
+    highest: Any = image.getextrema()
+    if highest[1] >= len(frame.palette) // 3:
+        raise Refusal("uses colours beyond the end of its palette; viewers disagree on them")
     if frame.transparent is not None:
         image.info["transparency"] = frame.transparent
     return image

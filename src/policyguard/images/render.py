@@ -1,41 +1,45 @@
-"""From a decoded frame to the RGB frames that people may see of it: upright, in sRGB, on white and on black.
+"""From a decoded frame to the RGB frames that people may see of it.
 
-Covered: every mode of Pillow, transparency, colour profiles and gamma, and the orientation in EXIF, which is
-read here and not with Pillow, whose reader parses every tag of an untrusted block for the sake of one.
+Covered: every mode of Pillow; transparency, on white, on black and left out (for readers that know none);
+each way to take the colours, and each orientation. A second look is judged only where it shows something else
+than the first, and at up to four megapixels: a guard model sees no more.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import cast
 
 from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
-from PIL import ImageChops, ImageCms
+from PIL import ImageChops
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling, Transpose, frombytes
-from PIL.ImageCms import PyCMSError
 
+from policyguard.images.colour import Colours, Way
 from policyguard.images.refusal import Refusal
 
 __all__ = [
-    "Profile",
     "Renderer",
     "disagree",
     "eight_bit",
-    "gamma_corrected",
-    "orientation",
     "rgb",
-    "split",
     "upright",
 ]
 
+#: Blocks of so many pixels a side are compared, and differ by more than so many levels of a channel...
+_SIDE, _VISIBLE = 8, 24
+#: ... or, where browsers take sides, the whole image differs by more than so many.
+_VISIBLE_MEAN = 5
+_STRIP_PIXELS = 2_000_000
+#: The most pixels of a second look.
+_SECOND = 4_000_000
+_BACKGROUNDS = ("white", "black")
 
-def split(image: PILImage) -> tuple[PILImage, PILImage | None]:
-    """(colours in mode L, RGB or CMYK, alpha in mode L); alpha is ``None`` if nothing is transparent."""
+
+def _usual(image: PILImage) -> PILImage:
+    """The image in mode L, RGB or CMYK, or, if any of it is transparent, LA or RGBA."""
     if image.mode.startswith("I;16"):
         image = eight_bit(image)
     elif image.mode in ("I", "F"):
@@ -48,12 +52,12 @@ def split(image: PILImage) -> tuple[PILImage, PILImage | None]:
             image = image.copy()  # converting it writes the transparency into its palette
         if image.mode not in ("LA", "RGBA"):
             image = image.convert("LA" if grey else "RGBA")
-        alpha = image.getchannel("A")
-        image = image.getchannel("L") if grey else image.convert("RGB")
-        return image, None if alpha.getextrema() == (255, 255) else alpha
+        if cast("tuple[tuple[int, int], ...]", image.getextrema())[-1] != (255, 255):
+            return image
+        return image.getchannel("L") if grey else image.convert("RGB")
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    return image, None
+    return image
 
 
 def rgb(image: PILImage) -> PILImage:
@@ -93,7 +97,6 @@ def _scaled(image: PILImage) -> PILImage:
     return image.convert("F").point(lambda value: value * factor + 0.5).convert("L")
 
 
-_ORIENTATION_TAG, _SHORT, _LONG = 0x0112, 3, 4
 _TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -105,172 +108,144 @@ _TURNS = {
 }
 
 
-def orientation(exif: bytes | None) -> int:
-    """The orientation, 1 to 8, of a raw EXIF block; 1 (upright) where there is none or it cannot be read."""
-    if not exif:
-        return 1
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
-            if tag == _ORIENTATION_TAG and kind in (_SHORT, _LONG):
-                (value,) = struct.unpack_from(order + ("H" if kind == _SHORT else "I"), tiff, entry + 8)
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
-
-
 def upright(image: PILImage, turn: int) -> PILImage:
     """The image as a viewer that honours the orientation shows it."""
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
-_MAX_PROFILE = 4 * 1024 * 1024
-_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
-_ROUNDING = 3
+@dataclass(slots=True)
+class _Gap:
+    """How far two looks are apart, summed up over strips: in the worst block, and on average."""
 
-#: Two readings of an image disagree if more than this share of its pixels differs by more than these levels.
-_VISIBLE_LEVELS, _VISIBLE_SHARE = 48, 0.001
-_DISPLAY_GAMMA = 2.2
+    block: float = 0
+    total: float = 0
 
+    def add(self, one: PILImage, other: PILImage) -> None:
+        blocks = ImageChops.difference(one, other).reduce(_SIDE)
+        extrema = cast("tuple[tuple[int, int], ...]", blocks.getextrema())
+        self.block = max(self.block, *(high for _, high in extrema))
+        mean = cast("tuple[int, ...]", blocks.resize((1, 1), Resampling.BOX).getpixel((0, 0)))
+        self.total += max(mean) * one.width * one.height
 
-class Profile:
-    """An ICC profile, for one thread.
-
-    Making and using it raises whatever littlecms makes of a broken profile, and ValueError for one that is
-    too large or for another colour space.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        if len(data) > _MAX_PROFILE:
-            raise ValueError("it is too large")
-        self._data = data
-        self._profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        self._mode = _MODES.get(self._profile.profile.xcolor_space.strip())
-        self._transform: ImageCms.ImageCmsTransform | None = None
-
-    def to_srgb(self, image: PILImage) -> PILImage | None:
-        """``image`` (L, RGB or CMYK) in sRGB; ``None`` if the profile is sRGB already, within rounding."""
-        if self._mode == "RGB" and image.mode == "L":
-            image = image.convert("RGB")
-        if self._mode != image.mode:
-            raise ValueError("it is for another colour space")
-        if self._mode == "RGB" and _is_srgb(self._data):
-            return None
-        if self._transform is None:
-            self._transform = _transform(self._profile, image.mode)
-        return self._transform.apply(image)
-
-
-def _transform(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
-
-
-@lru_cache(maxsize=64)
-def _is_srgb(profile: bytes) -> bool:
-    """Whether an RGB profile leaves colours as they are.
-
-    Tried on every level of each channel. That proves it for profiles made of curves and a matrix; one with
-    lookup tables could hide anything between the samples, and is never taken for sRGB.
-    """
-    count = min(int.from_bytes(profile[128:132]), 1000)
-    if any(profile[132 + 12 * n :][:3] in (b"A2B", b"D2B") for n in range(count)):
-        return False
-    ramp = bytes(range(256))
-    zero = bytes(256)
-    planes = [ramp + zero + zero + ramp, zero + ramp + zero + ramp, zero + zero + ramp + ramp]
-    probe = pil.merge("RGB", [pil.frombytes("L", (256, 4), plane) for plane in planes])
-    converted = _transform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), "RGB").apply(probe)
-    apart = ImageChops.difference(probe, converted)
-    return max(apart.tobytes()) <= _ROUNDING
-
-
-def gamma_corrected(image: PILImage, gamma: float) -> PILImage | None:
-    """``image`` (L or RGB) as viewers that honour a PNG's gAMA show it; ``None`` if that changes nothing.
-
-    A sample s (0..1) is meant as light s ** (1 / gamma), PNG specification section 11.3.2.2.
-    """
-    if gamma <= 0:
-        return None
-    exponent = 1 / (gamma * _DISPLAY_GAMMA)
-    table = [round(255 * (level / 255) ** exponent) for level in range(256)]
-    if all(abs(output - level) <= _ROUNDING for level, output in enumerate(table)):
-        return None
-    return image.point(table * len(image.getbands()))
+    def shows(self, pixels: int, *, doubtful: bool) -> bool:
+        return self.block > _VISIBLE or (doubtful and self.total > _VISIBLE_MEAN * pixels)
 
 
 def disagree(one: PILImage, other: PILImage) -> bool:
-    """Whether two readings of an image differ so much that one could show what the other hides."""
-    histogram = ImageChops.difference(rgb(one), rgb(other)).convert("L").histogram()
-    return sum(histogram[_VISIBLE_LEVELS + 1 :]) > _VISIBLE_SHARE * one.width * one.height
+    """Whether two RGB images of a size differ so much that one could show what the other hides."""
+    gap = _Gap()
+    gap.add(one, other)
+    return gap.shows(one.width * one.height, doubtful=True)
 
 
-_BACKGROUNDS = ("white", "black")
+def _strips(size: tuple[int, int], unit: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover an image from top to bottom, of a few megapixels and a multiple of ``unit`` rows."""
+    width, height = size
+    rows = max(_STRIP_PIXELS // width // unit, 1) * unit
+    for top in range(0, height, rows):
+        yield (0, top, width, min(top + rows, height))
 
 
 @dataclass(slots=True)
 class Renderer:
-    """Renders the frames of one image. ``notes`` collects remarks for the evidence, each once; ``alpha`` is
-    that of the last frame, upright, None where it was opaque."""
+    """Renders the frames of one image.
 
-    exif: bytes | None
-    icc: bytes | None
-    gamma: float | None
+    ``notes`` collects remarks for the evidence, each once; ``alpha`` is the transparency of the last frame,
+    upright, None where it was opaque.
+    """
+
+    turns: tuple[int, ...]
+    colours: Colours
     notes: list[str] = field(default_factory=list)
     alpha: PILImage | None = None
-    _profile: Profile | None = None
 
     @property
     def faithful(self) -> bool:
         """Whether images without transparency are the decoded pixels as they stand."""
-        return not self.icc and not self.gamma and orientation(self.exif) == 1
+        return self.colours.plain and self.turns == (1,)
 
     def __call__(self, frame: PILImage) -> tuple[PILImage, ...]:
-        """One to four RGB images, upright: each reading of the colours on each background that shows."""
-        colours, alpha = split(frame)
-        turn = orientation(self.exif)
-        self.alpha = None if alpha is None else upright(alpha, turn)
-        return tuple(
-            upright(image, turn)
-            for reading in self._readings(colours)
-            for image in _on_backgrounds(rgb(reading), alpha)
-        )
+        """The RGB images that people may see of one frame; the likeliest first."""
+        image = _usual(frame)
+        looks = self._looks(image)
+        first = self.turns[0]
+        self.alpha = upright(image.getchannel("A"), first) if image.mode.endswith("A") else None
+        turned = [upright(look, first) for look in looks]
+        for turn in self.turns[1:]:
+            self._note("viewers disagree on which way is up; judged in each")
+            turned += [upright(_reduced(look), turn) for look in looks]
+        return tuple(turned)
 
-    def _readings(self, colours: PILImage) -> list[PILImage]:
-        """The colours as the file means them, and, if that is something else altogether, as they stand."""
-        meant = None
-        if self.icc:
-            try:
-                self._profile = self._profile or Profile(self.icc)
-                meant = self._profile.to_srgb(colours)
-            except (OSError, ValueError, TypeError, PyCMSError) as error:
-                self._note(f"its colour profile was not applied: {' '.join(str(error).split())[:100]}")
-        elif self.gamma and colours.mode != "CMYK":
-            meant = gamma_corrected(colours, self.gamma)
-        if meant is None:
-            return [colours]
-        if not disagree(meant, colours):
-            return [meant]
-        self._note("viewers disagree on its colours; judged with and without its colour information")
-        return [meant, colours]
+    def _looks(self, image: PILImage) -> list[PILImage]:
+        clear = image.mode in ("LA", "RGBA")
+        way, *others = self.colours.ways(image.mode.removesuffix("A"))
+        if not clear and not others:
+            return [way(image)]
+        step = math.ceil(math.sqrt(image.width * image.height / _SECOND))
+        # (way, background, how it is reduced): the first on each background, then the others.
+        backgrounds: tuple[str | None, ...] = _BACKGROUNDS if clear else (None,)
+        kinds: list[tuple[Way, str | None, int]] = [(way, background, 1) for background in backgrounds]
+        kinds += [(other, background, step) for other in others for background in backgrounds]
+        if clear:
+            kinds.append((way, None, step))
+        looks: list[PILImage | None] = [None] * len(kinds)
+        gaps = [[_Gap() for _ in backgrounds] for _ in kinds]
+        for box in _strips(image.size, _SIDE * step):
+            piece = image if box[3] - box[1] == image.height else image.crop(box)
+            painted = [_painted(piece, *kind[:2]) for kind in kinds]
+            for number, ((_, _, scale), part) in enumerate(zip(kinds, painted, strict=True)):
+                if number >= len(backgrounds):
+                    hidden = clear and number == len(kinds) - 1
+                    against = range(len(backgrounds)) if hidden else [number % len(backgrounds)]
+                    for base in against:
+                        gaps[number][base].add(painted[base], part)
+                looks[number] = _put(looks[number], part, box, image.size, scale)
+        pixels = image.width * image.height
+        kept = [look for look in looks[: len(backgrounds)] if look is not None]
+        for number in range(len(backgrounds), len(kinds)):
+            hidden = clear and number == len(kinds) - 1
+            shown = [
+                gap.shows(pixels, doubtful=not hidden and self.colours.doubtful)
+                for base, gap in enumerate(gaps[number])
+                if hidden or base == number % len(backgrounds)
+            ]
+            look = looks[number]
+            if all(shown) and look is not None:
+                kept.append(look)
+                self._note(
+                    "it holds colours under its transparency; judged with them as well"
+                    if hidden
+                    else "viewers disagree on its colours; judged with and without its colour information"
+                )
+        return kept
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
 
-def _on_backgrounds(image: PILImage, alpha: PILImage | None) -> list[PILImage]:
-    if alpha is None:
-        return [image]
-    composed = []
-    for colour in _BACKGROUNDS:
-        canvas = pil.new("RGB", image.size, colour)
-        canvas.paste(image, mask=alpha)
-        composed.append(canvas)
-    return composed
+def _painted(piece: PILImage, way: Way, background: str | None) -> PILImage:
+    """A piece of an image, its colours taken in one ``way``, on a background or as if nothing were clear."""
+    if background is None:
+        return way(piece.convert(piece.mode.removesuffix("A")) if piece.mode.endswith("A") else piece)
+    canvas = pil.new("RGB", piece.size, background)
+    canvas.paste(way(piece.convert(piece.mode.removesuffix("A"))), mask=piece.getchannel("A"))
+    return canvas
+
+
+def _put(
+    look: PILImage | None, part: PILImage, box: tuple[int, int, int, int], size: tuple[int, int], step: int
+) -> PILImage:
+    """``part`` in its place in a look that is reduced by ``step``; a look of one piece is that piece."""
+    part = part.reduce(step) if step > 1 else part
+    if box[3] - box[1] == size[1]:
+        return part
+    if look is None:
+        look = pil.new("RGB", (-(-size[0] // step), -(-size[1] // step)))
+    look.paste(part, (0, box[1] // step))
+    return look
+
+
+def _reduced(image: PILImage) -> PILImage:
+    step = math.ceil(math.sqrt(image.width * image.height / _SECOND))
+    return image.reduce(step) if step > 1 else image

@@ -1,7 +1,7 @@
 """WebP: walks the chunks, then lets libwebp decode and composite.
 
-Covered: stills and animations; transparency that the header denies is refused, and an animation's uncovered
-canvas counts as transparent, as browsers show it.
+Covered: stills and animations; transparency or a profile that the header denies is refused, and the uncovered
+canvas of an animation counts as transparent, as browsers show it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from PIL.Image import Image as PILImage
 from PIL.WebPImagePlugin import WebPImageFile
 
+from policyguard.images.colour import Colours
 from policyguard.images.container import Container, end_notes
+from policyguard.images.exif import check_density, turns
 from policyguard.images.refusal import Refusal
 
 __all__ = ["parse"]
 
-_ANIMATED, _ALPHA = 0x02, 0x10
+_ANIMATED, _ALPHA, _PROFILE = 0x02, 0x10, 0x20
+#: In the fifth byte of a lossless image: its transparency is used.
+_USED = 0x10
 _FLAGS_AT = 20
 _FRAME_HEADER = 16
 _VP8L_SIGNATURE = 0x2F
@@ -33,39 +37,48 @@ def parse(data: bytes) -> Container:
     chunks = list(_chunks(encoded, 12))
     kind, first = chunks[0]
     size, animated = _size(kind, first), False
-    extra: dict[bytes, bytes] = {}
-    images = [chunk for chunk in chunks if chunk[0] in (b"VP8 ", b"VP8L")]
+    images = [body for name, body in chunks if name in (b"VP8 ", b"VP8L")]
     moving = [body for name, body in chunks if name == b"ANMF"]
+    extra = {name: [body for other, body in chunks if other == name] for name in (b"EXIF", b"ICCP")}
     if kind == b"VP8X":
         animated = bool(first[0] & _ANIMATED)
         if animated != bool(moving) or (moving and images):
             raise Refusal("is a damaged WebP: its header and its frames do not agree")
+        if len(extra[b"ICCP"]) != bool(first[0] & _PROFILE):
+            raise Refusal(
+                "is a WebP whose header denies its colour profile, or has two; viewers disagree on it"
+            )
         if not first[0] & _ALPHA and _has_alpha(chunks, moving):
             raise Refusal("is a WebP with transparency that its header denies; viewers disagree on it")
-        extra = {name: body for name, body in reversed(chunks) if name in (b"EXIF", b"ICCP")}
-    if not (moving or images):
-        raise Refusal("is a WebP without an image in it")
+    if len(images) + bool(moving) != 1:
+        raise Refusal("is a WebP without an image in it, or with two")
     if animated:
         encoded = encoded[:_FLAGS_AT] + bytes([first[0] | _ALPHA]) + encoded[_FLAGS_AT + 1 :]
-    count = len(moving) or 1
+    denying = [body for body in (*images, *_inner(moving)) if body[:1] == b"\x2f" and not body[4] & _USED]
+    delays = tuple(int.from_bytes(body[12:15], "little") for body in moving) or (0,)
 
     def frames() -> Iterator[PILImage]:
+        for body in denying:
+            if _alone(body).getextrema()[-1] != (255, 255):
+                raise Refusal("is a WebP with transparency that its header denies; viewers disagree on it")
         image = WebPImageFile(io.BytesIO(encoded))
-        if image.size != size or image.n_frames != count:
+        if image.size != size or image.n_frames != len(delays):
             raise Refusal("is a damaged WebP: its header and its frames do not agree")
-        for number in range(count):
+        for number in range(len(delays)):
             image.seek(number)
             image.load()
             yield image
 
+    blocks = extra[b"EXIF"]
+    check_density(blocks, size)
     return Container(
         "WEBP",
         size,
         frames,
-        count,
-        extra.get(b"EXIF"),
-        extra.get(b"ICCP"),
-        notes=end_notes(data, end, marked=True),
+        delays,
+        tuple(sorted(turns(blocks, agreed=False))),  # browsers rather show it as it is stored
+        Colours(extra[b"ICCP"][0] if kind == b"VP8X" and extra[b"ICCP"] else None),
+        end_notes(data, end, marked=True),
     )
 
 
@@ -90,6 +103,21 @@ def _size(kind: bytes, body: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", body, 6)
         return width & 0x3FFF, height & 0x3FFF
     raise Refusal("is a damaged WebP: no image where it should start")
+
+
+def _inner(moving: list[bytes]) -> Iterator[bytes]:
+    """The lossless images in the frames of an animation."""
+    for body in moving:
+        yield from (part for kind, part in _chunks(body, _FRAME_HEADER) if kind == b"VP8L")
+
+
+def _alone(body: bytes) -> PILImage:
+    """A lossless image whose header says that its transparency is not used, with that transparency."""
+    used = body[:4] + bytes([body[4] | _USED]) + body[5:]
+    chunk = b"VP8L" + struct.pack("<I", len(used)) + used + bytes(len(used) & 1)
+    image: PILImage = WebPImageFile(io.BytesIO(b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk))
+    image.load()
+    return image
 
 
 def _has_alpha(chunks: list[tuple[bytes, bytes]], moving: list[bytes]) -> bool:

@@ -90,7 +90,7 @@ def sniff(data: bytes | bytearray | memoryview, *, expected: bool = False) -> st
 
     ``expected`` says that an image should stand here: beginnings too short to tell anything elsewhere count.
     """
-    from policyguard.images.signatures import media_type  # its package loads PIL
+    from policyguard.images.sniff import media_type  # its package loads PIL
 
     head = bytes(data[:HEAD])
     if known := media_type(head):
