@@ -4,16 +4,20 @@
     uvicorn examples.fastapi_upload:app
     curl -F picture=@examples/images/pair-dagger.png http://127.0.0.1:8000/pictures
 
-A blocked upload is answered with the verdict: 403 where the picture breaks the policy, 422 where it cannot be
-judged (no picture, too large, an animation that is too long), 503 where the guard failed. At most 20 MiB
-are taken. Not covered: the parser of the form has written the upload to a temporary file by then; limit the
-size of requests in front of the app.
+A blocked upload is answered with the outcome and the rules it breaks: 403 if the picture breaks the policy,
+422 where it cannot be judged (no picture, too large, an animation that is too long), 503 where the guard
+failed. Scores and fingerprints stay here: they would tell a stranger how to get past them. At most 20 MiB are
+taken.
+Not covered: the parser of the form has written the upload to a temporary file by then; limit the size of
+requests in front of the app.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +46,20 @@ def guarded_upload(guard: Guard) -> Callable[[UploadFile], Awaitable[Picture]]:
         verdict = await guard.acheck(data)
         if not verdict.allowed:
             status = STATUS.get(verdict.outcome, 422)
-            raise HTTPException(status, {"message": "the picture is blocked", "verdict": verdict.to_dict()})
+            rules = [finding.title for finding in verdict.findings if finding.violates]
+            raise HTTPException(status, {"message": "blocked", "outcome": verdict.outcome, "rules": rules})
         return Picture(data, picture.filename or "", verdict)
 
     return picture
 
 
 def build_app(guard: Guard) -> FastAPI:
-    app = FastAPI(title="Pictures")
+    @asynccontextmanager
+    async def warm(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(guard.warm)  # so that no upload waits for the model to load
+        yield
 
+    app = FastAPI(title="Pictures", lifespan=warm)
     judged = Depends(guarded_upload(guard))
 
     @app.post("/pictures")

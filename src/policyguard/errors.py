@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AnswerError",
@@ -57,8 +57,16 @@ class PolicyGuardError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls the class with ``args``, and most of these take other arguments.
+        return _rebuilt, (type(self), self.args), self.__dict__
+
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+def _rebuilt(cls: type[PolicyGuardError], args: tuple[Any, ...]) -> PolicyGuardError:
+    return cls.__new__(cls, *args)
 
 
 class UsageError(PolicyGuardError):

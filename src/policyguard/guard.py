@@ -8,7 +8,7 @@ is wrong with the set-up raises.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -18,7 +18,7 @@ from policyguard.backends.base import require_backend
 from policyguard.checking import Checker
 from policyguard.checking.rounds import Opened
 from policyguard.errors import ConfigurationError
-from policyguard.strict.arguments import count, seconds
+from policyguard.strict.arguments import count, seconds, switch
 from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -78,8 +78,13 @@ class Guard:
     ) -> None:
         if timeout is not None:
             timeout = seconds("timeout", timeout)
+        if model is not None and not isinstance(model, str | os.PathLike):
+            raise ConfigurationError(
+                f"model is of type {type(model).__name__}",
+                hint="give an alias, a hub id or a folder; a built backend goes to `backend`",
+            )
         self.policies = _resolve_all(policy)
-        self.explain = explain
+        self.explain = switch("explain", explain)
         self.timeout = timeout
         if backend is not None:
             if model or base_url or dialect or subset:
@@ -256,7 +261,8 @@ class Guard:
         return Checker(self.policies, self.backend, self.timeout, normalise)
 
     def _reading(self, explain: bool | None) -> Reading:
-        return Reading.EXPLAIN if (self.explain if explain is None else explain) else Reading.FAST
+        wanted = self.explain if explain is None else switch("explain", explain)
+        return Reading.EXPLAIN if wanted else Reading.FAST
 
     def _workers(self, workers: int | None) -> int:
         if workers is None:
@@ -290,13 +296,18 @@ def _addresses(text: str | None) -> str | list[str] | None:
 
 
 def _iterable(images: object) -> None:
-    """Raise ConfigurationError for one image where many are expected: a string would be read by letters."""
-    if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__iter__"):
+    """Raise ConfigurationError for one image where many are expected.
+
+    A string would be read by letters, a file by lines, an array by rows.
+    """
+    one = (str, bytes, bytearray, memoryview, os.PathLike, Mapping)
+    alone = isinstance(images, one) or hasattr(images, "read") or hasattr(images, "shape")
+    if alone or not hasattr(images, "__iter__"):
         raise ConfigurationError(
             f"check_many takes an iterable of images, not a {type(images).__name__}",
             hint="use acheck_many for an asynchronous iterable"
             if isinstance(images, AsyncIterable)
-            else "use check for one image, or put it in a list",
+            else "use check for one image, or put it in a list; list(...) makes one of a batch in one array",
         )
 
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import FrozenInstanceError, dataclass, field
+from typing import Any, NoReturn
 
 from policyguard.assessment import ModelIdentity, Reading, Timings
-from policyguard.errors import (
-    PolicyGuardError,
-)
+from policyguard.errors import PolicyGuardError
 from policyguard.outcomes import Action, Outcome
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Evidence",
@@ -65,7 +60,7 @@ class Evidence:
     ``cached``: all scores came from the verdict cache.
     """
 
-    policies: tuple[Mapping[str, Any], ...]
+    policies: tuple[Mapping[str, Any], ...] = field(hash=False)
     model: ModelIdentity
     reading: Reading
     image_sha256: str | None = None
@@ -74,7 +69,7 @@ class Evidence:
     label_mass: float | None = None
     scoring: str | None = None
     notes: tuple[str, ...] = ()
-    timings: Timings = field(default_factory=Timings)
+    timings: Timings = field(default_factory=Timings, compare=False)
     unexplained: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
     cached: bool = False
@@ -178,3 +173,12 @@ class Verdict:
     def to_json(self) -> str:
         """``to_dict`` as one line of JSON, in ASCII: a model's broken characters cannot break the line."""
         return json.dumps(self.to_dict(), allow_nan=False)
+
+
+def _unchanged(self: object, name: str, value: object) -> NoReturn:
+    raise FrozenInstanceError(f"a {type(self).__name__} cannot be changed, and '{name}' is part of it")
+
+
+for _class in (Finding, Evidence, Verdict):
+    # What a frozen dataclass with slots does by itself for a property is an error about super().
+    _class.__setattr__ = _unchanged  # type: ignore[method-assign]

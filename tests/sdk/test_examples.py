@@ -30,11 +30,11 @@ def test_an_upload_that_complies_reaches_the_handler() -> None:
     assert (200, {"bytes": len(picture(GREEN)), "action": "allow"}) == (response.status_code, response.json())
 
 
-def test_an_upload_that_violates_is_answered_with_the_verdict() -> None:
+def test_an_upload_that_violates_is_answered_with_the_outcome_and_no_score() -> None:
     response = upload(colour_guard()[0], picture(RED))
     assert 403 == response.status_code
     detail = response.json()["detail"]
-    assert ("violates", "block") == (detail["verdict"]["outcome"], detail["verdict"]["action"])
+    assert ({"message", "outcome", "rules"}, "violates") == (set(detail), detail["outcome"])
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_an_upload_that_violates_is_answered_with_the_verdict() -> None:
 def test_an_upload_that_is_no_picture_is_unprocessable(data: bytes) -> None:
     response = upload(colour_guard()[0], data)
     assert 422 == response.status_code
-    assert "unscannable" == response.json()["detail"]["verdict"]["outcome"]
+    assert "unscannable" == response.json()["detail"]["outcome"]
 
 
 def test_an_upload_that_is_too_large_is_not_judged() -> None:
@@ -59,6 +59,20 @@ def test_an_upload_in_another_field_is_refused() -> None:
 def test_no_upload_passes_while_the_guard_is_down() -> None:
     guard = Guard(policy="safeedit/l3", backend=FakeBackend(Failure(FailureKind.ERROR, "down")))
     assert 503 == upload(guard, picture(GREEN)).status_code
+
+
+class LazyBackend(FakeBackend):
+    warmed = False
+
+    def warm(self) -> None:
+        self.warmed = True
+
+
+def test_the_model_is_loaded_before_the_first_upload() -> None:
+    backend = LazyBackend()
+    app = example("fastapi_upload").build_app(Guard(policy="pictosafe/l3", backend=backend))
+    with testclient.TestClient(app):
+        assert backend.warmed
 
 
 def test_the_app_that_uvicorn_loads_is_guarded_by_pico() -> None:

@@ -127,4 +127,11 @@ def _sensor(
 
 
 def _dialect(dialect: str | Dialect) -> Dialect:
-    return get_dialect(dialect) if isinstance(dialect, str) else dialect
+    if isinstance(dialect, str):
+        return get_dialect(dialect)
+    if isinstance(dialect, type) or not callable(getattr(dialect, "render", None)):
+        raise ConfigurationError(
+            f"dialect is of type {type(dialect).__name__}",
+            hint="give its name, or an object of a class that inherits from policyguard.dialects.Dialect",
+        )
+    return dialect

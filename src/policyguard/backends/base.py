@@ -116,6 +116,15 @@ _MEMBERS = [name for name in vars(Backend) if not name.startswith("_")]
 
 def require_backend(backend: object) -> None:
     """Raises ConfigurationError unless ``backend`` has all members of ``Backend``; calls none of them."""
+    if isinstance(backend, str):
+        raise ConfigurationError(
+            f"a backend is an object, and {backend!r} is a text",
+            hint="name a model with model=, and a server that runs it with base_url=",
+        )
+    if isinstance(backend, type):
+        raise ConfigurationError(
+            f"{backend.__name__} is a class", hint=f"give an object: {backend.__name__}(...)"
+        )
     absent = [
         name
         for name in _MEMBERS

@@ -10,7 +10,15 @@ from typing import Literal
 
 from policyguard.images.refusal import RESAVE, Refusal
 
-__all__ = ["PNG", "Format", "media_type", "sniff"]
+__all__ = ["IMAGE_SUFFIXES", "PNG", "READABLE_SUFFIXES", "Format", "media_type", "sniff"]
+
+READABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjp", ".pjpeg", ".webp", ".gif")
+IMAGE_SUFFIXES = READABLE_SUFFIXES + (
+    *(".apng", ".avif", ".bmp", ".cur", ".dib", ".dng", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2"),
+    *(".jpx", ".jxl", ".jxr", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg", ".svgz", ".tga", ".tif"),
+    ".tiff",
+)
+"""How names of image files end, in lower case. Those that cannot be decoded are reported, not skipped."""
 
 Format = Literal["PNG", "JPEG", "WEBP", "GIF"]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.errors import BackendError, ConfigurationError
+from policyguard.integrations.screen.engine import require_guard
 from policyguard.outcomes import Outcome
 from policyguard.verdict import Finding, PolicyViolation, Verdict
 
@@ -183,6 +184,7 @@ class _State:
         hint: Hint | Literal["rules"] | None,
         keep: Literal["all", "allowed"],
     ) -> None:
+        require_guard(guard)
         if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
             raise ConfigurationError(f"attempts must be a whole number from 1, not {attempts!r}")
         if hint not in ("rules", None) and not callable(hint):

@@ -60,18 +60,19 @@ def load_policy(
 
 
 def parse_policy(
-    data: Mapping[str, Any],
+    data: Mapping[str, Any] | str,
     *,
     root: str | Path | None = None,
     parameters: Mapping[str, Value] | None = None,
 ) -> Policy:
-    """A policy from plain values, shaped as in the file.
+    """A policy from plain values, shaped as in the file, or from the text of a file.
 
     What they extend is packaged or installed, or lies under ``root``. Raises PolicyError, which holds every
     problem found.
     """
     file = None if root is None else PolicyFile.at_root(str(root))
-    return _Stack(parameters).policy(file, Source("<dict>", data))
+    source = _source(parse(data.encode(), "<text>")) if isinstance(data, str) else Source("<dict>", data)
+    return _Stack(parameters).policy(file, source)
 
 
 def extend_policy(

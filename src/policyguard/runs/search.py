@@ -16,21 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from policyguard.errors import UsageError
+from policyguard.images.sniff import IMAGE_SUFFIXES, READABLE_SUFFIXES
 from policyguard.runs.patterns import Patterns
 from policyguard.runs.sources import STDIN, Source
 
-__all__ = ["IMAGE_SUFFIXES", "Skipped", "collect", "search"]
+__all__ = ["Skipped", "collect", "search"]
 
-READABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjp", ".pjpeg", ".webp", ".gif")
-UNREADABLE_SUFFIXES = (
-    *(".apng", ".avif", ".bmp", ".cur", ".dib", ".dng", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2"),
-    *(".jpx", ".jxl", ".jxr", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg", ".svgz", ".tga", ".tif"),
-    ".tiff",
-)
 _MAGIC = re.compile(r"[*?\[]")
-
-IMAGE_SUFFIXES = frozenset(READABLE_SUFFIXES + UNREADABLE_SUFFIXES)
-"""Names of images in a folder, in lower case. Those that cannot be decoded are reported, not skipped."""
 
 
 @dataclass(slots=True)

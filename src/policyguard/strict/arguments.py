@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from policyguard.errors import ConfigurationError
 
-__all__ = ["count", "seconds", "text", "texts"]
+__all__ = ["count", "seconds", "switch", "text", "texts"]
 
 
 def seconds(name: str, value: object) -> float:
@@ -21,6 +21,13 @@ def count(name: str, value: object) -> int:
     """``value``, a whole number of at least 1. Raises ConfigurationError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def switch(name: str, value: object) -> bool:
+    """``value``, True or False and nothing that merely counts as one. Raises ConfigurationError."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {value!r}")
     return value
 
 

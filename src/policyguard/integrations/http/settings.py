@@ -104,13 +104,6 @@ class Settings:
     _modes: dict[Direction, OnBlock] = field(init=False)
 
     def __post_init__(self) -> None:
-        from policyguard.guard import Guard
-
-        if not isinstance(self.guard, Guard):
-            raise ConfigurationError(
-                f"a Guard is expected, not a {type(self.guard).__name__}",
-                hint="make one: Guard(policy='pictosafe/l3')",
-            )
         setting = self.on_block
         modes = dict(setting) if isinstance(setting, Mapping) else dict.fromkeys(_DIRECTIONS, setting)
         unknown = [

@@ -15,9 +15,11 @@ import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from policyguard.images import Limits
+from policyguard.images.sniff import IMAGE_SUFFIXES
 from policyguard.integrations.extract import ImageSite, SiteKind, find_images
 from policyguard.integrations.extract.walk import fields_of
 
@@ -83,7 +85,12 @@ _PLAIN = (str, Mapping, list, tuple, set, frozenset, numbers.Number, dt.date, dt
 
 
 def sites_of(value: Any) -> list[ImageSite]:
-    """Every image in ``value``, in order. Reads the file that a path names. Raises nothing."""
+    """Every image in ``value``, in order. Reads the file that a path names. Raises nothing.
+
+    A text by itself is a path if it ends as an image file does and such a file is there.
+    """
+    if isinstance(value, str) and _names_image(value):
+        return [_file(Path(value))]
     if (sites := _alone(value)) is not None:
         return sites
     if not isinstance(value, list | tuple):
@@ -96,6 +103,13 @@ def sites_of(value: Any) -> list[ImageSite]:
         for index, (item, sites) in enumerate(zip(value, alone, strict=True))
         for site in (find_images(item) if sites is None else sites)
     ]
+
+
+def _names_image(text: str) -> bool:
+    try:
+        return text.lower().endswith(IMAGE_SUFFIXES) and Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _alone(value: Any) -> list[ImageSite] | None:

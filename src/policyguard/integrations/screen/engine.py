@@ -31,6 +31,17 @@ _MAX_FETCHED = 64 * 2**20
 _HEAVY = 2**18  # bytes from which hashing is no work for an event loop
 
 
+def require_guard(guard: object) -> None:
+    """Raises ConfigurationError unless ``guard`` is a Guard."""
+    from policyguard.guard import Guard
+
+    if not isinstance(guard, Guard):
+        raise ConfigurationError(
+            f"a Guard is expected, not a {type(guard).__name__}",
+            hint="make one: Guard(policy='pictosafe/l3')",
+        )
+
+
 class Screen:
     """Judges the images that ``find_images`` found in one payload.
 
@@ -62,6 +73,7 @@ class Screen:
         documents: Literal["block", "pass"] = "block",
         watch: bool = False,
     ) -> None:
+        require_guard(guard)
         if documents not in ("block", "pass"):
             raise ConfigurationError(f"documents is {documents!r}; it must be 'block' or 'pass'")
         if links not in ("pass", "block"):
