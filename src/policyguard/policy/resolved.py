@@ -191,7 +191,7 @@ class ResolvedPolicy:
             "threshold": self.threshold,
             "action": self.action,
             "rules": [[rule.id, rule.threshold, rule.action] for rule in self.rules],
-            "outcomes": dict(self.outcomes),
+            "outcomes": {outcome.value: action for outcome, action in self.outcomes.items()},
             "undecided_band": self.undecided_band,
             "min_label_mass": self.min_label_mass,
             "frames": self.frames,
