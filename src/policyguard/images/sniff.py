@@ -13,7 +13,8 @@ from policyguard.images.refusal import RESAVE, Refusal
 __all__ = ["IMAGE_SUFFIXES", "PNG", "READABLE_SUFFIXES", "Format", "media_type", "sniff"]
 
 READABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjp", ".pjpeg", ".webp", ".gif")
-IMAGE_SUFFIXES = READABLE_SUFFIXES + (
+IMAGE_SUFFIXES = (
+    *READABLE_SUFFIXES,
     *(".apng", ".avif", ".bmp", ".cur", ".dib", ".dng", ".heic", ".heif", ".hif", ".ico", ".j2k", ".jp2"),
     *(".jpx", ".jxl", ".jxr", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg", ".svgz", ".tga", ".tif"),
     ".tiff",
