@@ -252,6 +252,47 @@ _KNOWN = (
         size="6M",
         licence="BSD-2, package Apache-2.0",
     ),
+    *(
+        _sensor(
+            name,
+            kind="classifier",
+            alias=alias,
+            about=f"{sees}; labels {labels}",
+            licence="Apache-2.0",
+            family=family,
+            size=size,
+            advice=advice,
+        )
+        for name, alias, sees, labels, family, size, advice in (
+            (
+                "Falconsai/nsfw_image_detection",
+                "falconsai-nsfw",
+                "two probabilities",
+                "normal, nsfw",
+                "ViT",
+                "86M",
+                "nothing but sex; the most used of its kind",
+            ),
+            (
+                "AdamCodd/vit-base-nsfw-detector",
+                "adamcodd-nsfw",
+                "two probabilities",
+                "sfw, nsfw",
+                "ViT",
+                "86M",
+                "nothing but sex; looks at 384 pixels",
+            ),
+            (
+                "strangerguardhf/nsfw_image_detection",
+                "strangerguard-nsfw",
+                "five probabilities that add up to 1",
+                "Anime Picture, Hentai, Normal, Pornography, Enticing or Sensual",
+                "SigLIP 2",
+                "93M",
+                "nothing but sex; drawings have labels of their own",
+            ),
+        )
+    ),
 )
 
 _FAMILIES = (
@@ -284,12 +325,26 @@ def resolve_model(model: str) -> KnownModel:
     """What ``model`` stands for.
 
     An unknown hub id or folder is taken as it is, in the default dialect, unless the folder's ``config.json``
-    names another: ``"policyguard": {"dialect": "pico"}``.
+    names another, ``"policyguard": {"dialect": "pico"}``, or an image-classification head, which is a sensor.
+    A copy of a known one, told by the folder's name, keeps its short name.
     """
-    declared = declared_dialect(Path(model))
-    if declared is None and (known := _by_name(model)) is not None:
+    config = _config(Path(model))
+    if (declared := _declared(config)) is not None:
+        return KnownModel(id=model, dialect=declared)
+    if (known := _by_name(model)) is not None:
         return known
-    return KnownModel(id=model, dialect=declared or DEFAULT_DIALECT)
+    heads = config.get("architectures")
+    heads = [str(head) for head in heads] if isinstance(heads, list) else []
+    if any(head.endswith(_CLASSIFIES) and not head.startswith(_ASKED) for head in heads):
+        name = Path(model).name
+        aliases = next((known.aliases for known in _KNOWN if known.id.rpartition("/")[2] == name), ())
+        return KnownModel(id=model, aliases=aliases, dialect="", sensor="classifier")
+    return KnownModel(id=model)
+
+
+_CLASSIFIES = "ForImageClassification"
+_ASKED = "ShieldGemma2"
+"""Published as a classifier, and asked like any other guard."""
 
 
 def resolve_served(model: str) -> KnownModel:
@@ -329,10 +384,18 @@ def require_own_question(model: str, template: str | None, dialect: Dialect) -> 
 
 def declared_dialect(folder: Path) -> str | None:
     """The dialect that a model's folder names for itself; whatever else is wrong with it shows on loading."""
+    return _declared(_config(folder))
+
+
+def _config(folder: Path) -> dict[str, Any]:
     try:
-        settings = read_settings(folder.expanduser() / "config.json", limit=1 << 20).get("policyguard")
+        return read_settings(folder.expanduser() / "config.json", limit=1 << 20)
     except (OSError, ValueError, RuntimeError):  # the last for "~nobody"
-        return None
+        return {}
+
+
+def _declared(config: dict[str, Any]) -> str | None:
+    settings = config.get("policyguard")
     dialect = settings.get("dialect") if isinstance(settings, dict) else None
     return dialect if isinstance(dialect, str) else None
 
