@@ -9,6 +9,7 @@ import pytest
 
 from policyguard.backends.registry import known_models, resolve_model
 from policyguard.dialects import dialect_names, get_dialect
+from policyguard.policy import load_policy, packaged_policies
 
 PAGE = Path(__file__).parents[2] / "docs" / "guards.md"
 SENSORS = PAGE.with_name("sensors.md")
@@ -72,6 +73,19 @@ def test_at_least_twenty_short_names_of_twelve_families_resolve_to_a_hub_id_in_i
     for alias, known in aliases:
         assert resolve_model(alias) is known
         assert known.sensor or get_dialect(known.dialect).name == known.dialect
+
+
+@pytest.mark.parametrize("name", packaged_policies())
+def test_packaged_policies_name_signals_that_some_sensor_has(name: str) -> None:
+    about = {
+        known.aliases[0] if known.aliases else known.id: known.about
+        for known in known_models()
+        if known.sensor is not None
+    }
+    for rule in load_policy(name).rules:
+        for signal in rule.signals:
+            sensor, _, wanted = signal.partition("/")
+            assert wanted in about[sensor] or wanted.partition("/")[0] in about[sensor], signal
 
 
 if __name__ == "__main__":

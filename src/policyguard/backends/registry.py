@@ -252,6 +252,21 @@ _KNOWN = (
         size="6M",
         licence="BSD-2, package Apache-2.0",
     ),
+    _sensor(
+        "omni-moderation-latest",
+        kind="omni-moderation",
+        alias="omni-moderation",
+        about="scores of six categories: sexual, violence, violence/graphic, self-harm and its two kinds",
+        licence="a service, free of charge",
+        advice="OpenAI's; images leave your house. Hate, harassment and minors are looked for in text alone",
+    ),
+    _sensor(
+        "google-safesearch",
+        about="likelihoods in five steps: adult, racy, violence, medical, spoof",
+        licence="a service, paid",
+        advice="Google's; images leave your house. There is no number behind a step: VERY_UNLIKELY is 0.1, "
+        "UNLIKELY 0.2, POSSIBLE 0.4, LIKELY 0.7, VERY_LIKELY 0.9",
+    ),
     *(
         _sensor(
             name,

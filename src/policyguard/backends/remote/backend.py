@@ -8,6 +8,7 @@ import hashlib
 import os
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -36,12 +37,72 @@ Result = Assessment | Failure
 T = TypeVar("T")
 
 _CLOSED = "the backend was closed before the server answered"
+CLOSED = Failure(FailureKind.ERROR, _CLOSED)
 
 _PATIENCE = 2.0
 """Seconds for cancelled work to end, and again for connections to close."""
 
 
-class RemoteBackend(Backend):
+class LoopOwner(ABC):
+    """What asks servers on an event loop of its own, from any number of threads and event loops."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self._start()
+
+    @abstractmethod
+    def _open(self) -> Callable[[], Awaitable[None]]:
+        """Set up the connections, which belong to the loop to come; returns what closes them."""
+        ...
+
+    def close(self) -> None:
+        """Cancel what is in flight and close all connections. The backend cannot be used afterwards."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        thread.stop()
+
+    def _run(self, work: Callable[[], Coroutine[object, object, T]], *, closed: T) -> T:
+        """What ``work()`` gives, or ``closed`` if it is closed meanwhile. Raises ConfigurationError after."""
+        try:
+            return self._wait(work)
+        except CancelledError:
+            return closed
+
+    async def _arun(self, work: Callable[[], Coroutine[object, object, T]], *, closed: T) -> T:
+        """``_run`` without blocking the caller's event loop; cancelling it cancels the work."""
+        future = self._submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return closed
+
+    def _wait(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
+        future = self._submit(work)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # an interrupted caller leaves no work behind
+
+    def _submit(self, work: Callable[[], Coroutine[object, object, T]]) -> Future[T]:
+        with self._lock:
+            if self._closed:
+                raise ConfigurationError(f"the backend is closed: {self!r}", hint="create a new one")
+            if self._thread.forked:
+                self._start()
+            return self._thread.submit(work)
+
+    def _start(self) -> None:
+        self._thread = LoopThread(self._open())
+        # The thread ends with its owner even if nobody calls close().
+        weakref.finalize(self, self._thread.let_go).atexit = False
+
+
+class RemoteBackend(LoopOwner, Backend):
     """Asks a model on an OpenAI-compatible server that gives log-probabilities, such as vLLM.
 
     Args:
@@ -89,9 +150,7 @@ class RemoteBackend(Backend):
         self._by_hand = dialect is not None
         self._dialect = dialect or get_dialect(resolve_served(self._name).dialect)
         self._retries = retries or Retries()
-        self._lock = threading.Lock()
-        self._closed = False
-        self._open()
+        super().__init__()
 
     def __repr__(self) -> str:
         urls = [endpoint.base for endpoint in self._endpoints]
@@ -139,21 +198,11 @@ class RemoteBackend(Backend):
 
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """One result per request, in order. Raises ConfigurationError also after ``close``."""
-        try:
-            return self._wait(lambda: self._reader.assess(requests))
-        except CancelledError:
-            return _closed_failures(requests)
+        return self._run(lambda: self._reader.assess(requests), closed=_closed_failures(requests))
 
     async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """``assess`` without blocking the caller's event loop; cancelling it cancels the calls."""
-        future = self._submit(lambda: self._reader.assess(requests))
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return _closed_failures(requests)
+        return await self._arun(lambda: self._reader.assess(requests), closed=_closed_failures(requests))
 
     def warm(self) -> None:
         """Connect, and check that every server runs the model.
@@ -169,29 +218,7 @@ class RemoteBackend(Backend):
         except CancelledError:
             raise BackendError(_CLOSED) from None
 
-    def close(self) -> None:
-        """Cancel what is in flight and close all connections. The backend cannot be used afterwards."""
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        thread.stop()
-
-    def _wait(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
-        future = self._submit(work)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # an interrupted caller leaves no work behind
-
-    def _submit(self, work: Callable[[], Coroutine[object, object, T]]) -> Future[T]:
-        with self._lock:
-            if self._closed:
-                raise ConfigurationError(f"the backend is closed: {self!r}", hint="create a new one")
-            if self._thread.forked:
-                self._open()
-            return self._thread.submit(work)
-
-    def _open(self) -> None:
+    def _open(self) -> Callable[[], Awaitable[None]]:
         servers = Servers(
             self._endpoints,
             timeout=self._timeout,
@@ -207,9 +234,7 @@ class RemoteBackend(Backend):
             cache_salt=self._cache_salt,
             max_pixels=self._max_pixels,
         )
-        self._thread = LoopThread(servers.close)
-        # The thread ends with the backend even if nobody calls close().
-        weakref.finalize(self, self._thread.let_go).atexit = False
+        return servers.close
 
 
 def _endpoints(base_url: str | Sequence[str], api_key: str | None) -> tuple[Endpoint, ...]:
@@ -221,7 +246,7 @@ def _endpoints(base_url: str | Sequence[str], api_key: str | None) -> tuple[Endp
 
 
 def _closed_failures(requests: Sequence[AssessmentRequest]) -> list[Result]:
-    return [Failure(FailureKind.ERROR, _CLOSED)] * len(requests)
+    return [CLOSED] * len(requests)
 
 
 _running: set[LoopThread] = set()

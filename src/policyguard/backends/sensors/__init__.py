@@ -16,7 +16,12 @@ __all__ = ["Sensed", "Sensor", "SensorBackend", "Signal", "get_sensor", "sensor_
 _ENTRY_POINTS = "policyguard.sensors"
 """Other packages add sensors under this group: a name, and what makes the sensor when it is called."""
 
-_SENSORS = {"classifier": "classifier:Classifier", "open-nsfw": "open_nsfw:OpenNsfw"}
+_SENSORS = {
+    "classifier": "classifier:Classifier",
+    "google-safesearch": "services:SafeSearch",
+    "omni-moderation": "services:OmniModeration",
+    "open-nsfw": "open_nsfw:OpenNsfw",
+}
 """Where each is made; loaded when it is asked for."""
 
 

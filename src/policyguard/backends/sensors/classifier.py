@@ -1,4 +1,4 @@
-"""Image-classification heads of transformers: Falconsai's and its kin, told apart by the names of their labels.
+"""Image-classification heads of transformers: Falconsai's and its kin, read by the names of their labels.
 
 A label's place says nothing: one maker's 0 is normal, another's is nsfw. Covered: what ``transformers.files``
 refuses of any model (pickles, code, adapters, weights outside of the folder); a head without names.

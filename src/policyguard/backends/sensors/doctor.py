@@ -13,6 +13,7 @@ from policyguard.backends.sensors.backend import SensorBackend, unread_exception
 from policyguard.errors import UsageError
 
 if TYPE_CHECKING:
+    from policyguard.backends.sensors.base import Sensor
     from policyguard.policy import ResolvedPolicy
 
 __all__ = ["examine_sensor"]
@@ -25,8 +26,6 @@ def examine_sensor(
     backend: SensorBackend, *, policy: ResolvedPolicy | None = None, readings: int = 5
 ) -> Examination:
     """Load the sensor, show it images of noise, and say what of ``policy`` it looks at."""
-    from PIL.Image import frombytes
-
     sensor = backend.sensor
     examination = Examination("this process", sensor.name)
     try:
@@ -35,9 +34,15 @@ def examine_sensor(
         examination.add("signals", Level.OK, ", ".join(sensor.signals))
         if policy is not None:
             _cover(examination, backend, policy)
+        _time(examination, sensor, readings)
     except UsageError as error:
         examination.add("sensor", Level.PROBLEM, error.message, error.hint or "")
-        return examination
+    return examination
+
+
+def _time(examination: Examination, sensor: Sensor, readings: int) -> None:
+    from PIL.Image import frombytes
+
     seconds = []
     for _ in range(readings):
         frame = frombytes("RGB", (_SIDE, _SIDE), os.urandom(3 * _SIDE * _SIDE))
@@ -46,17 +51,16 @@ def examine_sensor(
         seconds.append(time.perf_counter() - began)
         if isinstance(sensed, Failure):
             examination.add("answer", Level.PROBLEM, sensed.reason)
-            return examination
+            return
         if wrong := [name for name, score in sensed.items() if not 0.0 <= score <= 1.0]:
             examination.add("answer", Level.PROBLEM, f"'{wrong[0]}' is not in [0, 1]: {sensed[wrong[0]]!r}")
-            return examination
+            return
         if left_out := [name for name in sensor.signals if name not in sensed]:
             examination.add("answer", Level.NOTE, f"left out, and so unchecked: {', '.join(left_out)}")
             break
     else:
         examination.add("answer", Level.OK, "a number for each signal")
     examination.speed = Speed(1000 * seconds[0], 1000 * statistics.median(seconds), len(seconds))
-    return examination
 
 
 def _cover(examination: Examination, backend: SensorBackend, policy: ResolvedPolicy) -> None:

@@ -243,8 +243,10 @@ _SHIELDGEMMA, _SHIELDGEMMA_CLASS = "shieldgemma2", "ShieldGemma2ForImageClassifi
 """Published as a classifier around Gemma 3; inside of it, under ``model``, is the model to ask."""
 
 _UNFIT = (
-    (r".*ForImageClassification|ViTModel", "it rates images by labels of its own and reads no policy; "
-     "docs/sensors.md says how to use it as a sensor"),
+    (
+        r".*ForImageClassification|ViTModel",
+        "it rates images by labels of its own and reads no policy; see docs/sensors.md",
+    ),
     (r"(CLIP|Siglip2?|AltCLIP|ChineseCLIP)\w*", "it compares images with captions and reads no policy"),
     (r"InstructBlip\w*|Blip2?For\w*", "it takes one bare question and has no chat template for a policy"),
     (r"PaliGemmaProcessor", "it answers short tasks and moves the text that an answer is read behind"),
