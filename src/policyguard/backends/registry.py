@@ -253,6 +253,14 @@ _KNOWN = (
         licence="BSD-2, package Apache-2.0",
     ),
     _sensor(
+        "nudenet",
+        about="boxes of 18 classes of parts of bodies, such as FEMALE_BREAST_EXPOSED",
+        family="YOLOv8",
+        size="3M",
+        licence="AGPL-3.0 files, MIT in its metadata",
+        advice="an extra of its own because of its licence; sees bellies on the moon: keep thresholds high",
+    ),
+    _sensor(
         "omni-moderation-latest",
         kind="omni-moderation",
         alias="omni-moderation",

@@ -51,6 +51,12 @@ def test_the_score_is_the_softmax_of_the_label_of_that_name(folder: Path, shade:
         assert verdict.score == pytest.approx(float(expected[place]), abs=1e-5)
 
 
+def test_the_shares_of_several_labels_of_one_rule_add_up(folder: Path) -> None:
+    verdict = Guard(policy(rule("classifier/nsfw", "classifier/normal")), model=str(folder)).check(picture(9))
+    assert verdict.score == pytest.approx(1.0, abs=1e-6)
+    assert verdict.evidence.notes == ("r: nsfw + normal 1.000",)
+
+
 def test_labels_in_another_order_give_their_own_scores(folder: Path, tmp_path: Path) -> None:
     turned = build_classifier(tmp_path / "turned", "nsfw", "normal")
     scores = []

@@ -19,6 +19,7 @@ _ENTRY_POINTS = "policyguard.sensors"
 _SENSORS = {
     "classifier": "classifier:Classifier",
     "google-safesearch": "services:SafeSearch",
+    "nudenet": "nudenet:NudeNet",
     "omni-moderation": "services:OmniModeration",
     "open-nsfw": "open_nsfw:OpenNsfw",
 }

@@ -27,7 +27,7 @@ __all__ = ["SensorBackend"]
 
 
 class SensorBackend(Backend):
-    """Judges by the signals of ``sensor``: the score of a rule is the highest of the signals it maps to.
+    """Judges by the signals of ``sensor``: a rule's score is the highest of the signals that it maps to.
 
     Args:
         sensor: what looks at the images; see ``get_sensor``.
@@ -130,6 +130,15 @@ class SensorBackend(Backend):
                     hint=f"did you mean '{close}'?" if close else f"it has {_listed(known)}",
                 )
 
+    def _highest(self, names: Sequence[str], sensed: Mapping[str, float]) -> tuple[float, str]:
+        """The score of a rule, and which of its signals it is from; shares of one probability add up."""
+        present = [name for name in dict.fromkeys(names) if name in sensed]
+        shares = [name for name in present if self.sensor.signals[name].kind == "share"]
+        scores = [(sensed[name], name) for name in present if name not in shares]
+        if shares:
+            scores.append((min(1.0, sum(sensed[name] for name in shares)), " + ".join(shares)))
+        return max(scores, default=(0.0, ""))
+
     def _answers(
         self, requests: Sequence[AssessmentRequest], frames: Sequence[PILImage], sensed: Sequence[Sensed]
     ) -> list[Result]:
@@ -144,10 +153,7 @@ class SensorBackend(Backend):
             reason = f"'{self.sensor.name}' gave {sensed[wrong[0]]!r}, outside of [0, 1], for '{wrong[0]}'"
             return Failure(FailureKind.ERROR, reason)
         policy, mapped = request.policy, self.mapped(request.policy)
-        highest = {
-            rule: max(((sensed[name], name) for name in names if name in sensed), default=(0.0, ""))
-            for rule, names in mapped.items()
-        }
+        highest = {rule: self._highest(names, sensed) for rule, names in mapped.items()}
         scores = {rule.id: highest.get(rule.id, (0.0, ""))[0] for rule in policy.rules}
         p_unsafe = max(scores.values())
         notes = [f"{rule}: {name} {score:.3f}" for rule, (score, name) in highest.items() if name]

@@ -24,14 +24,15 @@ Sensed: TypeAlias = Mapping[str, float] | Failure
 class Signal:
     """One thing that a sensor looks for.
 
-    ``kind`` says what its number is: a ``probability`` that the model was trained to give; the ``confidence``
-    of a detector; a ``margin`` or a ``bucket`` that the sensor maps to [0, 1] so that 0.5 and more means
-    what its makers call a hit, and that is no probability.
+    ``kind`` says what its number is: a ``probability`` that the model was trained to give; a ``share`` of one
+    that the sensor's shares make up together, so that those of a rule are added; a detector's ``confidence``;
+    a ``margin`` or a ``bucket`` that the sensor maps to [0, 1] so that from 0.5 on it is what its makers call
+    a hit, and that is no probability.
     """
 
     name: str
     about: str = ""
-    kind: Literal["probability", "confidence", "margin", "bucket"] = "probability"
+    kind: Literal["probability", "share", "confidence", "margin", "bucket"] = "probability"
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import ModelIdentity
 from policyguard.backends.sensors.base import LocalSensor, Sensed, Signal
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Classifier", "load_vision"]
 
+_SEPARATE = "multi_label_classification"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -75,7 +76,9 @@ class Classifier(LocalSensor):
             )
         if len(names := list(dict.fromkeys(labels.values()))) < len(labels):
             raise ModelLoadError(f"model '{self._location}' gives two labels one name: {', '.join(names)}")
-        return {label: Signal(label, f"label '{label}'") for label in names}
+        separate = config.get("problem_type") == _SEPARATE
+        kind: Literal["probability", "share"] = "probability" if separate else "share"
+        return {label: Signal(label, f"label '{label}'", kind) for label in names}
 
     @cached_property
     def model(self) -> ModelIdentity:
@@ -110,7 +113,7 @@ class Classifier(LocalSensor):
         inputs = processor(images=list(frames), return_tensors="pt").to(model.device)
         with self._running, torch.inference_mode():
             logits = model(**inputs).logits.float()
-        separate = model.config.problem_type == "multi_label_classification"
+        separate = model.config.problem_type == _SEPARATE
         rows = (logits.sigmoid() if separate else logits.softmax(-1)).tolist()
         names = [model.config.id2label[place] for place in range(len(rows[0]))]
         return [dict(zip(names, row, strict=True)) for row in rows]
