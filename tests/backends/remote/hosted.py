@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backends.remote.other_servers import EXTENSIONS, verdict
+from backends.remote.server import shows_image
 
 Reply = tuple[int, Any]
 
@@ -27,7 +28,8 @@ def install(
     """Let ``server``, which has no /tokenize then, answer as ``service`` does."""
     server.features -= {"tokenize"}
     server.model = MODELS[name or service.__name__]
-    server.fault = lambda handler, honest: handler.send_json(*service(server.calls[-1][1], rating, category))
+    server.fault = lambda handler, honest: handler.send_json(*service(handler.body, rating, category))
+    server.fault_at = lambda path, body: "completions" in path
 
 
 def said(body: dict[str, Any], text: str, *, model: str | None = None, **more: Any) -> dict[str, Any]:
@@ -38,7 +40,8 @@ def said(body: dict[str, Any], text: str, *, model: str | None = None, **more: A
         "finish_reason": more.get("finish", "stop"),
         **more.get("choice", {}),
     }
-    usage = {"prompt_tokens": 900, "completion_tokens": 20, "total_tokens": 920}
+    prompt = 900 if shows_image("completions", body) else 640
+    usage = {"prompt_tokens": prompt, "completion_tokens": 20, "total_tokens": prompt + 20}
     return {
         "id": more.get("id", "chatcmpl-") + secrets.token_hex(8),
         "object": "chat.completion",

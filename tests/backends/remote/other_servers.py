@@ -26,7 +26,7 @@ def install(server: Any, answers: Answers) -> None:
     """Let ``server`` answer chat completions as ``answers`` does. It has no /tokenize then."""
 
     def send(handler: Any, honest: Any) -> None:
-        handler.send_json(*answers(server.bodies()[-1]))
+        handler.send_json(*answers(handler.body))
 
     server.features -= {"tokenize"}
     server.fault = send
@@ -47,7 +47,7 @@ def whole(text: str, finish: str = "stop", **message: Any) -> dict[str, Any]:
         "created": 1,
         "model": "toy-guard",
         "choices": [{"index": 0, "message": said, "logprobs": None, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 900, "completion_tokens": 20, "total_tokens": 920},
+        "usage": {"completion_tokens": 20},
     }
 
 
@@ -66,6 +66,8 @@ def openai(body: dict[str, Any], **said: str) -> tuple[int, dict[str, Any]]:
     if "temperature" in body:
         words = "'temperature' does not support 0 with this model. Only the default (1) value is supported."
         return refuse(f"Unsupported value: {words}", "temperature")
+    if "response_format" not in body:
+        return 200, whole("Let me see.")
     assert body["response_format"]["json_schema"]["strict"] is True
     return 200, whole(verdict(body, **said), refusal=None, annotations=[])
 

@@ -103,7 +103,9 @@ class ToyServer(ThreadingHTTPServer):
     ``strict``. ``delay`` says how many seconds an answer takes, or None for one that waits for ``closing``.
     ``told`` holds what it answers at further paths, ``entry`` what it adds to its list of models.
     ``fault`` is called with handler and answer instead of sending the answer, where ``fault_at`` says so of
-    the request's path and body.
+    the request's path and body: by default, where an image is shown. ``handler.body`` is the request's. An
+    answer whose ``usage`` leaves out the prompt's length gets it added, unless ``counts_prompts`` is false.
+    A ``blind`` server drops images from requests, and judges as if it had seen them.
     """
 
     daemon_threads = True
@@ -133,7 +135,9 @@ class ToyServer(ThreadingHTTPServer):
         self.default = Scene()
         self.delay: Callable[[Scene], float | None] = lambda scene: 0.0
         self.fault: Callable[[Any, Any], None] | None = None
-        self.fault_at: Callable[[str, dict[str, Any]], bool] = lambda path, body: "completions" in path
+        self.fault_at: Callable[[str, dict[str, Any]], bool] = shows_image
+        self.counts_prompts = True
+        self.blind = False
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.active = self.most_active = 0
         self.lock = threading.Lock()
@@ -157,7 +161,12 @@ class ToyServer(ThreadingHTTPServer):
         return picture
 
     def bodies(self, path: str = "/v1/chat/completions") -> list[dict[str, Any]]:
-        return [body for called, body in self.calls if called == path]
+        """Of all requests to ``path``; of chat completions, of those with an image."""
+        return [
+            body
+            for called, body in self.calls
+            if called == path and ("completions" not in path or shows_image(path, body))
+        ]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are part of the tests."""
@@ -179,8 +188,34 @@ class RefusalError(Exception):
         self.body = {"error": {"message": message, "type": "BadRequestError", "param": param, "code": status}}
 
 
+def shows_image(path: str, body: dict[str, Any]) -> bool:
+    """Whether this is a chat completion with an image: others only find out what a server can do."""
+    parts = [part for message in body.get("messages", ()) for part in message["content"]]
+    return "completions" in path and any(isinstance(part, dict) and "image_url" in part for part in parts)
+
+
 def _limit(body: dict[str, Any]) -> int:
     return int(body.get("max_tokens", body.get("max_completion_tokens", 16)))
+
+
+_COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 128, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+    "orange": (255, 140, 0),
+    "purple": (128, 0, 128),
+}
+
+
+def _nearest(picture: Image.Image) -> str:
+    """The colour of a picture's first pixel, in a word."""
+    seen: Any = picture.getpixel((0, 0))
+    return min(
+        _COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(seen, _COLOURS[name], strict=True))
+    )
 
 
 def _opened(uri: str) -> Image.Image:
@@ -223,6 +258,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
     def _serve(self, body: dict[str, Any]) -> None:
+        self.body = body
+        self.length: int | None = None
         with self.server.lock:
             self.server.calls.append((self.path, body))
             self.server.active += 1
@@ -241,6 +278,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_json(status, answer)
 
     def send_json(self, status: int, answer: Any) -> None:
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        if isinstance(usage, dict) and self.length is not None and self.server.counts_prompts:
+            answer = answer | {"usage": {"prompt_tokens": self.length} | usage}
         self.send_bytes(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     def send_bytes(self, status: int, body: bytes, **headers: str) -> None:
@@ -288,22 +328,23 @@ class _Handler(BaseHTTPRequestHandler):
         pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         assert len(pictures) <= 1, "the picture is sent once"
         picture = _opened(pictures[0]) if pictures else Image.new("RGB", (1, 1))
-        length = len(tokenize(texts)) + picture.width * picture.height // 256
+        if server.blind:
+            pictures = []
+        length = len(tokenize(texts))
+        length += 64 + picture.width * picture.height // 256 if pictures else 0
         if length + _limit(body) > server.context:
             raise RefusalError(
                 400,
                 f"This model's maximum context length is {server.context} tokens; you asked for {length}.",
             )
+        self.length = length
+        if "Which colour" in texts:
+            return self._text(_nearest(picture) if pictures else "I see no image.", body)
         scene = server.scenes.get(pixel_hash(picture), server.default)
         server.closing.wait(server.delay(scene))
-        more = _limit(body) > 1
-        answer = (
-            self._text(scene.rest_of_answer(said), body)
-            if more
-            else self._token(scene.next_tokens(said), body)
-        )
-        answer["usage"]["prompt_tokens"] = length
-        return answer
+        if _limit(body) > 1:
+            return self._text(scene.rest_of_answer(said), body)
+        return self._token(scene.next_tokens(said), body)
 
     def _check_fields(self, body: dict[str, Any]) -> None:
         assert body.get("temperature", 0) == 0
@@ -351,7 +392,8 @@ class _Handler(BaseHTTPRequestHandler):
             "choices": [choice],
             "service_tier": None,
             "prompt_logprobs": None,
-            "usage": {"completion_tokens": tokens},
+            "usage": {"completion_tokens": tokens}
+            | ({"prompt_tokens": self.length} if self.server.counts_prompts else {}),
         }
 
     def _token(self, weights: dict[str, float], body: dict[str, Any]) -> dict[str, Any]:

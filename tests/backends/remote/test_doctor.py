@@ -16,7 +16,14 @@ from cli.support import Terminal
 from policyguard.backends.remote.capabilities import capabilities
 from policyguard.backends.remote.doctor import Examination, Level, Remark, examine
 from policyguard.cli import main
+from policyguard.dialects import PicoDialect
 from policyguard.errors import ConfigurationError, UnavailableError
+from policyguard.policy import load_policy
+
+
+@pytest.fixture(autouse=True)
+def _every_completion_is_at_fault(server: ToyServer) -> None:
+    server.fault_at = lambda path, body: "completions" in path
 
 
 def visit(server: ToyServer, **options: Any) -> Examination:
@@ -126,7 +133,7 @@ def test_a_form_is_held_by_an_answer_in_it_or_cut_off_within_it(
     finish = "stop" if says.endswith(("}", "wet", "so", "sa")) else "length"
 
     def answer(handler: Any, honest: Any) -> None:
-        body = server.bodies()[-1]
+        body = handler.body
         handler.send_json(200, whole(says, finish) if "response_format" in body else honest)
 
     server.fault = answer
@@ -136,17 +143,17 @@ def test_a_form_is_held_by_an_answer_in_it_or_cut_off_within_it(
 
 @pytest.mark.parametrize(
     ("tokens", "level"),
-    [(0, Level.PROBLEM), (3, Level.PROBLEM), (36, Level.OK), (400, Level.OK), (None, Level.NOTE)],
+    [(0, Level.PROBLEM), (3, Level.PROBLEM), (36, Level.OK), (400, Level.OK)],
 )
 def test_a_server_that_does_not_show_the_model_the_picture_has_a_problem(
-    server: ToyServer, tokens: int | None, level: Level
+    server: ToyServer, tokens: int, level: Level
 ) -> None:
     def with_usage(handler: Any, answer: Any) -> None:
-        pictures = json.dumps(server.bodies()[-1]["messages"]).count("data:image/")
-        usage = {} if tokens is None else {"prompt_tokens": 20 + tokens * pictures}
+        pictures = json.dumps(handler.body["messages"]).count("data:image/")
+        usage = {"prompt_tokens": 20 + tokens * pictures}
         handler.send_json(200, answer | {"usage": usage})
 
-    server.fault = with_usage
+    server.fault, server.blind = with_usage, True
     found = visit(server)
     assert remark(found, "image").level is level
     assert ("image" in problems(found)) is (level is Level.PROBLEM)
@@ -187,9 +194,17 @@ def test_only_likeliest_tokens_are_worth_a_note(server: ToyServer) -> None:
     assert remark(found, "tokenizer").level is Level.NOTE
 
 
+def test_where_prompts_are_not_counted_a_model_is_asked_for_colours_if_it_can_be(server: ToyServer) -> None:
+    server.counts_prompts = False
+    assert remark(visit(server), "image").says == "the model sees it: the model names colours"
+    found = visit(server, policy=load_policy("pictosafe/l3").resolve(), dialect=PicoDialect())
+    assert remark(found, "image").level is Level.NOTE
+    assert "unknown" in remark(found, "image").says
+
+
 def test_a_begun_answer_that_is_not_continued_is_a_problem(server: ToyServer) -> None:
     def with_usage(handler: Any, answer: Any) -> None:
-        body = server.bodies()[-1]
+        body = handler.body
         words = sum(len(str(message["content"]).split()) + 4 for message in body["messages"])
         if body.get("continue_final_message"):
             words += 6  # the turn is closed and a new one is opened

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends.remote.hosted import WITH_SCORES, WITHOUT_SCORES, install, openai, refused
-from backends.remote.other_servers import whole
+from backends.remote.hosted import WITH_SCORES, WITHOUT_SCORES, install, openai, refused, said
 from backends.remote.server import ToyServer
 from backends.remote.support import ask, backend, backend_on, picture, policy
 from policyguard import Guard
@@ -87,9 +86,9 @@ def test_azure_gets_its_version_and_its_key_where_it_wants_them(server: ToyServe
 
     def record(handler: Any, answer: Any) -> None:
         seen.append((handler.path, handler.headers["api-key"], handler.headers["Authorization"]))
-        handler.send_json(200, whole("x"))
+        handler.send_json(200, said(handler.body, "x", model="toy-guard"))
 
-    server.fault = record
+    server.fault, server.fault_at = record, lambda path, body: "completions" in path
     base = server.url.removesuffix("/v1")
     urls = [
         f"{base}/openai/deployments/gpt-4o?api-version=2024-10-21",
@@ -108,9 +107,9 @@ def test_a_token_of_entra_id_goes_as_a_bearer_token(server: ToyServer) -> None:
 
     def record(handler: Any, answer: Any) -> None:
         seen.append(handler.headers["Authorization"])
-        handler.send_json(200, whole("x"))
+        handler.send_json(200, said(handler.body, "x", model="toy-guard"))
 
-    server.fault = record
+    server.fault, server.fault_at = record, lambda path, body: "completions" in path
     with backend_on([f"{server.url}?api-version=v1"], api_key="eyJhbGciOi.eyJzdWIi.c2ln") as guard:
         guard.assess([ask(picture())])
     assert set(seen) == {"Bearer eyJhbGciOi.eyJzdWIi.c2ln"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backends.remote.other_servers import SERVERS, install, ollama, openai, verdict, whole
-from backends.remote.server import ToyServer
+from backends.remote.server import ToyServer, shows_image
 from backends.remote.support import ask, backend, picture, policy
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
@@ -170,6 +170,7 @@ def about_children(body: dict[str, Any]) -> bool:
 def test_the_starters_are_decided_by_ratings_with_a_question_for_the_rule_on_children(
     server: ToyServer, name: str
 ) -> None:
+    server.context = 100_000
     for alone, outcome in (("safe", Outcome.COMPLIES), ("unsafe", Outcome.VIOLATES)):
         install(
             server,
@@ -273,7 +274,7 @@ def test_pictures_asked_about_at_once_do_not_settle_that_a_server_gives_no_score
 
     def remember(path: str, body: dict[str, Any]) -> bool:
         bodies.mine = body
-        return "completions" in path
+        return shows_image(path, body)
 
     def racing(handler: Any, answer: Any) -> None:
         body = bodies.mine

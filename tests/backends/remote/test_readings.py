@@ -106,7 +106,7 @@ def test_a_token_that_is_listed_alone_and_as_certain_makes_no_score(
             "finish_reason": "length",
             "message": {"content": "safe"},
         }
-        handler.send_json(200, {"choices": [content]})
+        handler.send_json(200, {"choices": [content], "usage": {}})
 
     server.features -= {"tokenize"}
     server.fault = unlooked

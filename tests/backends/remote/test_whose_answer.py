@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backends.remote.server import ToyServer
+from backends.remote.server import ToyServer, shows_image
 from backends.remote.support import backend, picture, policy
 from policyguard import Guard, Outcome
 from policyguard.backends.remote.client import JsonClient, _WatchedStream
@@ -47,6 +47,18 @@ def after_a_hint(body: bytes) -> bytes:
     return b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + by_length(body)
 
 
+def install(server: ToyServer, ids: str, fault: Callable[[Any, Any], None]) -> None:
+    """Let ``fault`` answer about images; all other answers are plain ones, with an id of the same kind."""
+
+    def send(handler: Any, answer: Any) -> None:
+        if shows_image(handler.path, handler.body):
+            fault(handler, answer)
+        else:
+            handler.wfile.write(by_length(bodies_of(handler, answer, ids)))
+
+    server.fault, server.fault_at = send, lambda path, body: path.endswith("completions")
+
+
 FRAMINGS = [by_length, in_chunks, after_a_hint]
 
 
@@ -66,7 +78,9 @@ RIGHT = [Outcome.COMPLIES, Outcome.VIOLATES] * 3
 def test_an_answer_that_is_sent_twice_in_one_piece_is_read_once(
     server: ToyServer, framing: Callable[[bytes], bytes], ids: str
 ) -> None:
-    server.fault = lambda handler, answer: handler.wfile.write(framing(bodies_of(handler, answer, ids)) * 2)
+    install(
+        server, ids, lambda handler, answer: handler.wfile.write(framing(bodies_of(handler, answer, ids)) * 2)
+    )
     assert check(server) == RIGHT
 
 
@@ -78,7 +92,7 @@ def test_an_answer_that_is_sent_again_a_moment_later_is_read_once(server: ToySer
         handler.wfile.flush()
         handler.wfile.write(message)
 
-    server.fault = twice
+    install(server, ids, twice)
     # Where the second one comes while the next request is being sent, that one has no answer.
     assert all(outcome in (right, Outcome.ERROR) for outcome, right in zip(check(server), RIGHT, strict=True))
 
@@ -88,9 +102,10 @@ def test_an_answer_that_is_sent_again_a_moment_later_is_read_once(server: ToySer
 def test_nothing_behind_an_answer_is_the_beginning_of_the_next(
     server: ToyServer, junk: bytes, ids: str
 ) -> None:
-    server.fault = lambda handler, answer: handler.wfile.write(
-        by_length(bodies_of(handler, answer, ids)) + junk
-    )
+    def send(handler: Any, answer: Any) -> None:
+        handler.wfile.write(by_length(bodies_of(handler, answer, ids)) + junk)
+
+    install(server, ids, send)
     assert check(server) == RIGHT
 
 
@@ -103,7 +118,7 @@ def test_answers_that_are_one_request_late_are_errors(server: ToyServer, ids: st
         late.append(by_length(bodies_of(handler, answer, ids)))
         handler.wfile.write(late[max(0, len(late) - 2)])
 
-    server.fault = one_late
+    install(server, ids, one_late)
     found = check(server)
     assert found[0] is Outcome.COMPLIES
     assert set(found[1:]) == {Outcome.ERROR}
@@ -118,7 +133,7 @@ def test_after_the_answer_to_another_request_only_tied_answers_are_read(server: 
         first.append(message)
         handler.wfile.write(first[0] if len(first) == 2 else message)
 
-    server.fault = again
+    install(server, ids, again)
     lost = [Outcome.COMPLIES] + [Outcome.ERROR] * 5
     assert check(server) == (RIGHT if ids == "the request's" else lost)
 

@@ -38,6 +38,7 @@ __all__ = [
     "continuation_pattern",
     "is_same_model",
     "parse_verdict",
+    "prompt_tokens",
     "read_aliases",
     "read_completion",
     "read_models",
@@ -332,6 +333,12 @@ def is_same_model(requested: str, answered: str) -> bool:
         requested == name or requested.endswith(f"/{name}") or name.endswith(f"/{requested}")
         for name in names
     )
+
+
+def prompt_tokens(data: Mapping[str, Any]) -> int | None:
+    """The length of the prompt that an answer belongs to; None if the server does not say."""
+    usage = data.get("usage")
+    return whole_number(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
 
 
 def whole_number(value: object) -> int | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from policyguard.backends.remote.answers import (
     NoLogprobsError,
     is_same_model,
+    prompt_tokens,
     read_models,
     read_partial_text,
     read_probabilities,
@@ -21,11 +22,12 @@ from policyguard.backends.remote.answers import (
     response_format,
     whole_number,
 )
-from policyguard.backends.remote.chat import Chat, continuing, prompt_tokens
+from policyguard.backends.remote.chat import Chat, continuing
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError, refusal
 from policyguard.backends.remote.retry import Retries
 from policyguard.backends.remote.servers import Servers
+from policyguard.backends.remote.sight import Look
 from policyguard.errors import BackendError, ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
@@ -39,11 +41,12 @@ __all__ = [
     "capabilities",
     "connect",
     "examine_server",
-    "frame_tokens",
+    "look",
 ]
 
 Logprobs = Literal["exact", "likeliest", "none"]
-_QUESTION = [{"role": "user", "content": "Is water wet? Answer safe or unsafe."}]
+_ASKED = "Is water wet? Answer safe or unsafe."
+_QUESTION = [{"role": "user", "content": _ASKED}]
 _PREFILL = "The answer is"
 _LONG = "This line is here to be remembered by the server. " * 24
 _SCHEMA = {
@@ -119,17 +122,15 @@ async def probe_response_format(chat: Chat) -> bool:
     return compact in forms if complete else compact != "" and any(form.startswith(compact) for form in forms)
 
 
-async def frame_tokens(chat: Chat, frame_uri: str) -> int | None:
-    """By how many tokens the frame lengthens the prompt."""
-    text = {"type": "text", "text": _QUESTION[0]["content"]}
-    image = {"type": "image_url", "image_url": {"url": frame_uri}}
-    without, with_frame = [
-        _prompt_tokens(
-            await chat.complete({"messages": [{"role": "user", "content": parts}], "max_tokens": 1})
-        )
-        for parts in ([text], [image, text])
-    ]
-    return None if without is None or with_frame is None else with_frame - without
+async def look(chat: Chat, frame_uri: str, *, free: bool) -> Look:
+    """Whether the model sees the frame; ``free``: it answers questions of any kind. Raises CallError."""
+    parts = [{"type": "image_url", "image_url": {"url": frame_uri}}, {"type": "text", "text": _ASKED}]
+    sent = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}
+    reply = await chat.complete(sent)
+    if reply.status != 200:
+        quote = reply.endpoint.quote(reply.message)
+        return Look(None, f"whether the model sees images is unknown: one is refused ({quote})")
+    return await chat.sight.look(sent, reply, free=free)
 
 
 async def probe_prefix_cache(chat: Chat) -> bool | None:

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import FailureKind
 from policyguard.backends.remote.answers import (
     is_same_model,
+    prompt_tokens,
     read_aliases,
     read_models,
     read_partial_text,
     read_token_ids,
-    whole_number,
 )
 from policyguard.backends.remote.errors import SCORING, CallError, is_too_long, refusal
+from policyguard.backends.remote.sight import Sight
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ __all__ = [
     "NoScoresError",
     "chat_messages",
     "continuing",
-    "prompt_tokens",
     "template_fields",
 ]
 
@@ -98,12 +98,6 @@ def _lengthened(value: object) -> tuple[Any, int]:
     return value, 0
 
 
-def prompt_tokens(data: Mapping[str, Any]) -> int | None:
-    """The length of the prompt that an answer belongs to; None if the server does not say."""
-    usage = data.get("usage")
-    return whole_number(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
-
-
 def _refused_setting(reply: Reply) -> str | None:
     """The setting of every request that the server refuses for this model, if it refuses one."""
     if reply.status not in (400, 422):
@@ -143,6 +137,7 @@ class Chat:
         self._fields: dict[str, Any] = {"model": model, "temperature": 0}
         if cache_salt is not None:
             self._fields["cache_salt"] = cache_salt
+        self.sight = Sight(model, self.ask_one)
         self._refused: set[str] = set()
         self._thinks = False
         self._has_tokenize = True
@@ -158,7 +153,7 @@ class Chat:
         sent = continuing(conversation.messages, prefill) | template_fields(conversation.prompt) | fields
         reply = await self.complete(sent)
         if reply.status == 200:
-            await self._require_arguments(conversation, sent, reply)
+            await self._require_all_sent(conversation, sent, reply)
             return reply
         if is_too_long(reply):
             raise await self._too_long(conversation, prefill, reply)
@@ -190,7 +185,7 @@ class Chat:
             self._thinks = True
             return await self.answer(conversation, fields)
         if reply.status == 200:
-            await self._require_arguments(conversation, sent, reply)
+            await self._require_all_sent(conversation, sent, reply)
             return reply
         if is_too_long(reply):
             raise await self._too_long(conversation, "", reply)
@@ -275,6 +270,21 @@ class Chat:
             f"{host} answers with the model '{reply.endpoint.quote(answered)}' instead of '{self.model}'"
         )
 
+    async def ask_one(self, endpoint: Endpoint, fields: Mapping[str, Any]) -> Reply:
+        """One chat completion of one server; the reply may be a refusal. Raises CallError."""
+        payload = self._adapted(self._fields | dict(fields))
+        (reply,) = await self._servers.call_each("POST", "/chat/completions", payload, only=endpoint)
+        if isinstance(reply, CallError):
+            raise reply
+        return reply
+
+    async def _require_all_sent(
+        self, conversation: Conversation, sent: Mapping[str, Any], reply: Reply
+    ) -> None:
+        """Raises ConfigurationError unless the model got the frame and the chat template's arguments."""
+        await self._require_arguments(conversation, sent, reply)
+        await self.sight.require(sent, reply, free=conversation.prompt.schema is not None)
+
     async def _require_arguments(
         self, conversation: Conversation, sent: Mapping[str, Any], reply: Reply
     ) -> None:
@@ -292,12 +302,8 @@ class Chat:
         async with self._argument_lock:
             if key in self._passed_on:
                 return
-            payload = self._adapted({**self._fields, **sent, "chat_template_kwargs": longer, "max_tokens": 1})
-            (other,) = await self._servers.call_each(
-                "POST", "/chat/completions", payload, only=reply.endpoint
-            )
-            if isinstance(other, CallError):
-                raise other
+            longer_one = {**sent, "chat_template_kwargs": longer, "max_tokens": 1}
+            other = await self.ask_one(reply.endpoint, longer_one)
             if other.status != 200:
                 raise refusal(other, self.model)
             before, after = prompt_tokens(reply.data), prompt_tokens(other.data)

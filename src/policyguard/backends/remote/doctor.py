@@ -19,13 +19,14 @@ from policyguard.backends.remote.capabilities import (
     cached_tokens,
     connect,
     examine_server,
-    frame_tokens,
+    look,
 )
 from policyguard.backends.remote.chat import Chat, chat_messages, continuing, template_fields
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 from policyguard.backends.remote.reader import Reader
+from policyguard.backends.remote.sight import Look
 from policyguard.dialects.base import render_for
 from policyguard.errors import ConfigurationError, UsageError
 
@@ -101,9 +102,6 @@ class Examination:
 _SHORT = 256
 """Tokens of a policy below which a prefix cache may not show: it keeps whole blocks of up to 128."""
 
-_MIN_IMAGE_TOKENS = 16
-"""Models make 36 (pico) to some hundreds of tokens of an image; a word in its place takes a few."""
-
 
 def examine(
     base_url: str,
@@ -150,7 +148,9 @@ class _Doctor:
         dialect = dialect or _usual_dialect(server.model)
         request = _noise(policy or _usual_policy(dialect), dialect)
         self._check_capabilities(server, request.policy)
-        await self._check_image(server.model, data_uri(request, grid_for(dialect.name, server.model)))
+        uri = data_uri(request, grid_for(dialect.name, server.model))
+        free = render_for(dialect, request.policy)[0].schema is not None
+        await self._check_image(server.model, uri, free=free)
         reading = await self._check_reading(server.model, dialect, request)
         if reading is not None and reading.p_unsafe is not None:
             await self._measure_speed(server.model, dialect, request.policy)
@@ -236,22 +236,20 @@ class _Doctor:
             way = "structured_outputs" if server.constrains else "response_format"
             add("structured output", Level.OK, f"answers are constrained to their form ({way})")
 
-    async def _check_image(self, model: str, frame_uri: str) -> None:
-        """Whether the model gets the image at all: it makes the prompt longer then."""
+    async def _check_image(self, model: str, frame_uri: str, *, free: bool) -> None:
+        """Whether the model gets the image at all, as a guard finds out."""
+        add = self.examination.add
         try:
-            tokens = await frame_tokens(Chat(self.servers, model), frame_uri)
-        except CallError:
-            tokens = None
-        if tokens is None:
-            says = "the server does not report prompt lengths, so whether the model sees images is unknown"
-            fix = "try a few images whose answers you know"
-            self.examination.add("image", Level.NOTE, says, fix)
-        elif tokens < _MIN_IMAGE_TOKENS:
-            says = f"an image makes the prompt only {tokens} tokens longer: the model does not see it"
-            fix = "serve a model that takes images, with its own chat template"
-            self.examination.add("image", Level.PROBLEM, says, fix)
+            seen = await look(Chat(self.servers, model), frame_uri, free=free)
+        except CallError as error:
+            seen = Look(None, f"whether the model sees images is unknown: {error}")
+        if seen.seen is None:
+            add("image", Level.NOTE, seen.how, "try a few images whose answers you know")
+        elif seen.seen:
+            add("image", Level.OK, f"the model sees it: {seen.how}")
         else:
-            self.examination.add("image", Level.OK, f"the model sees it, as {tokens} tokens")
+            fix = "serve a model that takes images, with its own chat template"
+            add("image", Level.PROBLEM, f"{seen.how}: the model does not see it", fix)
 
     async def _check_reading(
         self, model: str, dialect: Dialect, request: AssessmentRequest

@@ -102,7 +102,10 @@ class Reader:
                 if not self._recognised:
                     await self._recognise()
                 result = await self._assess_frame(request)
-            return result if isinstance(result, Failure) else replace(result, reading=request.reading)
+            if isinstance(result, Failure):
+                return result
+            notes = (*result.notes, *self.chat.sight.notes)
+            return replace(result, reading=request.reading, notes=notes)
         except CallError as error:
             failure = error.failure
             if failure.kind is FailureKind.REFUSED:  # in the words of the model or its provider
@@ -126,6 +129,7 @@ class Reader:
             reason, uri = await in_thread(None, self._prepare, request)
         if reason is not None:
             return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(reason,))
+        self.chat.sight.frames += 1
         explaining = request.reading is Reading.EXPLAIN
         conversations = [Conversation(policy, prompt, uri) for prompt in prompts]
         if len(conversations) == 1:
