@@ -18,7 +18,7 @@ from policyguard.backends.base import require_backend
 from policyguard.checking import Checker
 from policyguard.checking.rounds import Opened
 from policyguard.errors import ConfigurationError
-from policyguard.strict.arguments import count, seconds, switch
+from policyguard.strict.arguments import InOneProcess, count, seconds, switch
 from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Progress = Callable[[int, int | None], None]
 """Called with the number of images done and, where it is known, how many there are."""
 
 
-class Guard:
+class Guard(InOneProcess):
     """Checks images against one policy, or against several that must all allow.
 
     Args:

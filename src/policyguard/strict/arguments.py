@@ -1,13 +1,15 @@
-"""Settings that a caller gives, checked for type and range where they come in."""
+"""Settings that a caller gives, checked for type and range where they come in; and ``InOneProcess``, for
+objects that cannot be handed to another process."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NoReturn, Self, SupportsIndex
 
 from policyguard.errors import ConfigurationError
 
-__all__ = ["count", "seconds", "switch", "text", "texts"]
+__all__ = ["InOneProcess", "count", "seconds", "switch", "text", "texts"]
 
 
 def seconds(name: str, value: object) -> float:
@@ -55,3 +57,20 @@ def texts(name: str, value: object) -> list[str]:
     if not values:
         raise ConfigurationError(f"{name} is an empty list")
     return values
+
+
+class InOneProcess:
+    """A base of what holds weights, connections or locks: who pickles it is told so, and what to do."""
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise ConfigurationError(
+            f"a {type(self).__name__} cannot be pickled or copied deeply: it holds locks, and weights or "
+            "connections",
+            hint="make one in each process, for instance in the initializer of a process pool, or where a "
+            "task of Spark or Ray begins; hand over policies and images instead",
+        )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from integrations.http.calling import CHAT, PLAIN, Way
 from integrations.http.pictures import BLUE, GREEN, RED, b64, colour_guard, data_uri, picture
 from integrations.http.upstream import Answer, Upstream
 from policyguard import PolicyViolation
-from policyguard.integrations.http import guarded_client
+from policyguard.integrations.http import guarded_async_client, guarded_client
 
 GEMINI = "/v1beta/models/m:streamGenerateContent"
 
@@ -249,3 +254,38 @@ def test_raising_in_a_stream_reaches_the_reader(way: Way, upstream: Upstream) ->
     with pytest.raises(PolicyViolation):
         way.send(guard, "POST", upstream.url + CHAT, json={}, options={"on_block": "raise"})
     assert 1 == upstream.calls
+
+
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_a_large_event_is_opened_beside_the_event_loop(family: Any, upstream: Upstream) -> None:
+    """Nothing that reads what is in an event runs on the loop's thread, but for small ones."""
+    readers = {"bodies.py", "watch.py", "walk.py", "strings.py", "magic.py", "jsontext.py"}
+    on_the_loop: set[str] = set()
+
+    def called(frame: Any, what: str, _argument: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        name = f"{path.name} {frame.f_code.co_name}"
+        reads = path.name in readers or name == "plan.py read"
+        if what == "call" and reads and "policyguard" in path.parts:
+            on_the_loop.add(name)
+
+    async def read(event: bytes) -> int:
+        upstream.respond = lambda _: Answer(pieces(event, 2**16), STREAM)
+        on_the_loop.clear()
+        guard, _ = colour_guard()
+        async with (
+            guarded_async_client(guard, family=family) as client,
+            client.stream("POST", upstream.url + CHAT, json={}) as response,
+        ):
+            sys.setprofile(called)
+            try:
+                return sum([len(piece) async for piece in response.aiter_bytes()])
+            finally:
+                sys.setprofile(None)
+
+    for size, beside in (((24, 16), False), ((800, 800), True)):
+        buffer = io.BytesIO()
+        Image.new("RGB", size, GREEN).save(buffer, "PNG", compress_level=0)
+        event = b"data: " + json.dumps({"b64_json": b64(buffer.getvalue())}).encode() + b"\n\n"
+        assert len(event) == asyncio.run(read(event))
+        assert beside == (not on_the_loop), on_the_loop

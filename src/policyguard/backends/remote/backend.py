@@ -25,7 +25,7 @@ from policyguard.backends.remote.servers import Servers
 from policyguard.dialects import get_dialect
 from policyguard.dialects.base import render_for
 from policyguard.errors import BackendError, ConfigurationError, UnavailableError
-from policyguard.strict.arguments import count, seconds, text, texts
+from policyguard.strict.arguments import InOneProcess, count, seconds, text, texts
 
 if TYPE_CHECKING:
     from policyguard.dialects import Dialect
@@ -43,7 +43,7 @@ _PATIENCE = 2.0
 """Seconds for cancelled work to end, and again for connections to close."""
 
 
-class LoopOwner(ABC):
+class LoopOwner(InOneProcess, ABC):
     """What asks servers on an event loop of its own, from any number of threads and event loops."""
 
     def __init__(self) -> None:

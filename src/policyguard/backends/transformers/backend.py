@@ -15,6 +15,7 @@ from policyguard.backends.transformers import files as model_files
 from policyguard.dialects.base import require_rule_scores, require_world
 from policyguard.dialects.rule_by_rule import merge
 from policyguard.errors import ConfigurationError, ModelLoadError
+from policyguard.strict.arguments import InOneProcess
 from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _installed_version() -> str:
         return ""
 
 
-class TransformersBackend(Backend):
+class TransformersBackend(InOneProcess, Backend):
     """Runs any image-text-to-text model of transformers.
 
     Args:

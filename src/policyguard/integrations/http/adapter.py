@@ -51,7 +51,7 @@ class _Call:
     kwargs: dict[str, Any]
 
 
-class GuardedAdapter(BaseAdapter, Flow):
+class GuardedAdapter(Flow, BaseAdapter):
     """Judges what a ``requests.Session`` sends and gets.
 
     Args:

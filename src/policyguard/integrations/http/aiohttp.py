@@ -23,6 +23,7 @@ from policyguard.integrations.http.exchange import Core, Exchange
 from policyguard.integrations.http.flow import Flow, Source, Stream, source_of
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic, joined
 from policyguard.integrations.http.settings import Options, Settings
+from policyguard.strict.arguments import InOneProcess
 
 try:
     import aiohttp
@@ -56,7 +57,7 @@ class _Call:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # aiohttp advises against subclasses
 
-    class GuardedSession(aiohttp.ClientSession):  # type: ignore[misc]
+    class GuardedSession(InOneProcess, aiohttp.ClientSession):  # type: ignore[misc]
         """A ``ClientSession`` whose images ``guard`` judges, both ways.
 
         Takes the options of ``guarded_client``; all others are settings of the session itself (``connector``,

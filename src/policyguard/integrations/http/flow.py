@@ -19,7 +19,6 @@ from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from policyguard.errors import ImageError
-from policyguard.integrations.http.bodies import Body
 from policyguard.integrations.http.codings import CodingError, Decoder, decoder
 from policyguard.integrations.http.exchange import (
     HEAVY,
@@ -35,6 +34,7 @@ from policyguard.integrations.http.exchange import (
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic
 from policyguard.integrations.http.result import Direction
 from policyguard.integrations.http.streams import Events, Framing, StreamProblem
+from policyguard.strict.arguments import InOneProcess
 
 __all__ = ["Flow", "Source", "Stream", "complete", "source_of"]
 
@@ -77,7 +77,7 @@ def source_of(pieces: Any) -> Source:
     return _AsyncPieces(aiter(pieces)) if hasattr(pieces, "__aiter__") else _Pieces(iter(pieces))
 
 
-class Flow:
+class Flow(InOneProcess):
     """What is the same for every library. A subclass says how it reads, sends and builds."""
 
     core: Core
@@ -323,7 +323,7 @@ class _EventStream(Stream):
         self._events = Events(
             framing, codings, limit=exchange.settings.max_event, links=exchange.settings.links == "block"
         )
-        self._waiting: Iterator[tuple[bytes, Body]] = iter(())
+        self._waiting: Iterator[bytes] = iter(())
         self._first, self._last = True, False
         self._unread = False
 
@@ -341,8 +341,12 @@ class _EventStream(Stream):
     async def _event(self) -> bytes | None:
         try:
             while True:
-                for raw, body in self._waiting:
-                    event = await self._flow.drive(self._exchange.event(raw, body))
+                for raw in self._waiting:
+                    if self._flow.waits and len(raw) > HEAVY:
+                        body = await asyncio.to_thread(self._events.open, raw, last=self._last)
+                    else:
+                        body = self._events.open(raw, last=self._last)
+                    event = await self._flow.drive(self._exchange.event(raw, body), len(raw))
                     self._first = False
                     return event
                 if self._last:

@@ -148,7 +148,7 @@ class StreamProblem(Exception):  # noqa: N818 (becomes a verdict)
 
 
 class Events:
-    """Cuts a response into events and opens each. Holds one event at a time."""
+    """Cuts a response into events. Holds one at a time; ``open`` says what is in it."""
 
     def __init__(self, framing: Framing, codings: Decoder, *, limit: int, links: bool) -> None:
         self._framing, self._codings = framing, codings
@@ -157,29 +157,32 @@ class Events:
         self._limit = limit
         self._pieces: Iterator[bytes] = iter(())
 
-    def feed(self, data: bytes) -> Iterator[tuple[bytes, Body]]:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         """The events that ``data`` completes. Raises StreamProblem."""
         try:
             self._pieces = self._codings.feed(data)
             for piece in self._pieces:
-                for raw in self._frames.feed(piece):
-                    yield raw, self._open(raw)
+                yield from self._frames.feed(piece)
         except CodingError as error:
             raise StreamProblem(str(error)) from error
         except OverlongError:
             raise StreamProblem(f"has an event of more than {self._limit} bytes") from None
 
-    def finish(self) -> Iterator[tuple[bytes, Body]]:
+    def finish(self) -> Iterator[bytes]:
         """What is left when no more bytes come. Raises StreamProblem."""
         try:
             self._codings.finish()
         except CodingError as error:
             raise StreamProblem(str(error)) from error
         if rest := self._frames.rest():
-            body = self._open(rest)
-            if not body.sites and not body.payloads and _CUT_CODE.search(rest):
-                raise StreamProblem("is cut short in what may be an image")
-            yield rest, body
+            yield rest
+
+    def open(self, raw: bytes, *, last: bool) -> Body:
+        """What is in an event, ``last``: in what is left at the end. Raises StreamProblem."""
+        body = self._open(raw)
+        if last and not body.sites and not body.payloads and _CUT_CODE.search(raw):
+            raise StreamProblem("is cut short in what may be an image")
+        return body
 
     def rest(self) -> bytes:
         """What has come and is not in an event that was given back."""

@@ -38,6 +38,7 @@ from policyguard.integrations.langchain.settle import (
 )
 from policyguard.integrations.langchain.sites import sites_of
 from policyguard.integrations.screen import Screen, ScreenResult
+from policyguard.strict.arguments import InOneProcess
 from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ Update: TypeAlias = "dict[str, Any] | None"
 _MARK = "policyguard"
 
 
-class GuardMiddleware(AgentMiddleware[Any, Any, Any]):
+class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
     """``create_agent(model, tools, middleware=[GuardMiddleware(guard)])``. Put it last: closest to the model.
 
     Args:

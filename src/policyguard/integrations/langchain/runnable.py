@@ -26,6 +26,7 @@ from policyguard.integrations.langchain.hold import Hold, joined
 from policyguard.integrations.langchain.settle import check_replace_with, settle, violation
 from policyguard.integrations.langchain.sites import sites_of, without_images
 from policyguard.integrations.screen import Memo, Screen, ScreenResult
+from policyguard.strict.arguments import InOneProcess
 from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _END = object()
 _NO_INPUT = {"input": ""}  # a stream has begun before its input is complete
 
 
-class GuardRunnable(Runnable[Any, Any]):
+class GuardRunnable(InOneProcess, Runnable[Any, Any]):
     """Lets through what holds no blocked image: ``prompt | GuardRunnable(guard) | model``.
 
     Args:

@@ -17,6 +17,7 @@ from policyguard.integrations.extract import SiteKind
 from policyguard.integrations.screen.memo import Memo
 from policyguard.integrations.screen.plan import Plan
 from policyguard.integrations.screen.result import ScreenResult
+from policyguard.strict.arguments import InOneProcess
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
@@ -42,7 +43,7 @@ def require_guard(guard: object) -> None:
         )
 
 
-class Screen:
+class Screen(InOneProcess):
     """Judges the images that ``find_images`` found in one payload.
 
     Args:

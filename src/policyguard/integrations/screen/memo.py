@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
+from policyguard.strict.arguments import InOneProcess
 from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = [
 ]
 
 
-class FileLedger:
+class FileLedger(InOneProcess):
     """Ids of files whose upload went through a guard, and of images that a model made and it judged, with
     the verdict. The ``max_entries`` used last are kept.
 
