@@ -1,6 +1,6 @@
 """Uploads that are judged before a handler sees them: a dependency for FastAPI.
 
-    pip install policyguard fastapi python-multipart uvicorn
+    pip install policyguard-vision fastapi python-multipart uvicorn
     uvicorn examples.fastapi_upload:app
     curl -F picture=@examples/images/pair-dagger.png http://127.0.0.1:8000/pictures
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from policyguard._version import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,10 +65,48 @@ def test_a_fresh_environment_checks_an_image_from_the_wheel(wheel: Path, tmp_pat
     command = [binaries / "policyguard", "check", ROOT / "examples/images", "--policy", "pictosafe/l3"]
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert ".[transformers]" in refused.stderr
-    run(*pip, "--constraint", ROOT / "constraints.txt", f"policyguard[transformers] @ {wheel.as_uri()}")
+    assert f"pip install '{DISTRIBUTION}[transformers]'" in refused.stderr
+    run(*pip, "--constraint", ROOT / "constraints.txt", f"{DISTRIBUTION}[transformers] @ {wheel.as_uri()}")
     output = run(*command, "--format", "json", cwd=tmp_path, codes=(1,))
     verdicts = {Path(verdict["source"]).stem: verdict for verdict in json.loads(output)}
     assert ("violates", "complies", "undecided") == tuple(
         verdicts[name]["outcome"] for name in ("armoury", "museum", "chart")
     )
+
+
+INSTALLS = re.compile(r"(?:pip install|pipx install|uv add|uv tool install|POLICYGUARD_PACKAGE:)[^\n]*")
+OURS = re.compile(r"(?<![\w./-])policyguard[\w-]*")
+
+
+def installed_names(text: str) -> set[str]:
+    """Names that begin with ours and that the commands in ``text`` hand to an installer."""
+    return {name for command in INSTALLS.findall(text) for name in OURS.findall(command)}
+
+
+def test_the_name_to_install_by_is_written_once_and_everything_keeps_to_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert DISTRIBUTION == project["name"]
+    extras = [name for group in project["optional-dependencies"].values() for name in group]
+    assert {DISTRIBUTION} == {name for text in extras for name in OURS.findall(text)}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    texts = {
+        path: (ROOT / path).read_text(encoding="utf-8")
+        for path in tracked.splitlines()
+        if path.endswith((".md", ".py", ".yml", ".yaml", ".sh", ".toml")) and not path.startswith("tests/")
+    }
+    wrong = {path: names for path, text in texts.items() if (names := installed_names(text) - {DISTRIBUTION})}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("pip install policyguard", {"policyguard"}),
+        ("    - python3 -m pip install -q 'policyguard[remote]'", {"policyguard"}),
+        ("pip install policyguard-vision[remote] starlette", {"policyguard-vision"}),
+        ("pip install '.[remote]' ./policyguard", set()),
+        ("policyguard check images", set()),
+    ],
+)
+def test_what_the_test_above_reads(text: str, names: set[str]) -> None:
+    assert names == installed_names(text)

@@ -1,6 +1,6 @@
 """A guardrail for the LiteLLM proxy: its generic guardrail endpoint, answered by a Guard.
 
-    pip install policyguard starlette uvicorn
+    pip install policyguard-vision starlette uvicorn
     python server.py --policy pictosafe/l3 --port 8471
 
 Covered: every image in what LiteLLM sends, in whichever field it stands (``images``, texts, messages, tool

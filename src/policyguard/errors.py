@@ -23,7 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
+
+from policyguard._version import DISTRIBUTION
 
 __all__ = [
     "AnswerError",
@@ -81,9 +84,11 @@ class MissingExtraError(ConfigurationError):
     """An optional dependency is needed and not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
+        checkout = Path(__file__).parents[2]
+        where = checkout if (checkout / "pyproject.toml").is_file() else DISTRIBUTION
         super().__init__(
             f"{package} is needed for this and is not installed",
-            hint=f"install the extra '{extra}', in a checkout of this project: pip install '.[{extra}]'",
+            hint=f"install the extra '{extra}': pip install '{where}[{extra}]'",
         )
 
 
