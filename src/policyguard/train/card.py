@@ -8,13 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from policyguard._version import __version__
 from policyguard.strict.files import write_json, write_text
 from policyguard.strict.jsontext import parse_json
 from policyguard.train.models import RUN, WORK
 
 __all__ = ["figures", "write_card"]
 
-_PACKAGES = ("policyguard", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm")
 
 
 def figures(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -49,7 +50,8 @@ def write_card(
         "figures": figures(history),
         "history": [dict(entry) for entry in history],
         "notes": list(notes),
-        "versions": {name: number for name in _PACKAGES if (number := _version(name))},
+        "versions": {"policyguard": __version__}
+        | {name: number for name in _PACKAGES if (number := _version(name))},
         "platform": platform.platform(),
     }
     write_json(out / WORK / "record.json", _finite(record))
