@@ -22,11 +22,14 @@ from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers.base import BaseTracer
 from PIL import Image as pil  # noqa: N813 (the module)
 
+from images.support import exif
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from policyguard import ConfigurationError, Guard, PolicyViolation
 from policyguard.assessment import Failure, FailureKind
+from policyguard.images import decode
 from policyguard.images.fetch import Fetched
 from policyguard.integrations.langchain import GuardRunnable
+from policyguard.integrations.langchain.sites import sites_of
 from policyguard.integrations.screen import ScreenResult
 from policyguard.testing import FakeBackend
 
@@ -104,6 +107,37 @@ def test_the_same_object_comes_out_where_nothing_is_blocked(call: Any, number: i
     results: list[ScreenResult] = []
     assert call(step(on_result=results.append), value) is value
     assert results[-1].images_seen == results[-1].images_checked == (2 if number == 12 else 1)
+
+
+def turned() -> bytes:
+    """A file that viewers show upright or lying, as they read its orientation or not."""
+    buffer = io.BytesIO()
+    made = pil.new("RGB", (40, 24), GREEN)
+    made.save(buffer, "WEBP", lossless=True, exif=exif(6))
+    return buffer.getvalue()
+
+
+@called
+@pytest.mark.parametrize("number", range(14))
+def test_what_was_judged_is_passed_on(call: Any, number: int, tmp_path: Path) -> None:
+    data = turned()
+    value = values(data, tmp_path / "x")[number]
+    assert call(step(pass_on="original"), value) is value
+    passed = call(step(), value)
+    sites = sites_of(passed)
+    assert {type(value)} == {type(passed)} if number < 11 else passed is not None
+    for site in sites:
+        image = decode(site.data or b"")
+        if site.where in ("", "/2") and number in (10, 12):  # paths stay paths
+            assert data == site.data
+            continue
+        size = (40, 24) if number in (7, 11) else (24, 40)  # Pillow does not turn what it opens
+        assert (size, True, GREEN) == (image.size, image.is_plain, image.frames[0].getpixel((3, 3)))
+    assert len(sites) == (2 if number == 12 else 1)
+    if number == 0:
+        assert "image/png" == passed.content[1]["mime_type"]
+    again = call(step(), passed)
+    assert number in (10, 12) or again is passed
 
 
 @called

@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from policyguard.errors import ImageError
-from policyguard.integrations.extract.shapes import data_uri, rewrite, written
+from policyguard.integrations.extract.shapes import data_uri, follow, rewrite, written
 from policyguard.integrations.extract.site import JSON, Occurrence, Replacement, Step, steps
 from policyguard.integrations.extract.walk import fields_of, walk
 
@@ -61,6 +61,12 @@ class _Edits:
         else:
             edits.spans.append((occurrence, replacement))
 
+    def all(self) -> Iterator[tuple[Occurrence, Replacement]]:
+        """What is changed here and below."""
+        yield from self.spans if self.whole is None else [self.whole]
+        for inner in self.below.values():
+            yield from inner.all()
+
 
 def _apply(value: Any, edits: _Edits) -> Any:
     if edits.whole is not None:
@@ -95,6 +101,8 @@ def _mapping(value: Mapping[Any, Any], edits: _Edits) -> dict[Any, Any]:
             _inline_gemini(changed, str(key), inner)
         else:
             changed[key] = _apply(changed[key], inner)
+        for occurrence, replacement in inner.all():
+            follow(changed, str(key), occurrence, replacement)
     return changed
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from policyguard.errors import ImageError
 from policyguard.integrations.extract.keys import plain
+from policyguard.integrations.extract.magic import sniff
 from policyguard.integrations.extract.site import Occurrence, Replacement, SiteKind
 
-__all__ = ["data_uri", "rewrite", "written"]
+__all__ = ["data_uri", "follow", "rewrite", "written"]
 
 _MEDIA_TYPE_KEYS = ("mime_type", "mimeType", "media_type", "mediaType", "content_type", "contentType")
 _ENCODED_KEYS = (
@@ -62,8 +63,6 @@ def rewrite(fields: dict[Any, Any], key: str, occurrence: Occurrence, image: Rep
         else:
             fields[key] = written(fields[key], occurrence, image)
         _declare(fields, image)
-        if fields.get("format") in ("png", "jpeg", "gif", "webp"):
-            fields["format"] = image.media_type.removeprefix("image/")
         return
     kind = fields.get("type")
     if kind in ("url", "file") and key in ("url", "file_id") and len(fields) <= 3:  # an Anthropic source
@@ -92,3 +91,29 @@ def _declare(fields: dict[Any, Any], image: Replacement) -> None:
     for key in _MEDIA_TYPE_KEYS:
         if isinstance(fields.get(key), str):
             fields[key] = image.media_type
+
+
+_MADE = ("data", "result", "b64_json", "partial_image_b64")
+"""Where models put what they make, next to the name of its format."""
+_NAMES = ("filename", "file_name", "fileName")
+
+
+def follow(fields: dict[Any, Any], key: str, occurrence: Occurrence, image: Replacement) -> None:
+    """Let what stands beside ``key``, under which an image was replaced, name the new image's format.
+
+    It may stand one level above the image, as in Bedrock's ``{"format": ..., "source": {"bytes": ...}}``.
+    """
+    old, new = sniff(occurrence.data or b""), image.media_type
+    if old is None or old == new:
+        return
+    spellings = {old: new, old.removeprefix("image/"): new.removeprefix("image/")}
+    if old == "image/jpeg":
+        spellings["jpg"] = spellings["jpeg"]
+    beside = key == "source" or isinstance(fields.get(key), str | bytes)
+    for name in ("format",) * beside + ("output_format",) * (key in _MADE):
+        if isinstance(fields.get(name), str) and fields[name].lower() in spellings:
+            fields[name] = spellings[fields[name].lower()]
+    for name in _NAMES:
+        stem, dot, ending = str(fields.get(name, "")).rpartition(".")
+        if dot and ending.lower() in spellings:
+            fields[name] = f"{stem}.{spellings[ending.lower()]}"

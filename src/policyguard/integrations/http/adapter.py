@@ -107,6 +107,10 @@ class GuardedAdapter(Flow, BaseAdapter):
             vars(prepared)["_body_position"] = None  # and not to be wound back
         return self.wrapped.send(prepared, True, *request.args, **request.kwargs)
 
+    def declare(self, request: _Call, media_type: str) -> None:
+        request.request = request.request.copy()
+        request.request.headers["Content-Type"] = media_type
+
     def response_head(self, response: Any) -> ResponseHead:
         return ResponseHead(response.status_code, joined(response.headers.items()))
 
@@ -124,6 +128,9 @@ class GuardedAdapter(Flow, BaseAdapter):
             }
             if not isinstance(body, Stream):
                 headers["Content-Length"] = str(len(body))
+            if (kind := exchange.media_types.get("response")) is not None:
+                headers = {name: text for name, text in headers.items() if name.lower() != "content-type"}
+                headers["Content-Type"] = kind
             built = self._response(request, response.status_code, headers, body, reason=response.reason)
             built.cookies = response.cookies
             # Where the session reads cookies from.

@@ -127,6 +127,9 @@ class _Flow(Flow):
             await sent.update_body(data if changed is None else changed)
         return await request.send(sent)
 
+    def declare(self, request: _Call, media_type: str) -> None:
+        request.request.headers["Content-Type"] = media_type
+
     def response_head(self, response: Any) -> ResponseHead:
         return ResponseHead(response.status, joined(response.headers.items()))
 
@@ -143,6 +146,9 @@ class _Flow(Flow):
             for name, value in response.headers.items()
             if body is None or name.lower() not in _COMPUTED
         ]
+        if (kind := exchange.media_types.get("response")) is not None:
+            headers = [pair for pair in headers if pair[0].lower() != "content-type"]
+            headers.append(("Content-Type", kind))
         if (header := exchange.verdict_header()) is not None:
             headers.append(header)
         if isinstance(body, Stream):

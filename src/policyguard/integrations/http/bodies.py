@@ -14,7 +14,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from policyguard.errors import ImageError
@@ -28,6 +29,7 @@ from policyguard.strict.jsontext import DuplicateKeyError, JsonError, TooDeepErr
 
 __all__ = ["Body", "Reading", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
 
+P = TypeVar("P")
 Rebuild: TypeAlias = Callable[[Mapping[str, Replacement]], bytes]
 
 _MAX_DEPTH = 3
@@ -97,7 +99,7 @@ def open_body(data: bytes, content_type: str, reading: Reading, *, name: str = "
             return lines
         if declared_json and reading.strict:
             return unreadable("is declared as JSON and is not, or is cut short")
-        return _plain(text, name, reading)
+        return _plain(text, name, reading, parameter(content_type, "charset") or "utf-8")
     if is_sound(data, kind):
         return Body()
     texts = _other_texts(data, content_type)
@@ -228,12 +230,12 @@ _SHORT = 64
 _ASCII = bytes(range(32, 127))
 
 
-def _plain(text: str, name: str, reading: Reading) -> Body:
+def _plain(text: str, name: str, reading: Reading, charset: str = "utf-8") -> Body:
     named: Any = {name: text} if name else text
 
     def rebuild(new: Mapping[str, Replacement]) -> bytes:
         changed: Any = replace_images(named, new)
-        return str(changed[name] if name else changed).encode()
+        return str(changed[name] if name else changed).encode(charset)
 
     return Body(tuple(find_images(named, answer=reading.answer)), (), rebuild)
 
@@ -309,18 +311,18 @@ def _multipart(data: bytes, content_type: str, reading: Reading, *, depth: int) 
     except multipart.MultipartError as error:
         return unreadable(str(error))
 
-    def rebuild(number: int, new: Mapping[str, Replacement]) -> bytes:
-        if parts[number].header("content-transfer-encoding").lower() not in ("", "7bit", "8bit", "binary"):
+    def rebuild(number: int, new: Mapping[str, Replacement]) -> tuple[bytes, memoryview]:
+        part = parts[number]
+        if part.header("content-transfer-encoding").lower() not in ("", "7bit", "8bit", "binary"):
             _cannot()
-        return bodies[number].rebuild(new)
+        head = multipart.declaring(part.head, new["body"].media_type) if "body" in new else part.head
+        return head, memoryview(bodies[number].rebuild(new))
 
     return _joined(
         [(f"part {number + 1} {part.name!r}", bodies[number]) for number, part in enumerate(parts)],
-        [part.content for part in parts],
+        [(part.head, part.content) for part in parts],
         rebuild,
-        lambda contents: multipart.join(
-            content_type, [(part.head, content) for part, content in zip(parts, contents, strict=True)]
-        ),
+        partial(multipart.join, content_type),
     )
 
 
@@ -338,14 +340,14 @@ def _part(part: multipart.Part, reading: Reading, *, depth: int) -> Body:
 
 def _joined(
     pieces_by_name: Sequence[tuple[str, Body]],
-    pieces: Sequence[bytes | memoryview],
-    rebuild_piece: Callable[[int, Mapping[str, Replacement]], bytes],
-    join: Callable[[Sequence[Any]], bytes],
+    pieces: Sequence[P],
+    rebuild_piece: Callable[[int, Mapping[str, Replacement]], P],
+    join: Callable[[Sequence[P]], bytes],
 ) -> Body:
     """One body made of several; ``where`` gets the name of the piece in front."""
 
     def whole(new: Mapping[str, Replacement]) -> bytes:
-        changed: list[bytes | memoryview] = []
+        changed: list[P] = []
         for number, (name, body) in enumerate(pieces_by_name):
             own = {site.where: new[_at(name, site)] for site in body.sites if _at(name, site) in new}
             changed.append(rebuild_piece(number, own) if own else pieces[number])

@@ -82,6 +82,8 @@ class _Hooks:
         context[_KEY] = exchange, judging
         if changed is not None:
             params["body"] = changed
+            if (kind := exchange.media_types.get("request")) is not None:
+                params["headers"]["Content-Type"] = kind
         elif hasattr(params["body"], "read"):
             params["body"] = data
 

@@ -42,6 +42,8 @@ def guarded_client(
         max_images: images judged in one body (100); more are UNSCANNABLE.
         documents: PDF, office files and films, whose images are not taken out of them: ``"block"`` (default),
             or ``"pass"`` them unjudged.
+        pass_on: what goes on of an image that may pass: ``"judged"`` (default), a plain PNG or JPEG of what
+            was judged wherever viewers may show its file otherwise; or ``"original"``, the file as it is.
         max_body: bytes of a body that are held at most (64 MiB). A longer one is blocked.
         max_event: bytes of one event of a stream that are held at most (32 MiB).
         on_flag: called with the HttpResult of an exchange in which an image was flagged.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -90,6 +91,8 @@ class Exchange:
     def __init__(self, core: Core, head: RequestHead) -> None:
         self.core, self.head, self.settings = core, head, core.settings
         self.result = HttpResult(head.method, head.host, head.path, watched=core.settings.watched)
+        self.media_types: dict[Direction, str] = {}
+        """Of bodies that were files and became others."""
         self._key: bytes | None = None
         self._sent_file = False
         self._finished = False
@@ -233,13 +236,11 @@ class Exchange:
         self.result.note(direction, result)
         if direction == "response":
             self._note_made(body, result)
-        new = {
-            item.site.where: Replacement(item.fetched, item.fetched_type or "image/png")
-            for item in result.items
-            if item.fetched is not None
-        }
         if result.watched and not result.blocked:
             return None
+        as_it_is = failed or (direction == "request" and self.settings.when == "alongside")
+        passed = () if as_it_is else [item for item in result.items if item.passed is not None]
+        new = {item.site.where: item.passed for item in passed if item.passed is not None}
         if result.blocked:
             if self.settings.mode(direction) != "replace":
                 raise _blocked(direction, result.blocked)
@@ -247,10 +248,16 @@ class Exchange:
             self.result.replaced += len(result.blocked)
         if not new:
             return None
+        if "body" in new and (sites[0].media_type or "").startswith("image/"):
+            self.media_types[direction] = new["body"].media_type
         try:
-            return body.rebuild(new)
+            if direction == "request":
+                _require_unsigned(self.head)
+            changed = body.rebuild(new)
         except ImageError as error:
-            raise _unjudged(direction, str(error), error) from error
+            raise _not_passed_on(direction, error) from error
+        self.result.normalised += sum(item.fetched != new[item.site.where].data for item in passed)
+        return changed
 
     def _replacements(self, direction: Direction, blocked: Sequence[Screened]) -> dict[str, Replacement]:
         new = {}
@@ -384,6 +391,31 @@ def _blocked(direction: Direction, items: Sequence[Screened]) -> Blocked:
         PolicyViolation(first.verdict),
         retryable=not violating and all(item.verdict.retryable for item in items),
     )
+
+
+_SIGNED = re.compile(
+    r"content-md5|(?:content-|repr-)?digest|signature(?:-input)?|x-amz-(?:content-sha256|checksum-.*)|x-goog-hash"
+)
+_ANNOUNCED = re.compile(r"content-range|upload-(?:offset|length)|x-goog-upload-(?:command|offset)")
+
+
+def _require_unsigned(head: RequestHead) -> None:
+    """Raise ImageError if the server would take no other body than the one that is there."""
+    for name, value in head.headers.items():
+        if _SIGNED.fullmatch(name) and value != "UNSIGNED-PAYLOAD":
+            raise ImageError(f"the body is signed ({name}), and no other image can stand in it")
+        if _ANNOUNCED.fullmatch(name):
+            raise ImageError(
+                f"the length of the upload is agreed on ({name}), and no other image can stand in it"
+            )
+
+
+def _not_passed_on(direction: Direction, error: ImageError) -> Blocked:
+    why = (
+        f"PolicyGuard does not let the {direction} through: what it judged has to be written in an image's "
+        f"place, and {error.message}. Use a PNG or JPEG without metadata, or pass_on='original'"
+    )
+    return Blocked("policyguard_unjudged", why, ImageError(why))
 
 
 def _unjudged(direction: Direction, why: str, error: Exception) -> Blocked:

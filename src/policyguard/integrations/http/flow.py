@@ -97,6 +97,10 @@ class Flow(InOneProcess):
         """Send ``changed``, or the body ``data`` as it was judged; returns the library's response."""
         raise NotImplementedError
 
+    def declare(self, request: Any, media_type: str) -> None:
+        """Note in the head of ``request`` what its changed body is."""
+        raise NotImplementedError
+
     def response_head(self, response: Any) -> ResponseHead:
         raise NotImplementedError
 
@@ -136,7 +140,10 @@ class Flow(InOneProcess):
         """The response to a request that was judged. Raises Blocked."""
         step, size, settings = exchange.request(data), len(data or b""), self.core.settings
         if settings.when == "before":
-            return await self.forward(request, data or b"", await self.drive(step, size))
+            changed = await self.drive(step, size)
+            if (kind := exchange.media_types.get("request")) is not None:
+                self.declare(request, kind)
+            return await self.forward(request, data or b"", changed)
         if self.waits and size > HEAVY:
             asked = await asyncio.to_thread(begin, step, settings)
         else:

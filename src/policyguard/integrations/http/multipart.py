@@ -113,7 +113,22 @@ def split(content_type: str, body: bytes) -> list[Part]:
     return parts
 
 
-def join(content_type: str, parts: Sequence[tuple[bytes, bytes | memoryview]]) -> bytes:
+_IMAGE_TYPE = re.compile(rb"(?im)^(content-type:[ \t]*)image/[^;\r\n]*")
+_IMAGE_NAME = re.compile(
+    rb"(?im)(\bfilename\*?=(?:\"[^\"\r\n]*|[^\";\r\n]*)\.)(png|apng|jpe?g|jfif|gif|webp)"
+    rb"(?=\"?[ \t]*(?:;|\r|$))"
+)
+
+
+def declaring(head: bytes, media_type: str) -> bytes:
+    """A header block whose image type, and the ending of whose file name, are those of ``media_type``."""
+    kind = media_type.removeprefix("image/").encode()
+    same = {b"jpeg": (b"jpeg", b"jpg", b"jfif")}.get(kind, (kind,))
+    head = _IMAGE_TYPE.sub(lambda found: found[1] + media_type.encode(), head)
+    return _IMAGE_NAME.sub(lambda found: found[0] if found[2].lower() in same else found[1] + kind, head)
+
+
+def join(content_type: str, parts: Sequence[tuple[bytes, memoryview]]) -> bytes:
     """A body of (header block, content) with the boundary of ``content_type``."""
     line = b"--" + boundary_of(content_type)
     pieces: list[bytes | memoryview] = []

@@ -23,7 +23,8 @@ class HttpResult:
 
     ``request`` and ``response`` are the two screenings; that of a streamed response grows while the stream
     is read. ``blocked`` says which of the two was stopped, and ``reason`` why; ``replaced`` counts the
-    images that others were put in place of. ``provider_refused`` is what the provider refused by itself.
+    images that others were put in place of, ``normalised`` those that went on as plain files of what was
+    judged. ``provider_refused`` is what the provider refused by itself.
     ``watched`` names the directions in which nothing is stopped (``on_block="watch"``), ``would_block`` the
     first that would have been. ``sent_unjudged``: the request was out before its verdict
     (``when="alongside"``).
@@ -37,6 +38,7 @@ class HttpResult:
     blocked: Direction | None = None
     reason: str | None = None
     replaced: int = 0
+    normalised: int = 0
     watched: tuple[Direction, ...] = ()
     would_block: Direction | None = None
     sent_unjudged: bool = False
@@ -75,6 +77,7 @@ class HttpResult:
             "blocked": self.blocked,
             "reason": self.reason,
             "replaced": self.replaced,
+            "normalised": self.normalised,
             "watched": list(self.watched),
             "would_block": self.would_block,
             "sent_unjudged": self.sent_unjudged,
@@ -85,7 +88,8 @@ class HttpResult:
     def note(self, direction: Direction, screened: ScreenResult) -> None:
         """Add a screening, without its images: results are kept longer than those should be."""
         items = tuple(
-            replace(item, site=replace(item.site, data=None), fetched=None) for item in screened.items
+            replace(item, site=replace(item.site, data=None), fetched=None, passed=None)
+            for item in screened.items
         )
         before: ScreenResult = getattr(self, direction)
         setattr(self, direction, replace(before, items=before.items + items))

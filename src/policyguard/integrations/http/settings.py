@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 from policyguard.errors import ConfigurationError
 from policyguard.integrations.http.result import Direction, HttpResult
 from policyguard.integrations.screen import FileLedger, Memo, Screen
-from policyguard.integrations.screen.altered import REPLACEMENTS, ReplaceWith
+from policyguard.integrations.screen.altered import REPLACEMENTS, PassOn, ReplaceWith
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     files: FileLedger | None
     max_images: int
     documents: Literal["block", "pass"]
+    pass_on: PassOn
     max_body: int
     max_event: int
     on_flag: Callback | None
@@ -93,6 +94,7 @@ class Settings:
     files: FileLedger | None = None
     max_images: int = 100
     documents: Literal["block", "pass"] = "block"
+    pass_on: PassOn = "judged"
     max_body: int = 64 * 2**20
     max_event: int = 32 * 2**20
     on_flag: Callback | None = None
@@ -138,6 +140,7 @@ class Settings:
             files=self.ledger,
             max_images=self.max_images,
             documents=self.documents,
+            pass_on=self.pass_on,
         )
 
     @property

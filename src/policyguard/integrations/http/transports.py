@@ -67,6 +67,9 @@ class _HttpxFlow(Flow):
             extensions=request.extensions,
         )
 
+    def declare(self, request: Any, media_type: str) -> None:
+        request.headers["content-type"] = media_type
+
     def response_head(self, response: Any) -> ResponseHead:
         return ResponseHead(response.status_code, joined(response.headers.multi_items()))
 
@@ -75,6 +78,8 @@ class _HttpxFlow(Flow):
 
     def build(self, exchange: Exchange, request: Any, response: Any, body: Stream | bytes | None) -> Any:
         headers = _without(response.headers.raw, () if body is None else _COMPUTED)
+        if (kind := exchange.media_types.get("response")) is not None:
+            headers = [*_without(headers, (b"content-type",)), (b"content-type", kind.encode())]
         if (header := exchange.verdict_header()) is not None:
             headers.append((header[0].encode(), header[1].encode()))
         if body is None:

@@ -32,6 +32,7 @@ from policyguard.integrations.langchain.run import GuardState, Runs
 from policyguard.integrations.langchain.settle import (
     blocked_note,
     check_replace_with,
+    parted,
     settle,
     settled_messages,
     violation,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from policyguard.images.fetch import Fetcher
     from policyguard.integrations.langchain.run import RunMemo
     from policyguard.integrations.screen import FileLedger
-    from policyguard.integrations.screen.altered import ReplaceWith
+    from policyguard.integrations.screen.altered import PassOn, ReplaceWith
 
 __all__ = ["GuardMiddleware"]
 
@@ -73,7 +74,8 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         violation_message: the text of that AIMessage; default: how many images were blocked, and why.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
-        links, fetcher, files, max_images, documents: see ``Screen``.
+        links, fetcher, files, max_images, documents, pass_on: see ``Screen``. What other middleware and the
+            history of a thread hold is changed, too, where an image is passed on anew.
         on_result: called with a stage (``input``, ``output``, ``tool_result``) and its ScreenResult, images
             or not, also when it is then blocked. The result holds the images: keep ``to_dict()`` of it.
         name: unique in an agent; default: ``GuardMiddleware`` with the ids of the guard's policies.
@@ -103,6 +105,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         files: FileLedger | None = None,
         max_images: int = 100,
         documents: Literal["block", "pass"] = "block",
+        pass_on: PassOn = "judged",
         on_result: OnResult | None = None,
         name: str | None = None,
     ) -> None:
@@ -124,6 +127,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
             max_images=max_images,
             documents=documents,
             watch=exit_behavior == "watch",
+            pass_on=pass_on,
         )
         self._input, self._output, self._tools = apply_to_input, apply_to_output, apply_to_tool_results
         self._exit = exit_behavior
@@ -321,13 +325,19 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         if isinstance(answer, list) and result.blocked:
             return self._tool_notice(request, result)
         try:
-            if isinstance(answer, Command):
-                return replace(answer, update=settle(answer.update, result, self._replace_with))
-            return answer if isinstance(answer, list) else settle(answer, result, self._replace_with)
+            return self._settled(answer, result)
         except PolicyViolation:
             if self._exit == "error":
                 raise
             return self._tool_notice(request, result)
+
+    def _settled(self, answer: Any, result: ScreenResult) -> Any:
+        if isinstance(answer, list):
+            parts = parted(result)
+            return [self._settled(item, parts[at]) if at in parts else item for at, item in enumerate(answer)]
+        if isinstance(answer, Command):
+            return replace(answer, update=settle(answer.update, result, self._replace_with))
+        return settle(answer, result, self._replace_with)
 
     def _ended_by_tool(self, messages: list[BaseMessage]) -> Update:
         for message in reversed(messages):
@@ -408,5 +418,9 @@ def _last(messages: list[BaseMessage]) -> list[BaseMessage]:
 
 def _sites_of_tool(answer: Any) -> list[Any]:
     if isinstance(answer, list):
-        return [site for item in answer for site in _sites_of_tool(item)]
+        return [
+            replace(site, where=f"/{at}{site.where}")
+            for at, item in enumerate(answer)
+            for site in _sites_of_tool(item)
+        ]
     return sites_of(answer.update if isinstance(answer, Command) else answer)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from policyguard.images.fetch import Fetcher
     from policyguard.integrations.extract import ImageSite
     from policyguard.integrations.screen import FileLedger
-    from policyguard.integrations.screen.altered import ReplaceWith
+    from policyguard.integrations.screen.altered import PassOn, ReplaceWith
 
 __all__ = ["GuardRunnable"]
 
@@ -55,7 +55,7 @@ class GuardRunnable(InOneProcess, Runnable[Any, Any]):
             ``"watch"``: all is judged and reported, and passes.
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
-        links, fetcher, files, max_images, documents: see ``Screen``.
+        links, fetcher, files, max_images, documents, pass_on: see ``Screen``. Paths pass as paths.
         on_result: called with the ScreenResult of each value, also when it is then blocked. The result holds
             the images of the value: keep ``to_dict()`` of it.
         name: the name of its runs; default: ``GuardRunnable``.
@@ -76,6 +76,7 @@ class GuardRunnable(InOneProcess, Runnable[Any, Any]):
         files: FileLedger | None = None,
         max_images: int = 100,
         documents: Literal["block", "pass"] = "block",
+        pass_on: PassOn = "judged",
         on_result: OnResult | None = None,
         name: str | None = None,
     ) -> None:
@@ -92,6 +93,7 @@ class GuardRunnable(InOneProcess, Runnable[Any, Any]):
             max_images=max_images,
             documents=documents,
             watch=on_block == "watch",
+            pass_on=pass_on,
         )
         self._links = links == "block"
         self._replace_with = replace_with if on_block == "replace" else None
@@ -224,13 +226,13 @@ class GuardRunnable(InOneProcess, Runnable[Any, Any]):
             return hold.held
         if result.blocked and self._replace_with is None:
             raise violation(result)
-        if not result.blocked and not any(item.fetched is not None for item in result.items):
+        if not result.blocked and not any(item.passed is not None for item in result.items):
             return hold.held
         # Some of the pieces have passed, so another image can only stand in those that are held.
         held = joined(hold.held) if hold.held else None
         sites = self._screen.judged(sites_of(held))
         if len(sites) != len(result.items):
-            problem = "an image by URL stands in pieces of a stream that have passed"
+            problem = "what was judged cannot take the place of an image in pieces that have passed"
             raise violation(result) if result.blocked else ImageError(problem)
         pairs = zip(result.items, sites, strict=True)
         moved = tuple(replace(item, site=site) for item, site in pairs)

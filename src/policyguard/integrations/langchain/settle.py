@@ -1,7 +1,8 @@
 """What becomes of a value, or of messages one by one, once its images are judged: it passes, passes changed,
 or PolicyViolation.
 
-Covered: images fetched by URL go on as the bytes that were judged. A blocked image is replaced by one that
+Covered: images fetched by URL go on as the bytes that were judged, and those that viewers may show otherwise
+as plain files of what was judged; paths stay paths. A blocked image is replaced by one that
 shows nothing of it; where its shape has no place for another image, a message loses its whole content, and
 any other value is refused.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.errors import ConfigurationError, ImageError
 from policyguard.integrations.extract import Replacement, SiteKind, find_images, replace_images
+from policyguard.integrations.langchain.sites import is_alone, is_path
 from policyguard.integrations.screen import Screened, ScreenResult
 from policyguard.integrations.screen.altered import REPLACEMENTS, ReplaceWith, altered
 from policyguard.outcomes import Outcome
@@ -29,6 +31,7 @@ __all__ = [
     "blocked_note",
     "check_replace_with",
     "cleared",
+    "parted",
     "settle",
     "settled_messages",
     "violation",
@@ -82,20 +85,25 @@ def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None) -
         return value
     if result.blocked and replace_with is None:
         raise violation(result)
+    if all(item.verdict.allowed and item.passed is None for item in result.items):
+        return value
+    if isinstance(value, list | tuple) and any(is_alone(item) for item in value):
+        return type(value)(_settled_each(value, result, replace_with))
     changes: dict[str, Replacement] = {}
     for item in result.items:
         if not item.verdict.allowed:
             assert replace_with is not None
             changes[item.site.where] = _stand_in(item, replace_with)
-        elif item.fetched is not None:
-            changes[item.site.where] = Replacement(item.fetched, item.fetched_type or "image/png")
-    if not changes:
+        elif item.passed is not None:
+            changes[item.site.where] = item.passed
+    if not result.blocked and is_path(value):
         return value
     try:
         changed = _alone(value, changes) if "" in changes else replace_images(value, changes)
-    except ImageError:
+    except ImageError as error:
         if not result.blocked:
-            raise
+            hint = "pass it as a PNG or JPEG without metadata, or set pass_on='original'"
+            raise ImageError(f"what was judged cannot be passed on: {error.message}", hint=hint) from error
         return _cleared_all(value, result)
     return _cleared_all(value, result) if _remains(changed, result.blocked) else changed
 
@@ -186,12 +194,23 @@ def settled_messages(
         return messages
     if result.blocked and replace_with is None:
         raise violation(result)
+    return _settled_each(messages, result, replace_with)
+
+
+def _settled_each(values: Sequence[Any], result: ScreenResult, replace_with: ReplaceWith | None) -> list[Any]:
+    """Each of several values as it may pass. ``result`` is that of all of them."""
+    parts = parted(result)
+    return [
+        settle(value, parts[number], replace_with) if number in parts else value
+        for number, value in enumerate(values)
+    ]
+
+
+def parted(result: ScreenResult) -> dict[int, ScreenResult]:
+    """The result of a list as those of its items, by their places."""
     parts: dict[int, list[Screened]] = {}
     for item in result.items:
         number, slash, rest = item.site.where[1:].partition("/")
         where = f"/{rest}" if slash else ""
         parts.setdefault(int(number), []).append(replace(item, site=replace(item.site, where=where)))
-    return [
-        settle(message, ScreenResult(tuple(parts[number])), replace_with) if number in parts else message
-        for number, message in enumerate(messages)
-    ]
+    return {number: ScreenResult(tuple(items)) for number, items in parts.items()}

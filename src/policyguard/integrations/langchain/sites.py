@@ -24,6 +24,8 @@ from policyguard.integrations.extract import ImageSite, SiteKind, find_images
 from policyguard.integrations.extract.walk import fields_of
 
 __all__ = [
+    "is_alone",
+    "is_path",
     "sites_of",
     "without_images",
 ]
@@ -110,6 +112,18 @@ def _names_image(text: str) -> bool:
         return text.lower().endswith(IMAGE_SUFFIXES) and Path(text).is_file()
     except (OSError, ValueError):
         return False
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value names a file that would be judged."""
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and _names_image(value))
+
+
+def is_alone(value: Any) -> bool:
+    """Whether a value is an image by itself: bytes, a buffer, a path or a PIL image."""
+    if isinstance(value, bytes | bytearray | memoryview | io.BytesIO):
+        return True
+    return type(value).__module__.partition(".")[0] == "PIL" or is_path(value)
 
 
 def _alone(value: Any) -> list[ImageSite] | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetched, Fetcher
     from policyguard.integrations.extract import ImageSite
+    from policyguard.integrations.screen.altered import PassOn
     from policyguard.integrations.screen.memo import FileLedger
 
 __all__ = ["Screen"]
@@ -55,6 +56,8 @@ class Screen(InOneProcess):
             64 MiB are fetched for one payload; images beyond are UNSCANNABLE.
         files: file ids whose upload was judged; all others are UNSCANNABLE.
         max_images: images of one payload that are judged; the rest is UNSCANNABLE.
+        pass_on: what is forwarded of an image that may pass: ``"judged"`` (where viewers may show its file
+            otherwise than it was judged, a plain PNG or JPEG of what was judged) or ``"original"``.
         documents: ``"block"`` (PDF, office files and films are UNSCANNABLE) or ``"pass"``: they are not
             looked at, and what they show reaches the model unjudged.
         watch: the caller stops nothing: results and telemetry are marked so.
@@ -73,6 +76,7 @@ class Screen(InOneProcess):
         max_images: int = 100,
         documents: Literal["block", "pass"] = "block",
         watch: bool = False,
+        pass_on: PassOn = "judged",
     ) -> None:
         require_guard(guard)
         if documents not in ("block", "pass"):
@@ -89,6 +93,11 @@ class Screen(InOneProcess):
             fetcher = Fetcher()
         self.guard, self.files, self.max_images = guard, files, max_images
         self._fetcher, self._watch = fetcher, watch
+        from policyguard.integrations.screen.altered import plain_files  # loads PIL
+
+        self._plain_files = plain_files(
+            pass_on, sample=any(policy.frames == "sample" for policy in guard.policies)
+        )
         self._passing = {
             *((SiteKind.DOCUMENT,) if documents == "pass" else ()),
             *((SiteKind.LINK,) if links == "pass" else ()),
@@ -123,13 +132,13 @@ class Screen(InOneProcess):
             plan.failed(left, error)
         else:
             plan.failed(left, RuntimeError("it gave no verdict"))
-        return plan.result(watched=watched)
+        return plan.result(self._plain_files, watched=watched)
 
     def known(self, sites: Sequence[ImageSite], *, memo: Memo) -> ScreenResult | None:
         """The result, if neither the model nor the network is needed for it."""
         sites = self.judged(sites)
         plan = self._plan(sites, memo)
-        return None if plan.waiting or plan.urls else plan.result()
+        return None if plan.waiting or plan.urls else plan.result(self._plain_files)
 
     def judged(self, sites: Sequence[ImageSite]) -> Sequence[ImageSite]:
         """The sites without the documents and links that may pass, and files known to hold no image."""
@@ -165,7 +174,9 @@ class Screen(InOneProcess):
             plan.failed(left, error)
         else:
             plan.failed(left, RuntimeError("it gave no verdict"))
-        return plan.result(watched=watched)
+        if self._plain_files is None or watched:
+            return plan.result(None, watched=watched)
+        return await asyncio.to_thread(plan.result, self._plain_files)
 
     def _plan(self, sites: Sequence[ImageSite], memo: Memo | None) -> Plan:
         plan = Plan(self.guard, sites, Memo() if memo is None else memo)

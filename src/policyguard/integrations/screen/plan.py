@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from policyguard.assessment import Failure, FailureKind
-from policyguard.integrations.extract import ImageSite, SiteKind
+from policyguard.errors import ImageError
+from policyguard.integrations.extract import ImageSite, Replacement, SiteKind
 from policyguard.integrations.extract.magic import sniff
 from policyguard.integrations.screen.result import Screened, ScreenResult
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetched, FetchError
+    from policyguard.integrations.screen.altered import PlainFiles
     from policyguard.integrations.screen.memo import FileLedger, Memo
     from policyguard.verdict import Verdict
 
@@ -35,6 +37,7 @@ class Plan:
     waiting: dict[bytes, tuple[bytes, list[int]]] = field(default_factory=dict)
     urls: dict[str, list[int]] = field(default_factory=dict)
     downloads: dict[int, Fetched] = field(default_factory=dict)
+    digests: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def downloaded(self) -> int:
@@ -98,20 +101,33 @@ class Plan:
             failure = Failure(FailureKind.ERROR, reason, retryable=getattr(error, "retryable", False))
             self.judged(digest, self.guard.judge_failure("<bytes>", failure))
 
-    def result(self, *, watched: bool = False) -> ScreenResult:
-        """One item per site. A site without a verdict is a KeyError here, never a pass."""
+    def result(self, files: PlainFiles | None, *, watched: bool = False) -> ScreenResult:
+        """One item per site. A site without a verdict is a KeyError here, never a pass.
+
+        ``files`` makes what is passed on for images that are not plain, unless all is only ``watched``.
+        """
         items = []
         for index, site in enumerate(self.sites):
-            verdict, download = _at(self.verdicts[index], site.where), self.downloads.get(index)
-            if download is None:
-                items.append(Screened(site, verdict))
-            else:
-                media_type = sniff(download.data) or download.media_type
-                items.append(Screened(site, verdict, download.data, media_type))
+            verdict, passed, download = self.verdicts[index], None, self.downloads.get(index)
+            data, media_type = site.data, None
+            if download is not None:
+                data, media_type = download.data, sniff(download.data) or download.media_type
+                passed = Replacement(data, media_type or "image/png")
+            if verdict.allowed and files and not watched and data is not None and index in self.digests:
+                try:
+                    passed = files.of(self.digests[index], data) or passed
+                except ImageError as error:
+                    if not verdict.degraded:  # what could not be judged passes as it is, if it may pass
+                        verdict = self._fail([index], f"cannot be written anew to pass on: {error.message}")
+            if not verdict.allowed:
+                passed = None
+            fetched = None if download is None else data
+            items.append(Screened(site, _at(verdict, site.where), fetched, media_type, passed))
         return ScreenResult(tuple(items), watched=watched)
 
     def _wait(self, indices: Sequence[int], data: bytes) -> None:
         digest = hashlib.sha256(data).digest()
+        self.digests.update(dict.fromkeys(indices, digest))
         if (known := self.memo.get((self.guard, digest))) is not None:
             self.verdicts.update(dict.fromkeys(indices, known))
         else:

@@ -11,7 +11,7 @@ from policyguard.outcomes import Action
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from policyguard.integrations.extract import ImageSite, ProviderRefusal
+    from policyguard.integrations.extract import ImageSite, ProviderRefusal, Replacement
     from policyguard.verdict import Verdict
 
 __all__ = ["ScreenResult", "Screened"]
@@ -25,13 +25,15 @@ class Screened:
     """One image and its verdict, whose ``source`` is the site's ``where``.
 
     ``fetched`` holds the bytes that were judged, for an image given by URL, and ``fetched_type`` their media
-    type: forward these, not the URL.
+    type. ``passed`` is what is to be forwarded of an image that may pass, instead of what stands there: what
+    was fetched, or a plain file of what was judged; None: it is forwarded as it stands.
     """
 
     site: ImageSite
     verdict: Verdict
     fetched: bytes | None = field(default=None, repr=False)
     fetched_type: str | None = None
+    passed: Replacement | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
