@@ -1,6 +1,7 @@
 """What `make bench` runs: each comparison side by side in one process, printed as ratios.
 
-    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [import] [overhead] [memory] [prefix] [workers]
+    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [import] [overhead] [memory] [prefix] [rules]
+                                              [workers]
 
 Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
 """
@@ -14,6 +15,7 @@ import import_time
 import memory
 import overhead
 import prefix
+import rules
 import workers
 
 import cache
@@ -25,6 +27,7 @@ BENCHMARKS = {
     "memory": memory.main,
     "overhead": overhead.main,
     "prefix": prefix.main,
+    "rules": rules.main,
     "workers": workers.main,
 }
 

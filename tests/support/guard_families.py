@@ -143,6 +143,7 @@ def _tokenizer(chat: str | None, *special: str, places: Mapping[str, str] | None
 def _gemma(*, shield: bool) -> tuple[Any, Any]:
     import transformers as t
 
+    newlines = ["\n" * count for count in range(1, 5)]  # tokens of their own, which vLLM looks up
     places = {
         "image_token": "<image_soft_token>",
         "boi_token": "<start_of_image>",
@@ -157,6 +158,7 @@ def _gemma(*, shield: bool) -> tuple[Any, Any]:
         pad="<pad>",
         places=places,
     )
+    tokenizer.add_tokens([t.AddedToken(text, normalized=False) for text in newlines])
     token = tokenizer.convert_tokens_to_ids
     text = t.Gemma3TextConfig(
         **TEXT,
@@ -299,6 +301,7 @@ def _llama4() -> tuple[Any, Any]:
         head_dim=32,
         intermediate_size_mlp=128,
         moe_layers=[],
+        interleave_moe_layer_step=0,
         num_local_experts=1,
         attention_chunk_size=8192,
         bos_token_id=token(ends["bos"]),
@@ -660,11 +663,39 @@ def build(folder: Path, family: str, *, chat: str | None = None) -> Path:
         build_tiny_model(folder, family)  # type: ignore[arg-type]
     else:
         with quiet():
-            for part in BUILDERS[family]():
+            model, parts = BUILDERS[family]()
+            _say_words_only(model, getattr(parts, "tokenizer", None))
+            for part in (model, parts):
                 part.save_pretrained(folder)
+    _name_as_published(folder / "model.safetensors")
     if chat is not None:
         (folder / "chat_template.jinja").write_text(chat, encoding="utf-8")
     return folder
+
+
+def _name_as_published(file: Path) -> None:
+    """Published towers of CLIP and SigLIP lie a level deeper than transformers 5 saves them."""
+    from safetensors.torch import load_file, save_file
+
+    old, new = "vision_tower.embeddings.", "vision_tower.vision_model."
+    weights = load_file(file)
+    if any(old + "patch_embedding." in name for name in weights):
+        weights = {name.replace("vision_tower.", new): weight for name, weight in weights.items()}
+        save_file(weights, file, metadata={"format": "pt"})
+
+
+def _say_words_only(model: Any, tokenizer: Any) -> None:
+    """Keep the model from tokens that are no text: servers hand those out in forms of their own."""
+    import torch
+
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is None or tokenizer is None:
+        return
+    with torch.no_grad():
+        for token in range(head.weight.shape[0]):
+            text = tokenizer.decode([token])
+            if token in tokenizer.all_special_ids or not text.isprintable() or "\ufffd" in text:
+                head.weight[token] = 0.0
 
 
 @cache
@@ -692,6 +723,7 @@ GUARDS = (
     Asked("qwen2_5_vl", "safeguard-vl:think"),
     Asked("qwen2_5_vl", "llavaguard"),
     Asked("qwen2_5_vl", "guardreasoner"),
+    Asked("qwen3_vl", "safeguard+per-rule"),
     Asked("qwen3_vl", "singguard", SINGGUARD),
     Asked("qwen3_vl", "singguard:slow", SINGGUARD),
     Asked("qwen3_5", "singguard", SINGGUARD),

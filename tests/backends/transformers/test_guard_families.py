@@ -7,6 +7,7 @@ not; they run where it is installed, and with the vLLM suite.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from backends.transformers.support import assessments, policy, requests
 from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends.transformers.runner import Once
 from policyguard.dialects import get_dialect
 from policyguard.errors import ConfigurationError, ModelLoadError
 from support.guard_families import GUARDS, NEEDS_TORCHVISION, Asked, differences, guard_model
@@ -115,3 +117,53 @@ def test_shieldgemma_scores_as_its_own_class_and_processor_do() -> None:
             expected = float(model(**inputs).probabilities[0, 0])
         assert found.rule_scores[prompt.rule or ""] == pytest.approx(expected, abs=1e-5)
     assert found.p_unsafe == max(found.rule_scores.values())
+
+
+LOOKING = ("visual", "vision_tower", "vision_model")
+
+
+def looks_and_passes(guard: TransformersBackend) -> tuple[list[int], list[int], list[int]]:
+    """Lists that grow by one for each image prepared, look of the vision tower, and pass of the model."""
+    runner = guard._load()
+    prepared: list[int] = []
+    looked: list[int] = []
+    passed: list[int] = []
+
+    class Counted(Once):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            prepared.append(1)
+            return super().__call__(*args, **kwargs)
+
+    model, images = runner.loaded.model, runner._images
+    images.function = Counted(images.function)
+    tower = next(getattr(model.model, name) for name in LOOKING if hasattr(model.model, name))
+    tower.register_forward_pre_hook(lambda *_: looked.append(1))
+    model.register_forward_pre_hook(lambda *_: passed.append(1))
+    return prepared, looked, passed
+
+
+@pytest.mark.parametrize(
+    ("family", "dialect"),
+    [
+        ("gemma3", "nemotron+per-rule"),
+        ("idefics3", "instruct+per-rule"),
+        ("llava_onevision", "llavaguard+per-rule"),
+        ("mistral3", "shieldstral"),
+        ("qwen2_5_vl", "safeguard-vl+per-rule"),
+        ("qwen3_vl", "safeguard+per-rule"),
+        ("shieldgemma2", "shieldgemma"),
+    ],
+)
+def test_twenty_rules_are_twenty_passes_over_one_look_at_the_image(family: str, dialect: str) -> None:
+    torchvision_for(family)
+    guard = backend(guard_model(family), dialect=get_dialect(dialect))
+    prepared, looked, passed = looks_and_passes(guard)
+    under = policy(rules=20)
+    guard.assess(requests(1, under))  # makes the plans, which prepare an image of their own
+    for counted in (prepared, looked, passed):
+        counted.clear()
+    [found] = assessments(guard.assess(requests(1, under)))
+    assert (len(prepared), len(looked), len(passed)) == (1, 1, 20)
+    assert len(found.rule_scores or {}) == 20
+    guard.assess([replace(request, frame=request.frame.rotate(90)) for request in requests(1, under)])
+    assert (len(prepared), len(looked), len(passed)) == (2, 2, 40)

@@ -157,7 +157,7 @@ class TransformersBackend(InOneProcess, Backend):
                 for start in range(0, len(indices), size):
                     batch = indices[start : start + size]
                     asked = [requests[index] for index in batch]
-                    answers = [runner.attempt(plan, asked) for plan in plans[key]]
+                    answers = runner.read(plans[key], asked)
                     prompts = [plan.prompt for plan in plans[key]]
                     for index, row in zip(batch, zip(*answers, strict=True), strict=True):
                         readings = list(zip(prompts, row, strict=True))

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Hashable, Sequence
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -116,6 +118,52 @@ class _UnfitError(Exception):
     """A frame that the model cannot take, and why."""
 
 
+class Once:
+    """``function``, which inside ``remembering`` is not called again with what it was called with last.
+
+    Images and tensors count by their values. What is remembered belongs to one thread, and ends with it.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self._here = threading.local()
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        self._here.last = ()
+        try:
+            yield
+        finally:
+            del self._here.last
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        last = getattr(self._here, "last", None)
+        if last is None:
+            return self.function(*args, **kwargs)
+        if not last or not _equal(last[0], (args, kwargs)):
+            self._here.last = last = ((args, kwargs), self.function(*args, **kwargs))
+        return copy.copy(last[1])  # processors take things out of what they get
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    import torch
+
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)
+
+
 class Runner:
     """A loaded model with its prefix cache. ``lock`` is held while the model runs."""
 
@@ -129,7 +177,20 @@ class Runner:
         self.shares_prefixes = self.has_mrope and prefix_bytes > 0
         self._lock = lock
         self._max_pixels = max_pixels
+        self._images = Once(loaded.processor.image_processor)
+        loaded.processor.image_processor = self._images
+        inner = getattr(loaded.model, "model", None)
+        self._features = Once(getattr(inner, "get_image_features", None))
+        if self._features.function is not None:  # Mllama has none: its images are looked at for each prompt
+            inner.get_image_features = self._features
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
+
+    def read(self, plans: Sequence[Plan], requests: Sequence[AssessmentRequest]) -> list[list[Result]]:
+        """``attempt`` for each plan: images are prepared once and looked at once, whatever the plans ask."""
+        frames = [shrink(self.loaded.processor, request.frame, self._max_pixels) for request in requests]
+        asked = [replace(request, frame=frame) for request, frame in zip(requests, frames, strict=True)]
+        with self._images.remembering(), self._features.remembering():
+            return [self.attempt(plan, asked) for plan in plans]
 
     def attempt(self, plan: Plan, requests: Sequence[AssessmentRequest]) -> list[Result]:
         """One result per request. A batch that fails is tried one by one; what fails then is a Failure."""
@@ -158,8 +219,7 @@ class Runner:
         """What the model decodes up to ``end``, with it; UNDECIDED if it does not come to it in time."""
         import torch
 
-        frames = [shrink(self.loaded.processor, frame, self._max_pixels)]
-        inputs = self._prepare([plan.head], frames, plan.special, 0)
+        inputs = self._prepare([plan.head], [frame], plan.special, 0)
         bound = plan.prompt.max_thought_tokens
         if self.loaded.context is not None:
             bound = max(1, min(bound, self.loaded.context - inputs["input_ids"].shape[1]))
@@ -191,7 +251,7 @@ class Runner:
         self._free_memory()
 
     def _run(self, plan: Plan, requests: Sequence[AssessmentRequest]) -> list[Result]:
-        frames = [shrink(self.loaded.processor, request.frame, self._max_pixels) for request in requests]
+        frames = [request.frame for request in requests]
         scores = read_scores(plan, self._forward(plan, frames))
         results: dict[int, Result] = {}
         explain = []

@@ -64,7 +64,9 @@ class RealServer:
             quiet = 0 if length > before else quiet + 1
             if self._process.poll() is not None or quiet > QUIET_LOOKS:
                 self.kill()
-                raise RuntimeError(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+                lines = self.log.read_text(errors="replace").splitlines()
+                cause = [line for line in lines if "Error" in line][:5]
+                raise RuntimeError("\n".join(["vLLM did not start:", *cause, "...", *lines[-20:]]))
             time.sleep(0.5)
         messages = [{"role": "user", "content": "hello"}]
         self.post("/v1/chat/completions", {"model": self.name, "messages": messages, "max_tokens": 2})
