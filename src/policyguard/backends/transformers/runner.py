@@ -156,7 +156,7 @@ def _equal(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
+        return one.dtype == other.dtype and bool(torch.equal(one, other))
     if isinstance(one, Mapping):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
@@ -179,7 +179,7 @@ class Runner:
         self._max_pixels = max_pixels
         self._images = Once(loaded.processor.image_processor)
         loaded.processor.image_processor = self._images
-        inner = getattr(loaded.model, "model", None)
+        inner: Any = getattr(loaded.model, "model", None)
         self._features = Once(getattr(inner, "get_image_features", None))
         if self._features.function is not None:  # Mllama has none: its images are looked at for each prompt
             inner.get_image_features = self._features
