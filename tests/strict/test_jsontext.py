@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyguard.strict.jsontext import JsonError, parse_json, parse_object
+from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json, parse_object
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,10 @@ def test_infinities_are_read_only_where_the_caller_says_so() -> None:
     assert parse_json("[Infinity]", constants=True) == [float("inf")]
     with pytest.raises(JsonError, match="twice"):
         parse_json('{"a": Infinity, "a": 1}', constants=True)
+
+
+def test_a_key_that_stands_twice_among_very_many_is_found_in_one_pass() -> None:
+    """A server may send megabytes of them; comparing each with all before it would take hours."""
+    keys = [f'"k{number}": 0' for number in range(300_000)]
+    with pytest.raises(DuplicateKeyError, match="k299999"):
+        parse_json(f"{{{', '.join([*keys, keys[-1]])}}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -245,6 +246,50 @@ def test_an_error_message_of_megabytes_costs_no_time(server: ToyServer, words: s
         (failure,) = guard.assess([ask(picture())])
     assert isinstance(failure, Failure)
     assert failure.kind is FailureKind.ERROR
+
+
+def _in_pieces(number: int) -> Fault:
+    def send(handler: Any, answer: Any) -> None:
+        body = json.dumps(answer).encode()
+        body = b" " * (number - 1) + body
+        handler.close_connection = True
+        pieces = [*(body[i : i + 1] for i in range(number - 1)), body[number - 1 :]]
+        message = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + message + b"0\r\n\r\n")
+
+    return send
+
+
+@pytest.mark.parametrize(("number", "fine"), [(1, True), (100, True), (2000, True), (9000, False)])
+def test_an_answer_in_very_many_pieces_is_not_read_to_its_end(
+    server: ToyServer, number: int, fine: bool
+) -> None:
+    server.fault = _in_pieces(number)
+    with backend(server) as guard:
+        (found,) = guard.assess([ask(picture())])
+    assert isinstance(found, Assessment) is fine
+    assert fine or (isinstance(found, Failure) and "too many pieces" in found.reason)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
+def test_an_answer_of_megabytes_is_not_parsed(server: ToyServer, path: str) -> None:
+    def large(handler: Any, answer: Any) -> None:
+        handler.send_json(200, answer | {"id": "x" * 2**21, "tokens": list(range(2**18))})
+
+    server.fault, server.fault_at = large, lambda called, body: called == path
+    with backend(server) as guard:
+        (found,) = guard.assess([ask(picture())])
+    assert isinstance(found, Failure)
+    assert "longer than 1 MiB" in found.reason
+
+
+def test_a_list_of_very_many_models_is_read(server: ToyServer) -> None:
+    """OpenRouter's is over a megabyte."""
+    models = [{"id": f"maker/model-{number}", "description": "d" * 2000} for number in range(1500)]
+    server.fault = lambda handler, answer: handler.send_json(200, {"data": [*models, *answer["data"]]})
+    server.fault_at = lambda path, body: path == "/v1/models"
+    with backend(server) as guard:
+        guard.warm()
 
 
 def test_a_key_at_the_edge_of_what_is_looked_at_is_not_shown_in_part(server: ToyServer) -> None:

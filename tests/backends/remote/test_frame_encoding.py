@@ -39,7 +39,7 @@ def sent(data: bytes, grid: Grid | None = None) -> tuple[str, bytes, AssessmentR
     """Media type and bytes of what goes out for an image file, and the request it is made from."""
     image = decode(data)
     request = AssessmentRequest(image.frames[0], USUAL, encoded=image.plain)
-    head, body = data_uri(request, grid or grid_for("safeguard", "m")).split(",")
+    head, body = data_uri(request, grid or grid_for("safeguard", "m")).decode().split(",")
     return head.removeprefix("data:").removesuffix(";base64"), base64.b64decode(body), request
 
 

@@ -16,7 +16,8 @@ import pytest
 from backends.remote.server import ToyServer, shows_image
 from backends.remote.support import backend, picture, policy
 from policyguard import Guard, Outcome
-from policyguard.backends.remote.client import JsonClient, _WatchedStream
+from policyguard.backends.remote.client import JsonClient
+from policyguard.backends.remote.connections import Stream
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError
 
@@ -174,14 +175,14 @@ def test_an_answer_that_begins_before_its_request_was_sent_is_an_error(server: T
 
         answered, done = threading.Event(), threading.Event()
         threading.Thread(target=answer_at_once, daemon=True).start()
-        original = _WatchedStream.write
+        original = Stream.write
 
         async def write(stream: Any, buffer: bytes, **options: Any) -> None:
             await asyncio.to_thread(answered.wait, 5)
             await original(stream, buffer, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_WatchedStream, "write", write)
+            patch.setattr(Stream, "write", write)
             with pytest.raises(CallError, match="before its request was sent"):
                 asyncio.run(call())
         done.set()

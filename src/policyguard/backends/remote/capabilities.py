@@ -122,7 +122,7 @@ async def probe_response_format(chat: Chat) -> bool:
     return compact in forms if complete else compact != "" and any(form.startswith(compact) for form in forms)
 
 
-async def look(chat: Chat, frame_uri: str, *, free: bool) -> Look:
+async def look(chat: Chat, frame_uri: bytes, *, free: bool) -> Look:
     """Whether the model sees the frame; ``free``: it answers questions of any kind. Raises CallError."""
     parts = [{"type": "image_url", "image_url": {"url": frame_uri}}, {"type": "text", "text": _ASKED}]
     sent = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}

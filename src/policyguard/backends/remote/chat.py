@@ -54,7 +54,7 @@ whose answer was cut off."""
 _SETTING = re.compile(r"\b(temperature|max_tokens)\b")
 
 
-def chat_messages(prompt: Prompt, frame_uri: str) -> list[dict[str, Any]]:
+def chat_messages(prompt: Prompt, frame_uri: bytes) -> list[dict[str, Any]]:
     """The turns before the assistant's. Texts are sent unchanged, so that equal policies are equal bytes."""
     turns = []
     for message in prompt.messages:
@@ -117,7 +117,7 @@ class Conversation:
 
     policy: ResolvedPolicy
     prompt: Prompt
-    frame_uri: str
+    frame_uri: bytes
     thought: str = ""
 
     @property

@@ -1,13 +1,12 @@
 """JSON over HTTP to one model server: bounded in time and size, and read strictly.
 
 Covered: hard bounds on the seconds of a call and the bytes of an answer; no compression, no redirects; JSON
-without NaN and Infinity; what httpx raises becomes CallError or ConfigurationError; neither the API key nor a
-proxy's password appears in a message. An answer belongs to its request: a connection on which more came than
-one answer is not used again; an answer that begins before its request was sent is an error; each call carries
-an id of its own, which vLLM returns, and once a server has, answers without it are errors; where one answer
-comes to two requests, no further one is read. Not covered: a server that returns no ids, behind a proxy that
-mixes up answers without giving any of them twice. Calls are not repeated here (see ``servers``), and what a
-refusal means is read in ``errors``.
+without NaN and Infinity; what httpcore raises becomes CallError or ConfigurationError; neither the API key
+nor a proxy's password appears in a message. An answer belongs to its request: one that began before its
+request was sent is an error (see ``connections``); each call carries an id of its own, which vLLM returns,
+and once a server has, answers without it are errors; where one answer comes to two requests, no further one
+is read. Not covered: a server that returns no ids, behind a proxy that mixes up answers without giving any of
+them twice. Calls are not repeated here (see ``servers``), and what a refusal means is read in ``errors``.
 """
 
 from __future__ import annotations
@@ -22,15 +21,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import FailureKind
+from policyguard.backends.remote.connections import Connections
 from policyguard.backends.remote.errors import CallError, Reply, declined, takes_no_images
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.strict.jsontext import ConstantError, DuplicateKeyError, JsonError, parse_json
 
 if TYPE_CHECKING:
-    import httpx
+    import httpcore
 
     from policyguard.backends.remote.endpoint import Endpoint
 
@@ -45,7 +46,13 @@ __all__ = [
 Method = Literal["GET", "POST"]
 
 MAX_BODY = 8 * 2**20
-"""Bytes of an answer that are read at most. A real one has a few thousand."""
+"""Bytes of a list of models that are read at most."""
+
+_MAX_ANSWER = 2**20
+"""Bytes of any other answer. A real one has a few thousand."""
+
+_LEAST_PIECE = 256
+"""Bytes that each piece of an answer counts for at least: pieces take time, however small they are."""
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "policyguard"}
 _CONNECT_SECONDS = 10.0
@@ -54,6 +61,8 @@ _COMPLETIONS = "/chat/completions"
 _MIN_ID = 16
 """Characters from which on an answer's id is taken to be unique. Ollama's have three digits, TGI's none."""
 _REMEMBERED_IDS = 4096
+_HELD = secrets.token_hex(16)
+"""Stands in a body for what is put there later; no text that comes from outside can hold it."""
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _BUSY = (408, 425, 429, 529)
@@ -70,7 +79,7 @@ class JsonClient:
         endpoint: the server.
         timeout: seconds for one call from first to last byte, a hard bound.
         connections: how many calls run at the same time at most.
-        max_body: bytes of an answer that are read at most.
+        max_body: bytes of an answer that are read at most; default: 1 MiB, and 8 of a list of models.
         headers: sent with each call; default: the endpoint's API key.
 
     Raises ConfigurationError for a host, a proxy or certificates that cannot be used, and MissingExtraError
@@ -83,7 +92,7 @@ class JsonClient:
         *,
         timeout: float,
         connections: int,
-        max_body: int = MAX_BODY,
+        max_body: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         try:
@@ -103,9 +112,6 @@ class JsonClient:
             self._http = httpx.AsyncClient(
                 # No compression: a bound on bytes received is then a bound on bytes held.
                 headers=_HEADERS | dict(headers),
-                timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-                follow_redirects=False,
                 # A proxy from the environment may lead to a server; no machine reaches itself through one.
                 trust_env=not endpoint.loopback,
                 # Reading all certificates takes 40 ms, and plain HTTP within a machine meets none.
@@ -113,17 +119,17 @@ class JsonClient:
             )
         except Exception as error:
             raise _environment_error(error) from None
-        # httpx has no public way to its network backend; without one, this raises.
-        for transport in (self._http._transport, *self._http._mounts.values()):  # noqa: SLF001
-            if transport is not None:
-                pool: Any = transport._pool  # type: ignore[attr-defined]  # noqa: SLF001
-                pool._network_backend = _WatchedBackend(pool._network_backend)  # noqa: SLF001
+        self._connections = Connections(
+            self._http, endpoint.base, most=connections, connect=min(timeout, _CONNECT_SECONDS)
+        )
+        self._targets: dict[str, bytes] = {}
         self._has_answered = False
         self._echoes_ids = False
         self._mixes_up_answers = False
         self._answer_ids: dict[str, int] = {}
 
     async def close(self) -> None:
+        await self._connections.close()
         await self._http.aclose()
 
     async def call(self, method: Method, path: str, content: bytes | None, *, within: float) -> Reply:
@@ -133,20 +139,26 @@ class JsonClient:
         for a certificate that is not trusted and a proxy that wants a password.
         """
         request_id = secrets.token_hex(16)
-        headers = {"X-Request-Id": request_id}
+        headers = {b"X-Request-Id": request_id.encode()}
         if content is not None:
-            headers["Content-Type"] = "application/json"
-        url = self.endpoint.url(path)
-        async with (
-            self._own_errors(min(within, self._timeout)),
-            self._http.stream(method, url, content=content, headers=headers) as response,
-        ):
-            body = await self._body(response)
-        status = response.status_code
+            headers[b"Content-Type"] = b"application/json"
+        async with self._own_errors(min(within, self._timeout)):
+            most = self._max_body or (MAX_BODY if path == "/models" else _MAX_ANSWER)
+            read = partial(self._body, most=most)
+            answer = await self._connections.ask(method, self._target(path), headers, content, read)
+        status, body = answer.status, answer.body
+        if status == 200 and answer.began_early:
+            await self._connections.drop(answer.connection)
+            raise CallError(
+                f"the answer of {self.endpoint.host} began before its request was sent",
+                retryable=True,
+                retry_now=True,
+                server_failed=True,
+            )
         if status == 200:
             data = self._object(body)
             if path == _COMPLETIONS and not self._is_answer_to(request_id, content, data.get("id")):
-                response.extensions["network_stream"].spoil()
+                await self._connections.drop(answer.connection)
                 raise CallError(
                     f"the answer of {self.endpoint.host} is that to another request",
                     retryable=True,
@@ -170,9 +182,16 @@ class JsonClient:
                 retryable=status != 501,
                 retry_now=status in _BUSY or status in _GATEWAY,
                 server_failed=status not in _BUSY and status != 501,
-                retry_after=retry_after(response.headers.get("Retry-After")),
+                retry_after=retry_after(answer.headers.get(b"retry-after", b"").decode("latin-1") or None),
             )
         return reply
+
+    def _target(self, path: str) -> bytes:
+        if path not in self._targets:
+            import httpx
+
+            self._targets[path] = httpx.URL(self.endpoint.url(path)).raw_path
+        return self._targets[path]
 
     def _is_answer_to(self, request_id: str, content: bytes | None, answer_id: object) -> bool:
         """Whether the answer with ``answer_id`` may be that to the request, as far as it shows."""
@@ -190,14 +209,14 @@ class JsonClient:
 
     @asynccontextmanager
     async def _own_errors(self, within: float) -> AsyncIterator[None]:
-        """Turn what httpx raises, and a call longer than ``within`` seconds, into our own errors."""
-        import httpx
+        """Turn what httpcore raises, and a call longer than ``within`` seconds, into our own errors."""
+        import httpcore
 
         host, began = self.endpoint.host, time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, within)):
                 yield
-        except (TimeoutError, httpx.TimeoutException) as error:
+        except (TimeoutError, httpcore.TimeoutException) as error:
             # A server that was given next to no time has not failed.
             long_enough = time.monotonic() - began >= self._timeout / 2
             reason = (
@@ -208,16 +227,23 @@ class JsonClient:
                 retryable=True,
                 retry_now=True,
                 timed_out=True,
-                server_failed=long_enough or isinstance(error, httpx.ConnectTimeout),
+                server_failed=long_enough or isinstance(error, httpcore.ConnectTimeout),
             ) from None
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, httpx.CookieConflict, OSError) as error:
+        except (
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+            httpcore.ProxyError,
+            httpcore.UnsupportedProtocol,
+            httpcore.ConnectionNotAvailable,
+            OSError,
+        ) as error:
             quote = self.endpoint.quote(error)
             if _is_certificate_error(error):
                 raise ConfigurationError(
                     f"the certificate of {host} is not trusted ({quote})",
                     hint="renew it, or set SSL_CERT_FILE to the certificate of its authority",
                 ) from None
-            if isinstance(error, httpx.ProxyError) and str(error).startswith("407"):
+            if isinstance(error, httpcore.ProxyError) and str(error).startswith("407"):
                 raise ConfigurationError(
                     f"the proxy in front of {host} requires a password (HTTP 407)",
                     hint="put user and password into HTTPS_PROXY, or add the host to NO_PROXY",
@@ -225,22 +251,22 @@ class JsonClient:
             detail = f"{type(error).__name__}: {quote}" if quote else type(error).__name__
             raise CallError(
                 f"the connection to {host} failed ({detail})",
-                retryable=isinstance(error, httpx.TransportError | OSError),
-                retry_now=isinstance(
-                    error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ProxyError | OSError
-                ),
+                retryable=True,
+                retry_now=not isinstance(error, httpcore.LocalProtocolError | httpcore.UnsupportedProtocol),
                 server_failed=True,
             ) from None
 
-    async def _body(self, response: httpx.Response) -> bytes:
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+    async def _body(self, response: httpcore.Response, most: int) -> bytes:
+        codings = [value.lower() for name, value in response.headers if name.lower() == b"content-encoding"]
+        if any(coding != b"identity" for coding in codings):
             raise CallError(f"{self.endpoint.host} sends a compressed answer, which was not requested")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > self._max_body:
-                limit = f"{self._max_body // 2**20} MiB"
-                raise CallError(f"the answer of {self.endpoint.host} is longer than {limit}")
+        body, size = bytearray(), 0
+        async for piece in response.aiter_stream():
+            body += piece
+            size += max(len(piece), _LEAST_PIECE)
+            if size > most:
+                what = f"is longer than {most >> 20} MiB" if len(body) > most else "comes in too many pieces"
+                raise CallError(f"the answer of {self.endpoint.host} {what}")
         return bytes(body)
 
     def _object(self, body: bytes) -> dict[str, Any]:
@@ -255,92 +281,6 @@ class JsonClient:
         if not isinstance(data, dict):
             raise CallError(f"the answer of {self.endpoint.host} is not a JSON object")
         return data
-
-
-class _WatchedBackend:
-    """A network backend of httpcore whose streams are watched."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    async def connect_tcp(self, *args: Any, **options: Any) -> _WatchedStream:
-        return _WatchedStream(await self._backend.connect_tcp(*args, **options))
-
-    async def connect_unix_socket(self, *args: Any, **options: Any) -> _WatchedStream:
-        return _WatchedStream(await self._backend.connect_unix_socket(*args, **options))
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
-
-
-class _WatchedStream:
-    """A connection that ends each answer where it ends, and is not used again if more has come.
-
-    httpcore would take bytes that arrive together with the end of an answer for the beginning of the next
-    one. What is left in the socket it notices itself.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._answer: Any = None
-        self._began_early = False
-        self._spoilt = False
-
-    def spoil(self) -> None:
-        """Let nobody use the connection again."""
-        self._spoilt = True
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 (httpcore's)
-        if self._answer is None and not buffer.startswith(b"CONNECT "):
-            import h11
-
-            self._answer = h11.Connection(h11.CLIENT)
-            self._answer.send(h11.Request(method="GET", target="/", headers=[("Host", "h")]))
-            self._answer.send(h11.EndOfMessage())
-            self._began_early = False
-        elif buffer and self._stream.get_extra_info("ssl_object") is None:
-            # TLS has messages of its own, which make a connection readable as well.
-            self._began_early |= bool(self._stream.get_extra_info("is_readable"))
-        await self._stream.write(buffer, timeout)
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 (httpcore's)
-        data: bytes = await self._stream.read(max_bytes, timeout)
-        if self._answer is not None:
-            data = data[: len(data) - self._surplus(data)]
-        return data
-
-    def _surplus(self, data: bytes) -> int:
-        """How many bytes at the end of ``data`` do not belong to the answer."""
-        import h11
-
-        try:
-            self._answer.receive_data(data)
-            while (event := self._answer.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-                if isinstance(event, h11.Response) and event.status_code == 200 and self._began_early:
-                    raise h11.RemoteProtocolError("an answer that began before its request was sent")
-                if isinstance(event, h11.EndOfMessage):
-                    surplus = len(self._answer.trailing_data[0])
-                    self._spoilt |= surplus > 0
-                    self._answer = None
-                    return surplus
-                if isinstance(event, h11.ConnectionClosed):
-                    break
-        except h11.RemoteProtocolError as error:
-            import httpcore
-
-            self._spoilt = True
-            raise httpcore.RemoteProtocolError(str(error)) from None
-        return 0
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(self, *args: Any, **options: Any) -> _WatchedStream:
-        return _WatchedStream(await self._stream.start_tls(*args, **options))
-
-    def get_extra_info(self, info: str) -> Any:
-        # A readable idle connection is one that httpcore closes.
-        return True if info == "is_readable" and self._spoilt else self._stream.get_extra_info(info)
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:
@@ -385,8 +325,21 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 
 def json_bytes(payload: object) -> bytes:
-    """``payload`` as the body of a call."""
-    return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+    """``payload`` as the body of a call.
+
+    Bytes in it, such as a frame's data URI, are ASCII without quotes and become a text as they stand.
+    """
+    held: list[bytes] = []
+
+    def hold(value: object) -> str:
+        if not isinstance(value, bytes):
+            raise TypeError(f"a request cannot hold a {type(value).__name__}")
+        held.append(value)
+        return _HELD
+
+    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, default=hold).encode()
+    first, *others = text.split(_HELD.encode())
+    return b"".join([first, *(part for pair in zip(held, others, strict=True) for part in pair)])
 
 
 def _error(body: bytes) -> object:

@@ -236,7 +236,7 @@ class _Doctor:
             way = "structured_outputs" if server.constrains else "response_format"
             add("structured output", Level.OK, f"answers are constrained to their form ({way})")
 
-    async def _check_image(self, model: str, frame_uri: str, *, free: bool) -> None:
+    async def _check_image(self, model: str, frame_uri: bytes, *, free: bool) -> None:
         """Whether the model gets the image at all, as a guard finds out."""
         add = self.examination.add
         try:

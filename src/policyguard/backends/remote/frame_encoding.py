@@ -83,7 +83,7 @@ def is_light(request: AssessmentRequest, grid: Grid) -> bool:
     )
 
 
-def data_uri(request: AssessmentRequest, grid: Grid) -> str:
+def data_uri(request: AssessmentRequest, grid: Grid) -> bytes:
     """The frame of ``request`` as a data URI. Takes milliseconds of CPU unless it ``is_light``."""
     frame, encoded = request.frame, request.encoded
     size = grid.fit(frame.size)
@@ -93,8 +93,8 @@ def data_uri(request: AssessmentRequest, grid: Grid) -> str:
         frame, encoded = frame.convert("RGB").resize(size, Resampling.BICUBIC), None
     if encoded is None or len(encoded) > 3 * size[0] * size[1]:
         encoded = png_of(frame)
-    kind = "jpeg" if encoded.startswith(b"\xff\xd8") else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
+    kind = b"jpeg" if encoded.startswith(b"\xff\xd8") else b"png"
+    return b"data:image/%s;base64,%s" % (kind, base64.b64encode(encoded))
 
 
 def png_of(image: PILImage) -> bytes:

@@ -194,10 +194,10 @@ class Reader:
                     raise
         return None
 
-    def _prepare(self, request: AssessmentRequest) -> tuple[str | None, str]:
+    def _prepare(self, request: AssessmentRequest) -> tuple[str | None, bytes]:
         """A reason not to ask about the frame, or None and the frame as it is sent."""
         reason = self._dialect.precheck(request.frame)
-        return reason, "" if reason is not None else data_uri(request, self._grid)
+        return reason, b"" if reason is not None else data_uri(request, self._grid)
 
     async def _scored(
         self, conversation: Conversation, assessment: Assessment, *, explaining: bool

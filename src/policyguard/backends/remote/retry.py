@@ -163,14 +163,25 @@ async def call_with_retries(
     one's ``Retry-After`` does not apply to it. Raises the last attempt's CallError, with the number of
     attempts in its reason, and any other exception at once.
     """
+    budget.call()
+    began = time.monotonic()
+    first: CallError | None
+    try:
+        return await attempt()  # most calls end here, and tenacity costs as much as the rest of a call
+    except CallError as error:
+        if not error.retry_now:
+            raise
+        first = error
     from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
     backoff = wait_random_exponential(multiplier=_FIRST, max=_LONGEST)
-    began = 0.0
     gave_up = ""
 
     async def timed() -> T:
-        nonlocal began
+        nonlocal began, first
+        if first is not None:
+            error, first = first, None
+            raise error
         began = time.monotonic()
         return await attempt()
 
@@ -198,7 +209,6 @@ async def call_with_retries(
         stop=stop,
         reraise=True,
     )
-    budget.call()
     try:
         return await retrying(timed)
     except CallError as error:

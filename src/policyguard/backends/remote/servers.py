@@ -97,7 +97,7 @@ class Servers:
         Raises CallError unless there is a whole answer below 500 to look at, and ConfigurationError for a
         certificate that is not trusted.
         """
-        content = await _json_bytes(payload)
+        content = None if payload is None else json_bytes(payload)
         tried: list[Server] = []
 
         async def attempt() -> Reply:
@@ -119,7 +119,7 @@ class Servers:
 
         Breakers are neither asked nor taught.
         """
-        content = await _json_bytes(payload)
+        content = None if payload is None else json_bytes(payload)
 
         async def ask(server: Server) -> Reply | CallError:
             try:
@@ -136,12 +136,6 @@ class Servers:
 
         servers = [it for it in self._pool.servers if only in (None, it.client.endpoint)]
         return await asyncio.gather(*map(ask, servers))
-
-
-async def _json_bytes(payload: object) -> bytes | None:
-    if payload is None:
-        return None
-    return await asyncio.get_running_loop().run_in_executor(None, json_bytes, payload)
 
 
 class State(StrEnum):
