@@ -27,6 +27,7 @@ from images.support import (
     psnr,
     reference,
     sixteen_bit_rgb,
+    srgb_profile,
     ycck,
 )
 from policyguard import Guard, Verdict
@@ -47,6 +48,16 @@ def soft() -> PILImage:
     clear = reference().convert("RGBA")
     row = np.linspace(255, 0, clear.width).astype(np.uint8)
     clear.putalpha(pil.fromarray(np.tile(row, (clear.height, 1))))
+    return clear
+
+
+def faint() -> PILImage:
+    """A shape with soft edges, and nothing where it is clear."""
+    clear = pil.new("RGBA", (80, 56))
+    clear.paste(reference().crop((8, 8, 48, 40)), (20, 10))
+    row = np.full((56, 80), 0, np.uint8)
+    row[11:41, 21:59], row[10:42, 20:60][[0, -1]] = 255, 128
+    clear.putalpha(pil.fromarray(row))
     return clear
 
 
@@ -106,7 +117,54 @@ def test_a_jpeg_that_is_plain_but_for_its_metadata_is_not_encoded_again() -> Non
     bare = still("JPEG", quality=90)
     camera = still("JPEG", quality=90, exif=b"Exif\0\0" + exif(1), comment=b"x" * 900)
     assert (bare, bare) == (plain_file(decode(bare)), plain_file(decode(camera)))
-    assert (True, False) == (decode(bare).is_plain, decode(camera).is_plain)
+    trailing = bare + b"something else"
+    assert bare == plain_file(decode(trailing))
+    assert [True, True, False] == [decode(data).is_plain for data in (bare, camera, trailing)]
+
+
+PLAIN: dict[str, Callable[[], bytes]] = {
+    "png": lambda: still("PNG"),
+    "png with a comment": lambda: still("PNG", pnginfo=text()),
+    "png, palette": lambda: encode(reference().quantize(200), "PNG"),
+    "png, grey": lambda: encode(reference().convert("L"), "PNG"),
+    "png, soft": lambda: encode(faint(), "PNG"),
+    "png with sRGB's profile": lambda: still("PNG", icc_profile=srgb_profile()),
+    "jpeg": lambda: still("JPEG", quality=90),
+    "jpeg, progressive": lambda: still("JPEG", progressive=True),
+    "jpeg, upright": lambda: still("JPEG", exif=b"Exif\0\0" + exif(1)),
+    "gif": lambda: encode(reference().quantize(64), "GIF"),
+    "webp": lambda: still("WEBP"),
+}
+DOUBTFUL: dict[str, Callable[[], bytes]] = {
+    "png, turned": lambda: still("PNG", exif=exif(6)),
+    "png, 16 bits": lambda: sixteen_bit_rgb(reference()),
+    "png with a profile that shows": lambda: still("PNG", icc_profile=matrix_profile((2, 0, 1))),
+    "png that hides colours": lambda: encode(cut_out(), "PNG"),
+    "jpeg, turned": lambda: still("JPEG", exif=b"Exif\0\0" + exif(6)),
+    "jpeg, four inks": lambda: ycck(reference()),
+    "gif with something after it": lambda: encode(reference().quantize(64), "GIF") + b"abc",
+    "webp, turned": lambda: still("WEBP", exif=exif(3)),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_all_readers_show_alike_is_plain(name: str) -> None:
+    assert decode(PLAIN[name]()).is_plain
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_what_readers_may_show_otherwise_is_not_and_what_is_passed_on_is(name: str) -> None:
+    image = decode(DOUBTFUL[name]())
+    assert not image.is_plain
+    written = plain_file(image)
+    assert written is not None
+    again = decode(written)
+    assert again.is_plain
+    assert psnr(image.frames[0], again.frames[0]) > 36
+
+
+def test_pixels_without_a_file_are_no_plain_file() -> None:
+    assert not decode(reference()).is_plain
 
 
 @pytest.mark.parametrize("name", TRANSPARENT)

@@ -61,7 +61,8 @@ class Image:
     displayed. ``format`` is PNG, JPEG, WEBP, GIF or ``None``. ``notes`` are remarks for the evidence.
     ``plain`` is a JPEG or PNG file that decodes to the only frame, in other decoders too, without metadata,
     for sending on; ``file`` is the file as it was. ``alpha`` (mode L) is the transparency of a still image,
-    whose first frame shows it on white.
+    whose first frame shows it on white. ``is_plain``: it is a file that leaves readers nothing to differ
+    about; others may be shown in several ways, each of which was judged.
     """
 
     frames: tuple[PILImage, ...]
@@ -75,11 +76,7 @@ class Image:
     plain: bytes | None = field(default=None, repr=False)
     file: bytes | None = field(default=None, repr=False)
     alpha: PILImage | None = field(default=None, repr=False)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the file is one that every viewer shows as it was judged."""
-        return self.file is not None and self.file == self.plain
+    is_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

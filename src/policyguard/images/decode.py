@@ -98,6 +98,7 @@ def decode(
             plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
             file=loaded if isinstance(loaded, bytes) else None,
             alpha=render.alpha if selection.distinct == 1 else None,
+            is_plain=isinstance(loaded, bytes) and render.usual and not (container.notes or render.notes),
         )
 
 

@@ -226,17 +226,18 @@ def _colours(once: dict[bytes, bytes]) -> Colours:
         raise Refusal(
             "is in other colours than sRGB by its cICP chunk; viewers disagree on it", hint=_SRGB_HINT
         )
+    deep = once[b"IHDR"][8] == 16
     if b"iCCP" in once:
-        return Colours(_profile(once[b"iCCP"]))
+        return Colours(_profile(once[b"iCCP"]), deep=deep)
     declared = struct.unpack(">8I", once[b"cHRM"]) if b"cHRM" in once else _SRGB_CHROMATICITIES
     if any(abs(a - b) > _NEAR for a, b in zip(declared, _SRGB_CHROMATICITIES, strict=True)):
         raise Refusal(
             "is in other colours than sRGB by its cHRM chunk; viewers disagree on it", hint=_SRGB_HINT
         )
     if b"gAMA" not in once:
-        return Colours()
+        return Colours(deep=deep)
     gamma = struct.unpack(">I", once[b"gAMA"])[0] / 100_000
-    return Colours(None, gamma, untagged_first=b"sRGB" in once, deep=once[b"IHDR"][8] == 16)
+    return Colours(None, gamma, untagged_first=b"sRGB" in once, deep=deep)
 
 
 def _other_colours(chunk: str) -> Refusal:

@@ -36,6 +36,7 @@ _STRIP_PIXELS = 2_000_000
 #: The most pixels of a second look.
 _SECOND = 4_000_000
 _BACKGROUNDS = ("white", "black")
+_COMMON = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 def _usual(image: PILImage) -> PILImage:
@@ -158,6 +159,13 @@ class Renderer:
     colours: Colours
     notes: list[str] = field(default_factory=list)
     alpha: PILImage | None = None
+    _rare: bool = False
+
+    @property
+    def usual(self) -> bool:
+        """Whether readers that pass over metadata, or know no more than 8 bits and RGB, get the same colours
+        the same way up, as far as frames were rendered (``notes`` says where that shows)."""
+        return self.turns == (1,) and not self.colours.deep and not self._rare
 
     @property
     def faithful(self) -> bool:
@@ -166,6 +174,7 @@ class Renderer:
 
     def __call__(self, frame: PILImage) -> tuple[PILImage, ...]:
         """The RGB images that people may see of one frame; the likeliest first."""
+        self._rare |= frame.mode not in _COMMON
         image = _usual(frame)
         looks = self._looks(image)
         first = self.turns[0]

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from PIL.Image import Image as PILImage
 
-from images.support import exif, matrix_profile
+from images.support import animation, exif, matrix_profile
 from integrations.http.calling import CHAT, PLAIN, Reply, Way, chat
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from integrations.http.upstream import Upstream
@@ -47,12 +47,19 @@ def hidden() -> bytes:
 
 DOUBTFUL: dict[str, Callable[[], bytes]] = {
     "jpeg, turned": lambda: encoded(green(), "JPEG", exif=b"Exif\0\0" + exif(6)),
-    "png with a profile": lambda: encoded(green(), "PNG", icc_profile=matrix_profile(gamma=1.8)),
+    "png with a profile": lambda: encoded(green(), "PNG", icc_profile=matrix_profile((1, 2, 0))),
     "webp": lambda: encoded(green(), "WEBP", lossless=True, exif=exif(6)),
-    "gif": lambda: encoded(green("P"), "GIF"),
-    "png, transparent": hidden,
+    "gif with something after it": lambda: encoded(green("P"), "GIF") + b"abc",
+    "png that hides a colour": hidden,
 }
-PLAIN_FILES = {"png": picture(GREEN), "jpeg": picture(GREEN, "JPEG")}
+PLAIN_FILES = {
+    "png": picture(GREEN),
+    "jpeg": picture(GREEN, "JPEG"),
+    "jpeg of a camera": encoded(green(), "JPEG", exif=b"Exif\0\0" + exif(1), comment=b"at home"),
+    "webp": picture(GREEN, "WEBP"),
+    "gif": picture(GREEN, "GIF"),
+    "an animation": animation([green(), green().rotate(180)], "PNG"),
+}
 
 
 def judged(data: bytes) -> PILImage:
