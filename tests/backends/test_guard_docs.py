@@ -81,7 +81,11 @@ def test_at_least_twenty_short_names_of_twelve_families_resolve_to_a_hub_id_in_i
 @pytest.mark.parametrize("name", packaged_policies())
 def test_packaged_policies_name_signals_that_their_sensor_has(name: str) -> None:
     fixed = {sensor.name: sensor.signals for sensor in (OpenNsfw, NudeNet, OmniModeration, SafeSearch)}
-    labels = {known.aliases[0]: known.about for known in known_models() if known.sensor == "classifier"}
+    labels = {
+        known.aliases[0] if known.aliases else known.id: known.about
+        for known in known_models()
+        if known.sensor in ("classifier", "clip")
+    }
     for rule in load_policy(name).rules:
         for signal in rule.signals:
             sensor, _, wanted = signal.partition("/")

@@ -36,6 +36,24 @@ def build_classifier(folder: Path, *labels: str, family: str = "ViT", **settings
     return folder
 
 
+def build_clip(folder: Path) -> Path:
+    """Write the image half of a CLIP with embeddings of 24, and return ``folder``."""
+    import torch
+    import transformers
+
+    torch.manual_seed(11)
+    model = transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(**SIZES, projection_dim=24)
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    _processor(
+        "CLIPImageProcessor", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    return folder
+
+
 def _processor(name: str, **settings: Any) -> Any:
     import transformers
 

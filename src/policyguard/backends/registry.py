@@ -278,6 +278,38 @@ _KNOWN = (
     *(
         _sensor(
             name,
+            kind="clip",
+            about=about,
+            licence=licence,
+            family="CLIP ViT-L/14",
+            size="304M",
+            advice=f"{advice}; convert its makers' file once",
+        )
+        for name, about, licence, advice in (
+            (
+                "q16",
+                "two probabilities: appropriate, inappropriate",
+                "MIT badge, no licence file",
+                "all that is inappropriate in one number; no rule is that wide",
+            ),
+            (
+                "multiheaded",
+                "five probabilities: sexual, violent, disturbing, hateful, political",
+                None,
+                "trained on generated images",
+            ),
+            ("laion-nsfw", "one probability, nsfw: nudity and pornography", "MIT", "nothing but sex"),
+            (
+                "sd-safety-checker",
+                "one margin, nsfw: seventeen concepts that its makers keep to themselves",
+                "CreativeML Open RAIL-M",
+                "nothing but sex",
+            ),
+        )
+    ),
+    *(
+        _sensor(
+            name,
             kind="classifier",
             alias=alias,
             about=f"{sees}; labels {labels}",
@@ -348,12 +380,14 @@ def resolve_model(model: str) -> KnownModel:
     """What ``model`` stands for.
 
     An unknown hub id or folder is taken as it is, in the default dialect, unless the folder's ``config.json``
-    names another, ``"policyguard": {"dialect": "pico"}``, or an image-classification head, which is a sensor.
-    A copy of a known one, told by the folder's name, keeps its short name.
+    names another, ``"policyguard": {"dialect": "pico"}``, or a ``"sensor"``, or an image-classification head,
+    which is one too. A copy of a known head, told by the folder's name, keeps its short name.
     """
     config = _config(Path(model))
-    if (declared := _declared(config)) is not None:
+    if (declared := _declared(config, "dialect")) is not None:
         return KnownModel(id=model, dialect=declared)
+    if (sensor := _declared(config, "sensor")) is not None:
+        return KnownModel(id=model, dialect="", sensor=sensor)
     if (known := _by_name(model)) is not None:
         return known
     heads = config.get("architectures")
@@ -407,7 +441,7 @@ def require_own_question(model: str, template: str | None, dialect: Dialect) -> 
 
 def declared_dialect(folder: Path) -> str | None:
     """The dialect that a model's folder names for itself; whatever else is wrong with it shows on loading."""
-    return _declared(_config(folder))
+    return _declared(_config(folder), "dialect")
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -417,10 +451,10 @@ def _config(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _declared(config: dict[str, Any]) -> str | None:
+def _declared(config: dict[str, Any], field: str) -> str | None:
     settings = config.get("policyguard")
-    dialect = settings.get("dialect") if isinstance(settings, dict) else None
-    return dialect if isinstance(dialect, str) else None
+    value = settings.get(field) if isinstance(settings, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def require_dialect(model: str, declared: str | None, dialect: Dialect) -> None:

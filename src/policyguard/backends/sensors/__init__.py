@@ -17,6 +17,7 @@ _ENTRY_POINTS = "policyguard.sensors"
 """Other packages add sensors under this group: a name, and what makes the sensor when it is called."""
 
 _SENSORS = {
+    "clip": "clip:ClipHead",
     "classifier": "classifier:Classifier",
     "google-safesearch": "services:SafeSearch",
     "nudenet": "nudenet:NudeNet",
