@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from policyguard.backends.registry import known_models, resolve_model
+from policyguard.backends.registry import KnownModel, known_models, resolve_model
 from policyguard.backends.sensors.nudenet import NudeNet
 from policyguard.backends.sensors.open_nsfw import OpenNsfw
 from policyguard.backends.sensors.services import OmniModeration, SafeSearch
+from policyguard.backends.systems import MEASURES, SYSTEMS
 from policyguard.dialects import dialect_names, get_dialect
 from policyguard.policy import load_policy, packaged_policies
 
@@ -19,7 +20,8 @@ SENSORS = PAGE.with_name("sensors.md")
 
 
 def table() -> str:
-    lines = ["| model | short names | dialect | size | licence | gated | vLLM | advice |", "|" + "---|" * 8]
+    heads = "| model | short names | dialect | size | licence | gated | vLLM | limits | advice |"
+    lines = [heads, "|" + "---|" * 9]
     for known in (known for known in known_models() if known.sensor is None):
         cells = (
             f"`{known.id}`",
@@ -29,10 +31,27 @@ def table() -> str:
             known.licence or "see its page",
             "yes" if known.gated else "",
             "yes" if known.served else "no",
+            ", ".join(limits(known)),
             known.advice or known.about,
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def limits(known: KnownModel) -> Iterator[str]:
+    if known.context is not None:
+        yield f"{known.context:,} tokens"
+    if (most := get_dialect(known.dialect).limits.max_rules) is not None:
+        yield f"{most} rules at once"
+
+
+def systems_table() -> str:
+    heads = ["system", "state", "how, or why not", *MEASURES]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for system in SYSTEMS:
+        figures = [str(system.figures.get(measure, "")) for measure in MEASURES]
+        lines.append(f"| {' | '.join((system.name, system.state, system.how, *figures))} |")
+    return "\n".join([*lines, "", *(f"- **{name}** {about}" for name, about in MEASURES.items())]) + "\n"
 
 
 def sensor_table() -> str:
@@ -45,7 +64,7 @@ def sensor_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = [(PAGE, "models", table), (SENSORS, "sensors", sensor_table)]
+TABLES = [(PAGE, "models", table), (PAGE, "systems", systems_table), (SENSORS, "sensors", sensor_table)]
 
 
 def split(page: Path, name: str) -> tuple[str, str, str]:
@@ -76,6 +95,30 @@ def test_at_least_twenty_short_names_of_twelve_families_resolve_to_a_hub_id_in_i
     for alias, known in aliases:
         assert resolve_model(alias) is known
         assert known.sensor or get_dialect(known.dialect).name == known.dialect
+
+
+NAMED_BY_THE_PAPERS = """
+SafeGuard-VL-RL SafeGuard-VL-SFT SafeGuard-VL-Full LlavaGuard-v1.2-0.5B LlavaGuard-v1.2-7B LlavaGuard-7B
+LlavaGuard-13B LlavaGuard-34B QwenGuard-3B QwenGuard-7B ShieldGemma Llama_Guard OpenAI_moderation SafeWatch
+AIR-Bench Qwen2.5-VL-7B Qwen2-VL-7B LLaVA-v1.6-7B LLaVA-7B LLaVA-13B LLaVA-34B InstructBLIP GLM-4V-9B NudeNet
+NSFW_classifiers MultiHeaded SD_Filter LAION Q16 CogVLM Moondream2 MiniGPT-4 GPT-4 Idefics2
+"""
+
+
+@pytest.mark.parametrize("name", NAMED_BY_THE_PAPERS.split())
+def test_every_system_that_the_papers_name_has_a_row(name: str) -> None:
+    assert [
+        system for system in SYSTEMS if system.name.startswith(name.replace("_", " ").replace("SD ", "SD_"))
+    ]
+
+
+def test_systems_name_models_that_are_known_and_say_why_where_one_is_not_possible() -> None:
+    aliases = {alias for known in known_models() for alias in (known.id, *known.aliases)}
+    for system in SYSTEMS:
+        assert system.how
+        assert set(system.figures) <= set(MEASURES)
+        first = system.how.replace(";", ",").split(",")[0].split(" or ")[0]
+        assert system.state == "not possible" or first in aliases or " " in first, system
 
 
 @pytest.mark.parametrize("name", packaged_policies())

@@ -6,6 +6,7 @@ import json
 
 from cli.support import Captured
 from policyguard.backends.registry import known_models
+from policyguard.backends.systems import MEASURES, SYSTEMS
 from policyguard.cli import main
 from policyguard.runs.exits import ExitCode
 
@@ -22,3 +23,22 @@ def test_models_as_json_says_of_each_what_it_is(capsys: Captured) -> None:
     pico = json.loads(capsys.readouterr().out)[0]
     assert ("pico", "pico", "pictosafe") == (pico["id"], pico["dialect"], pico["world"])
     assert {"family", "size", "licence", "about"} < set(pico)
+
+
+def test_models_published_says_of_each_system_whether_it_works_and_where_its_figures_stand(
+    capsys: Captured,
+) -> None:
+    assert ExitCode.OK == main(["models", "--published"])
+    captured = capsys.readouterr()
+    assert [system.name.split()[0] for system in SYSTEMS] == [
+        line.split()[0] for line in captured.out.splitlines()
+    ]
+    assert "arXiv 2606.22873" in captured.err
+    assert ExitCode.OK == main(["models", "--published", "--format", "json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["measures"] == MEASURES
+    assert {system["state"] for system in told["systems"]} == {
+        "works",
+        "works with your wording",
+        "not possible",
+    }

@@ -663,39 +663,37 @@ def build(folder: Path, family: str, *, chat: str | None = None) -> Path:
         build_tiny_model(folder, family)  # type: ignore[arg-type]
     else:
         with quiet():
-            model, parts = BUILDERS[family]()
-            _say_words_only(model, getattr(parts, "tokenizer", None))
-            for part in (model, parts):
+            for part in BUILDERS[family]():
                 part.save_pretrained(folder)
-    _name_as_published(folder / "model.safetensors")
+    _finish(folder)
     if chat is not None:
         (folder / "chat_template.jinja").write_text(chat, encoding="utf-8")
     return folder
 
 
-def _name_as_published(file: Path) -> None:
-    """Published towers of CLIP and SigLIP lie a level deeper than transformers 5 saves them."""
+def _finish(folder: Path) -> None:
+    """Name weights as published ones are, and keep the model from tokens that are no text.
+
+    Published towers of CLIP and SigLIP lie a level deeper than transformers 5 saves them. Servers hand out
+    control tokens and halves of characters in forms of their own; trained models say neither where they rate.
+    """
     from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
 
-    old, new = "vision_tower.embeddings.", "vision_tower.vision_model."
-    weights = load_file(file)
-    if any(old + "patch_embedding." in name for name in weights):
-        weights = {name.replace("vision_tower.", new): weight for name, weight in weights.items()}
-        save_file(weights, file, metadata={"format": "pt"})
-
-
-def _say_words_only(model: Any, tokenizer: Any) -> None:
-    """Keep the model from tokens that are no text: servers hand those out in forms of their own."""
-    import torch
-
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if head is None or tokenizer is None:
-        return
-    with torch.no_grad():
-        for token in range(head.weight.shape[0]):
-            text = tokenizer.decode([token])
-            if token in tokenizer.all_special_ids or not text.isprintable() or "\ufffd" in text:
-                head.weight[token] = 0.0
+    weights = load_file(folder / "model.safetensors")
+    if any("vision_tower.embeddings.patch_embedding." in name for name in weights):
+        deeper = "vision_tower.vision_model."
+        weights = {name.replace("vision_tower.", deeper): weight for name, weight in weights.items()}
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        heads = [name for name in weights if name.endswith("lm_head.weight")]
+        heads = heads or [name for name in weights if name.endswith("embed_tokens.weight")]
+        for name in heads:
+            for token, row in enumerate(weights[name]):
+                text = tokenizer.decode([token])
+                if token in tokenizer.all_special_ids or not text.isprintable() or "\ufffd" in text:
+                    row.zero_()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @cache

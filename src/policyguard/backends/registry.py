@@ -49,6 +49,7 @@ class KnownModel:
         world: the only world whose policies it judges; ``None`` for photographs and everything else.
         gated: its page on the hub asks for consent, so that a token is needed.
         served: whether current vLLM runs it.
+        context: how many tokens it takes, policy, image and answer together, as published.
         advice: its makers' own warnings, and ours.
     """
 
@@ -63,6 +64,7 @@ class KnownModel:
     world: str | None = None
     gated: bool = False
     served: bool = True
+    context: int | None = None
     advice: str = ""
     sensor: str | None = None
 
@@ -72,9 +74,22 @@ class KnownModel:
         return self.id if self.path is None else str(self.path)
 
 
-def _instruct(name: str, alias: str, family: str, size: str, about: str = "") -> KnownModel:
+def _instruct(name: str, alias: str, about: str = "", **facts: Any) -> KnownModel:
     about = f"general instruct model, not trained as a guard{about}"
-    return KnownModel(id=name, aliases=(alias,), family=family, size=size, licence="Apache-2.0", about=about)
+    return KnownModel(id=name, aliases=(alias,), about=about, **facts)
+
+
+def _sizes(name: str, alias: str, *sizes: str, **facts: Any) -> tuple[KnownModel, ...]:
+    """The sizes of one guard; ``SIZE`` in names stands for each."""
+    return tuple(
+        KnownModel(
+            id=name.replace("SIZE", size),
+            aliases=(alias.replace("SIZE", size.lower()),),
+            size=size.upper(),
+            **facts,
+        )
+        for size in sizes
+    )
 
 
 def _sensor(name: str, *, kind: str | None = None, alias: str | None = None, **facts: Any) -> KnownModel:
@@ -82,8 +97,18 @@ def _sensor(name: str, *, kind: str | None = None, alias: str | None = None, **f
     return KnownModel(id=name, aliases=aliases, dialect="", sensor=kind or name, served=False, **facts)
 
 
-_LLAVAGUARD = "its categories are nine fixed ones; the licence of the weights is not stated"
-_SINGGUARD = "trained with the policy as an argument of its chat template; names the broken rule"
+_QWEN: dict[str, Any] = {"licence": "Apache-2.0"}
+_LLAVAGUARD: dict[str, Any] = {
+    "dialect": "llavaguard",
+    "gated": True,
+    "context": 32768,
+    "advice": "its categories are nine fixed ones; the licence of the weights is not stated",
+}
+_SINGGUARD: dict[str, Any] = {
+    "dialect": "singguard",
+    "about": "trained with the policy as an argument of its chat template; names the broken rule",
+    "licence": "Apache-2.0",
+}
 
 _KNOWN = (
     KnownModel(
@@ -94,13 +119,14 @@ _KNOWN = (
         licence="Apache-2.0",
         world="pictosafe",
     ),
-    _instruct("Qwen/Qwen3-VL-2B-Instruct", "qwen3-vl-2b", "Qwen3-VL", "2B", "; the smallest of its family"),
-    _instruct(
-        "Qwen/Qwen3-VL-4B-Instruct", "qwen3-vl-4b", "Qwen3-VL", "4B", "; a good first choice for photographs"
-    ),
-    _instruct("Qwen/Qwen3-VL-8B-Instruct", "qwen3-vl-8b", "Qwen3-VL", "8B"),
-    _instruct(
-        "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2.5-vl-7b", "Qwen2.5-VL", "7B", "; what SafeGuard-VL is made from"
+    *(
+        _instruct(f"Qwen/{name}-Instruct", name.lower(), about, family=family, size=size, **_QWEN)
+        for name, family, size, about in (
+            ("Qwen3-VL-2B", "Qwen3-VL", "2B", "; the smallest of its family"),
+            ("Qwen3-VL-4B", "Qwen3-VL", "4B", "; a good first choice for photographs"),
+            ("Qwen3-VL-8B", "Qwen3-VL", "8B", ""),
+            ("Qwen2.5-VL-7B", "Qwen2.5-VL", "7B", "; what SafeGuard-VL is made from"),
+        )
     ),
     KnownModel(
         id="tyodd/SafeGuard-VL-RL",
@@ -111,31 +137,21 @@ _KNOWN = (
         size="7B",
         advice="names no rule; dialect='safeguard' asks it for one, in a format it was not trained in",
     ),
-    *(
-        KnownModel(
-            id=f"AIML-TUDA/LlavaGuard-v1.2-{size}-OV-hf",
-            aliases=(f"llavaguard-{size.lower()}",),
-            dialect="llavaguard",
-            about="guard with rating, category and rationale in JSON",
-            family="LLaVA-OneVision",
-            size=size,
-            gated=True,
-            advice=_LLAVAGUARD,
-        )
-        for size in ("0.5B", "7B")
+    *_sizes(
+        "AIML-TUDA/LlavaGuard-v1.2-SIZE-OV-hf",
+        "llavaguard-SIZE",
+        *("0.5B", "7B"),
+        about="guard with rating, category and rationale in JSON",
+        family="LLaVA-OneVision",
+        **_LLAVAGUARD,
     ),
-    *(
-        KnownModel(
-            id=f"AIML-TUDA/QwenGuard-v1.2-{size}",
-            aliases=(f"qwenguard-{size.lower()}",),
-            dialect="llavaguard",
-            about="LlavaGuard's data on Qwen2.5-VL",
-            family="Qwen2.5-VL",
-            size=size,
-            gated=True,
-            advice=_LLAVAGUARD,
-        )
-        for size in ("3B", "7B")
+    *_sizes(
+        "AIML-TUDA/QwenGuard-v1.2-SIZE",
+        "qwenguard-SIZE",
+        *("3B", "7B"),
+        about="LlavaGuard's data on Qwen2.5-VL",
+        family="Qwen2.5-VL",
+        **_LLAVAGUARD,
     ),
     KnownModel(
         id="google/shieldgemma-2-4b-it",
@@ -147,6 +163,7 @@ _KNOWN = (
         licence="Gemma terms",
         gated=True,
         served=False,
+        context=8192,
         advice="one question for each rule; text in images is out of its scope",
     ),
     KnownModel(
@@ -180,29 +197,13 @@ _KNOWN = (
         family="Mistral 3",
         size="3.9B",
         licence="Apache-2.0",
+        context=32768,
         advice="tune thresholds on the weights that you run: quantised ones score otherwise",
     ),
-    *(
-        KnownModel(
-            id=f"inclusionAI/Sing-Guard-{size}",
-            aliases=(f"singguard-{size}",),
-            dialect="singguard",
-            about=_SINGGUARD,
-            family="Qwen3-VL",
-            size=size.upper(),
-            licence="Apache-2.0",
-        )
-        for size in ("2b", "4b", "8b")
+    *_sizes(
+        "inclusionAI/Sing-Guard-SIZE", "singguard-SIZE", "2b", "4b", "8b", family="Qwen3-VL", **_SINGGUARD
     ),
-    KnownModel(
-        id="inclusionAI/SingGuard-0.8b",
-        aliases=("singguard-0.8b",),
-        dialect="singguard",
-        about=_SINGGUARD,
-        family="Qwen3.5",
-        size="0.8B",
-        licence="Apache-2.0",
-    ),
+    *_sizes("inclusionAI/SingGuard-SIZE", "singguard-SIZE", "0.8b", family="Qwen3.5", **_SINGGUARD),
     KnownModel(
         id="nvidia/Nemotron-3-Content-Safety",
         aliases=("nemotron-3-content-safety",),
@@ -212,29 +213,18 @@ _KNOWN = (
         size="4B",
         advice="names no rule by score; ask rule by rule where rules have their own thresholds",
     ),
-    *(
-        KnownModel(
-            id=f"yueliu1999/GuardReasoner-VL-{size}",
-            aliases=(f"guardreasoner-vl-{size.lower()}",),
-            dialect="guardreasoner",
-            about="thinks first, then rates the request; trained without a policy",
-            family="Qwen2.5-VL",
-            size=size,
-            licence="Apache-2.0",
-            advice="slow: thousands of tokens a verdict",
-        )
-        for size in ("3B", "7B")
+    *_sizes(
+        "yueliu1999/GuardReasoner-VL-SIZE",
+        "guardreasoner-vl-SIZE",
+        *("3B", "7B"),
+        dialect="guardreasoner",
+        about="thinks first, then rates the request; trained without a policy",
+        family="Qwen2.5-VL",
+        licence="Apache-2.0",
+        advice="slow: thousands of tokens a verdict",
     ),
     *(
-        KnownModel(
-            id=name,
-            aliases=(alias,),
-            dialect="instruct",
-            about="general instruct model, not trained as a guard",
-            family=family,
-            size=size,
-            licence=licence,
-        )
+        _instruct(name, alias, dialect="instruct", family=family, size=size, licence=licence)
         for name, alias, family, size, licence in (
             ("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava-onevision-7b", "LLaVA-OneVision", "7B", None),
             ("OpenGVLab/InternVL3-8B-hf", "internvl3-8b", "InternVL", "8B", None),

@@ -21,7 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor", "models"]
 
-_FIELDS = ("id", "aliases", "family", "size", "dialect", "sensor", "licence", "world", "about")
+_FIELDS = (
+    "id",
+    "aliases",
+    "family",
+    "size",
+    "dialect",
+    "sensor",
+    "licence",
+    "gated",
+    "served",
+    "context",
+    "world",
+    "about",
+    "advice",
+)
 
 
 @command
@@ -124,6 +138,9 @@ def models(
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="NAME", help="Which of the server's models.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="List published systems: whether they work here, and figures.")
+    ] = False,
 ) -> ExitCode:
     """List the guard models that are known by name; with --base-url, what a server runs and can do.
 
@@ -131,6 +148,8 @@ def models(
     """
     if base_url is not None:
         return _served(base_url, model, style)
+    if published:
+        return _published(style)
     from policyguard.backends.registry import known_models
     from policyguard.cli.output import print_table
 
@@ -138,13 +157,40 @@ def models(
     if style is TextOrJson.JSON:
         print(json.dumps(known, indent=2))
     else:
-        heads = ("id", "family", "dialect", "licence", "about")
+        heads = ("id", "family", "dialect", "licence", "vLLM", "about")
         for entry in known:  # one column, so that the last has room in a narrow terminal
             entry["family"] = " ".join(filter(None, (entry["family"], entry["size"])))
             entry["dialect"] = entry["dialect"] or "(sensor)"
+            entry["licence"] = ", ".join(filter(None, (entry["licence"], "gated" if entry["gated"] else "")))
+            entry["vLLM"] = "yes" if entry["served"] else "no"
+            entry["about"] = "; ".join(filter(None, (entry["about"], entry["advice"])))
         print_table(heads, [[entry[head] or "-" for head in heads] for entry in known], sys.stdout)
         sys.stdout.flush()
-        warn("any other image-text-to-text model can be named by its hub id or folder")
+        warn(
+            "any other image-text-to-text model can be named by its hub id or folder; "
+            "`policyguard models --published` shows which published systems work, and their figures"
+        )
+    return ExitCode.OK
+
+
+def _published(style: TextOrJson) -> ExitCode:
+    from policyguard.backends.systems import MEASURES, SYSTEMS
+    from policyguard.cli.output import print_table
+
+    if style is TextOrJson.JSON:
+        systems = [
+            {"name": it.name, "state": it.state, "how": it.how, "figures": dict(it.figures)} for it in SYSTEMS
+        ]
+        print(json.dumps({"measures": MEASURES, "systems": systems}, indent=2))
+        return ExitCode.OK
+    rows = [
+        [it.name, it.state, *(str(it.figures.get(measure, "-")) for measure in MEASURES), it.how]
+        for it in SYSTEMS
+    ]
+    print_table(("system", "state", *MEASURES, "how, or why not"), rows, sys.stdout)
+    sys.stdout.flush()
+    for name, about in MEASURES.items():
+        warn(f"{name}: {about}")
     return ExitCode.OK
 
 
