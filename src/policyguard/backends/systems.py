@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 __all__ = ["MEASURES", "SYSTEMS", "System"]
 
-WORKS, WORDING, NOT = "works", "works with your wording", "not possible"
+WORKS: Final = "works"
+WORDING: Final = "works with your wording"
+NOT: Final = "not possible"
 
 MEASURES = {
     "UB-SG": "UnsafeBench, F1 of unsafe in %: SafeGuard-VL paper, table 2 and supplement",
