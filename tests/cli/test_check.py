@@ -63,3 +63,38 @@ def test_an_empty_folder_is_named_and_nothing_is_loaded(capsys: Captured, tmp_pa
     captured = capsys.readouterr()
     assert f"error: no image found in folder '{tmp_path}'" in captured.err
     assert "hint: looked for names ending in .png" in captured.err
+
+
+def test_only_blocked_images_are_printed_and_all_are_reported(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = Path(__file__).parents[2] / "examples" / "images"
+    for name in ("armoury.png", "picnic.png"):
+        (project / name).write_bytes((examples / name).read_bytes())
+    command = ["check", ".", "--policy", "pictosafe/l3", "--format", "jsonl", "--report", "json=out.json"]
+    assert ExitCode.BLOCKED == main([*command, "--only-blocked"])
+    captured = capsys.readouterr()
+    assert ["armoury.png"] == [json.loads(line)["source"] for line in captured.out.splitlines()]
+    assert "2 images in" in captured.err
+    assert {"armoury.png", "picnic.png"} == {
+        image["path"] for image in json.loads(Path("out.json").read_text())["images"]
+    }
+
+
+def test_quiet_leaves_out_the_summary_and_keeps_verdicts_notes_and_the_exit_code(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(project, "a.png")
+    assert ExitCode.UNJUDGED == main(["check", "a.png", "gone.png", "--policy", "pictosafe/l3", "--quiet"])
+    captured = capsys.readouterr()
+    assert "gone.png" in captured.out
+    assert "note: not there: 1 image (gone.png)\n" == captured.err
+
+
+def test_a_mistyped_name_is_told_before_the_model_is_loaded(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["check", "gone.png", "--policy", "pictosafe/l3", "--base-url", "http://127.0.0.1:1/v1"]
+    assert ExitCode.USAGE == main([*command, "--model", "none"])
+    lines = capsys.readouterr().err.splitlines()
+    assert "note: not there: 1 image (gone.png)" == lines[0]

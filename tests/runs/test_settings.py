@@ -49,3 +49,11 @@ def test_what_show_config_prints_is_a_project_file(project: Path) -> None:
     (project / "policyguard.toml").write_text("\n".join(settings_lines(settings)))
     again = merge_settings(Flags(), find_project())
     assert ("m", 2, 5.0, ("github",)) == (again.model, again.workers, again.timeout, again.reports)
+
+
+def test_reports_of_the_command_line_join_those_of_the_project_file(project: Path) -> None:
+    (project / "policyguard.toml").write_text('reports = ["junit=j.xml", "github"]\n')
+    settings = merge_settings(Flags(reports=("json=a.json", "github")), find_project())
+    assert ("junit=j.xml", "json=a.json", "github") == settings.reports
+    assert "--report and policyguard.toml" == settings.origins["reports"]
+    assert ("junit=j.xml", "github") == merge_settings(Flags(), find_project()).reports

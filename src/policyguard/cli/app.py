@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from policyguard._version import __version__
 from policyguard.cli import baseline, bench, cache, models, policy, train
 from policyguard.cli.check import check
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.models import doctor
+from policyguard.cli.options import Group
 from policyguard.runs.exits import ExitCode
 
 __all__ = ["app", "main"]
 
 
-class Program(TyperGroup):
+class Program(Group):
     """The commands; errors about values leave out pydantic's prefix."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -34,7 +34,11 @@ class Program(TyperGroup):
 
 # Help is plain text: it loads faster, and docs/cli.md holds exactly what is printed.
 app = typer.Typer(
-    name="policyguard", cls=Program, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    name="policyguard",
+    cls=Program,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check)
 app.add_typer(baseline.app, name="baseline")

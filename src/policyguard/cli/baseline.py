@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command, print_error, warn
-from policyguard.cli.options import PATHS, STYLE, TextOrJson, with_settings
+from policyguard.cli.options import PATHS, STYLE, TextOrJson, group, with_settings
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Accept violations that somebody has reviewed, and list what is accepted.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = group("Accept violations that somebody has reviewed, and list what is accepted.")
 
 
 @app.command("update")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.options import BASE_URL, DIALECT, MODEL
+from policyguard.cli.options import BASE_URL, DIALECT, MODEL, group
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
 
@@ -19,8 +19,8 @@ __all__ = ["app"]
 # The defaults of ``Sizes``, which is not imported for the help.
 SCENES, PAIRS, HELD_OUT = 300, 100, 300
 
-app = typer.Typer(no_args_is_help=True, help="Measure guards.")
-pictosafe = typer.Typer(no_args_is_help=True, help="PictoSafe: harmless pictogram scenes with exact labels.")
+app = group("Measure guards.")
+pictosafe = group("PictoSafe: harmless pictogram scenes with exact labels.")
 app.add_typer(pictosafe, name="pictosafe")
 
 _Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same images.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyguard.cli.errors import command
-from policyguard.cli.options import STYLE, TextOrJson
+from policyguard.cli.options import STYLE, TextOrJson, group
 from policyguard.errors import ConfigurationError
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import printable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Inspect the verdict cache, empty it, or check it.")
+app = group("Inspect the verdict cache, empty it, or check it.")
 
 PATH = Annotated[
     str | None,

@@ -33,6 +33,12 @@ def check(
     ] = Format.TEXT,
     changed_since: CHANGED_SINCE = None,
     allow_empty: ALLOW_EMPTY = False,
+    only_blocked: Annotated[
+        bool, typer.Option("--only-blocked", help="Print blocked images alone; reports hold all of them.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no summary; notes and errors remain.")
+    ] = False,
     show_config: Annotated[
         bool,
         typer.Option("--show-config", help="Print the settings in effect and the origin of each, and exit."),
@@ -74,5 +80,12 @@ def check(
         warn(note)
     with job.guard:
         return run_check(
-            job, style=style, fail_on=settings.fail_on, reports=reports, stdout=sys.stdout, stderr=sys.stderr
+            job,
+            style=style,
+            only_blocked=only_blocked,
+            quiet=quiet,
+            fail_on=settings.fail_on,
+            reports=reports,
+            stdout=sys.stdout,
+            stderr=sys.stderr,
         )

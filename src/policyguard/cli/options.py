@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode, FailOn
@@ -30,11 +31,28 @@ __all__ = [
     "STYLE",
     "SUBSET",
     "Format",
+    "Group",
     "TextOrJson",
+    "group",
     "load_policy_with",
     "parse_parameters",
     "with_settings",
 ]
+
+
+class Group(TyperGroup):
+    """Commands listed with their whole first sentence, wrapped and never cut."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, item.get_short_help_str(limit=1000)) for name, item in commands if item is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def group(help: str) -> typer.Typer:  # noqa: A002 (typer's word)
+    """Commands under one name."""
+    return typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help=help)
 
 
 class Format(StrEnum):
@@ -152,8 +170,8 @@ _SETTINGS: dict[str, Any] = {
             "--report",
             "-r",
             metavar="FORMAT=FILE",
-            help="Write a report too: junit, sarif, gitlab, html, markdown or json to a file, github to the "
-            "log; html:thumbnails=FILE has small, blurred images. May be repeated.",
+            help="Write a report, besides those of the project file: junit, sarif, gitlab, html, markdown or "
+            "json to a file, github to the log; html:thumbnails=FILE has small, blurred images. Repeatable.",
         ),
     ],
     "fail_on": Annotated[

@@ -23,6 +23,7 @@ from policyguard.cli.options import (
     STYLE,
     SUBSET,
     TextOrJson,
+    group,
     load_policy_with,
     parse_parameters,
 )
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True, help="Show policies, find mistakes in them, compare them, and test them."
-)
+app = group("Show policies, find mistakes in them, compare them, and test them.")
 
 
 class PolicyFormat(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
@@ -65,9 +65,9 @@ def waiting(label: str, stream: TextIO) -> Iterator[None]:
         yield
 
 
-def load_model(guard: Guard, stream: TextIO) -> None:
+def load_model(guard: Guard, stream: TextIO | None) -> None:
     """Load the model of ``guard`` now, with a spinner."""
-    with waiting("loading the guard model", stream):
+    with nullcontext() if stream is None else waiting("loading the guard model", stream):
         guard.warm()
 
 
@@ -103,9 +103,9 @@ def progress_bar(stream: TextIO | None) -> Iterator[Move]:
         bar.stop()
 
 
-def log_lines(stream: TextIO, total: int, *, every: float = 30.0) -> Callable[[int, str], None]:
+def log_lines(stream: TextIO | None, total: int, *, every: float = 30.0) -> Callable[[int, str], None]:
     """For a log, where no bar can move: a plain line every ``every`` seconds. A terminal gets none."""
-    if is_terminal(stream):
+    if stream is None or is_terminal(stream):
         return lambda done, words: None
     last = monotonic()
 

@@ -49,6 +49,8 @@ def run_check(
     job: Job,
     *,
     style: Format = Format.TEXT,
+    only_blocked: bool = False,
+    quiet: bool = False,
     fail_on: FailOn = FailOn.BLOCK,
     reports: Reports | None = None,
     stdout: TextIO,
@@ -56,16 +58,20 @@ def run_check(
 ) -> ExitCode:
     """Check the images of ``job`` in order and return the exit code. Raises UsageError for a wrong set-up.
 
+    ``only_blocked``: print these alone; ``quiet``: print neither progress nor a summary.
+
     A KeyboardInterrupt passes through, after the output and the reports so far have been closed properly.
     """
     reports = Reports() if reports is None else reports
-    return _Run(job, style, fail_on, reports, stdout, stderr).execute()
+    return _Run(job, style, only_blocked, quiet, fail_on, reports, stdout, stderr).execute()
 
 
 @dataclass
 class _Run:
     job: Job
     style: Format
+    only_blocked: bool
+    quiet: bool
     fail_on: FailOn
     reports: Reports
     stdout: TextIO
@@ -91,7 +97,7 @@ class _Run:
         stop: Stop | None = None
         try:
             if self.job.images:
-                load_model(self.job.guard, self.stderr)
+                load_model(self.job.guard, None if self.quiet else self.stderr)
             self._started = True
             stop = self._check()
         except BaseException as error:
@@ -112,6 +118,7 @@ class _Run:
     def _check(self) -> Stop | None:
         # On one terminal, a bar and a stream of lines would get into each other's way.
         shared = is_terminal(self.stdout) and self.style is not Format.TEXT
+        stream = None if shared or self.quiet else self.stderr
         job, total = self.job, self.job.images
         images = check_groups(
             job.groups,
@@ -120,8 +127,8 @@ class _Run:
             workers=job.workers,
             deadline=job.deadline,
         )
-        with progress_bar(None if shared else self.stderr) as move, closing(images):
-            log = log_lines(self.stderr, total)
+        with progress_bar(stream) as move, closing(images):
+            log = log_lines(None if self.quiet else self.stderr, total)
             try:
                 for image in images:
                     with uninterrupted():
@@ -145,7 +152,8 @@ class _Run:
         if not verdict.outcome.judged and not accepted and len(self.unjudged) < _MAX_LISTED:
             self.unjudged.append(verdict)
         self.reports.add(image)
-        self._write(lambda writer: writer.add(verdict, accepted=accepted))
+        if not self.only_blocked or (not verdict.allowed and not accepted):
+            self._write(lambda writer: writer.add(verdict, accepted=accepted))
 
     def _write(self, action: Callable[[Writer], None]) -> None:
         """Print; if that fails, go on for the sake of the reports, if there are any."""
@@ -205,7 +213,8 @@ class _Run:
         ):
             code = ExitCode.USAGE
         if self._started:
-            _print_summary(summary, self.tally, job.images, self.stderr)
+            if not self.quiet:
+                _print_summary(summary, self.tally, job.images, self.stderr)
             if self.fail_on is FailOn.NEVER and self.tally.actions[Action.BLOCK]:
                 print("note: blocked images do not fail this run: --fail-on never", file=self.stderr)
         _print_baseline_notes(self.baseline_use.expired, stale, self.stderr)

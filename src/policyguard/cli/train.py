@@ -15,13 +15,14 @@ import typer
 
 from policyguard.cli import train_pairs
 from policyguard.cli.errors import command, warn_of
+from policyguard.cli.options import group
 from policyguard.cli.progress import progress_bar
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Train your own guard, one recipe per run.")
+app = group("Train your own guard, one recipe per run.")
 _Recipe = Annotated[
     str,
     typer.Argument(

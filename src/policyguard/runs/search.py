@@ -27,11 +27,15 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(slots=True)
 class Skipped:
-    """What was skipped in folders: file endings with their counts, hidden folders, links to folders."""
+    """What was skipped in folders: file endings with their counts, hidden folders, links to folders.
+
+    ``absent``: files that were named and are not there. They are checked, and become UNSCANNABLE.
+    """
 
     endings: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
     linked: int = 0
+    absent: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         parts = []
@@ -95,6 +99,8 @@ def _images_at(path: str, skipped: Skipped, stdin: BinaryIO | None, *, allow_emp
         images = _expand(path, skipped)
         yield from images if allow_empty else _at_least_one(images, f"no image matches '{path}'", hint)
     else:
+        if not os.path.lexists(path):
+            skipped.absent.append(path)
         yield Source(path)
 
 

@@ -64,6 +64,8 @@ def select_images(
         else:
             kept.append(source)
     notes = [f"skipped {skipped}"] if str(skipped) else []
+    if skipped.absent:
+        notes.append(f"not there: {count_images(skipped.absent)}")
     if ignored:
         notes.append(f"{count_images(ignored_names, ignored)} ignored by {IGNORE_FILE} or `exclude`")
     if changed is not None:

@@ -84,7 +84,10 @@ def merge_settings(flags: Flags, project: Project) -> RunSettings:
     for name in (field.name for field in fields(Flags)):
         flag = getattr(flags, name)
         setting = _from_file(name, getattr(file, name), project)
-        if flag is not None and flag != ():
+        if name == "reports" and flag:
+            values[name] = (*(report for report in setting or () if report not in flag), *flag)
+            origins[name] = f"--report and {project.file_name}" if setting else "--report"
+        elif flag is not None and flag != ():
             values[name], origins[name] = flag, f"--{_OPTIONS.get(name, name).replace('_', '-')}"
         elif name in file.model_fields_set and setting is not None:
             values[name], origins[name] = setting, project.file.name if project.file else ""
