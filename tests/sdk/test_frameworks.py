@@ -9,6 +9,7 @@ import pytest
 
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from integrations.http.upstream import Upstream
+from policyguard import ConfigurationError
 from policyguard.integrations.http import guarded_async_client, guarded_client
 from sdk.provider import WORDS
 
@@ -44,6 +45,30 @@ def test_langchain_is_refused_before_the_provider_is_called(provider: Upstream) 
         asyncio.run(model(provider, guard).ainvoke(human("hi", RED)))
     assert 0 == provider.calls
     assert WORDS == model(provider, guard).invoke(human("hi", GREEN)).content
+
+
+@pytest.mark.parametrize("half", ["http_client", "http_async_client"])
+def test_the_half_of_a_chat_model_that_is_not_guarded_does_not_send(provider: Upstream, half: str) -> None:
+    make = guarded_client if half == "http_client" else guarded_async_client
+    mixed = langchain_openai.ChatOpenAI(
+        model="m",
+        api_key="k",
+        base_url=provider.url + "/v1",
+        **{half: make(colour_guard()[0], family="httpx")},
+    )
+
+    def waiting() -> Any:
+        return asyncio.run(mixed.ainvoke(human("hi", GREEN)))
+
+    def blocking() -> Any:
+        return mixed.invoke(human("hi", GREEN))
+
+    works, refuses = (blocking, waiting) if half == "http_client" else (waiting, blocking)
+    assert WORDS == works().content
+    with pytest.raises(ConfigurationError, match="the chat model has one HTTP client that is guarded"):
+        refuses()
+    assert 1 == provider.calls
+    assert mixed.bind(stop=["."]).invoke(human("hi")) if half == "http_client" else True
 
 
 def test_langchain_never_sees_a_picture_that_was_generated_and_blocked(provider: Upstream) -> None:

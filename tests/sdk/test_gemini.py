@@ -121,6 +121,6 @@ def test_a_client_of_which_one_half_is_guarded_does_not_use_the_other(
 
     works, refuses = (sync, waiting) if direction == "sync" else (waiting, sync)
     assert WORDS == works()
-    with pytest.raises(ConfigurationError, match="of this GenAI client is guarded"):
+    with pytest.raises(ConfigurationError, match="the GenAI client has one HTTP client that is guarded"):
         refuses()
     assert 1 == provider.calls

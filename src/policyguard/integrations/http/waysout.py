@@ -1,17 +1,17 @@
 """Ways past the HTTP client of an SDK, closed where that client is guarded.
 
 Covered: the sockets of OpenAI (``responses.connect()``, Realtime, Live) and Google GenAI (Live, music,
-interactions), whose messages no HTTP client sees; and the asynchronous calls of a GenAI client that was given
-a guarded ``httpx_client`` alone (by default they leave through aiohttp), and the other way round. They raise
-ConfigurationError. To that end these classes of the SDKs are changed when the first client is guarded, or
-when they are loaded later; on SDK clients that are not guarded they work as ever. Not covered: sockets of
-other SDKs, and those that an app opens by itself.
+interactions), whose messages no HTTP client sees; and the asynchronous calls of a GenAI client or a
+``ChatOpenAI`` whose blocking half alone is guarded, and the other way round. They raise ConfigurationError.
+To that end these classes are changed when the first client is guarded, or when they are loaded later; on
+clients that are not guarded they work as ever. Not covered: sockets of other SDKs, and those that an app
+opens by itself.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -24,7 +24,7 @@ from policyguard.integrations.http.flow import Flow
 
 __all__ = ["close_ways_out", "is_guarded"]
 
-_PACKAGES = ("openai.resources.", "google.genai.")
+_PACKAGES = ("openai.resources.", "google.genai.", "langchain_openai.chat_models.")
 _CHANGED = "_policyguard_changed"
 
 
@@ -82,8 +82,8 @@ def _change(module: ModuleType) -> None:
         if callable(connect := vars(kind).get("connect")):
             kind.connect = _refusing(connect)  # type: ignore[attr-defined]
             setattr(kind, _CHANGED, True)
-        elif (module.__name__, kind.__name__) == ("google.genai._api_client", "BaseApiClient"):
-            kind.__init__ = _whole(kind.__init__)  # type: ignore[misc]
+        elif (close := _HALVES.get((module.__name__, kind.__name__))) is not None:
+            kind.__init__ = _then(kind.__init__, close)  # type: ignore[misc]
             setattr(kind, _CHANGED, True)
 
 
@@ -104,38 +104,63 @@ def _refusing(connect: Any) -> Any:
     return refusing
 
 
-def _whole(initial: Any) -> Any:
-    """A GenAI client has two HTTP clients. Where one of them is guarded, the other must not send."""
-
+def _then(initial: Any, close: Callable[[Any], None]) -> Any:
     @wraps(initial)
-    def whole(self: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 (a method)
         initial(self, *args, **kwargs)
-        options = self._http_options
-        sync = is_guarded(options.httpx_client)
-        waiting = is_guarded(options.httpx_async_client) or is_guarded(
-            getattr(options, "aiohttp_client", None)
-        )
-        if sync and not waiting:
-            module = family_of(options.httpx_client, "Client").module
-            refused = _refused("httpx_client", "an httpx_async_client (guarded_async_client)")
-            client = module.AsyncClient(transport=module.MockTransport(refused))
-            self._http_options = options.model_copy(update={"httpx_async_client": client})
-            self._async_httpx_client = client
-        elif waiting and not sync:
-            module = family_of(self._httpx_client, "Client").module
-            refused = _refused("asynchronous client", "an httpx_client (guarded_client)")
-            client = module.Client(transport=module.MockTransport(refused))
-            self._http_options = options.model_copy(update={"httpx_client": client})
-            self._httpx_client = client
+        close(self)
 
-    return whole
+    return __init__
 
 
-def _refused(guarded: str, missing: str) -> Any:
+def _close_genai(client: Any) -> None:
+    """A GenAI client has two HTTP clients. Where one of them is guarded, the other must not send.
+
+    Without an ``httpx_async_client``, asynchronous calls would leave through aiohttp.
+    """
+    options = vars(client)["_http_options"]
+    blocking = is_guarded(options.httpx_client)
+    waiting = is_guarded(options.httpx_async_client) or is_guarded(getattr(options, "aiohttp_client", None))
+    if blocking == waiting:
+        return
+    module = family_of(vars(client)["_httpx_client"], "Client").module
+    name, kind = ("httpx_async_client", "AsyncClient") if blocking else ("httpx_client", "Client")
+
     def refused(_request: Any) -> Any:
-        raise ConfigurationError(
-            f"only the {guarded} of this GenAI client is guarded, and this call would not go through it",
-            hint=f"give HttpOptions {missing} too",
-        )
+        raise _half_guarded("GenAI client", f"give HttpOptions a guarded {name} too")
 
-    return refused
+    other = getattr(module, kind)(transport=module.MockTransport(refused))
+    vars(client)["_http_options"] = options.model_copy(update={name: other})
+    vars(client)["_async_httpx_client" if blocking else "_httpx_client"] = other
+
+
+def _close_langchain(model: Any) -> None:
+    blocking, waiting = is_guarded(model.http_client), is_guarded(model.http_async_client)
+    if blocking and not waiting:
+        model.root_async_client = model.async_client = _Unguarded("http_async_client")
+    elif waiting and not blocking:
+        model.root_client = model.client = _Unguarded("http_client")
+
+
+class _Unguarded:
+    """Stands for the half of a chat model that has no guarded client."""
+
+    def __init__(self, missing: str) -> None:
+        self._missing = missing
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise _half_guarded("chat model", f"give it a guarded {self._missing} too")
+
+
+def _half_guarded(what: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the {what} has one HTTP client that is guarded, and this call would not go through it", hint=hint
+    )
+
+
+_HALVES: dict[tuple[str, str], Callable[[Any], None]] = {
+    ("google.genai._api_client", "BaseApiClient"): _close_genai,
+    ("langchain_openai.chat_models.base", "BaseChatOpenAI"): _close_langchain,
+}
