@@ -142,7 +142,7 @@ def test_image_and_video_tokens_are_banned_from_answers_and_padding_is_on_the_le
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("family", QWEN)
 def test_both_families_take_steps_fully_and_with_lora_from_kl_zero(
@@ -157,7 +157,7 @@ def test_both_families_take_steps_fully_and_with_lora_from_kl_zero(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_a_collapsed_run_is_stopped_and_says_why(tmp_path: Path) -> None:
     base = gentle_model(tmp_path / "base", "qwen3_vl")  # it says nothing readable: both recalls are 0
     values = tiny(base, label_rows(tmp_path / "data"), tmp_path / "out")
@@ -173,7 +173,7 @@ def test_a_collapsed_run_is_stopped_and_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("start", ["tiny random", "caption model"])
 def test_a_format_warm_up_makes_answers_readable_from_a_start_that_says_nothing_readable(
     start: str, tmp_path: Path
@@ -195,7 +195,7 @@ def test_a_format_warm_up_makes_answers_readable_from_a_start_that_says_nothing_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_the_difficulty_filter_drops_what_the_model_settles(tmp_path: Path) -> None:
     rows = pictosafe_rows(tmp_path / "data", scenes=12)
     values = recipe("grpo", "pico", rows, tmp_path / "out", **PICO)
@@ -211,7 +211,7 @@ def test_the_difficulty_filter_drops_what_the_model_settles(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_a_killed_run_goes_on_from_a_step_boundary_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     rows = pictosafe_rows(tmp_path / "data", scenes=20)
     changes = PICO | {"optim": PICO["optim"] | {"max_steps": 6, "lr": 1e-4}}
@@ -236,7 +236,7 @@ def test_a_killed_run_goes_on_from_a_step_boundary_and_ends_as_if_it_had_not_bee
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_measuring_and_prompts_and_end_with_one_model(ranks: int, tmp_path: Path) -> None:
     rows = pictosafe_rows(tmp_path / "data", scenes=20)

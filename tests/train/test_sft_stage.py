@@ -108,7 +108,7 @@ def test_what_is_learnt_has_the_tokens_that_the_runtime_asks_with(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("vision", ["frozen", "trained"])
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("family", QWEN)
@@ -128,7 +128,7 @@ def test_both_families_learn_fully_and_with_lora_in_the_parts_asked_for(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", QWEN)
 def test_assess_lowers_the_held_out_loss_and_its_model_declares_its_dialect(
     family: Family, tmp_path: Path
@@ -143,7 +143,7 @@ def test_assess_lowers_the_held_out_loss_and_its_model_declares_its_dialect(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_as_if_it_had_not_been(
     tmp_path: Path,
 ) -> None:
@@ -171,7 +171,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_as_if_i
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_read_the_data_in_one_order_and_learn_what_one_process_learns(
     ranks: int, tmp_path: Path
