@@ -131,9 +131,9 @@ def test_what_was_judged_is_passed_on(call: Any, number: int, tmp_path: Path) ->
         if site.where in ("", "/2") and number in (10, 12):  # paths stay paths
             assert data == site.data
             continue
-        size = (40, 24) if number in (7, 11) else (24, 40)  # Pillow does not turn what it opens
-        assert (size, True, GREEN) == (image.size, image.is_plain, image.frames[0].getpixel((3, 3)))
+        assert (True, GREEN) == (image.is_plain, image.frames[0].getpixel((3, 3)))
     assert len(sites) == (2 if number == 12 else 1)
+    assert number in (7, 10, 11) or passed is not value
     if number == 0:
         assert "image/png" == passed.content[1]["mime_type"]
     again = call(step(), passed)
