@@ -7,7 +7,8 @@
 A blocked upload is answered with the outcome and the rules it breaks: 403 if the picture breaks the policy,
 422 where it cannot be judged (no picture, too large, an animation that is too long), 503 where the guard
 failed. Scores and fingerprints stay here: they would tell a stranger how to get past them. At most 20 MiB are
-taken.
+taken. The handler gets what was judged as a plain PNG or JPEG without metadata, an animation as it came;
+``pass_on="original"`` gives it the upload.
 Not covered: the parser of the form has written the upload to a temporary file by then; limit the size of
 requests in front of the app.
 """
@@ -19,7 +20,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, UploadFile
 
@@ -31,24 +32,26 @@ STATUS = {Outcome.VIOLATES: 403, Outcome.ERROR: 503}  # all other outcomes: 422
 
 @dataclass(frozen=True)
 class Picture:
-    """An upload that may pass: exactly the bytes that were judged."""
+    """An upload that may pass. ``data`` shows what was judged."""
 
     data: bytes
     name: str
     verdict: Verdict
 
 
-def guarded_upload(guard: Guard) -> Callable[[UploadFile], Awaitable[Picture]]:
+def guarded_upload(
+    guard: Guard, pass_on: Literal["judged", "original"] = "judged"
+) -> Callable[[UploadFile], Awaitable[Picture]]:
     """A dependency that takes the form's file ``picture`` and gives a ``Picture``."""
 
     async def picture(picture: UploadFile) -> Picture:
         data = await picture.read(MAX_BYTES + 1)
-        verdict = await guard.acheck(data)
+        verdict = await guard.acheck(data, normalise=pass_on == "judged")
         if not verdict.allowed:
             status = STATUS.get(verdict.outcome, 422)
             rules = [finding.title for finding in verdict.findings if finding.violates]
             raise HTTPException(status, {"message": "blocked", "outcome": verdict.outcome, "rules": rules})
-        return Picture(data, picture.filename or "", verdict)
+        return Picture(verdict.normalised or data, picture.filename or "", verdict)
 
     return picture
 

@@ -8,16 +8,20 @@ import io
 import json
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image as Pictures
 
 from cli.support import house_rules, picture, red
+from images.support import exif
+from integrations.http.pictures import data_uri
 from policyguard import Guard, Outcome, PolicyViolation
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import BackendError, ConfigurationError
+from policyguard.images import decode
 from policyguard.integrations.gate import Attempt, GateResult, agate, gate
 from policyguard.testing import FakeBackend
 
@@ -337,3 +341,56 @@ def test_of_an_open_file_only_what_was_judged_is_handed_out(run: Callable[..., G
     assert GOOD == whole.read()  # and it stands at the beginning
     assert not run(Made(io.BytesIO(BAD)), guard(), attempts=1).accepted
     assert not run(Made(io.StringIO("text")), guard(), attempts=1).accepted
+
+
+# --- What is handed out is what was judged -----------------------------------------------------------
+
+
+def encoded(kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Pictures.new("RGB", (12, 8), (0, 90, 7)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+TURNED, UPRIGHT = encoded("JPEG", exif=b"Exif\0\0" + exif(6)), encoded("JPEG", exif=b"Exif\0\0" + exif(1))
+FORMS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {
+    "bytes": (bytes, bytes),
+    "bytearray": (bytearray, bytes),
+    "file": (io.BytesIO, lambda image: image.read()),
+    "data URI": (data_uri, lambda image: base64.b64decode(image.partition(",")[2])),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", ["gate", "agate"])
+def test_a_file_that_viewers_may_turn_is_handed_out_upright(form: str, way: str) -> None:
+    make, read = FORMS[form]
+
+    def result(data: bytes, **options: Any) -> Any:
+        made = Made(make(data))
+        if way == "gate":
+            return gate(made, guard(), **options).image
+        return asyncio.run(agate(made, guard(), **options)).image
+
+    image = decode(read(result(TURNED)))
+    assert ((8, 12), True, "JPEG") == (image.size, image.is_plain, image.format)
+    assert TURNED == read(result(TURNED, pass_on="original"))
+    assert UPRIGHT == read(result(UPRIGHT))
+
+
+def test_paths_and_pixels_stay_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(TURNED)
+    pixels = Pictures.new("RGBA", (9, 9), (0, 80, 0, 255))
+    for image in (path, str(path), pixels):
+        assert gate(Made(image), guard()).image is image
+
+
+def test_what_may_pass_unjudged_is_handed_out_as_it_is() -> None:
+    result = gate(Made(b"no image"), guard(outcomes={"unscannable": "allow"}))
+    assert (b"no image", True) == (result.image, result.degraded)
+
+
+def test_a_word_that_pass_on_does_not_know_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="pass_on is 'upright'"):
+        gate(Made(GOOD), guard(), pass_on="upright")  # type: ignore[arg-type]

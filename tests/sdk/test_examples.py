@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,15 +10,19 @@ import tempfile
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from images.support import exif
 from integrations.http.pictures import GREEN, RED, colour_guard, picture
 from policyguard import Guard
 from policyguard.assessment import Failure, FailureKind
+from policyguard.images import decode
 from policyguard.testing import FakeBackend
 from support.examples import ROOT, example
 
 pytestmark = pytest.mark.sdk
 testclient = pytest.importorskip("fastapi.testclient")
+fastapi = pytest.importorskip("fastapi")
 
 
 def upload(guard: Guard, data: bytes, field: str = "picture") -> Any:
@@ -28,6 +33,31 @@ def upload(guard: Guard, data: bytes, field: str = "picture") -> Any:
 def test_an_upload_that_complies_reaches_the_handler() -> None:
     response = upload(colour_guard()[0], picture(GREEN))
     assert (200, {"bytes": len(picture(GREEN)), "action": "allow"}) == (response.status_code, response.json())
+
+
+def test_the_handler_gets_what_was_judged() -> None:
+    """A phone's picture, lying on its side: upright, and without the place where it was taken."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 16), GREEN).save(buffer, "JPEG", exif=b"Exif\0\0" + exif(6))
+    taken: list[Any] = []
+
+    def handled(**options: Any) -> Any:
+        module = example("fastapi_upload")
+        app = fastapi.FastAPI()
+        judged = fastapi.Depends(module.guarded_upload(colour_guard()[0], **options))
+
+        @app.post("/")
+        async def receive(picture: Any = judged) -> None:
+            taken.append(picture.data)
+
+        testclient.TestClient(app).post("/", files={"picture": ("a.jpg", buffer.getvalue(), "image/jpeg")})
+        return decode(taken[-1])
+
+    image = handled()
+    assert ((16, 24), True, "JPEG") == (image.size, image.is_plain, image.format)
+    assert b"Exif" not in taken[-1]
+    handled(pass_on="original")
+    assert buffer.getvalue() == taken[-1]
 
 
 def test_an_upload_that_violates_is_answered_with_the_outcome_and_no_score() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import socket
 import threading
@@ -12,10 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
+from images.support import exif
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from policyguard import Guard
 from policyguard.assessment import Failure, FailureKind
+from policyguard.images import decode
 from policyguard.testing import FakeBackend
 from support.examples import ROOT, example
 from support.waiting import wait_until
@@ -29,9 +34,9 @@ GREEN_URI, RED_URI = data_uri(picture(GREEN)), data_uri(picture(RED))
 
 
 @contextmanager
-def serving(guard: Guard, api_key: str | None = None) -> Iterator[str]:
+def serving(guard: Guard, api_key: str | None = None, **options: Any) -> Iterator[str]:
     """The server's address."""
-    app = example("server", "integrations/litellm").build_app(guard, api_key=api_key)
+    app = example("server", "integrations/litellm").build_app(guard, api_key=api_key, **options)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
@@ -166,6 +171,37 @@ def test_litellm_blocks_a_request(server: str) -> None:
     assert message(GREEN_URI)["messages"] == passed["messages"]
     with pytest.raises(exceptions.GuardrailRaisedException, match=r"PolicyGuard: .*Red"):
         check(litellm_s_guardrail(server), message(GREEN_URI, RED_URI))
+
+
+@pytest.mark.parametrize("as_sent", [True, False])
+def test_litellm_sends_what_was_judged(server: str, as_sent: bool) -> None:
+    """A JPEG that viewers may turn, and beside it a PNG that stays to the byte."""
+    turned = data_uri(in_jpeg(exif=b"Exif\0\0" + exif(6)), "image/jpeg")
+    guardrail = litellm_s_guardrail(server, forward_messages_as_sent=as_sent)
+    passed = check(guardrail, message(turned, GREEN_URI))
+    text, first, second = passed["messages"][0]["content"]
+    assert ("hi", GREEN_URI) == (text["text"], second["image_url"]["url"])
+    head, _, code = first["image_url"]["url"].partition(",")
+    image = decode(base64.b64decode(code))
+    assert ("data:image/jpeg;base64", (16, 24), True) == (head, image.size, image.is_plain)
+    assert message(GREEN_URI)["messages"] == check(guardrail, message(GREEN_URI))["messages"]
+
+
+def in_jpeg(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 16), GREEN).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def test_what_was_judged_and_cannot_be_written_back_is_blocked() -> None:
+    turned = data_uri(in_jpeg(exif=b"Exif\0\0" + exif(6)))
+    with serving(colour_guard()[0]) as address:
+        answer = post(address, asked(images=[turned])).json()
+        assert "BLOCKED" == answer["action"]
+        assert "cannot be passed on" in answer["blocked_reason"]
+        assert "NONE" == post(address, asked(input_type="response", images=[turned])).json()["action"]
+    with serving(colour_guard()[0], pass_on="original") as address:
+        assert "NONE" == post(address, asked(images=[turned])).json()["action"]
 
 
 def test_litellm_blocks_while_the_server_is_away() -> None:

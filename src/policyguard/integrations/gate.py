@@ -8,19 +8,23 @@ guard model fails twice in a row, no more images are made for it. Not covered: w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from policyguard.errors import BackendError, ConfigurationError
+from policyguard.errors import BackendError, ConfigurationError, ImageError
+from policyguard.integrations.extract.shapes import data_uri
 from policyguard.integrations.screen.engine import require_guard
 from policyguard.outcomes import Outcome
 from policyguard.verdict import Finding, PolicyViolation, Verdict
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
+    from policyguard.integrations.extract import Replacement
+    from policyguard.integrations.screen.altered import PassOn, PlainFiles
 
 __all__ = ["Attempt", "GateResult", "Hint", "agate", "gate", "rules_hint"]
 
@@ -113,6 +117,7 @@ def gate(
     keep: Literal["all", "allowed"] = "all",
     explain: bool | None = None,
     raise_: bool = False,
+    pass_on: PassOn = "judged",
 ) -> GateResult:
     """Call ``generate(hint, number)`` until the guard allows what it makes, ``attempts`` times at most.
 
@@ -126,10 +131,13 @@ def gate(
             ``"allowed"`` hands out those that are, and tries again if none is.
         explain: as in ``guard.check``.
         raise_: raise PolicyViolation, or BackendError where nothing was judged, instead of giving up quietly.
+        pass_on: ``"judged"`` hands out a plain PNG or JPEG of what was judged in the place of bytes, open
+            files and data URIs that viewers may show otherwise; ``"original"`` hands out what ``generate``
+            made. Paths and pixels stay what they are.
 
     What ``generate`` raises is raised on. Raises UsageError as the guard does.
     """
-    state = _State(guard, attempts, hint, keep)
+    state = _State(guard, attempts, hint, keep, pass_on)
     while state.goes_on:
         output = generate(state.hint, state.number)
         if inspect.isawaitable(output):
@@ -149,14 +157,15 @@ async def agate(
     keep: Literal["all", "allowed"] = "all",
     explain: bool | None = None,
     raise_: bool = False,
+    pass_on: PassOn = "judged",
 ) -> GateResult:
     """``gate`` without blocking the event loop; a ``generate`` that is not asynchronous runs in a thread."""
-    state = _State(guard, attempts, hint, keep)
+    state = _State(guard, attempts, hint, keep, pass_on)
     while state.goes_on:
         output = await _called(generate, state.hint, state.number)
         images = _images(output)
         state.judged(images, [verdict async for verdict in guard.acheck_many(images, explain=explain)])
-    return state.result(raise_)
+    return await asyncio.to_thread(state.result, raise_)
 
 
 def rules_hint(attempts: Sequence[Attempt], guard: Guard) -> str | None:
@@ -183,6 +192,7 @@ class _State:
         attempts: int,
         hint: Hint | Literal["rules"] | None,
         keep: Literal["all", "allowed"],
+        pass_on: PassOn,
     ) -> None:
         require_guard(guard)
         if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
@@ -191,6 +201,9 @@ class _State:
             raise ConfigurationError(f'hint must be "rules", a function or None, not {hint!r}')
         if keep not in ("all", "allowed"):
             raise ConfigurationError(f'keep must be "all" or "allowed", not {keep!r}')
+        from policyguard.integrations.screen.altered import plain_files  # loads PIL
+
+        self.files = plain_files(pass_on, sample=any(policy.frames == "sample" for policy in guard.policies))
         self.guard = guard
         self.limit = attempts
         self.builder = hint
@@ -216,9 +229,6 @@ class _State:
         if self.keep == "all" and not all(kept):
             kept = [False] * len(kept)
         self.images = tuple(image for image, keeps in zip(images, kept, strict=True) if keeps)
-        for image in self.images:
-            if isinstance(image, io.BytesIO):
-                image.seek(0)
         discarded = tuple(
             f"image {place} of {len(images)}: {_why(verdict)}"
             for place, (verdict, keeps) in enumerate(zip(verdicts, kept, strict=True), 1)
@@ -236,12 +246,42 @@ class _State:
             self.hint = self._next_hint()
 
     def result(self, raise_: bool) -> GateResult:
-        result = GateResult(self.images, tuple(self.attempts), bool(self.images), self.stopped)
+        images = tuple(self._handed_out(image) for image in self.images)
+        result = GateResult(images, tuple(self.attempts), bool(self.images), self.stopped)
         if raise_ and not result.accepted:
             if result.verdict is None:
                 raise BackendError(f"no image was generated in {len(self.attempts)} attempts")
             raise PolicyViolation(result.verdict)
         return result
+
+    def _handed_out(self, image: object) -> object:
+        new = None if self.files is None else self._plain(image, self.files)
+        if isinstance(image, io.BytesIO):
+            image.seek(0)
+            return image if new is None else io.BytesIO(new.data)
+        if new is None:
+            return image
+        return data_uri(new) if isinstance(image, str) else new.data
+
+    def _plain(self, image: object, files: PlainFiles) -> Replacement | None:
+        """What to hand out for encoded bytes that are not plain."""
+        from policyguard.images import Limits, is_settled
+        from policyguard.images.refusal import boundary
+        from policyguard.images.sources import load
+
+        try:
+            with boundary("the image"):
+                if isinstance(image, io.BytesIO):
+                    image = image.getvalue()
+                encoded = isinstance(image, bytes | bytearray | memoryview) or is_settled(image)
+                data = load(image, Limits()) if encoded else None
+                if not isinstance(data, bytes):
+                    return None
+                return files.of(hashlib.sha256(data).digest(), data)
+        except ImageError:
+            if any(verdict.degraded for verdict in self.attempts[-1].verdicts):  # let through unjudged
+                return None
+            raise
 
     def _next_hint(self) -> str | None:
         if self.builder == "rules":
