@@ -124,3 +124,29 @@ def test_a_client_of_which_one_half_is_guarded_does_not_use_the_other(
     with pytest.raises(ConfigurationError, match="the GenAI client has one HTTP client that is guarded"):
         refuses()
     assert 1 == provider.calls
+
+
+def test_a_session_of_aiohttp_guards_the_asynchronous_half(provider: Upstream) -> None:
+    pytest.importorskip("aiohttp")
+    from policyguard.integrations.http import GuardedSession
+
+    async def ask() -> None:
+        guard, _ = colour_guard()
+        async with GuardedSession(guard) as session:
+            options = genai.types.HttpOptions(
+                base_url=provider.url,
+                httpx_client=guarded_client(guard, family="httpx2"),
+                aiohttp_client=session,
+            )
+            models = genai.Client(api_key="k", http_options=options).aio.models
+            assert WORDS == (await models.generate_content(model="m", contents=["hi", image(GREEN)])).text
+            stream = await models.generate_content_stream(model="m", contents="hi")
+            assert WORDS * 2 == "".join([chunk.text async for chunk in stream])
+            with pytest.raises(genai.errors.ClientError, match="Red") as caught:
+                await models.generate_content(model="m", contents=["hi", image(RED)])
+            assert (403, "PERMISSION_DENIED") == (caught.value.code, caught.value.status)
+            with pytest.raises(genai.errors.ClientError):
+                await models.generate_content(model="m", contents="draw red")
+
+    asyncio.run(ask())
+    assert 3 == provider.calls

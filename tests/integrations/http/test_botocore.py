@@ -18,6 +18,7 @@ from policyguard.integrations.http import guard_botocore, guard_client
 
 botocore_session = pytest.importorskip("botocore.session")
 from botocore.exceptions import ClientError  # noqa: E402
+from botocore.stub import Stubber  # noqa: E402
 
 
 def plain(upstream: Upstream, service: str = "bedrock-runtime") -> Any:
@@ -235,3 +236,17 @@ def test_judged_alongside_and_watched(upstream: Upstream) -> None:
     assert picture(RED) == content[0]["image"]["source"]["bytes"]
     assert ["request", "request"] == [result.would_block for result in results]
     assert [1, 2] == [result.images_seen for result in results]
+
+
+def test_what_another_handler_answers_is_judged_too(upstream: Upstream) -> None:
+    client = guarded(upstream)
+    with Stubber(client) as stubber:
+        stubber.add_response("converse", answer({"text": "words"}))
+        stubber.add_client_error("converse", "ThrottlingException", http_status_code=429)
+        image = {"image": {"format": "png", "source": {"bytes": picture(RED)}}}
+        stubber.add_response("converse", answer(image))
+        assert client.converse(modelId="m", messages=message())["output"]
+        with pytest.raises(ClientError, match="Throttling"):
+            client.converse(modelId="m", messages=message())
+        refused(lambda: client.converse(modelId="m", messages=message()))
+    assert 0 == upstream.calls

@@ -104,6 +104,8 @@ class _Hooks:
         from botocore.eventstream import EventStream
         from botocore.response import StreamingBody
 
+        if _KEY not in context:  # another handler has answered, and nothing was sent
+            context[_KEY] = self.core.begin(RequestHead("", "", "", {})), None
         exchange: Exchange
         exchange, judging = context[_KEY]
         head = ResponseHead(http_response.status_code, joined(http_response.headers.items()))
@@ -116,7 +118,8 @@ class _Hooks:
                 judging.result()
             direction = "response"
             if head.status >= 300:
-                drive(exchange.response(head, http_response.content), self.core.settings)
+                content = b"" if http_response.raw is None else http_response.content
+                drive(exchange.response(head, content), self.core.settings)
             else:
                 for name, body in bodies.items():
                     whole = self._read(exchange, head, body)
