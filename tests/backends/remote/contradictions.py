@@ -117,6 +117,16 @@ ENVELOPE: dict[str, Change] = {
     "usage of no type": put("usage", "5 tokens"),
     "negative usage": put("usage", {"completion_tokens": -1}),
     "usage in parts": put("usage", {"completion_tokens": 0.5}),
+    "fewer tokens in all": put("usage", {"prompt_tokens": 500, "completion_tokens": 1, "total_tokens": 9}),
+    "no token of its own": put("usage", {"prompt_tokens": 500, "completion_tokens": 0}),
+    "an error in the usage": put("usage", {"error": "not counted"}),
+    "an error in the metadata": put("metadata", {"error": {"code": 500}}),
+    "a warning in the metadata": put("metadata", {"warnings": ["the image was dropped"]}),
+    "a prompt cut short": put("__verbose", {"truncated": True, "tokens_cached": 10}),
+    "an error in the timings": put("timings", {"deep": [{"errors": ["x"]}]}),
+    "an error of Groq's": put("x_groq", {"id": "1", "error": "x"}),
+    "an error in the hidden extras": put("sglext", [{"a": [{"error": True}]}]),
+    "a block reason beside the choice": put("promptFeedback", {"blockReason": "SAFETY"}),
     "a filtered prompt": put(
         "prompt_filter_results", [{"prompt_index": 0, "content_filter_results": FILTER}]
     ),
@@ -195,6 +205,13 @@ TOKENS: dict[str, Change] = {
     "the content is in capitals": put(*MESSAGE, "content", "SAFE"),
     "the content is empty": put(*MESSAGE, "content", ""),
     "the content is blank": put(*MESSAGE, "content", " "),
+    "thinking blocks beside the token": put(*MESSAGE, "thinking_blocks", [{"thinking": "Unsafe."}]),
+    "reasoning details beside the token": put(*MESSAGE, "reasoning_details", [{"text": "It is unsafe."}]),
+    "stopped by a text": put("choices", 0, "stop_reason", "unsafe"),
+    "stopped by a text of SGLang's": put("choices", 0, "matched_stop", "unsafe"),
+    "no token ids": put("choices", 0, "token_ids", []),
+    "two token ids": put("choices", 0, "token_ids", [0, 1]),
+    "token ids that are text": put("choices", 0, "token_ids", "safe"),
     "reasoning beside the token": put(*MESSAGE, "reasoning", "The image shows a weapon: unsafe."),
     "many tokens by count": put("usage", {"completion_tokens": 12}),
     "many tokens in the list": lambda answer: more(
@@ -226,6 +243,7 @@ TOKENS: dict[str, Change] = {
 """Of one token with its probabilities, where the second in the list is the label unsafe or a filler."""
 
 BY_ID = ENVELOPE | TOKENS | {
+    "another token id": put("choices", 0, "token_ids", [1]),
     "an id with a zero before it": raw(('"token_id:0"', '"token_id:00"'), ('"token_id:0"', '"token_id:00"')),
     "a sampled id that is no label": put(*TOKEN, "token", "token_id:77"),
     "the ids of the labels exchanged": raw(
@@ -238,6 +256,11 @@ BY_TEXT = (
     | TOKENS
     | {
         "only the label safe listed": _only("safe"),
+        "half of the probability left out": each(
+            put(*TOKEN, "logprob", -0.69),
+            put(*TOP, 0, "logprob", -0.69),
+            *(put(*TOP, place, "logprob", -25.0) for place in range(1, 20)),
+        ),
         "only the label safe and a filler listed": _only("safe", "filler0"),
         "the bytes of a part of a character": put(*TOKEN, "bytes", [115, 97, 102, 102]),
     }
@@ -273,7 +296,7 @@ HARMLESS: dict[str, Change] = {
         ),
         put("choices", 0, "content_filter_results", {"hate": {"filtered": False, "severity": "safe"}}),
     ),
-    "Gemini": each(put("model", "models/toy-guard"), put("usage", {"total_tokens": 9})),
+    "Gemini": each(put("model", "models/toy-guard"), put("usage", {"total_tokens": 99_999})),
     "Claude": each(
         put("system_fingerprint", ""), put("service_tier", ""), put("model", "toy-guard-20260101")
     ),

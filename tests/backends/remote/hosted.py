@@ -190,7 +190,7 @@ def tgi(body: dict[str, Any], rating: str, category: str) -> Reply:
 
 def _scores(rating: str) -> dict[str, float]:
     other = "unsafe" if rating == "safe" else "safe"
-    return {rating: 0.9, other: 0.06, " safe": 0.0, "un": 0.0, "S": 0.0, "the": 0.0}
+    return {rating: 0.9, other: 0.095, " safe": 0.0, "un": 0.0, "S": 0.0, "the": 0.0}
 
 
 def sglang(body: dict[str, Any], rating: str, category: str) -> Reply:
@@ -202,7 +202,7 @@ def sglang(body: dict[str, Any], rating: str, category: str) -> Reply:
     }
     weights = _scores(rating)
     if body["messages"][-1]["content"].endswith('"category": "'):
-        weights = {category: 0.9, "C": 0.01, "x": 0.01, "y": 0.01, "z": 0.01}
+        weights = {category: 0.9, "C": 0.05, "x": 0.03, "y": 0.01, "z": 0.01}
     choice = {"matched_stop": None, "logprobs": likeliest({token: p or 1e-9 for token, p in weights.items()})}
     (text,) = [next(iter(weights))]
     return 200, said(
@@ -214,7 +214,7 @@ def llama_cpp(body: dict[str, Any], rating: str, category: str) -> Reply:
     """Tokens have ids beside their texts, and what is impossible has the lowest log-probability there is."""
     weights = _scores(rating)
     if body["messages"][-1]["content"].endswith('"category": "'):
-        weights = {category: 0.9, "C": 0.01, "x": 0.0, "y": 0.0, "z": 0.0}
+        weights = {category: 0.9, "C": 0.095, "x": 0.0, "y": 0.0, "z": 0.0}
     timings = {"prompt_n": 900, "prompt_ms": 80.1, "predicted_n": 1, "predicted_ms": 0.01, "cache_n": 0}
     answer = {"timings": timings, "system_fingerprint": "b6240-54a241f5"}
     choice = {"logprobs": likeliest(weights, id=17)}

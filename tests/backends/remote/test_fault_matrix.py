@@ -187,7 +187,9 @@ def test_plain_http_where_tls_was_expected_is_an_error(server: ToyServer) -> Non
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_a_certificate_of_nobody_is_a_wrong_set_up_that_no_policy_covers(tmp_path: Path) -> None:
+def test_a_certificate_of_nobody_is_a_wrong_set_up_that_no_policy_covers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=me"
     command = [*make.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
@@ -203,6 +205,9 @@ def test_a_certificate_of_nobody_is_a_wrong_set_up_that_no_policy_covers(tmp_pat
                 guard.warm()
             with pytest.raises(ConfigurationError, match="certificate"):
                 guard.check(picture())
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # as the error's hint says
+        with Guard(open_door, base_url=url, model="toy-guard") as guard:
+            assert guard.warm().check(picture()).outcome is Outcome.COMPLIES
 
 
 def test_an_honest_server_that_closes_after_each_answer_is_fine(server: ToyServer) -> None:

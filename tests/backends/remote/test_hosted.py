@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +43,36 @@ def test_each_service_s_answer_is_read_as_it_says(
     assert (found.p_unsafe is not None) is (name in WITH_SCORES)
     assert found.category == ("arms" if rating == "unsafe" else None)
     assert decide(policy().resolve(), found).outcome is outcome
+
+
+@pytest.mark.parametrize("name", WITHOUT_SCORES)
+@pytest.mark.parametrize("rating", ["safe", "unsafe"])
+def test_each_service_without_scores_explains_in_one_call_that_its_form_holds(
+    server: ToyServer, name: str, rating: str
+) -> None:
+    install(server, WITHOUT_SCORES[name], rating, "A" if rating == "unsafe" else "none")
+    with backend_on([_address(server, name)], model=server.model) as backend_:
+        guard = Guard(policy(), backend=backend_, explain=True)
+        guard.check(picture(1))
+        first = len(server.calls)
+        verdict = guard.check(picture(2))
+    assert len(server.calls) == first + 1
+    assert (verdict.rationale, verdict.allowed) == ("A dagger lies on the table.", rating == "safe")
+    assert [finding.rule for finding in verdict.findings] == (["arms"] if rating == "unsafe" else [])
+    schema = server.calls[-1][1]["response_format"]["json_schema"]["schema"]
+    assert list(_objects(schema))
+    for part in _objects(schema):  # what OpenAI and Azure ask of a strict schema
+        assert part["additionalProperties"] is False
+        assert part["required"] == list(part["properties"])
+
+
+def _objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a schema, which knows nothing but what every service supports."""
+    assert set(schema) <= {"type", "properties", "required", "additionalProperties", "enum", "anyOf"}
+    if schema.get("type") == "object":
+        yield schema
+    for part in (*schema.get("properties", {}).values(), *schema.get("anyOf", ())):
+        yield from _objects(part)
 
 
 @pytest.mark.parametrize("name", WITHOUT_SCORES)

@@ -12,6 +12,7 @@ from PIL import Image
 from backends.remote.other_servers import verdict, whole
 from backends.remote.server import RATINGS, VOCABULARY, ToyServer
 from backends.remote.support import ask, backend, pico, picture, policy
+from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import Backend
 from policyguard.backends.remote.answers import TokenProbabilities, read_probabilities
@@ -87,6 +88,33 @@ def test_a_token_that_several_labels_begin_with_is_an_error_unless_it_is_a_trace
     assert trace.of_texts(labels) == pytest.approx({"safe": 0.9, "unsafe": 0.09})
     with pytest.raises(CallError, match="do not distinguish the labels"):
         listing(safe=0.5, un=0.4).of_texts(labels)
+
+
+def test_a_letter_that_safe_begins_with_is_not_safe() -> None:
+    labels = ("safe", "unsafe")
+    assert listing(s=0.6, unsafe=0.2).of_texts(labels, safe=["safe"]) == pytest.approx({"unsafe": 0.2})
+    both = listing(safe=0.5, sa=0.3, un=0.1, unsafe=0.05).of_texts(labels, safe=["safe"])
+    assert both == pytest.approx({"safe": 0.5, "unsafe": 0.15})
+    several = listing(un=0.7, harm=0.2).of_texts(("harmful", "unharmful"), safe=["unharmful"])
+    assert several == pytest.approx({"unharmful": 0.7, "harmful": 0.2})
+
+
+def test_a_server_whose_tokens_are_letters_is_undecided(server: ToyServer) -> None:
+    """It says *s*, which may become *suspicious*."""
+
+    def spelt(handler: Any, answer: Any) -> None:
+        tokens = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in spelling.items()]
+        content = [tokens[0] | {"top_logprobs": tokens}]
+        choice = answer["choices"][0] | {"logprobs": {"content": content}}
+        choice["message"] = {"role": "assistant", "content": "s"}
+        handler.send_json(200, answer | {"choices": [choice]})
+
+    spelling = {"s": 0.9, "x": 0.02, "y": 0.02, "z": 0.02, "w": 0.02, "unsafe": 0.01}
+    server.features -= {"token-ids", "ids-as-tokens", "tokenize"}
+    server.fault = spelt
+    with backend(server) as backend_:
+        verdict = Guard(policy(), backend=backend_).check(picture())
+    assert verdict.outcome is Outcome.UNDECIDED
 
 
 @pytest.mark.parametrize("top", [None, [], [{"token": "safe", "logprob": 0.0}]])

@@ -9,7 +9,7 @@ import pytest
 
 from backends.remote.support import policy
 from policyguard.assessment import Rating
-from policyguard.backends.remote.answers import (
+from policyguard.backends.remote.forms import (
     continuation_pattern,
     parse_verdict,
     response_format,

@@ -35,6 +35,7 @@ class Breaking:
 
 def broken_backend(breaking: Breaking) -> Any:
     backend = tiny_backend("qwen3_vl")
+    backend.assess(requests(1, policy()))  # which also shows that the model sees
     backend._load().loaded.model.register_forward_pre_hook(breaking, with_kwargs=True)
     return backend
 

@@ -164,6 +164,7 @@ def test_labels_that_begin_at_different_tokens_are_refused() -> None:
 
 def test_scores_that_are_not_finite_are_an_error_of_that_picture_only() -> None:
     backend = tiny_backend("qwen3_vl", PlainDialect())
+    backend.assess(requests(1, policy()))  # which also shows that the model sees
     for poison in (float("nan"), float("inf")):
 
         def spoil(module: object, call: object, output: object, poison: float = poison) -> None:

@@ -89,3 +89,24 @@ def test_the_rating_is_read_behind_the_thought() -> None:
     assert behind.text.startswith(plan.head + "a thought</never>")
     [result] = runner.attempt(behind, [request])
     assert not isinstance(result, Failure)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava_onevision"])
+def test_a_model_to_which_all_images_look_the_same_is_refused(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = tiny_backend(family)
+    runner = backend._load()
+    seen = runner._prepare
+
+    def blindly(*args: Any) -> Any:
+        inputs = seen(*args)
+        inputs["pixel_values"] = inputs["pixel_values"] * 0
+        return inputs
+
+    monkeypatch.setattr(runner, "_prepare", blindly)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="black and noise give it the same scores"):
+            backend.assess(requests(1, policy()))
+    monkeypatch.undo()
+    assert len(assessments(backend.assess(requests(2, policy())))) == 2

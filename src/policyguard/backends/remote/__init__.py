@@ -15,7 +15,8 @@ A request's way through the modules, down and up again:
 6. ``servers``: picks a server (circuit breaker, fewest calls) and repeats a call, as ``retry`` allows.
 7. ``client``: one HTTP call to one ``endpoint``, bounded and as strict JSON.
 8. ``errors``: whether a refusal is about the set-up (ConfigurationError) or this image (CallError).
-9. ``answers``: reads the body of a 200: token probabilities, text, or a JSON verdict.
+9. ``answers``: reads the body of a 200: token probabilities or text; ``forms``: a JSON verdict.
+   ``sight``: whether the frame reached the model.
 10. Beside it, ``capabilities`` probes what a server can do, and ``doctor`` says what to change.
 """
 

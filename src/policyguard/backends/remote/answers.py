@@ -1,43 +1,31 @@
-"""Reads the answers of a server strictly, and asks for JSON verdicts; pure functions.
+"""Reads the answers of a server strictly; pure functions.
 
 An answer is a whole: ``read_completion`` accounts for every field in it. Some may be there, some must agree
 with each other, and any other makes it no answer, unless it is empty. Fields that are harmless stand in the
 tables below, by server. From a completion are read the token probabilities at its only position, or its
-text. The text of a model that gives no probabilities is a JSON verdict: ``verdict_schema`` asks for it and
-``parse_verdict`` reads it.
+text (see ``forms`` for JSON verdicts).
 
-Covered: what is not exactly as it must be is a CallError or an AnswerError; a text, a token and its
-probability that contradict each other; refusals and filters beside an answer. No server is trusted to keep to
-a schema: one that ignores it answers 200 all the same. Only fields that servers document today are used;
-``guided_json`` and the like are ignored by vLLM since 0.12. Not covered: which request an answer belongs to,
-and which model gave it (see ``chat``).
+Covered: what is not exactly as it must be is a CallError; a text, a token and its probability that contradict
+each other; refusals and filters beside an answer; errors and warnings in fields that are not read. Not
+covered: which request an answer belongs to, and which model gave it (see ``chat``).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from policyguard.assessment import FailureKind, Rating
+from policyguard.assessment import FailureKind
 from policyguard.backends.remote.errors import CallError, declined, filtered
-from policyguard.dialects import Answer
-from policyguard.errors import AnswerError
-from policyguard.strict.jsontext import DuplicateKeyError, JsonError, parse_json
-
-if TYPE_CHECKING:
-    from policyguard.dialects import Prompt
 
 __all__ = [
     "NoLogprobsError",
     "TokenProbabilities",
-    "continuation_pattern",
     "is_same_model",
-    "parse_verdict",
     "prompt_tokens",
     "read_aliases",
     "read_completion",
@@ -47,8 +35,6 @@ __all__ = [
     "read_text",
     "read_thought",
     "read_token_ids",
-    "response_format",
-    "verdict_schema",
     "whole_number",
 ]
 
@@ -57,6 +43,9 @@ _DECLINED = "the guard model declined to answer"
 
 _TOLERANCE = 1e-3
 """By how much rounded probabilities may differ, and exceed 1."""
+
+_VOCABULARY, _LOST = 1_000_000, 0.02
+"""More tokens than any model has, and the share of probability that rounding may lose."""
 
 _LEAST_LOGPROB = 3.5e38
 """The least log-probability that is read, negated. For what is impossible vLLM gives -9999.0, and llama.cpp
@@ -91,29 +80,36 @@ _MESSAGE_FIELDS = {
 }
 _LOGPROBS_FIELDS = {"OpenAI": "content"}
 _TOKEN_FIELDS = {"OpenAI": "token logprob bytes top_logprobs", "llama.cpp": "id"}
+_READ = {
+    *("choices", "message", "logprobs", "content", "id", "object", "created", "model", "index", "role"),
+    *("finish_reason", "token_ids", "routed_experts", "hidden_states", "prompt_logprobs"),
+    *("prompt_token_ids", "prompt_text", "prompt"),
+}
+"""Fields that are read elsewhere, or long lists of numbers."""
+_ALARMS = frozenset({"error", "errors", "warning", "warnings", "truncated", "refusal"})
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_LOOKED_AT = 64
+"""Items of a list."""
 _VERSION = re.compile(r"[-@](\d{3,8}|\d{4}-\d{2}-\d{2})$")
 _DECLINING = re.compile(r"filter|safety|refus|block|prohibit|recitation|spii", re.IGNORECASE)
-
-
-_CODE = re.compile(r"```(?:json)?\n([^`]*)\n```")
-_LONGEST_TEXT = 500
-"""Characters of a free text, so that the object is closed before the tokens run out."""
-_TEXT = rf'([^"\\\x00-\x1f]|\\["\\/nt]){{1,{_LONGEST_TEXT}}}'
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """The one choice of a chat completion. ``complete``: the model ended it itself; else it was cut off.
 
-    ``thought`` is what a server with a reasoning parser gives apart from the text. ``generated`` is the
-    number of tokens, where it is given; ``stop_reason`` is vLLM's.
+    ``thought`` is what a server with a reasoning parser gives apart from the text, ``thinks`` whether there
+    is any. ``generated`` is the number of tokens, and ``token_ids`` are their ids, where they are given;
+    ``stop_reason`` is vLLM's or SGLang's.
     """
 
     text: str
     thought: str
+    thinks: bool
     complete: bool
     logprobs: Mapping[str, Any] | None
     generated: int | None
+    token_ids: object
     stop_reason: object
 
 
@@ -151,13 +147,19 @@ def read_completion(data: Mapping[str, Any]) -> Completion:
     logprobs = choice.get("logprobs")
     if logprobs is not None:
         _require_known(logprobs, _LOGPROBS_FIELDS, "list of log-probabilities")
+    for holder in (data, choice, message):
+        for name, value in holder.items():
+            if name not in _READ and (alarm := _alarm(value)) is not None:
+                raise CallError(f"the answer's {name!r} holds {alarm!r}, so something went wrong")
     return Completion(
         content,
         next(iter(thoughts), ""),
+        thinks=bool(thoughts or message.get("reasoning_details") or message.get("thinking_blocks")),
         complete=finish == "stop",
         logprobs=logprobs,
         generated=_generated(data.get("usage")),
-        stop_reason=choice.get("stop_reason"),
+        token_ids=choice.get("token_ids"),
+        stop_reason=choice.get("stop_reason") or choice.get("matched_stop"),
     )
 
 
@@ -181,25 +183,38 @@ class TokenProbabilities:
     only_sampled: bool
     repeated: frozenset[str] = frozenset()
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether no vocabulary is large enough for the rest, if these are the most likely tokens."""
+        return sum(self.by_text.values()) + _VOCABULARY * self.ceiling < 1.0 - _LOST
+
     def of_ids(self, ids: Mapping[str, int]) -> dict[str, float] | None:
         """Label -> probability of its token, for the labels listed; None where tokens have no ids."""
         if self.by_id is None:
             return None
         return {label: self.by_id[token] for label, token in ids.items() if token in self.by_id}
 
-    def of_texts(self, labels: Sequence[str]) -> dict[str, float]:
+    def of_texts(self, labels: Sequence[str], *, safe: Collection[str] = ()) -> dict[str, float]:
         """Label -> probability of all listed tokens that only this label begins with.
 
-        Each of them excludes the others, so they add up. Raises CallError where a token that several labels
-        begin with has more than a trace of probability, as it could be any of theirs, and where a token of a
-        label is listed twice.
+        Each of them excludes the others, so they add up. Of the labels ``safe`` only one token counts, the
+        longest that is listed, and no single letter: *s* may become any other word. Raises CallError where a
+        token that several labels begin with has more than a trace of probability, as it could be any of
+        theirs, and where a token of a label is listed twice.
         """
         probabilities: dict[str, float] = {}
         shared = 0.0
+        longest = {
+            label: max((token for token in self.by_text if label.startswith(token)), key=len, default="")
+            for label in safe
+        }
         for token, probability in self.by_text.items():
             matches = [label for label in labels if token and label.startswith(token)]
             if matches and token in self.repeated:
                 raise CallError("the answer lists a label's token twice")
+            only = matches[0] if len(matches) == 1 else None
+            if only in longest and token not in (only, longest[only] if len(token.strip()) > 1 else only):
+                continue
             if len(matches) == 1:
                 probabilities[matches[0]] = probabilities.get(matches[0], 0.0) + probability
             elif matches:
@@ -234,8 +249,12 @@ def read_probabilities(
     listed = entries[0].get("top_logprobs") if isinstance(entries[0], dict) else None
     top = [_token(entry) for entry in _list(listed, "top_logprobs")] if listed is not None else []
     sampled = _token(entries[0])
-    if completion.text and completion.thought:
+    if completion.thinks and (completion.text or not completion.thought):
         raise CallError("the answer holds reasoning beside the one token that was requested")
+    if isinstance(completion.stop_reason, str):
+        raise CallError("the answer was stopped by a text, and none was to stop it")
+    if completion.token_ids is not None and not _is_only(completion.token_ids, sampled.name):
+        raise CallError("the answer's token ids are not its token")
     # llama.cpp repeats the prefill.
     text = completion.text.removeprefix(prefill) or completion.thought
     _require_agreement(text, sampled, labels, ids or {})
@@ -439,15 +458,37 @@ def _holds_refusal(value: object) -> bool:
     return isinstance(value, list) and any(map(_holds_refusal, value))
 
 
+def _alarm(value: object) -> str | None:
+    """The key that says that something went wrong, however deep in ``value``, if any does."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if (key in _ALARMS and bool(item)) or (key := _alarm(item)) is not None:
+                return str(key)
+    elif isinstance(value, list):
+        return next((key for item in value[:_LOOKED_AT] if (key := _alarm(item)) is not None), None)
+    return None
+
+
+def _is_only(ids: object, name: str) -> bool:
+    """Whether ``ids`` are those of one token, and of that one where its ``name`` is an id."""
+    known = _TOKEN_ID.fullmatch(name)
+    return isinstance(ids, list) and len(ids) == 1 and (known is None or ids[0] == int(known[1]))
+
+
 def _generated(usage: object) -> int | None:
     """How many tokens the model generated; None where that is not given."""
     if usage is None:
         return None
     if not isinstance(usage, dict):
         raise CallError("the answer's 'usage' is not an object")
-    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+    for name in _COUNTS:
         if usage.get(name) is not None and whole_number(usage[name]) is None:
             raise CallError(f"the answer's {name!r} is no number of tokens")
+    prompt, generated, total = (whole_number(usage.get(name)) or 0 for name in _COUNTS)
+    if 0 < total < prompt + generated:
+        raise CallError("the answer counts fewer tokens in all than in its parts")
+    if prompt and usage.get("completion_tokens") == 0:
+        raise CallError("the answer counts no token of its own")
     return whole_number(usage.get("completion_tokens"))
 
 
@@ -471,119 +512,3 @@ def _field(holder: object, name: str, *types: type) -> Any:
         names = " or ".join(kind.__name__ for kind in types)
         raise CallError(f"the answer has no '{name}' of type {names}")
     return value
-
-
-def verdict_schema(prompt: Prompt, *, rationale: bool) -> dict[str, Any]:
-    """A schema of ``{"verdict": ANSWER}``: what the dialect asks for, but safe cannot name a rule.
-
-    Without ``rationale``, ANSWER has no free texts. It is wrapped because servers want a single object at the
-    root, not a choice of two.
-    """
-    choices = [_object_schema(properties) for properties in _verdict_properties(prompt, rationale=rationale)]
-    return _object_schema({"verdict": {"anyOf": choices}})
-
-
-def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The field ``response_format`` of the OpenAI API, which most servers know."""
-    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": dict(schema)}}
-
-
-def continuation_pattern(schema: Mapping[str, Any], prefix: str) -> str | None:
-    """A regular expression for what may follow ``prefix``, the beginning of an object of ``schema``.
-
-    None where ``prefix`` is no such beginning.
-    """
-    rest, pattern = prefix, ""
-    for literal, value in _literals_and_patterns(schema):
-        whole = value or _escape(literal)
-        if not rest:
-            pattern += whole
-        elif value is None and literal.startswith(rest):
-            pattern, rest = _escape(literal.removeprefix(rest)), ""
-        elif (match := re.match(whole, rest)) is not None:
-            rest = rest[match.end() :]
-        else:
-            return None
-    return None if rest else pattern
-
-
-def parse_verdict(text: str, prompt: Prompt, *, rationale: bool) -> Answer:
-    """Read an answer that must be exactly what ``verdict_schema`` says, or what the prompt asks for;
-    AnswerError for anything else.
-
-    Services that ignore the schema (Claude) get the form from the prompt alone, and may put the whole answer
-    into one block of code. An unsafe rating needs no rule; a safe one that names a rule contradicts itself,
-    and is refused.
-    """
-    block = _CODE.fullmatch(text.strip())
-    try:
-        answer = parse_json(text if block is None else block[1])
-    except DuplicateKeyError:
-        raise AnswerError("the model's answer gives a key twice") from None
-    except JsonError:
-        raise AnswerError("the server did not hold the model to the requested form: no JSON object") from None
-    verdict = answer.get("verdict") if isinstance(answer, dict) and len(answer) == 1 else answer
-    wrapped = verdict is not answer
-    choices = _verdict_properties(prompt, rationale=rationale or not wrapped)
-    properties = next((properties for properties in choices if _fits(verdict, properties)), None)
-    if not isinstance(verdict, dict) or properties is None:
-        raise AnswerError("the model's answer is not one verdict in the requested form")
-    labels = [verdict[name] for name, schema in properties.items() if "enum" in schema]
-    texts = [verdict[name].strip() for name, schema in properties.items() if "enum" not in schema]
-    return Answer(
-        next(prompt.ratings[label] for label in labels if label in prompt.ratings),
-        next((prompt.categories[label] for label in labels if label in prompt.categories), None),
-        next(iter(texts), None) if rationale else None,
-    )
-
-
-def _verdict_properties(prompt: Prompt, *, rationale: bool) -> Iterator[dict[str, Any]]:
-    """The properties of a safe answer, and of any other: name -> schema."""
-    assert prompt.schema is not None
-    for safe in (True, False):
-        barred = {label for label, rating in prompt.ratings.items() if (rating is Rating.SAFE) is not safe}
-        barred |= set(prompt.categories) if safe else set()
-        yield {
-            name: schema | {"enum": [label for label in schema["enum"] if label not in barred]}
-            if "enum" in schema
-            else schema
-            for name, schema in prompt.schema["properties"].items()
-            if rationale or "enum" in schema
-        }
-
-
-def _fits(verdict: object, properties: Mapping[str, Any]) -> bool:
-    return (
-        isinstance(verdict, dict)
-        and set(verdict) == set(properties)
-        and all(
-            isinstance(text, str) and text in properties[name].get("enum", (text,))
-            for name, text in verdict.items()
-        )
-    )
-
-
-def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _literals_and_patterns(schema: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """The parts of an object of ``schema`` in order: a literal text and None, or "" and a value's pattern."""
-    before = "{"
-    for name, value in schema["properties"].items():
-        yield f'{before}{json.dumps(name)}: "', None
-        # Longest first: matching takes the first that fits.
-        choices = sorted(value.get("enum", ()), key=len, reverse=True)
-        yield "", f"({'|'.join(map(_escape, choices))})" if choices else _TEXT
-        before = '", '
-    yield '"}', None
-
-
-def _escape(text: str) -> str:
-    """``text`` as a pattern, with fewer escapes than ``re.escape``: servers' grammars know only these."""
-    return re.sub(r"([\\.^$*+?()\[\]{}|])", r"\\\1", text)

@@ -19,12 +19,12 @@ from policyguard.backends.remote.answers import (
     read_partial_text,
     read_probabilities,
     read_text,
-    response_format,
     whole_number,
 )
 from policyguard.backends.remote.chat import Chat, continuing
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError, refusal
+from policyguard.backends.remote.forms import response_format
 from policyguard.backends.remote.retry import Retries
 from policyguard.backends.remote.servers import Servers
 from policyguard.backends.remote.sight import Look

@@ -114,8 +114,11 @@ class JsonClient:
                 headers=_HEADERS | dict(headers),
                 # A proxy from the environment may lead to a server; no machine reaches itself through one.
                 trust_env=not endpoint.loopback,
-                # Reading all certificates takes 40 ms, and plain HTTP within a machine meets none.
-                verify=endpoint.base.startswith("https:") or not endpoint.loopback,
+                # Reading all certificates takes 40 ms, and plain HTTP within a machine meets none. With TLS,
+                # those of the environment count on this machine too.
+                verify=httpx.create_ssl_context()
+                if endpoint.base.startswith("https:")
+                else not endpoint.loopback,
             )
         except Exception as error:
             raise _environment_error(error) from None

@@ -232,14 +232,20 @@ class Stream(asyncio.Protocol):
             self.is_between = buffer.startswith(b"CONNECT ")
             self.began_early = False
         else:
+            # The last byte goes alone: whoever answers before it has not read the request.
+            await self._send(memoryview(buffer)[:-1])
             self.began_early |= self._is_readable()
-        if not self._ended:
-            self._transport.write(buffer)
-            await self._room.wait()
+            buffer = buffer[-1:]
+        await self._send(buffer)
         if self._ended:
             import httpcore
 
             raise httpcore.WriteError("the connection was closed")  # and there may be an answer to read
+
+    async def _send(self, part: bytes | memoryview) -> None:
+        if not self._ended and part:
+            self._transport.write(part)
+            await self._room.wait()
 
     async def start_tls(
         self,

@@ -181,7 +181,9 @@ class LabelReader:
         self._exact = False
         scores = None if ids is None else tokens.of_ids(ids)
         if scores is None:
-            scores = tokens.of_texts(labels)
+            ratings = conversation.prompt.ratings
+            safe = [label for label in labels if ratings.get(label) is Rating.SAFE]
+            scores = tokens.of_texts(labels, safe=safe)
         if ids is None and not scores and not self._placed and conversation.prompt.schema is not None:
             raise NoScoresError(
                 f"the labels are not among the likeliest tokens of '{self._chat.model}': "
@@ -210,6 +212,8 @@ class LabelReader:
             tokens = read_probabilities(reply.data, prefill=prefill, labels=labels, ids=ids)
             if tokens.only_sampled and "top_logprobs" in fields:
                 raise NoLogprobsError
+            if "top_logprobs" in fields and tokens.leaves_out:
+                raise CallError("the answer's list of likely tokens leaves out likelier ones")
         except NoLogprobsError:
             if self._seen:  # it can give them, so this is one bad answer
                 raise CallError("the answer holds no log-probabilities", retryable=True) from None

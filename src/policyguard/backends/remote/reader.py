@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
-from policyguard.backends.remote.answers import (
+from policyguard.backends.remote.answers import read_text, read_thought
+from policyguard.backends.remote.chat import Chat, Conversation, NoScoresError
+from policyguard.backends.remote.errors import CallError
+from policyguard.backends.remote.forms import (
     continuation_pattern,
     parse_verdict,
-    read_text,
-    read_thought,
     response_format,
     verdict_schema,
 )
-from policyguard.backends.remote.chat import Chat, Conversation, NoScoresError
-from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.frame_encoding import data_uri, grid_for, is_light
 from policyguard.backends.remote.labels import LabelReader, LabelScores, rate, with_rules, without_rules
 from policyguard.backends.remote.recognition import require_own_dialect

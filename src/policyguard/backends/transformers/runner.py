@@ -26,7 +26,7 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers.loading import prepare, shrink
 from policyguard.backends.transformers.plan import control_tokens, make_plan
 from policyguard.backends.transformers.reading import Scores, continuations, explained, read_scores
-from policyguard.errors import UsageError
+from policyguard.errors import ModelLoadError, UsageError
 from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
@@ -114,6 +114,13 @@ def _bytes_of(prefix: Any) -> int:
     return sum(int(layer.keys.nbytes) + int(layer.values.nbytes) for layer in prefix.layers)
 
 
+_SIDE = 224
+"""Of the two frames that show whether a model sees; in pixels."""
+
+_SAME = 1e-4
+"""Standard deviations of the logits: a smaller difference is none."""
+
+
 class _UnfitError(Exception):
     """A frame that the model cannot take, and why."""
 
@@ -183,6 +190,7 @@ class Runner:
         self._features = Once(getattr(inner, "get_image_features", None))
         if self._features.function is not None:  # Mllama has none: its images are looked at for each prompt
             inner.get_image_features = self._features
+        self._sees = False
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
 
     def read(self, plans: Sequence[Plan], requests: Sequence[AssessmentRequest]) -> list[list[Result]]:
@@ -197,6 +205,7 @@ class Runner:
         if plan.prompt.thinks_until is not None and len(requests) > 1:
             return [self.attempt(plan, [request])[0] for request in requests]
         try:
+            self._require_sight(plan)
             if plan.prompt.thinks_until is not None:
                 thought = self._think(plan, requests[0].frame, plan.prompt.thinks_until)
                 if isinstance(thought, Assessment | Failure):
@@ -214,6 +223,27 @@ class Runner:
         if len(requests) == 1:
             return [Failure(kind, reason)]
         return [self.attempt(plan, [request])[0] for request in requests]
+
+    def _require_sight(self, plan: Plan) -> None:
+        """Once, before the first frame: raises ModelLoadError if black and noise look the same to the model.
+
+        Its chat template or processor loses the image on the way then, and every image would be safe.
+        """
+        from PIL import Image
+
+        if self._sees:
+            return
+        side = (_SIDE, _SIDE)
+        frames = Image.new("RGB", side), Image.effect_noise(side, 120.0).convert("RGB")
+        shrunk = [shrink(self.loaded.processor, frame, self._max_pixels) for frame in frames]
+        black, noise = (self._forward(plan, [frame])[0].float() for frame in shrunk)
+        if not (black - noise).abs().max() > _SAME * black.std():  # not a number either
+            raise ModelLoadError(
+                f"the model does not see images: black and noise give it the same scores under policy "
+                f"'{plan.policy.id}'",
+                hint="use the chat template and the processor files that the model was published with",
+            )
+        self._sees = True
 
     def _think(self, plan: Plan, frame: PILImage, end: str) -> str | Result:
         """What the model decodes up to ``end``, with it; UNDECIDED if it does not come to it in time."""

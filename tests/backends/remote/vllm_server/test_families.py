@@ -68,8 +68,8 @@ def test_an_explanation_is_held_to_the_form_by_the_server(server: RealServer) ->
 
 def test_without_scores_the_rating_is_read_from_the_form(server: RealServer) -> None:
     """What the package does with servers that give no log-probabilities, asked of one that does."""
-    from policyguard.backends.remote.answers import parse_verdict, response_format, verdict_schema
     from policyguard.backends.remote.chat import chat_messages
+    from policyguard.backends.remote.forms import parse_verdict, response_format, verdict_schema
     from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 
     under = policy().resolve()

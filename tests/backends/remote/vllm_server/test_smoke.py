@@ -139,7 +139,7 @@ def test_the_answer_is_held_to_the_dialect_s_form(pico_server: RealServer) -> No
 
 def test_the_servers_own_form_for_answers_without_scores_is_held(pico_server: RealServer) -> None:
     from backends.remote.support import policy
-    from policyguard.backends.remote.answers import parse_verdict, response_format, verdict_schema
+    from policyguard.backends.remote.forms import parse_verdict, response_format, verdict_schema
     from policyguard.dialects import SafeguardDialect
 
     prompt = SafeguardDialect().render(policy().resolve())[0]
