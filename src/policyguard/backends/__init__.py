@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from policyguard.backends.base import AssessmentRequest, Backend
+from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend
 from policyguard.backends.registry import KnownModel, require_dialect, resolve_model, resolve_served
-from policyguard.backends.wrapping import WrappingBackend
 from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import texts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["AssessmentRequest", "Backend", "require_backend"]
+__all__ = ["AssessmentRequest", "Backend", "WrappingBackend", "require_backend"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,52 @@ class Backend(Protocol):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class WrappingBackend(Backend):
+    """A backend in front of a backend: whatever a subclass does not define is passed on to ``inner``.
+
+    A subclass that changes ``assess`` changes ``aassess`` too.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner = inner
+
+    @property
+    def model(self) -> ModelIdentity:
+        return self.inner.model
+
+    def assess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+        return self.inner.assess(requests)
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+        return await self.inner.aassess(requests)
+
+    @property
+    def preferred_batch(self) -> int:
+        return self.inner.preferred_batch
+
+    @property
+    def preferred_workers(self) -> int:
+        return self.inner.preferred_workers
+
+    @property
+    def cache_scope(self) -> str:
+        return self.inner.cache_scope
+
+    def accept(self, policy: ResolvedPolicy) -> None:
+        self.inner.accept(policy)
+
+    def recall_image(
+        self, source: object, *, frames: Literal["all", "sample"], policies: Sequence[ResolvedPolicy]
+    ) -> Image:
+        return self.inner.recall_image(source, frames=frames, policies=policies)
+
+    def warm(self) -> None:
+        self.inner.warm()
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 _MEMBERS = [name for name in vars(Backend) if not name.startswith("_")]

@@ -11,8 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from policyguard.assessment import Reading, Result
-from policyguard.backends.base import AssessmentRequest
-from policyguard.backends.wrapping import WrappingBackend
+from policyguard.backends.base import AssessmentRequest, WrappingBackend
 from policyguard.cache.keys import assessment_key
 from policyguard.cache.pending import facts_key, facts_of, pending_image, read_settled
 from policyguard.cache.store import MemoryCache

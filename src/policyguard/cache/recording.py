@@ -20,8 +20,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Reading, Result
-from policyguard.backends.base import AssessmentRequest, Backend
-from policyguard.backends.wrapping import WrappingBackend
+from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend
 from policyguard.cache.codec import from_fields, to_fields
 from policyguard.cache.keys import frame_digest, holds_enough
 from policyguard.errors import ConfigurationError
