@@ -15,6 +15,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 
 from policyguard.runs.run import CheckedImage
 from runs.reports.support import every_kind, run_info, written
+from support.waiting import wait_until
 
 _INSTALL = (
     "install Chromium and its driver (Debian: apt install chromium chromium-driver), or name them in {}"
@@ -67,6 +68,8 @@ def visit(browser: WebDriver, tmp_path: Path) -> Iterator[Callable[..., WebDrive
         path = tmp_path / "report.html"
         path.write_text(text, encoding="utf-8")
         browser.get(path.as_uri())
+        # On a busy machine ``get`` can come back before the page's script has run.
+        wait_until(lambda: browser.execute_script("return document.readyState") == "complete")
         return browser
 
     yield open_page
