@@ -32,6 +32,30 @@ def test_the_readme_s_python_runs(number: int, monkeypatch: pytest.MonkeyPatch) 
     exec(code, {})
 
 
+def test_the_readme_s_ways_to_judge_a_photograph_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a server of ours in place of theirs, and a tiny model in place of the one that is fetched."""
+    from PIL import Image
+
+    from backends.remote.server import ToyServer
+    from support.tiny_models import build_tiny_model
+
+    model = build_tiny_model(tmp_path / "model", "qwen3_vl", context=1 << 16)
+    Image.new("RGB", (64, 64), (7, 90, 200)).save(tmp_path / "photo.jpg")
+    section = (ROOT / "README.md").read_text().partition("## Judge a photograph")[2].partition("\n## ")[0]
+    ways = re.findall(r"^```py\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    assert len(ways) == 3
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    with ToyServer() as server:
+        for code in ways:
+            assert len([line for line in code.splitlines() if line]) <= 5
+            server.context = 1 << 16
+            server.model = re.search(r'model": ?"([^"]+)|model="([^"]+)', code).expand(r"\1\2")  # type: ignore[union-attr]
+            here = re.sub(r'"https?://[^"]+"', repr(server.url), code)
+            exec(here.replace('"qwen3-vl-4b"', repr(str(model))), {})
+        assert len(server.bodies()) >= 2
+
+
 def test_the_backend_in_the_contributors_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     (block,) = blocks(ROOT / "CONTRIBUTING.md", "python")

@@ -176,18 +176,18 @@ def _gemma(*, shield: bool) -> tuple[Any, Any]:
         "boi_token_index": token("<start_of_image>"),
         "eoi_token_index": token("<end_of_image>"),
         "image_token_index": token("<image_soft_token>"),
-        "mm_tokens_per_image": 4,
+        "mm_tokens_per_image": 16,
     }
     sizes = {"size": {"height": 32, "width": 32}, "do_pan_and_scan": False}
     image = image_part("Gemma3ImageProcessor")(**sizes, **HALF)
     if not shield:
         model = seeded(t.Gemma3ForConditionalGeneration, t.Gemma3Config(**fields))
-        return model, processor("Gemma3Processor", image, tokenizer, image_seq_length=4)
+        return model, processor("Gemma3Processor", image, tokenizer, image_seq_length=16)
     config = t.ShieldGemma2Config(**fields)
     config.yes_token_index = tokenizer.encode("Yes", add_special_tokens=False)[0]
     config.no_token_index = tokenizer.encode("No", add_special_tokens=False)[0]
     model = seeded(t.ShieldGemma2ForImageClassification, config)
-    return model, processor("ShieldGemma2Processor", image, tokenizer, image_seq_length=4)
+    return model, processor("ShieldGemma2Processor", image, tokenizer, image_seq_length=16)
 
 
 def _llava(*, tiles: bool) -> tuple[Any, Any]:
@@ -381,17 +381,17 @@ def _internvl() -> tuple[Any, Any]:
     tokenizer = _tokenizer(chat, "<|im_start|>", eos="<|im_end|>", pad="<|endoftext|>", places=places)
     token = tokenizer.convert_tokens_to_ids
     config = t.InternVLConfig(
-        vision_config=t.InternVLVisionConfig(**SEES, image_size=[32, 32], patch_size=[8, 8]),
+        vision_config=t.InternVLVisionConfig(**SEES, image_size=[64, 64], patch_size=[8, 8]),
         text_config=t.Qwen2Config(**TEXT, vocab_size=len(tokenizer), eos_token_id=token("<|im_end|>")),
         image_token_id=token("<IMG_CONTEXT>"),
-        image_seq_length=4,
+        image_seq_length=16,
         downsample_ratio=0.5,
     )
     image = image_part("GotOcr2ImageProcessor")(
-        size={"height": 32, "width": 32}, crop_to_patches=True, min_patches=1, max_patches=2
+        size={"height": 64, "width": 64}, crop_to_patches=True, min_patches=1, max_patches=2
     )
     video = "InternVLVideoProcessor"
-    made = processor("InternVLProcessor", image, tokenizer, video=video, image_seq_length=4)
+    made = processor("InternVLProcessor", image, tokenizer, video=video, image_seq_length=16)
     return seeded(t.InternVLForConditionalGeneration, config), made
 
 

@@ -16,6 +16,7 @@ from policyguard.cli.check import check
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.models import doctor
 from policyguard.cli.options import Group
+from policyguard.cli.quickstart import quickstart
 from policyguard.runs.exits import ExitCode
 
 __all__ = ["app", "main"]
@@ -41,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check)
+app.command("quickstart")(quickstart)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)
