@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.backends.registry import KnownModel, known_models, resolve_model
+from policyguard.backends.registry import MEASURES, SYSTEMS, KnownModel, known_models, resolve_model
 from policyguard.backends.sensors.nudenet import NudeNet
 from policyguard.backends.sensors.open_nsfw import OpenNsfw
 from policyguard.backends.sensors.services import OmniModeration, SafeSearch
-from policyguard.backends.systems import MEASURES, SYSTEMS
 from policyguard.dialects import dialect_names, get_dialect
 from policyguard.policy import load_policy, packaged_policies
 

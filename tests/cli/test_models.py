@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 from cli.support import Captured
-from policyguard.backends.registry import known_models
-from policyguard.backends.systems import MEASURES, SYSTEMS
+from policyguard.backends.registry import MEASURES, SYSTEMS, known_models
 from policyguard.cli import main
 from policyguard.runs.exits import ExitCode
 

@@ -174,7 +174,7 @@ def models(
 
 
 def _published(style: TextOrJson) -> ExitCode:
-    from policyguard.backends.systems import MEASURES, SYSTEMS
+    from policyguard.backends.registry import MEASURES, SYSTEMS
     from policyguard.cli.output import print_table
 
     if style is TextOrJson.JSON:
