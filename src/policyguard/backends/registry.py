@@ -361,7 +361,7 @@ MEASURES = {
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A published system that can, or cannot, be a guard. ``how``: the model to name, the dialect, or why it is not possible.
+    """A published system. ``how``: the model to name, the dialect, or why it is not possible.
 
     ``figures`` maps the short names of ``MEASURES`` to what is published there. Figures of different sources
     were measured in different ways: compare those of one source only. None was measured by this project.
