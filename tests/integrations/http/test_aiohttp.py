@@ -134,7 +134,9 @@ def test_sockets_and_plain_sessions_are_refused(upstream: Upstream) -> None:
             await session.ws_connect(upstream.url)
         with pytest.raises(ConfigurationError) as caught:
             guard_client(session, colour_guard()[0])
-        assert "GuardedSession" in str(caught.value.hint)
+        hint = str(caught.value.hint)
+        assert "GuardedSession" in hint
+        assert "gRPC cannot be guarded: use the REST transport" in hint
 
     run(work)
     assert 0 == upstream.calls

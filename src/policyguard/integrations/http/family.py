@@ -76,7 +76,8 @@ def family_of(value: object, *kinds: str) -> Family:
             return family_named(name)
     raise ConfigurationError(
         f"a {' or '.join(kinds)} of httpx or httpx2 is expected, not a {type(value).__name__}",
-        hint="requests takes a GuardedAdapter, LiteLLM guard_litellm, boto3 guard_botocore, aiohttp a "
+        hint="an SDK takes a guarded client, OpenAI(http_client=guarded_client(guard)); requests takes a "
+        "GuardedAdapter, LiteLLM guard_litellm, boto3 guard_botocore, aiohttp a "
         "GuardedSession; gRPC cannot be guarded: use the REST transport (Vertex AI: transport='rest'), or "
         "judge with guard.check before the call",
     )
