@@ -27,6 +27,7 @@ def holds(data: bytes) -> None:
     from policyguard.images import MAX_FRAMES, decode
     from policyguard.images.decode import _PARSERS
     from policyguard.images.refusal import Refusal
+    from policyguard.images.written import plain_file
 
     for parse in _PARSERS.values():
         with suppress(Refusal, IndexError, ValueError, struct.error):
@@ -44,6 +45,12 @@ def holds(data: bytes) -> None:
         again = decode(image.plain)
         assert (image.plain, 1) == (again.plain, len(again.frames))
         assert image.frames[0].tobytes() == again.frames[0].tobytes()
+    if (written := plain_file(image)) is None:
+        assert image.frame_count > 1
+    else:
+        again = decode(written)
+        assert image.size == again.size
+        assert again.is_plain or plain_file(again) == written
 
 
 def mended(data: bytes, rng: random.Random) -> bytes:

@@ -35,7 +35,7 @@ from policyguard.images.render import Renderer
 from policyguard.images.sniff import Format, sniff
 from policyguard.images.sources import describe, load
 
-__all__ = ["decode", "header_size"]
+__all__ = ["decode", "header_size", "parse"]
 
 _PARSERS: Mapping[Format, Callable[[bytes], Container]] = {
     "PNG": png.parse,
@@ -71,7 +71,7 @@ def decode(
     name = describe(source)
     with boundary(name):
         loaded = load(source, limits)
-        container = _parse(loaded) if isinstance(loaded, bytes) else _from_pixels(loaded)
+        container = parse(loaded) if isinstance(loaded, bytes) else _from_pixels(loaded)
         check_size(container.size, container.frame_count, limits)
         render = Renderer(container.turns, container.colours)
         selection = select(
@@ -114,7 +114,8 @@ def header_size(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _parse(data: bytes) -> Container:
+def parse(data: bytes) -> Container:
+    """Read the structure of a file. Raises Refusal."""
     kind = sniff(data)
     try:
         return _PARSERS[kind](data)

@@ -15,8 +15,10 @@ from PIL.Image import Image as PILImage
 
 from policyguard.errors import ImageError
 from policyguard.images.container import Image
-from policyguard.images.decode import decode
+from policyguard.images.decode import decode, parse
 from policyguard.images.refusal import boundary
+from policyguard.images.render import _usual as usual
+from policyguard.images.render import upright
 
 __all__ = ["THUMBNAIL", "plain_file", "preview", "thumbnail"]
 
@@ -30,19 +32,19 @@ def plain_file(image: Image) -> bytes | None:
 
     Where the file itself is plain but for its metadata, its pixels are not encoded again. Pixels of lossy
     files (JPEG, most of WebP) become JPEG, all others PNG, or JPEG where that would be too large to send.
-    Transparency stays, and what lies beneath it is the image as it shows on white, which is all that a reader
-    without transparency gets. Raises ImageError if it does not fit into memory.
+    Transparency stays; what is fully clear is white. Raises ImageError if it does not fit into memory.
     """
     if image.plain is not None:
         return image.plain
     if image.frame_count > 1:
         return None
     with boundary(image.source):
-        frame, alpha = image.frames[0], image.alpha
-        room = max(_ROOM, len(image.file or b""))
-        if alpha is not None or not _is_lossy(image):
-            png = _encoded(frame if alpha is None else _over(frame, alpha), "PNG")
-            if alpha is not None or len(png) <= room:
+        frame, room = image.frames[0], max(_ROOM, len(image.file or b""))
+        if image.alpha is not None:
+            return _encoded(_clear(image.alpha, frame, image.file), "PNG")
+        if not _is_lossy(image):
+            png = _encoded(frame, "PNG")
+            if len(png) <= room:
                 return png
         for quality in _QUALITIES:
             jpeg = _encoded(frame, "JPEG", quality=quality, subsampling=2 if _is_lossy(image) else 0)
@@ -51,9 +53,18 @@ def plain_file(image: Image) -> bytes | None:
         return jpeg
 
 
-def _over(frame: PILImage, alpha: PILImage) -> PILImage:
-    result = frame.convert("RGBA")
+def _clear(alpha: PILImage, frame: PILImage, file: bytes | None) -> PILImage:
+    """A still with its transparency. Of pixels that came without a file, those on white are what is left."""
+    if file is None:
+        result = frame.convert("RGBA")
+    else:
+        container = parse(file)
+        image, turn = usual(next(container.frames())), container.turns[0]
+        (way, *_), alpha = container.colours.ways(image.mode[:-1]), upright(image.getchannel("A"), turn)
+        result = upright(way(image.convert(image.mode[:-1])), turn).convert("RGBA")
     result.putalpha(alpha)
+    result.paste((255, 255, 255, 0), mask=alpha.point([255, *[0] * 255]))
+    result.info = {}
     return result
 
 
