@@ -79,3 +79,13 @@ def test_a_fallback_may_be_the_answer_to_a_block_if_it_is_named_so() -> None:
 
 def test_fallbacks_without_any_guard_stay_as_they_are() -> None:
     assert "words" == failing().with_fallbacks([model()]).invoke(MESSAGE).text
+
+
+def test_a_chain_that_leads_back_to_itself_is_looked_through_once() -> None:
+    steps: dict[str, Any] = {"a": model()}
+    around = RunnableParallel(steps)
+    around.steps__["b"] = around  # type: ignore[assignment]
+    assert isinstance(around.with_fallbacks([model()]), RunnableWithFallbacks)
+    around.steps__["c"] = G
+    with pytest.raises(ConfigurationError):
+        around.with_fallbacks([model()])

@@ -304,15 +304,23 @@ def _order(runnable: Any) -> list[str]:
         return _order(runnable.bound)
     if isinstance(runnable, GuardRunnable):
         return ["guard"]
-    return ["inside" if _guards_in(runnable) else "other"]
+    return ["inside" if isinstance(runnable, Runnable) and _guards_in(runnable) else "other"]
 
 
-def _guards_in(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_guards_in, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_guards_in, value))
-    return isinstance(value, GuardRunnable) or (isinstance(value, Runnable) and _guards_in(vars(value)))
+def _guards_in(whole: Runnable[Any, Any]) -> bool:
+    """Whether a guard is among the steps that ``whole`` holds in its fields."""
+    stack: list[Any] = [whole]
+    seen: set[int] = set()
+    while stack:
+        value = stack.pop()
+        if isinstance(value, GuardRunnable):
+            return True
+        if not isinstance(value, Runnable | Mapping | list | tuple) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        fields = vars(value) if isinstance(value, Runnable) else value
+        stack += fields.values() if isinstance(fields, Mapping) else fields
+    return False
 
 
 def _refuse_fallbacks_past_a_guard() -> None:
