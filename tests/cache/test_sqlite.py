@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -364,19 +365,60 @@ def test_a_place_that_cannot_be_written_costs_the_cache_and_not_the_check(
     assert "checks go on without it" in caplog.text
 
 
-def test_a_file_that_another_process_keeps_locked_costs_the_cache_and_not_the_check(
+def test_what_another_process_keeps_from_the_file_waits_in_memory_and_is_written_later(
     path: Path, caplog: Logs
 ) -> None:
     filled(path, 1)
-    backend = FakeBackend(0.9)
-    guard = Guard(policy(), backend=backend, cache=SqliteCache(path, busy_timeout=0.01))
+    backend, cache = FakeBackend(0.9), SqliteCache(path, busy_timeout=0.01)
+    guard = Guard(policy(), backend=backend, cache=cache)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     assert [Outcome.VIOLATES] * 3 == [guard.check(picture()).outcome for _ in range(3)]
-    assert 3 == backend.calls
-    assert 1 == len(caplog.records)
-    assert not list(path.parent.glob("*.corrupt-*"))
+    assert 1 == backend.calls
+    assert not caplog.records
     holder.close()
+    cache.close()
+    assert 3 == inspect(path, thorough=True).entries
+    assert not list(path.parent.glob("*.corrupt-*"))
+
+
+def test_a_file_that_stays_locked_costs_what_waits_and_no_more(path: Path) -> None:
+    filled(path, 1)
+    cache = SqliteCache(path, busy_timeout=0.0)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    for number in range(5000):
+        cache.put(key(number), "{}")
+    assert cache.get(key(4999)) == "{}"
+    assert cache.get(key(1)) is None
+    cache.close()
+    holder.close()
+    assert 1 == inspect(path, thorough=True).entries
+
+
+def test_eight_processes_on_one_file_find_what_the_others_have_put(path: Path) -> None:
+    """As eight runs over the same images would, each in an order of its own."""
+    code = """
+        import sys, time
+        from policyguard.cache.sqlite import SqliteCache
+        cache, hits = SqliteCache(sys.argv[1]), 0
+        for step in range(400):
+            name = f"{(step * 7 + int(sys.argv[2]) * 50) % 400:064x}"
+            if cache.get(name) is None:
+                time.sleep(0.005)  # a model's time
+                cache.put(name, "{}")
+            else:
+                hits += 1
+        cache.close()
+        print(hits)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+    workers = [
+        subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True) for number in range(8)
+    ]
+    hits = [int(worker.communicate()[0]) for worker in workers]
+    assert 400 == inspect(path, thorough=True).entries
+    assert sum(hits) >= 0.6 * 8 * 400
 
 
 def test_a_full_disk_costs_new_entries_and_not_the_check(path: Path, caplog: Logs) -> None:

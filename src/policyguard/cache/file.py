@@ -90,6 +90,12 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, DamagedError)
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether ``error`` says that others use the file just now."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return isinstance(error, sqlite3.Error) and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def require_mark(path: Path) -> None:
     """Raises ForeignError unless the head of ``path`` says that it is a cache, and OSError."""
     with path.open("rb") as file:

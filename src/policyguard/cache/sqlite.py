@@ -1,10 +1,10 @@
 """A verdict cache in one SQLite file, shared by many processes.
 
 Covered: a problem with the file, the disk or their rights costs the cache, never the check: it is logged
-once, and the check asks the model. Every row has a checksum; one that does not fit is deleted. A damaged
-cache is set aside under another name and a new one begun. A file that is no cache, or that others may write,
-is left alone. The file is readable for its owner alone, holds hashes, scores and, of explain readings, the
-model's words, and no image.
+once, and the check asks the model; while other processes keep the file busy, entries wait in memory. Every
+row has a checksum; one that does not fit is deleted. A damaged cache is set aside under another name and a
+new one begun. A file that is no cache, or that others may write, is left alone. The file is readable for its
+owner alone, holds hashes, scores and, of explain readings, the model's words, and no image.
 Not covered: whoever can write the file can forge verdicts, as checksums are no signatures. Network file
 systems, where SQLite's locks do not hold.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import random
 import sqlite3
 import struct
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-from policyguard.cache.file import DamagedError, ForeignError, connect, is_damage, set_aside
+from policyguard.cache.file import DamagedError, ForeignError, connect, is_busy, is_damage, set_aside
 from policyguard.cache.store import TTL, CacheInfo, MemoryCache, VerdictCache, require_ttl
 from policyguard.errors import ConfigurationError
 
@@ -34,6 +35,12 @@ _log = logging.getLogger("policyguard.cache")
 
 _PAUSE = 5.0
 """Seconds without the file after it could not be used, so that no check waits for it again and again."""
+_BUSY = 0.05, 0.25
+"""Seconds, at random between these, without the file after others kept it busy. Entries wait in memory."""
+_WAITING = 4096
+"""Entries that wait at most; the oldest are dropped then."""
+_FLUSHES = 8
+"""How often a cache that is closed tries to write what waits."""
 _TOUCH = 600.0
 """Seconds between two notes that an entry is in use: a note is a write."""
 _SKEW = 60.0
@@ -78,6 +85,7 @@ class SqliteCache(VerdictCache):
         self._inode = 0
         self._off = False
         self._paused = {False: 0.0, True: 0.0}
+        self._waiting: dict[bytes, tuple[bytes, bytes, bytes, float, float]] = {}
         self._warned: set[str] = set()
         _caches.add(self)
         try:
@@ -94,6 +102,9 @@ class SqliteCache(VerdictCache):
 
     def get(self, key: str) -> str | None:
         name = bytes.fromhex(key)
+        with self._lock:
+            if not self._off and (row := self._waiting.get(name)) is not None:
+                return row[1].decode()
         entry = self._attempt(lambda connection: self._read(connection, name), write=False)
         if entry is None:
             return None
@@ -113,23 +124,41 @@ class SqliteCache(VerdictCache):
 
     def put(self, key: str, value: str) -> None:
         name, text, now = bytes.fromhex(key), value.encode(), time.time()
-        row = (name, text, checksum(name, now, text), now, now)
+        with self._lock:
+            if self._off:
+                return
+            self._waiting[name] = (name, text, checksum(name, now, text), now, now)
+            if len(self._waiting) > _WAITING:
+                del self._waiting[next(iter(self._waiting))]
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write all that waits, in one piece."""
 
         def write(connection: sqlite3.Connection) -> None:
+            if not self._waiting:  # another thread has written it
+                return
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)", row)
+            connection.executemany(
+                "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)", self._waiting.values()
+            )
             _evict(connection, self._max_bytes)
             connection.execute("COMMIT")
+            self._waiting.clear()
 
         self._attempt(write, write=True)
 
     def discard(self, key: str) -> None:
         name = bytes.fromhex(key)
+        with self._lock:
+            self._waiting.pop(name, None)
         self._attempt(
             lambda connection: connection.execute("DELETE FROM verdicts WHERE key = ?", (name,)), write=True
         )
 
     def clear(self) -> int:
+        self._flush()
+
         def delete(connection: sqlite3.Connection) -> int:
             count = connection.execute("DELETE FROM verdicts").rowcount
             connection.execute("VACUUM")
@@ -139,6 +168,7 @@ class SqliteCache(VerdictCache):
         return self._attempt(delete, write=True) or 0
 
     def info(self) -> CacheInfo:
+        self._flush()
         count = self._attempt(
             lambda connection: int(connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]),
             write=False,
@@ -148,6 +178,12 @@ class SqliteCache(VerdictCache):
         return CacheInfo(count or 0, size, str(self.path))
 
     def close(self) -> None:
+        for _ in range(_FLUSHES):
+            if not self._waiting or self._off:
+                break
+            with self._lock:
+                self._paused[True] = 0.0
+            self._flush()
         with self._lock:
             self._off = True
             self._drop()
@@ -190,6 +226,11 @@ class SqliteCache(VerdictCache):
                 raise
             except (sqlite3.Error, DamagedError, OSError, OverflowError, ValueError) as error:
                 self._drop()
+                if is_busy(error):
+                    until = time.monotonic() + random.uniform(*_BUSY)
+                    self._paused = {False: self._paused[False] if write else until, True: until}
+                    return None
+                self._waiting.clear()
                 if is_damage(error):
                     self._begin_anew(error)
                 else:
@@ -259,8 +300,9 @@ class SqliteCache(VerdictCache):
             _log.warning("%s", text)
 
     def after_fork(self) -> None:
-        """In the child process: drop the parent's lock, and what it had open."""
+        """In the child process: drop the parent's lock, what it had open, and what it will write."""
         self._lock = Lock()
+        self._waiting.clear()
         if self._connection is not None:
             # SQLite's locks do not survive a fork, and closing the connection here would break the parent's.
             _inherited.append(self._connection)
