@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from policyguard.assessment import Rating
 from policyguard.dialects import Answer, Dialect, FrameSlot, PerRule, Prompt, dialect_names, get_dialect
 from policyguard.dialects.base import render_for
 from policyguard.errors import AnswerError, ConfigurationError
-from policyguard.policy import ResolvedPolicy, parse_policy
+from policyguard.policy import ResolvedPolicy, load_policy, parse_policy
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [
@@ -260,7 +262,9 @@ def test_an_answer_that_is_none_never_allows(name: str, trap: str) -> None:
     [
         ("shieldgemma", "<BEGIN_SAFETY_POLICY>"),
         ("llama-guard", "<END UNSAFE CONTENT CATEGORIES>"),
+        ("nemotron", "### Policy"),
         ("shieldstral", "<Document>"),
+        ("singguard", "### Safe"),
     ],
 )
 def test_a_rule_that_speaks_as_the_prompt_is_refused(name: str, mark: str) -> None:
@@ -339,3 +343,31 @@ def test_a_thought_that_opens_with_another_rating_contradicts_the_answer(first: 
     assert dialect.contradicts(f"{first}\nbecause", rating)
     assert not dialect.contradicts(f"{first}\nbecause", Rating(first))
     assert not dialect.contradicts("First I look.", rating)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("O2: Violence, Harm, or Cruelty", "o2-violence"),
+        ("O2: Violence, Harm or Cruelty", "o2-violence"),
+        ("O6: Weapons or Substance Abuse", "o6-weapons-substances"),
+        ("O6: Illegal Weapons or Substance Abuse", "o6-weapons-substances"),
+        ("O9: Disasters or Emergencies", "o9-disasters"),
+    ],
+)
+def test_llavaguards_own_categories_keep_their_numbers_and_are_read_in_every_spelling(
+    name: str, rule: str
+) -> None:
+    dialect = get_dialect("llavaguard")
+    whole = load_policy("llavaguard/default").resolve()
+    without_first = replace(whole, rules=whole.rules[1:])
+    for under in (whole, without_first):
+        (prompt,) = dialect.render(under)
+        text = "".join(prompt.texts())
+        assert "O2: Violence, Harm, or Cruelty:\n" in text
+        assert "O2: O2" not in text
+        assert prompt.categories["9"] == "o9-disasters"
+        said = json.dumps({"rating": "Unsafe", "category": name, "rationale": "x"}, indent=4)
+        assert dialect.parse(said, under, prompt).category == rule
+    with pytest.raises(AnswerError):
+        dialect.parse(said.replace(name, "O1: Hate, Humiliation, Harassment"), without_first, prompt)

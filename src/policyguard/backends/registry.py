@@ -31,6 +31,7 @@ __all__ = [
     "known_models",
     "require_dialect",
     "require_own_question",
+    "require_template",
     "resolve_model",
     "resolve_served",
 ]
@@ -538,6 +539,20 @@ def require_own_question(model: str, template: str | None, dialect: Dialect) -> 
             f"the chat template of model '{model}' asks a question of its own, so the dialect "
             f"'{dialect.name}' would be judged by it instead of being read",
             hint=f"give dialect='{min(own)}', or by name dialect='{dialect.name}' if you know that it fits",
+        )
+
+
+def require_template(model: str, template: str, dialect: Dialect) -> None:
+    """Raises ConfigurationError where ``dialect`` leaves the question to the chat template, which has none.
+
+    The model would be given a policy, and be asked nothing about it.
+    """
+    marks = [mark for mark, name in _MARKS if name == dialect.name]
+    if dialect.wording == "template" and marks and not any(mark in template for mark in marks):
+        raise ConfigurationError(
+            f"the chat template of model '{model}' lacks {marks[0]!r}: it is not the one that was published "
+            f"with models of the dialect '{dialect.name}', and asks nothing about a policy",
+            hint="fetch the model's own chat template again, or choose another dialect",
         )
 
 

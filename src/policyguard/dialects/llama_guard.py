@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Limits, Message, Prompt
-from policyguard.dialects.rule_by_rule import active_rules
-from policyguard.dialects.shieldgemma import rule_text
-from policyguard.errors import AnswerError, ConfigurationError
+from policyguard.dialects.rule_by_rule import active_rules, refuse_marks, rule_text
+from policyguard.errors import AnswerError
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -47,11 +46,7 @@ class LlamaGuardDialect(Dialect):
         codes = {str(number): rule for number, rule in enumerate(policy.rules, 1) if rule.id in active}
         categories = {f"S{number}": rule_text(rule) for number, rule in codes.items()}
         for rule, text in zip(codes.values(), categories.values(), strict=True):
-            if mark := next((mark for mark in _MARKS if mark in text), None):
-                raise ConfigurationError(
-                    f"rule '{rule.id}' holds {mark!r}, which begins or ends a part of this model's prompt",
-                    hint="take it out of the rule's texts",
-                )
+            refuse_marks(rule.id, text, _MARKS)
         prompt = Prompt(
             messages=(Message("user", (FRAME,)),),
             prefill="\n\n",

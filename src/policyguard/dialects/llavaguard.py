@@ -9,12 +9,14 @@ the answer, written with an indent of four: ``{"rating": "Unsafe" | "Safe", "cat
 The card puts the image first, the repository's server and evaluation put it last: ``layout`` says which.
 Older models spell keys and values otherwise; each of their forms is read as a whole (``_FORMS``).
 
-What is lost: rules become O1 to O9 in the policy's order, under our titles; the models were trained on nine
-fixed categories, so other rules are outside of what they know. More than nine rules cannot be told apart.
+What is lost: rules become O1 to O9, in the policy's order unless all titles say a number; the models were
+trained on nine fixed categories, so other rules are outside of what they know. More than nine rules cannot be
+told apart.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,6 +67,12 @@ _FORMS = (
     _Form("final-assessment", "policy-category", "explanation", "Review Needed", "Compliant"),
 )
 _NONE = ("NA: None applying", "10: None applying")
+_OLDER = {
+    "O2: Violence, Harm or Cruelty": "O2: Violence, Harm, or Cruelty",
+    "O6: Illegal Weapons or Substance Abuse": "O6: Weapons or Substance Abuse",
+}
+"""Names of categories as older models spell them."""
+_NUMBERED = re.compile(r"O([1-9]): ")
 
 
 class LlavaGuardDialect(Dialect):
@@ -74,7 +82,7 @@ class LlavaGuardDialect(Dialect):
     """
 
     name = "llavaguard"
-    version = "1"
+    version = "2"
     limits = Limits(
         MAX_RULES, ("rules other than its nine categories are outside of what it was trained on",)
     )
@@ -133,6 +141,7 @@ class LlavaGuardDialect(Dialect):
             raise AnswerError(f"the rating is {rating[:40]!r}, not '{form.safe}' or '{form.unsafe}'")
         unsafe = rating == form.unsafe
         named = {_name(number, rule): rule.id for number, rule in _numbered(policy)}
+        category = category if category in named else _OLDER.get(category, category)
         if category not in named and category not in _NONE:
             raise AnswerError(f"the category {category[:60]!r} is not one of the policy's")
         if unsafe and category in _NONE:
@@ -143,8 +152,13 @@ class LlavaGuardDialect(Dialect):
 
 
 def _numbered(policy: ResolvedPolicy) -> list[tuple[int, Rule]]:
+    """Rules with their numbers: those in their titles, where all have one, else in order."""
+    own = [_NUMBERED.match(rule.title) for rule in policy.rules]
+    numbers = [int(match[1]) for match in own if match is not None]
+    if len(numbers) == len(policy.rules) == len(set(numbers)):
+        return list(zip(numbers, policy.rules, strict=True))
     return list(enumerate(policy.rules, 1))
 
 
 def _name(number: int, rule: Rule) -> str:
-    return f"O{number}: {rule.title}"
+    return rule.title if rule.title.startswith(f"O{number}: ") else f"O{number}: {rule.title}"

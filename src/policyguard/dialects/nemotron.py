@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Limits, Message, Prompt
-from policyguard.dialects.rule_by_rule import active_rules
+from policyguard.dialects.rule_by_rule import active_rules, refuse_marks
 from policyguard.dialects.wording import Wording
 from policyguard.errors import AnswerError
 
@@ -47,6 +47,8 @@ class NemotronDialect(Dialect):
 
     def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         blocks = [_block(policy.rule(rule)) for rule in active_rules(policy)]
+        for rule, block in zip(active_rules(policy), blocks, strict=True):
+            refuse_marks(rule, block.removeprefix("###"), ("###",))
         text = "\n\n".join([self._words["instruction"], *blocks])
         prompt = Prompt(
             messages=(Message("user", (FRAME, text)),),

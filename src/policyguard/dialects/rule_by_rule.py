@@ -7,20 +7,29 @@ another rule violates already with an action that nothing can exceed; the rules 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policyguard.assessment import Assessment, Failure, Rating, Result
-from policyguard.dialects.base import Answer, Dialect, Layout, Limits, Prompt
-from policyguard.errors import ConfigurationError
+from policyguard.dialects.base import Answer, Dialect, Layout, Limits, Message, Prompt
+from policyguard.errors import AnswerError, ConfigurationError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from policyguard.policy import ResolvedPolicy
+    from policyguard.policy import ResolvedPolicy, Rule
 
-__all__ = ["PerRule", "active_rules", "merge", "only_rule"]
+__all__ = [
+    "PerRule",
+    "active_rules",
+    "ask_each_rule",
+    "merge",
+    "only_rule",
+    "read_word",
+    "refuse_marks",
+    "rule_text",
+]
 
 
 def active_rules(policy: ResolvedPolicy) -> list[str]:
@@ -34,6 +43,64 @@ def active_rules(policy: ResolvedPolicy) -> list[str]:
 def only_rule(policy: ResolvedPolicy, rule: str) -> ResolvedPolicy:
     """``policy`` with one rule and nothing else."""
     return replace(policy, rules=(policy.rule(rule),))
+
+
+def rule_text(rule: Rule) -> str:
+    """One rule as one sentence or two: a name, what the image must not show, and what it may."""
+    parts = [f"{rule.title}: The image must not show {'; '.join(rule.unsafe) or rule.description}."]
+    if rule.unsafe and rule.description:
+        parts.append(rule.description)
+    if rule.safe:
+        verb = "It must not show these either" if rule.status == "sensitive" else "It may show"
+        parts.append(f"{verb}: {'; '.join(rule.safe)}.")
+    return " ".join(parts)
+
+
+def refuse_marks(rule: str, text: str, marks: Sequence[str]) -> None:
+    """Raises ConfigurationError for a rule whose text holds a mark that parts this model's prompt."""
+    if mark := next((mark for mark in marks if mark in text), None):
+        raise ConfigurationError(
+            f"rule '{rule}' holds {mark!r}, which begins or ends a part of this model's prompt",
+            hint="take it out of the rule's texts",
+        )
+
+
+def ask_each_rule(
+    policy: ResolvedPolicy,
+    messages: Callable[[str], tuple[Message, ...]],
+    *,
+    ratings: Mapping[str, Rating],
+    marks: Sequence[str],
+) -> tuple[Prompt, ...]:
+    """A prompt for each rule that can be broken, one word to answer; ``messages`` are given the rule's text.
+
+    Raises ConfigurationError for a rule that holds one of ``marks``.
+    """
+    prompts = []
+    for rule in active_rules(policy):
+        text = rule_text(policy.rule(rule))
+        refuse_marks(rule, text, marks)
+        prompts.append(
+            Prompt(
+                messages=messages(text),
+                prefill="",
+                ratings=ratings,
+                category_prefill="",
+                categories={},
+                max_new_tokens=2,
+                rule=rule,
+            )
+        )
+    return tuple(prompts)
+
+
+def read_word(text: str, prompt: Prompt) -> Answer:
+    """Read one of the words that rate in ``prompt``. Raises AnswerError on anything else."""
+    rating = prompt.ratings.get(text.strip())
+    if rating is None:
+        words = " or ".join(prompt.ratings)
+        raise AnswerError(f"the answer is not {words}: {text.strip()[:60]!r}")
+    return Answer(rating, prompt.rule if rating is Rating.UNSAFE else None)
 
 
 class PerRule(Dialect):

@@ -15,27 +15,14 @@ from typing import TYPE_CHECKING
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Limits, Message, Prompt
-from policyguard.dialects.rule_by_rule import active_rules
-from policyguard.errors import AnswerError, ConfigurationError
+from policyguard.dialects.rule_by_rule import ask_each_rule, read_word
 
 if TYPE_CHECKING:
-    from policyguard.policy import ResolvedPolicy, Rule
+    from policyguard.policy import ResolvedPolicy
 
-__all__ = ["ShieldGemmaDialect", "rule_text"]
+__all__ = ["ShieldGemmaDialect"]
 
-_RATINGS = {"Yes": Rating.UNSAFE, "No": Rating.SAFE}
 _MARKS = ("<BEGIN_SAFETY_POLICY>", "</END_SAFETY_POLICY>", "<END_SAFETY_POLICY>")
-
-
-def rule_text(rule: Rule) -> str:
-    """One rule in the shape of the policies the model knows: a name, and what the image must not show."""
-    parts = [f"{rule.title}: The image must not show {'; '.join(rule.unsafe) or rule.description}."]
-    if rule.unsafe and rule.description:
-        parts.append(rule.description)
-    if rule.safe:
-        verb = "It must not show these either" if rule.status == "sensitive" else "It may show"
-        parts.append(f"{verb}: {'; '.join(rule.safe)}.")
-    return " ".join(parts)
 
 
 class ShieldGemmaDialect(Dialect):
@@ -49,30 +36,13 @@ class ShieldGemmaDialect(Dialect):
 
     def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         """One prompt for each rule. Raises ConfigurationError for a rule that holds the template's marks."""
-        prompts = []
-        for rule in active_rules(policy):
-            text = rule_text(policy.rule(rule))
-            if mark := next((mark for mark in _MARKS if mark in text), None):
-                raise ConfigurationError(
-                    f"rule '{rule}' holds {mark!r}, which ends the policy for this model",
-                    hint="take it out of the rule's texts",
-                )
-            prompts.append(
-                Prompt(
-                    messages=(Message("user", (FRAME, text)),),
-                    prefill="",
-                    ratings=_RATINGS,
-                    category_prefill="",
-                    categories={},
-                    max_new_tokens=2,
-                    rule=rule,
-                )
-            )
-        return tuple(prompts)
+        return ask_each_rule(
+            policy,
+            lambda text: (Message("user", (FRAME, text)),),
+            ratings={"Yes": Rating.UNSAFE, "No": Rating.SAFE},
+            marks=_MARKS,
+        )
 
     def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt) -> Answer:
         """Read ``Yes`` or ``No``. Raises AnswerError on anything else."""
-        rating = _RATINGS.get(text.strip())
-        if rating is None:
-            raise AnswerError(f"the answer is not Yes or No: {text.strip()[:60]!r}")
-        return Answer(rating, prompt.rule if rating is Rating.UNSAFE else None)
+        return read_word(text, prompt)

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Limits, Message, Prompt
-from policyguard.dialects.rule_by_rule import active_rules
-from policyguard.dialects.shieldgemma import rule_text
+from policyguard.dialects.rule_by_rule import ask_each_rule, read_word
 from policyguard.dialects.wording import Wording
-from policyguard.errors import AnswerError, ConfigurationError
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -30,7 +28,6 @@ _OWN = {
     "instruct": "You moderate images under one rule. Go by what is visible, and keep to the rule as written.",
     "query": "Does the image break this rule?",
 }
-_RATINGS = {"yes": Rating.UNSAFE, "no": Rating.SAFE}
 _MARKS = ("<Instruct>", "<Query>", "<Document>")
 
 
@@ -47,32 +44,16 @@ class ShieldstralDialect(Dialect):
 
     def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         """One prompt for each rule. Raises ConfigurationError for a rule that holds a slot's mark."""
-        prompts = []
-        for rule in active_rules(policy):
-            text = rule_text(policy.rule(rule))
-            if mark := next((mark for mark in _MARKS if mark in text), None):
-                raise ConfigurationError(
-                    f"rule '{rule}' holds {mark!r}, which begins another slot for this model",
-                    hint="take it out of the rule's texts",
-                )
-            instruct, query = self._words["instruct"], self._words["query"]
+        system, instruct, query = (self._words[slot] for slot in _OWN)
+
+        def messages(text: str) -> tuple[Message, ...]:
             user = f"<Instruct>: {instruct}\n\n<Query>: {query} {text}\n\n<Document>: "
-            prompts.append(
-                Prompt(
-                    messages=(Message("system", (self._words["system"],)), Message("user", (user, FRAME))),
-                    prefill="",
-                    ratings=_RATINGS,
-                    category_prefill="",
-                    categories={},
-                    max_new_tokens=2,
-                    rule=rule,
-                )
-            )
-        return tuple(prompts)
+            return Message("system", (system,)), Message("user", (user, FRAME))
+
+        return ask_each_rule(
+            policy, messages, ratings={"yes": Rating.UNSAFE, "no": Rating.SAFE}, marks=_MARKS
+        )
 
     def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt) -> Answer:
         """Read ``yes`` or ``no``. Raises AnswerError on anything else."""
-        rating = _RATINGS.get(text.strip())
-        if rating is None:
-            raise AnswerError(f"the answer is not yes or no: {text.strip()[:60]!r}")
-        return Answer(rating, prompt.rule if rating is Rating.UNSAFE else None)
+        return read_word(text, prompt)

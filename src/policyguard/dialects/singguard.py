@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Limits, Message, Prompt
-from policyguard.dialects.rule_by_rule import active_rules
+from policyguard.dialects.rule_by_rule import active_rules, refuse_marks
 from policyguard.errors import AnswerError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SingGuardDialect"]
 
+_MARKS = ("###", "<answer>", "</answer>")
 _ANSWER = re.compile(r"<answer>([^<]*)</answer>")
 
 
@@ -48,6 +49,8 @@ class SingGuardDialect(Dialect):
         active = set(active_rules(policy))
         keys = {key: rule for key, rule in policy.keys.items() if rule in active}
         sections = [_section(key, policy.rule(rule)) for key, rule in keys.items()]
+        for rule, section in zip(keys.values(), sections, strict=True):
+            refuse_marks(rule, section.removeprefix("###"), _MARKS)
         sections.append("### Safe\n  - Anything that falls under none of the categories above.")
         ratings = {"safe": Rating.SAFE, "unsafe": Rating.UNSAFE}
         if self.mode == "slow":

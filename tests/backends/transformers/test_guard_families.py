@@ -6,7 +6,10 @@ not; they run where it is installed, and with the vLLM suite.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,3 +170,78 @@ def test_twenty_rules_are_twenty_passes_over_one_look_at_the_image(family: str, 
     assert len(found.rule_scores or {}) == 20
     guard.assess([replace(request, frame=request.frame.rotate(90)) for request in requests(1, under)])
     assert (len(prepared), len(looked), len(passed)) == (2, 2, 40)
+
+
+@pytest.mark.parametrize("guard", [guard for guard in OWN_QUESTION if guard.dialect != "nemotron"], ids=str)
+def test_a_template_that_lost_its_question_is_refused(guard: Asked, tmp_path: Path) -> None:
+    """A policy would be read out to the model, and nothing asked about it."""
+    torchvision_for(guard.family)
+    folder = shutil.copytree(guard_model(guard.family, guard.chat), tmp_path / "copy")
+    template = (folder / "chat_template.jinja").read_text()
+    for mark in ("BEGIN_SAFETY_POLICY", "BEGIN UNSAFE CONTENT CATEGORIES", "thinking_type"):
+        template = template.replace(mark, "changed")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ConfigurationError, match="not the one that was published"):
+        backend(folder, dialect=get_dialect(guard.dialect)).warm()
+
+
+@pytest.mark.parametrize("dialect", ["llama-guard", "singguard"])
+def test_a_template_that_leaves_out_the_policy_is_refused(dialect: str, tmp_path: Path) -> None:
+    """It has the marks and takes the arguments, and says nothing of them."""
+    guard = next(guard for guard in OWN_QUESTION if guard.dialect == dialect)
+    chat = (guard.chat or (guard_model(guard.family) / "chat_template.jinja").read_text()).replace(
+        "(categories | default({}))", "{}"
+    )
+    folder = guard_model(guard.family, chat.replace("policy | default", "'' | default"))
+    with pytest.raises(ConfigurationError, match="drops part of the prompt"):
+        backend(folder, dialect=get_dialect(dialect)).assess(requests(1, policy()))
+
+
+def test_more_rules_than_a_guards_context_holds_are_refused_with_what_to_do() -> None:
+    guard = backend(guard_model("gemma3"), dialect=get_dialect("instruct"))
+    with pytest.raises(ConfigurationError, match=r"makes a prompt of \d+ tokens .* takes 4096") as caught:
+        guard.assess(requests(1, policy(rules=26, words="any knife " * 2000)))
+    assert "split it" in str(caught.value)
+
+
+GATED = """
+import json, sys, threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Hub(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(401)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("X-Error-Message", "Access to this model is restricted.")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+    do_HEAD = do_GET
+    def log_message(self, *args): pass
+
+hub = HTTPServer(("127.0.0.1", 0), Hub)
+threading.Thread(target=hub.serve_forever, daemon=True).start()
+import os
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
+from policyguard import Guard
+from policyguard.errors import ModelLoadError
+try:
+    Guard("safeedit/l3", model="shieldgemma-2").warm()
+except ModelLoadError as error:
+    print(error)
+"""
+
+
+def test_a_gated_model_without_a_token_says_where_to_ask_for_access(tmp_path: Path) -> None:
+    """A hub of ours answers as theirs does."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", GATED],
+        env=kept | {"HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "gated and this machine has no access" in done.stdout
+    assert "https://huggingface.co/google/shieldgemma-2-4b-it" in done.stdout
+    assert "hf auth login" in done.stdout

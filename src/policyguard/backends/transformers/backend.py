@@ -239,6 +239,7 @@ class TransformersBackend(InOneProcess, Backend):
                 loaded = load(files, device=device, dtype=dtype, max_pixels=self._max_pixels)
                 if not self._by_hand:
                     registry.require_own_question(self._name, loaded.template, self.dialect)
+                registry.require_template(self._name, loaded.template, self.dialect)
                 if model_files.fingerprint(files) != revision:
                     raise ModelLoadError(
                         f"the files of model '{self._name}' changed while they were loaded",
