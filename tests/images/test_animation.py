@@ -14,6 +14,7 @@ from images.support import (
     animation,
     chunk,
     colours,
+    encode,
     gif,
     gif_frame,
     join_png,
@@ -200,3 +201,52 @@ def test_an_open_pil_animation_is_refused_rather_than_judged_by_one_frame(kind: 
     with pytest.raises(ImageError, match=r"2 frames.*\n.*bytes"):
         decode(opened)
     assert colours(opened.copy()) == [(0, 60, 120)]
+
+
+def split_over(picture: PILImage, ground: PILImage, count: int) -> list[PILImage]:
+    """As many images as ``count``, each with every ``count``-th row of the picture and the ground between."""
+    images = []
+    for number in range(count):
+        image = ground.copy()
+        for top in range(number, picture.height, count):
+            image.paste(picture.crop((0, top, picture.width, top + 1)), (0, top))
+        images.append(image)
+    return images
+
+
+def mark() -> tuple[PILImage, PILImage]:
+    """A red square on grey, and the grey alone."""
+    ground = plain((120, 120, 120), (64, 64))
+    picture = ground.copy()
+    picture.paste(RED, (16, 16, 48, 48))
+    return picture, ground
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_an_image_that_only_the_eye_puts_together_is_judged(kind: str, count: int) -> None:
+    picture, ground = mark()
+    image = decode(animation(split_over(picture, ground, count), kind))
+    assert image.frame_count == count
+    inside = [frame.getpixel((32, y)) for frame in image.frames for y in (30, 31)]
+    assert any(one[1] < 65 and other[1] < 65 for one, other in zip(inside[::2], inside[1::2], strict=True))
+    if count > 2:  # of two frames, neither stands out
+        assert picture.tobytes() in {frame.tobytes() for frame in image.frames}
+
+
+def test_frames_that_are_looked_at_one_by_one_are_not_put_together() -> None:
+    frames = split_over(*mark(), 4)
+    slow = encode(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=500)
+    assert len(decode(slow).frames) == 4
+
+
+def test_whole_images_in_turn_are_not_put_together() -> None:
+    frames = [plain((10 + 40 * n, 200 - 40 * n, 90), (40, 40)) for n in range(5)]
+    assert len(decode(animation(frames, "PNG")).frames) == 5
+
+
+def test_a_text_that_is_typed_is_put_together_at_most_once() -> None:
+    frames = [plain(WHITE, (80, 20)) for _ in range(8)]
+    for number, frame in enumerate(frames):
+        frame.paste(BLACK, (0, 8, 10 * number, 14))
+    assert len(decode(animation(frames, "GIF")).frames) <= 10

@@ -49,7 +49,7 @@ class TestTransparency:
         image = decode(encode(hidden, "PNG"))
         assert [frame.getpixel((9, 9)) for frame in image.frames[:2]] == [WHITE, BLACK]
         assert psnr(reference(), image.frames[2]) == float("inf")
-        assert "under its transparency" in image.notes[0]
+        assert "transparency is left out" in image.notes[0]
 
     def test_a_large_transparent_image_is_judged_with_what_it_hides(self) -> None:
         hidden = reference().resize((6000, 6000))

@@ -190,3 +190,33 @@ def test_megabytes_of_filler_are_passed_over_in_linear_time(filler: bytes) -> No
             decode(data)
         except ImageError:
             continue
+
+
+def test_chunks_that_hold_nothing_are_bounded() -> None:
+    """Each costs time in a reader, however little it holds."""
+    data = encode(plain((1, 2, 3)), "PNG")
+    for kind in (b"IDAT", b"tEXt"):
+        with pytest.raises(ImageError, match="more than 50,000 pieces"):
+            decode(data[:33] + chunk(kind, b"") * 60_000 + data[33:])
+    jpeg = encode(plain((1, 2, 3)), "JPEG")
+    with pytest.raises(ImageError, match="more than 10,000 segments"):
+        decode(jpeg[:2] + segment(0xE5, b"") * 12_000 + jpeg[2:])
+    with pytest.raises(ImageError, match="tiny pieces"):
+        decode(gif((9, 9), gif_frame((0, 0, 9, 9), 1))[:-2] + b"\1\0" * 200_000 + b"\0;")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_a_small_animation_of_large_frames_is_refused_from_its_header(kind: str) -> None:
+    with pytest.raises(ImageError, match="an animation of 7000 x 7000; a frame may have 9,000,000 pixels"):
+        decode(
+            gif((7000, 7000), *[gif_frame((0, 0, 1, 1), 1)] * 2)
+            if kind == "GIF"
+            else declared("WEBP", (7000, 7000))
+        )
+
+
+def test_a_png_of_more_samples_than_fit_into_memory_is_refused_from_its_header() -> None:
+    data = declared("PNG", (7000, 7000))
+    deep = data[:8] + header((7000, 7000), 16, 6) + data[33:]
+    with pytest.raises(ImageError, match="in this form the limit is 38,750,000"):
+        decode(deep)

@@ -44,8 +44,8 @@ class Limits:
     max_pixels: int = 50_000_000
     max_side: int = 16_384
     max_frame_pixels: int = 9_000_000
-    max_total_pixels: int = 110_000_000
-    max_work_pixels: int = 100_000_000
+    max_total_pixels: int = 120_000_000
+    max_work_pixels: int = 64_000_000
     max_file_frames: int = 4096
 
 
@@ -88,7 +88,8 @@ class Container:
     drawn over when the next one is asked for.
     ``turns`` are the orientations that viewers may give it, ``colours`` is what the file says of its colours.
     ``delays`` has the ms that each frame is shown. ``plain`` is the file with nothing in it but what its only
-    frame's pixels need, where that is worth sending on.
+    frame's pixels need, where that is worth sending on. ``most_pixels`` is set for kinds of files that take
+    more memory or time than others of their size.
     """
 
     format: str | None
@@ -99,6 +100,7 @@ class Container:
     colours: Colours = field(default_factory=Colours)
     notes: tuple[str, ...] = ()
     plain: bytes | None = None
+    most_pixels: int | None = None
 
     @property
     def frame_count(self) -> int:
@@ -106,7 +108,9 @@ class Container:
         return len(self.delays)
 
 
-def check_size(size: tuple[int, int], frame_count: int, limits: Limits) -> None:
+def check_size(
+    size: tuple[int, int], frame_count: int, limits: Limits, most_pixels: int | None = None
+) -> None:
     """Refuse what is too large, from the header alone."""
     width, height = size
     pixels = width * height
@@ -127,6 +131,11 @@ def check_size(size: tuple[int, int], frame_count: int, limits: Limits) -> None:
     if frame_count > 1 and pixels > limits.max_frame_pixels:
         raise Refusal(
             f"is an animation of {width} x {height}; a frame may have {limits.max_frame_pixels:,} pixels",
+            hint=hint,
+        )
+    if most_pixels is not None and pixels > most_pixels:
+        raise Refusal(
+            f"has {pixels:,} pixels ({width} x {height}); in this form the limit is {most_pixels:,}",
             hint=hint,
         )
     if frame_count > 1 and pixels * frame_count > limits.max_work_pixels:

@@ -72,7 +72,7 @@ def decode(
     with boundary(name):
         loaded = load(source, limits)
         container = parse(loaded) if isinstance(loaded, bytes) else _from_pixels(loaded)
-        check_size(container.size, container.frame_count, limits)
+        check_size(container.size, container.frame_count, limits, container.most_pixels)
         render = Renderer(container.turns, container.colours)
         selection = select(
             container.frames,

@@ -20,7 +20,7 @@ from PIL.Image import Image as PILImage
 
 from policyguard.images.container import DECODE_VERSION, MAX_FRAMES, Limits
 from policyguard.images.refusal import Refusal
-from policyguard.images.render import disagree
+from policyguard.images.render import disagree, reduced
 
 if TYPE_CHECKING:
     from policyguard.images.container import Image
@@ -110,7 +110,7 @@ class Selection:
 
 def select(
     frames: Callable[[], Iterator[PILImage]],
-    render: Callable[[PILImage], Frames],
+    render: Callable[[Iterator[PILImage]], Frames],
     *,
     delays: Sequence[int],
     sample: bool,
@@ -123,14 +123,14 @@ def select(
     before it can pick, and keeping them all meanwhile would take too much memory.
     """
     if len(delays) == 1:
-        return Selection(_bounded([render(next(frames()))], limits), 1)
+        return Selection(_bounded([render(frames())], limits), 1)
     kept: list[Frames] = []
     known: dict[bytes, int] = {}
     order: list[int] = []
     for frame in frames():
         number = known.setdefault(digest((_rgba(frame),)), len(known))
         if number == len(kept) < MAX_FRAMES:
-            kept.append(render(frame))
+            kept.append(render(iter((frame,))))
             _bounded(kept, limits)
         elif number >= MAX_FRAMES and not sample:
             raise Refusal(
@@ -146,7 +146,7 @@ def select(
     chosen = {order.index(round(step * (count - 1) / (MAX_FRAMES - 1))) for step in range(MAX_FRAMES)}
     for position, frame in enumerate(frames()):
         if position in chosen:
-            kept.append(render(frame))
+            kept.append(render(iter((frame,))))
             _bounded(kept, limits)
     return Selection(_bounded(kept, limits), count, partial=True)
 
@@ -158,9 +158,11 @@ def blended(order: Sequence[int], delays: Sequence[int], looks: Sequence[PILImag
     for what flickers by is brighter to the eye than its share of time. ``order`` says which of the ``looks``
     each frame is.
     """
+    small = [reduced(look) for look in looks]
     for stretch in _stretches(order, delays):
         shown = [looks[number] for number in stretch]
-        if all(_changed(one, other) > _MOST_CHANGED for one, other in pairwise([*shown, shown[0]])):
+        pairs = pairwise([*stretch, stretch[0]])
+        if all(_changed(small[one], small[other]) > _MOST_CHANGED for one, other in pairs):
             continue  # whole images in turn
         mean, low, high = shown[0], shown[0], shown[0]
         for count, look in enumerate(shown[1:], 2):
@@ -172,7 +174,7 @@ def blended(order: Sequence[int], delays: Sequence[int], looks: Sequence[PILImag
             mask = ImageChops.subtract(below, above).point(lambda level: 255 if level else 0)
             bands.append(pil.composite(least, most, mask))
         for blend in (mean, pil.merge("RGB", bands)):
-            if all(disagree(blend, looks[number]) for number in set(stretch)):
+            if all(disagree(reduced(blend), small[number]) for number in set(stretch)):
                 yield blend
 
 

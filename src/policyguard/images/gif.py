@@ -12,7 +12,6 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from PIL.GifImagePlugin import GifImageFile
 from PIL.Image import Image as PILImage
@@ -136,8 +135,10 @@ def _open(frame: _Frame) -> PILImage:
     )
     image = GifImageFile(io.BytesIO(encoded))
     image.load()
-    highest: Any = image.getextrema()
-    if highest[1] >= len(frame.palette) // 3:
+    beyond = image.histogram()[len(frame.palette) // 3 :]
+    if frame.transparent is not None and frame.transparent >= len(frame.palette) // 3:
+        beyond[frame.transparent - len(frame.palette) // 3] = 0  # as Pillow writes it; all leave it clear
+    if any(beyond):
         raise Refusal("uses colours beyond the end of its palette; viewers disagree on them")
     if frame.transparent is not None:
         image.info["transparency"] = frame.transparent

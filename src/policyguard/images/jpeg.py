@@ -42,6 +42,8 @@ _SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
 _MAX_SCANS, _USUAL_SCANS, _MAX_SCANNED = 100, 16, 1_000_000_000
 _FEWER_SCANS = "save it again, for example `jpegtran -copy all in.jpg > out.jpg`"
 _MAX_SEGMENTS = 10_000
+#: Colours of inks take twice the time of others.
+_MAX_INK = 40_000_000
 
 
 def parse(data: bytes) -> Container:
@@ -107,6 +109,7 @@ def parse(data: bytes) -> Container:
         colours=Colours(b"".join(profile[piece] for piece in sorted(profile)) or None),
         notes=notes,
         plain=encoded if _is_plain(encoded) else None,
+        most_pixels=_MAX_INK if header[5] == 4 else None,
     )
 
 

@@ -31,6 +31,8 @@ __all__ = ["parse"]
 
 _GREY, _RGB, _PALETTE = 0, 2, 3
 _MAX_PROFILE = 4 * 1024 * 1024
+#: Bytes of samples: 50 million pixels in all forms but 16 bits with transparency.
+_MAX_UNPACKED = 310_000_000
 #: Few writers make pieces of less than 8 KiB; each costs time however little it holds.
 _MAX_CHUNKS = 50_000
 #: The samples of a pixel and the bit depths of each colour type.
@@ -114,6 +116,7 @@ def parse(data: bytes) -> Container:
         b"".join([_start(size, chunks.once), data[chunks.start : chunks.stop], _chunk(b"IEND", b"")])
         if simple and len(delays) == len(still) == 1
         else None,
+        most_pixels=8 * _MAX_UNPACKED // (header[8] * _CHANNELS[header[9]]),
     )
 
 

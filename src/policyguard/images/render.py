@@ -17,13 +17,14 @@ from PIL import ImageChops
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling, Transpose, frombytes
 
-from policyguard.images.colour import Colours, Way
+from policyguard.images.colour import Colours
 from policyguard.images.refusal import Refusal
 
 __all__ = [
     "Renderer",
     "disagree",
     "eight_bit",
+    "reduced",
     "rgb",
     "upright",
 ]
@@ -109,6 +110,10 @@ _TURNS = {
 }
 
 
+#: What undoes each turn; the others undo themselves.
+_BACK = {6: 8, 8: 6}
+
+
 def upright(image: PILImage, turn: int) -> PILImage:
     """The image as a viewer that honours the orientation shows it."""
     return image.transpose(_TURNS[turn]) if turn in _TURNS else image
@@ -120,31 +125,38 @@ class _Gap:
 
     block: float = 0
     total: float = 0
+    pixels: int = 0
 
     def add(self, one: PILImage, other: PILImage) -> None:
+        if one is other:
+            return
         blocks = ImageChops.difference(one, other).reduce(_SIDE)
         extrema = cast("tuple[tuple[int, int], ...]", blocks.getextrema())
         self.block = max(self.block, *(high for _, high in extrema))
         mean = cast("tuple[int, ...]", blocks.resize((1, 1), Resampling.BOX).getpixel((0, 0)))
         self.total += max(mean) * one.width * one.height
+        self.pixels += one.width * one.height
 
-    def shows(self, pixels: int, *, doubtful: bool) -> bool:
-        return self.block > _VISIBLE or (doubtful and self.total > _VISIBLE_MEAN * pixels)
+    def shows(self, *, doubtful: bool = False) -> bool:
+        return self.block > _VISIBLE or (doubtful and self.total > _VISIBLE_MEAN * self.pixels)
 
 
 def disagree(one: PILImage, other: PILImage) -> bool:
     """Whether two RGB images of a size differ so much that one could show what the other hides."""
     gap = _Gap()
     gap.add(one, other)
-    return gap.shows(one.width * one.height, doubtful=True)
+    return gap.shows(doubtful=True)
 
 
-def _strips(size: tuple[int, int], unit: int) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes that cover an image from top to bottom, of a few megapixels and a multiple of ``unit`` rows."""
-    width, height = size
-    rows = max(_STRIP_PIXELS // width // unit, 1) * unit
-    for top in range(0, height, rows):
-        yield (0, top, width, min(top + rows, height))
+def _strips(image: PILImage, unit: int) -> Iterator[tuple[tuple[int, int, int, int], PILImage]]:
+    """The image from top to bottom in boxes of a few megapixels and a multiple of ``unit`` rows."""
+    rows = max(_STRIP_PIXELS // image.width // unit, 1) * unit
+    if rows >= image.height:
+        yield (0, 0, *image.size), image
+        return
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        yield box, image.crop(box)
 
 
 @dataclass(slots=True)
@@ -172,89 +184,100 @@ class Renderer:
         """Whether images without transparency are the decoded pixels as they stand."""
         return self.colours.plain and self.turns == (1,)
 
-    def __call__(self, frame: PILImage) -> tuple[PILImage, ...]:
-        """The RGB images that people may see of one frame; the likeliest first."""
-        self._rare |= frame.mode not in _COMMON
-        image = _usual(frame)
+    def __call__(self, frames: Iterator[PILImage]) -> tuple[PILImage, ...]:
+        """The RGB images that people may see of the next of ``frames``; the likeliest first.
+
+        Whoever gives frames should not hold on to a large one, which takes as much memory as each look.
+        """
+        image = next(frames)
+        self._rare |= image.mode not in _COMMON
+        image = upright(_usual(image), self.turns[0])
+        self.alpha = image.getchannel("A") if image.mode.endswith("A") else None
         looks = self._looks(image)
-        first = self.turns[0]
-        self.alpha = upright(image.getchannel("A"), first) if image.mode.endswith("A") else None
-        turned = [upright(look, first) for look in looks]
+        del image
         for turn in self.turns[1:]:
             self._note("viewers disagree on which way is up; judged in each")
-            turned += [upright(_reduced(look), turn) for look in looks]
-        return tuple(turned)
+            back = _BACK.get(self.turns[0], self.turns[0])
+            looks += [upright(upright(reduced(look), back), turn) for look in looks[: len(looks)]]
+        return tuple(looks)
 
     def _looks(self, image: PILImage) -> list[PILImage]:
-        clear = image.mode in ("LA", "RGBA")
-        way, *others = self.colours.ways(image.mode.removesuffix("A"))
+        clear = image.mode.endswith("A")
+        first, *others = self.colours.ways(image.mode.removesuffix("A"))
         if not clear and not others:
-            return [way(image)]
-        step = math.ceil(math.sqrt(image.width * image.height / _SECOND))
-        # (way, background, how it is reduced): the first on each background, then the others.
-        backgrounds: tuple[str | None, ...] = _BACKGROUNDS if clear else (None,)
-        kinds: list[tuple[Way, str | None, int]] = [(way, background, 1) for background in backgrounds]
-        kinds += [(other, background, step) for other in others for background in backgrounds]
-        if clear:
-            kinds.append((way, None, step))
-        looks: list[PILImage | None] = [None] * len(kinds)
-        gaps = [[_Gap() for _ in backgrounds] for _ in kinds]
-        for box in _strips(image.size, _SIDE * step):
-            piece = image if box[3] - box[1] == image.height else image.crop(box)
-            painted = [_painted(piece, *kind[:2]) for kind in kinds]
-            for number, ((_, _, scale), part) in enumerate(zip(kinds, painted, strict=True)):
-                if number >= len(backgrounds):
-                    hidden = clear and number == len(kinds) - 1
-                    against = range(len(backgrounds)) if hidden else [number % len(backgrounds)]
-                    for base in against:
-                        gaps[number][base].add(painted[base], part)
-                looks[number] = _put(looks[number], part, box, image.size, scale)
-        pixels = image.width * image.height
-        kept = [look for look in looks[: len(backgrounds)] if look is not None]
-        for number in range(len(backgrounds), len(kinds)):
-            hidden = clear and number == len(kinds) - 1
-            shown = [
-                gap.shows(pixels, doubtful=not hidden and self.colours.doubtful)
-                for base, gap in enumerate(gaps[number])
-                if hidden or base == number % len(backgrounds)
-            ]
-            look = looks[number]
-            if all(shown) and look is not None:
-                kept.append(look)
-                self._note(
-                    "it holds colours under its transparency; judged with them as well"
-                    if hidden
-                    else "viewers disagree on its colours; judged with and without its colour information"
-                )
-        return kept
+            return [first(image)]
+        step = _step(image)
+        looks = [_Look(image.size) for _ in (_BACKGROUNDS if clear else (None,))]
+        bare = _Look(image.size, step)
+        apart, hidden = [_Gap() for _ in others], [_Gap() for _ in looks]
+        for box, piece in _strips(image, _SIDE * step):
+            opaque = piece.convert(piece.mode.removesuffix("A")) if clear else piece
+            taken = first(opaque)
+            small = bare.put(taken, box)
+            for gap, way in zip(apart, others, strict=True):
+                gap.add(small, reduced(way(opaque), step))
+            for look, gap, shown in zip(looks, hidden, _on_backgrounds(taken, piece), strict=True):
+                look.put(shown, box)
+                if clear:
+                    gap.add(small, reduced(shown, step))
+        if all(gap.shows() for gap in hidden):
+            self._note("it shows something else where its transparency is left out; judged so as well")
+            looks.append(bare)
+        for gap, way in zip(apart, others, strict=True):
+            if gap.shows(doubtful=self.colours.doubtful):
+                self._note("viewers disagree on its colours; judged with and without its colour information")
+                more = [_Look(image.size, step) for _ in (_BACKGROUNDS if clear else (None,))]
+                for box, piece in _strips(image, _SIDE * step):
+                    opaque = piece.convert(piece.mode.removesuffix("A")) if clear else piece
+                    for look, shown in zip(more, _on_backgrounds(way(opaque), piece), strict=True):
+                        look.put(shown, box)
+                looks += more
+        return [look.image for look in looks if look.image is not None]
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
 
-def _painted(piece: PILImage, way: Way, background: str | None) -> PILImage:
-    """A piece of an image, its colours taken in one ``way``, on a background or as if nothing were clear."""
-    if background is None:
-        return way(piece.convert(piece.mode.removesuffix("A")) if piece.mode.endswith("A") else piece)
-    canvas = pil.new("RGB", piece.size, background)
-    canvas.paste(way(piece.convert(piece.mode.removesuffix("A"))), mask=piece.getchannel("A"))
-    return canvas
+def _on_backgrounds(colours: PILImage, piece: PILImage) -> list[PILImage]:
+    """RGB ``colours`` with the transparency of ``piece``, on each background; as they are if it has none."""
+    if not piece.mode.endswith("A"):
+        return [colours]
+    alpha = piece.getchannel("A")
+    parts = []
+    for background in _BACKGROUNDS:
+        canvas = pil.new("RGB", piece.size, background)
+        canvas.paste(colours, mask=alpha)
+        parts.append(canvas)
+    return parts
 
 
-def _put(
-    look: PILImage | None, part: PILImage, box: tuple[int, int, int, int], size: tuple[int, int], step: int
-) -> PILImage:
-    """``part`` in its place in a look that is reduced by ``step``; a look of one piece is that piece."""
-    part = part.reduce(step) if step > 1 else part
-    if box[3] - box[1] == size[1]:
+@dataclass(slots=True)
+class _Look:
+    """A look that is put together from strips, each reduced by ``step``."""
+
+    size: tuple[int, int]
+    step: int = 1
+    image: PILImage | None = None
+
+    def put(self, part: PILImage, box: tuple[int, int, int, int]) -> PILImage:
+        """Add the part that shows a ``box`` of the whole, and give it back, reduced."""
+        part = reduced(part, self.step)
+        if box[3] - box[1] == self.size[1]:
+            self.image = part
+            return part
+        if self.image is None:
+            self.image = pil.new("RGB", (part.width, -(-self.size[1] // self.step)))
+        self.image.paste(part, (0, box[1] // self.step))
         return part
-    if look is None:
-        look = pil.new("RGB", (-(-size[0] // step), -(-size[1] // step)))
-    look.paste(part, (0, box[1] // step))
-    return look
 
 
-def _reduced(image: PILImage) -> PILImage:
-    step = math.ceil(math.sqrt(image.width * image.height / _SECOND))
+def _step(image: PILImage) -> int:
+    """By how much a second look of the image is reduced."""
+    return math.ceil(math.sqrt(image.width * image.height / _SECOND))
+
+
+def reduced(image: PILImage, step: int | None = None) -> PILImage:
+    """The image at a size at which a second look is judged."""
+    step = step or _step(image)
     return image.reduce(step) if step > 1 else image

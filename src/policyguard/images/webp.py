@@ -21,6 +21,8 @@ from policyguard.images.refusal import Refusal
 __all__ = ["parse"]
 
 _ANIMATED, _ALPHA, _PROFILE = 0x02, 0x10, 0x20
+#: libwebp takes three times the memory that the pixels need.
+_MAX_PIXELS = 36_000_000
 #: In the fifth byte of a lossless image: its transparency is used.
 _USED = 0x10
 _FLAGS_AT = 20
@@ -67,7 +69,12 @@ def parse(data: bytes) -> Container:
         for number in range(len(delays)):
             image.seek(number)
             image.load()
-            yield image
+            if animated:
+                yield image
+        if not animated:
+            still = image.copy()
+            del image  # and with it the decoder, which holds the image twice more
+            yield still
 
     blocks = extra[b"EXIF"]
     check_density(blocks, size)
@@ -79,6 +86,7 @@ def parse(data: bytes) -> Container:
         tuple(sorted(turns(blocks, agreed=False))),  # browsers rather show it as it is stored
         Colours(extra[b"ICCP"][0] if kind == b"VP8X" and extra[b"ICCP"] else None),
         end_notes(data, end, marked=True),
+        most_pixels=_MAX_PIXELS,
     )
 
 
