@@ -236,3 +236,92 @@ def test_each_request_has_an_id_of_its_own(server: ToyServer) -> None:
     check(server)
     assert len(ids) == len(set(ids)) >= 6
     assert all(len(one) == 32 for one in ids)
+
+
+SIZES = [(24, 24), (24, 240), (240, 240), (480, 240)]
+
+
+def of_sizes(server: ToyServer, rounds: int, unsafe: int = -1) -> list[list[Outcome]]:
+    """What becomes of images of four sizes, round by round; in the last one, that of ``unsafe`` is."""
+    with Guard(policy(), backend=backend(server, concurrency=1)) as guard:
+        found = []
+        for number in range(rounds):
+            images = [picture(number, size) for size in SIZES]
+            if number == rounds - 1 and unsafe >= 0:
+                server.show(images[unsafe], unsafe=0.97)
+            found.append([guard.check(image).outcome for image in images])
+        return found
+
+
+@pytest.mark.parametrize("unsafe", range(4))
+def test_an_answer_that_counts_another_prompt_is_that_to_another_request(
+    server: ToyServer, unsafe: int
+) -> None:
+    """Of a proxy in front of a server without ids, which from some point on mixes up what it passes on."""
+    kept: list[Any] = []
+
+    def late(handler: Any, answer: Any) -> None:
+        answer = answer | {"id": ""}
+        kept.append(answer)
+        handler.send_json(200, kept[-2] if len(kept) > 2 * len(SIZES) else answer)
+
+    server.fault = late
+    found = of_sizes(server, 4, unsafe=unsafe)
+    assert found[:2] == [[Outcome.COMPLIES] * 4] * 2
+    assert found[3][unsafe] is not Outcome.COMPLIES
+
+
+def test_an_answer_of_always_the_same_length_is_an_error_once_lengths_are_known(server: ToyServer) -> None:
+    kept: list[Any] = []
+
+    def stuck(handler: Any, answer: Any) -> None:
+        kept.append(answer | {"id": ""})
+        handler.send_json(200, kept[0] if len(kept) > 2 * len(SIZES) else kept[-1])
+
+    server.fault = stuck
+    assert of_sizes(server, 3)[2] == [Outcome.COMPLIES] + [Outcome.ERROR] * 3
+
+
+def test_an_answer_without_a_count_is_an_error_once_there_were_some(server: ToyServer) -> None:
+    count = [0]
+
+    def silent(handler: Any, answer: Any) -> None:
+        count[0] += 1
+        usage = {"completion_tokens": 1} if count[0] > 2 * len(SIZES) else answer["usage"]
+        server.counts_prompts = count[0] <= 2 * len(SIZES)
+        handler.send_json(200, answer | {"usage": usage})
+
+    server.fault = silent
+    assert of_sizes(server, 3)[2] == [Outcome.ERROR] * 4
+
+
+@pytest.mark.parametrize("every", [2, 3, 5])
+def test_a_server_whose_counts_waver_is_not_held_to_them(server: ToyServer, every: int) -> None:
+    """As of a service that asks several providers, or counts what it had not cached."""
+    count = [0]
+
+    def wavering(handler: Any, answer: Any) -> None:
+        count[0] += 1
+        tokens = answer["usage"]["prompt_tokens"] + 100 * (count[0] % every == 0)
+        handler.send_json(200, answer | {"usage": answer["usage"] | {"prompt_tokens": tokens}})
+
+    server.fault = wavering
+    found = of_sizes(server, 12)
+    assert [outcome for outcomes in found for outcome in outcomes].count(Outcome.ERROR) <= 1
+    assert found[-1] == [Outcome.COMPLIES] * 4
+
+
+def test_a_server_that_counts_otherwise_from_now_on_is_learnt_anew(server: ToyServer) -> None:
+    more = [0]
+
+    def changed(handler: Any, answer: Any) -> None:
+        tokens = answer["usage"]["prompt_tokens"] + more[0]
+        handler.send_json(200, answer | {"usage": answer["usage"] | {"prompt_tokens": tokens}})
+
+    server.fault = changed
+    with Guard(policy(), backend=backend(server, concurrency=1)) as guard:
+        before = [guard.check(picture(shade)).outcome for shade in range(3)]
+        more[0] = 50
+        after = [guard.check(picture(shade)).outcome for shade in range(3, 6)]
+    assert before == [Outcome.COMPLIES] * 3
+    assert after == [Outcome.ERROR, Outcome.COMPLIES, Outcome.COMPLIES]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from policyguard.backends.remote.answers import (
     read_token_ids,
 )
 from policyguard.backends.remote.errors import SCORING, CallError, is_too_long, refusal
-from policyguard.backends.remote.sight import Sight
+from policyguard.backends.remote.sight import Lengths, Sight
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -113,11 +113,15 @@ class NoScoresError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One frame under one prompt for a policy: what all requests about it share."""
+    """One frame under one prompt for a policy: what all requests about it share.
+
+    ``size``: of the frame as it is sent, in pixels.
+    """
 
     policy: ResolvedPolicy
     prompt: Prompt
     frame_uri: bytes
+    size: tuple[int, int] = (0, 0)
     thought: str = ""
 
     @property
@@ -138,6 +142,7 @@ class Chat:
         if cache_salt is not None:
             self._fields["cache_salt"] = cache_salt
         self.sight = Sight(model, self.ask_one)
+        self._lengths = Lengths()
         self._refused: set[str] = set()
         self._thinks = False
         self._has_tokenize = True
@@ -151,7 +156,7 @@ class Chat:
     ) -> Reply:
         """Let the model continue after ``prefill``. The reply is 200, or refuses the field ``optional``."""
         sent = continuing(conversation.messages, prefill) | template_fields(conversation.prompt) | fields
-        reply = await self.complete(sent)
+        reply = await self._own_answer(conversation, (prefill, repr(fields)), sent)
         if reply.status == 200:
             await self._require_all_sent(conversation, sent, reply)
             return reply
@@ -180,7 +185,7 @@ class Chat:
         sent = {"messages": conversation.messages, **template_fields(conversation.prompt), **fields}
         if self._thinks and "max_tokens" in fields:
             sent["max_tokens"] += _THOUGHT
-        reply = await self.complete(sent)
+        reply = await self._own_answer(conversation, (None, repr(fields)), sent)
         if reply.status == 200 and not self._thinks and not read_partial_text(reply.data)[1]:
             self._thinks = True
             return await self.answer(conversation, fields)
@@ -190,6 +195,21 @@ class Chat:
         if is_too_long(reply):
             raise await self._too_long(conversation, "", reply)
         raise refusal(reply, self.model)
+
+    async def _own_answer(self, conversation: Conversation, request: Hashable, sent: dict[str, Any]) -> Reply:
+        """``complete``; an answer that counts another prompt is asked for once more, and then an error."""
+        prompt = (conversation.policy.fingerprint, conversation.prompt.rule, conversation.size, request)
+        for is_last in (False, True):
+            reply = await self.complete(sent)
+            if reply.status != 200 or self._lengths.fits(reply, prompt):
+                return reply
+            if is_last:
+                self._lengths.forget(reply, prompt)
+        raise CallError(
+            f"the answer of {reply.endpoint.host} counts another prompt than was sent: it is that to another "
+            "request",
+            retryable=True,
+        )
 
     async def complete(self, fields: dict[str, Any]) -> Reply:
         """One chat completion; the reply may be a refusal of any kind below 500.

@@ -130,7 +130,8 @@ class Reader:
             return Assessment(Rating.UNDECIDED, p_undecided=1.0, notes=(reason,))
         self.chat.sight.frames += 1
         explaining = request.reading is Reading.EXPLAIN
-        conversations = [Conversation(policy, prompt, uri) for prompt in prompts]
+        size = self._grid.fit(request.frame.size)
+        conversations = [Conversation(policy, prompt, uri, size) for prompt in prompts]
         if len(conversations) == 1:
             return await self._ask(conversations[0], explaining=explaining)
         # The first goes alone: it shows what the server supports, and fills its prefix cache for the others.
@@ -271,7 +272,7 @@ class Reader:
         for rule in policy.strict_rules:
             under = only_rule(policy, rule)
             (prompt,) = render_for(self._dialect, under)
-            by_itself = Conversation(under, prompt, conversation.frame_uri)
+            by_itself = replace(conversation, policy=under, prompt=prompt)
             result = await self._rating(by_itself, explaining=explaining)
             if result.rating is not Rating.SAFE:
                 return replace(result, category=rule)

@@ -15,7 +15,7 @@ import base64
 import io
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard.backends.remote.answers import prompt_tokens, read_completion, read_partial_text
 from policyguard.backends.remote.errors import CallError, takes_no_images
 from policyguard.errors import ConfigurationError
+from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[Endpoint, Mapping[str, Any]], Awaitable[Reply]]
 
-__all__ = ["MIN_TOKENS", "Look", "Sight"]
+__all__ = ["MIN_TOKENS", "Lengths", "Look", "Sight"]
 
 EVERY = 1000
 """Frames after which a server is looked at again."""
@@ -65,6 +66,35 @@ class Look:
     seen: bool | None
     how: str
     tokens: int | None = None
+
+
+class Lengths:
+    """How long each server says that its prompts are: the same for requests that differ in the pixels.
+
+    An answer with another length is that to another request. ``fits`` learns from what it is shown: a length
+    counts once it has come twice, and a server that wavers before that is not held to any.
+    """
+
+    def __init__(self) -> None:
+        self._known: LruDict[Hashable, tuple[int, bool]] = LruDict(4096)
+        self._waver: set[Endpoint] = set()
+
+    def fits(self, reply: Reply, request: Hashable) -> bool:
+        """Whether the answer may be that to ``request``, which names all but the pixels."""
+        tokens, key = prompt_tokens(reply.data) or 0, (reply.endpoint, request)
+        known, is_sure = self._known.get(key) or (0, False)
+        if tokens == known or reply.endpoint in self._waver:
+            is_sure = is_sure or tokens > 0
+        elif is_sure:
+            return False
+        elif known:
+            self._waver.add(reply.endpoint)
+        self._known.put(key, (tokens, is_sure))
+        return True
+
+    def forget(self, reply: Reply, request: Hashable) -> None:
+        """Learn the length of ``request`` anew, as the model or its template may have changed."""
+        self._known.pop((reply.endpoint, request))
 
 
 @dataclass(slots=True)
