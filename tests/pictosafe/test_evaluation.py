@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,6 +15,7 @@ import pytest
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
+from policyguard.cli import main
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.pictosafe import Report, Sizes, make, run
 from policyguard.pictosafe.benchmark import Benchmark
@@ -180,3 +182,26 @@ def test_a_missing_scikit_learn_is_named_before_any_image_is_judged(
 def test_sizes_that_measure_nothing_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match="too few"):
         Sizes(**wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_figures_in_the_readme_are_those_that_its_command_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    claim = re.search(r"`policyguard (bench pictosafe run [^`]*)` prints (.*?) shows that", readme, re.DOTALL)
+    assert claim is not None
+    assert 0 == main(claim[1].split())
+    printed = capsys.readouterr().out
+
+    def figure(row: str) -> str:
+        match = re.search(rf"^ *{row} .*?([01]\.\d+)", printed, re.MULTILINE)
+        assert match is not None, f"the command prints no row {row!r}"
+        return match[1]
+
+    rows = ("L2-L5 mean F1", "balanced accuracy, held-out policies", "edit pairs, both right")
+    accuracy = re.search(r"^pictosafe/l1 +\S+ +\S+ +(\S+)", printed, re.MULTILINE)
+    assert accuracy is not None
+    expected = [accuracy[1], *map(figure, rows), figure(r"on shuffled images \(near 0\.5\)")]
+    assert expected == re.findall(r"[01]\.\d+", claim[2])

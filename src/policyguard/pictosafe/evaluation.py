@@ -36,7 +36,7 @@ __all__ = [
 
 _FIGURES = {
     "five_way_macro": "five-way macro (accuracy at L1, F1 at L2-L5)",
-    "l2_l5_macro": "L2-L5 macro F1",
+    "l2_l5_macro": "L2-L5 mean F1",
     "pooled_f1": "pooled F1",
     "balanced_accuracy": "balanced accuracy, L2-L5",
     "shuffled": "  on shuffled images (near 0.5)",
