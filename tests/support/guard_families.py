@@ -143,7 +143,6 @@ def _tokenizer(chat: str | None, *special: str, places: Mapping[str, str] | None
 def _gemma(*, shield: bool) -> tuple[Any, Any]:
     import transformers as t
 
-    newlines = ["\n" * count for count in range(1, 5)]  # tokens of their own, which vLLM looks up
     places = {
         "image_token": "<image_soft_token>",
         "boi_token": "<start_of_image>",
@@ -158,7 +157,6 @@ def _gemma(*, shield: bool) -> tuple[Any, Any]:
         pad="<pad>",
         places=places,
     )
-    tokenizer.add_tokens([t.AddedToken(text, normalized=False) for text in newlines])
     token = tokenizer.convert_tokens_to_ids
     text = t.Gemma3TextConfig(
         **TEXT,
@@ -836,10 +834,13 @@ def _shares(model: Any, processor: Any, before: str, labels: Iterable[str], fram
 SERVED = tuple(
     guard
     for guard in GUARDS
-    if guard.family not in ("mllama", "shieldgemma2")
+    if guard.family not in ("gemma3", "mllama", "shieldgemma2")
     and guard.dialect not in ("guardreasoner", "safeguard-vl:think", "singguard:slow")
 )
-"""Those whose architecture is in vLLM's list, but for those who think first: models of noise never end."""
+"""Those whose architecture is in vLLM's list, but for those who think first: models of noise never end.
+
+Gemma 3 is left out: vLLM finds its images by runs of newlines as Gemma's own tokenizer makes them.
+"""
 
 
 def main(folder: str, name: str, count: str) -> None:

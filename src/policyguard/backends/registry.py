@@ -192,7 +192,7 @@ _KNOWN = (
         size="12B",
         licence="Llama 4 licence",
         gated=True,
-        advice="its licence withholds multimodal rights from companies in the EU",
+        advice="its licence withholds multimodal rights from companies in the EU; needs torchvision",
     ),
     KnownModel(
         id="mistralai/Shieldstral-1.0-3B",
@@ -203,7 +203,7 @@ _KNOWN = (
         size="3.9B",
         licence="Apache-2.0",
         context=32768,
-        advice="tune thresholds on the weights that you run: quantised ones score otherwise",
+        advice="tune thresholds on your own weights: quantised ones score otherwise; needs torchvision",
     ),
     *_sizes(
         "inclusionAI/Sing-Guard-SIZE", "singguard-SIZE", "2b", "4b", "8b", family="Qwen3-VL", **_SINGGUARD
