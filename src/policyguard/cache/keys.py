@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT",
+    "asked",
     "assessment_key",
     "digest",
     "frame_digest",
@@ -93,13 +94,18 @@ def assessment_key(model: ModelIdentity, request: AssessmentRequest, *, scope: s
         return None
     from policyguard._version import __version__
 
-    parts = [FORMAT, __version__, request.frame_key, request.policy.fingerprint, request.reading.value, scope]
-    if not model.dialect:  # without a prompt, what is looked at is what the policy's rules map to
-        parts += [f"{rule.id} {signal}" for rule in request.policy.rules for signal in rule.signals]
+    words = asked(model, request.policy)
+    parts = [FORMAT, __version__, request.frame_key, words, request.reading.value, scope]
     for field in fields(ModelIdentity):
         value = getattr(model, field.name)
         parts += [field.name, "none" if value is None else f"={value}"]
     return digest(*parts)
+
+
+def asked(model: ModelIdentity, policy: ResolvedPolicy) -> str:
+    """What ``model`` is asked by ``policy``: the words that it reads, for a sensor its rules' signals too."""
+    signals = [f"{rule.id} {signal}" for rule in policy.rules for signal in rule.signals]
+    return policy.fingerprint if model.dialect or not signals else digest(policy.fingerprint, *signals)
 
 
 def frame_digest(request: AssessmentRequest) -> str:

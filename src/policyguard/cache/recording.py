@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Reading, Result
 from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend
 from policyguard.cache.codec import from_fields, to_fields
-from policyguard.cache.keys import frame_digest, holds_enough
+from policyguard.cache.keys import asked, frame_digest, holds_enough
 from policyguard.errors import ConfigurationError
 from policyguard.strict.files import write_atomically
 from policyguard.strict.jsontext import JsonError, parse_json
@@ -101,7 +101,7 @@ class RecordingBackend(WrappingBackend):
                 _result(answer)
             except ValueError:
                 continue
-            frame, fingerprint, reading = _question(request)
+            frame, fingerprint, reading = _question(self.model, request)
             decisions = request.policy.decision_fingerprint
             values = (request.policy.id, frame, fingerprint, reading, decisions, answer)
             entries.append(dict(zip(_FIELDS, values, strict=True)))
@@ -135,7 +135,7 @@ class ReplayBackend(Backend):
         return [self._replay(request) for request in requests]
 
     def _replay(self, request: AssessmentRequest) -> Result:
-        question, policy = _question(request), request.policy
+        question, policy = _question(self.model, request), request.policy
         answers = self._answers.get(question, {})
         if (same := answers.get(policy.decision_fingerprint)) is not None:
             return same
@@ -223,8 +223,8 @@ def _recording(content: Any) -> Recording:
     return Recording(ModelIdentity(**model), entries.values())
 
 
-def _question(request: AssessmentRequest) -> _Question:
-    return frame_digest(request), request.policy.fingerprint, request.reading.value
+def _question(model: ModelIdentity, request: AssessmentRequest) -> _Question:
+    return frame_digest(request), asked(model, request.policy), request.reading.value
 
 
 def _answer(result: Result) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class ResolvedPolicy:
         fingerprint: SHA-256, in hex, of what the model sees and of nothing else: world, title, description,
             and the rules in order, each with id, title, description, unsafe, safe and status.
         decision_fingerprint: SHA-256, in hex, of what turns scores into actions: thresholds, actions,
-            outcomes, undecided band, label floor, frames and, where ratings may stand in for scores, that.
+            outcomes, undecided band, label floor, frames and, where there are any, signals, and that ratings
+            may stand in for scores.
     """
 
     id: str
@@ -187,7 +188,8 @@ class ResolvedPolicy:
     def _decided(self) -> object:
         # Left out where it is "refuse", which is how policies of before it existed are decided.
         allowed = {} if self.without_scores == "refuse" else {"without_scores": self.without_scores}
-        return allowed | {
+        signals = {rule.id: rule.signals for rule in self.rules if rule.signals}
+        return (allowed | {"signals": signals} if signals else allowed) | {
             "threshold": self.threshold,
             "action": self.action,
             "rules": [[rule.id, rule.threshold, rule.action] for rule in self.rules],

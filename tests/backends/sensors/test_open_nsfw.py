@@ -54,6 +54,34 @@ def test_the_command_line_judges_with_a_sensor(capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out)[0]["outcome"] == "complies"
 
 
+def test_doctor_says_what_of_a_policy_a_sensor_looks_at(capsys: Captured) -> None:
+    assert main(["doctor", "--model", "open-nsfw", "--policy", "unsafebench/default"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "ok      sexual: looks at nsfw" in said
+    assert "note    weapons" not in said
+    assert "note    hate: not looked at" in said
+    assert said.endswith("healthy\n")
+    assert main(["doctor", "--model", "open-nsfw", "--policy", "modules/weapons"]) == ExitCode.USAGE
+    assert "no rule of 'modules/weapons' says which signal" in capsys.readouterr().out
+
+
+def test_a_project_file_may_ask_for_a_subset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    (tmp_path / "photo.png").write_bytes((PHOTOGRAPHS / "coffee.png").read_bytes())
+    (tmp_path / "policyguard.toml").write_text(
+        'policy = "modules/sexual"\nmodel = "open-nsfw"\nsubset = true\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)[0]["outcome"] == "complies"
+
+
+def test_a_prompt_of_a_sensor_cannot_be_shown(capsys: Captured) -> None:
+    assert main(["policy", "render", "modules/sexual", "--model", "open-nsfw"]) == ExitCode.USAGE
+    assert "reads no policy" in capsys.readouterr().err
+
+
 def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from policyguard.backends.sensors import open_nsfw
 

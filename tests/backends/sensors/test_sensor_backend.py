@@ -217,6 +217,18 @@ def test_a_map_given_beside_the_policy_is_part_of_the_key(tmp_path: Path) -> Non
         assert second.check(png(255)).outcome is Outcome.COMPLIES
 
 
+def test_a_recording_made_with_other_signals_is_no_answer(tmp_path: Path) -> None:
+    from policyguard.cache.recording import Recording, RecordingBackend, ReplayBackend
+
+    asked, file = policy(rule("r", "red")), tmp_path / "recording.json"
+    recorder = RecordingBackend(SensorBackend(Shades()))
+    assert Guard(asked, backend=recorder).check(png(255)).outcome is Outcome.VIOLATES
+    replay = ReplayBackend(Recording(recorder.model, recorder.entries), file)
+    assert Guard(asked, backend=replay).check(png(255)).outcome is Outcome.VIOLATES
+    with pytest.raises(ConfigurationError, match="holds no recorded answer"):
+        Guard(policy(rule("r", "blue")), backend=replay).check(png(255))
+
+
 def test_other_packages_add_sensors_that_a_guard_finds_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from policyguard.authoring.linter.remark import Level, Remark, Step
 from policyguard.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
+    from policyguard.backends.registry import KnownModel
     from policyguard.dialects import Dialect, Prompt
     from policyguard.policy.policy import Policy
     from policyguard.policy.resolved import ResolvedPolicy
@@ -134,10 +135,9 @@ class TokenCounter:
 
 
 def _load(model: str) -> tuple[Any, int | None]:
-    from policyguard.backends.registry import resolve_model
     from policyguard.backends.transformers.files import find, is_local
 
-    location = resolve_model(model).location
+    location = _reader(model).location
     if not is_local(location):
         raise ConfigurationError(
             f"the tokenizer of '{model}' is not on this machine, and nothing is fetched to count tokens",
@@ -170,15 +170,26 @@ def _estimate(text: str) -> int:
     return math.ceil(ascii_letters / 4 + (len(text) - ascii_letters) / 1.5)
 
 
+def _reader(model: str) -> KnownModel:
+    """What ``model`` stands for. Raises ConfigurationError for a sensor."""
+    from policyguard.backends.registry import resolve_model
+
+    known = resolve_model(model)
+    if known.sensor is not None:
+        raise ConfigurationError(
+            f"'{model}' is a sensor: it reads no policy, so there is no prompt",
+            hint=f"policyguard doctor --model {model} --policy FILE says what of a policy it looks at",
+        )
+    return known
+
+
 def default_dialect(policy: ResolvedPolicy, model: str | None = None) -> Dialect:
     """How ``model`` is spoken to; without one, the dialect of the model that the policy would get."""
-    from policyguard.backends.registry import DEFAULT_DIALECT, resolve_model
+    from policyguard.backends.registry import DEFAULT_DIALECT
     from policyguard.dialects import get_dialect
 
     if model is not None:
-        if (known := resolve_model(model)).sensor is not None:
-            raise ConfigurationError(f"'{known.id}' is a sensor: it reads no policy, so there is no prompt")
-        return get_dialect(known.dialect)
+        return get_dialect(_reader(model).dialect)
     return get_dialect("pico" if policy.world == "pictosafe" else DEFAULT_DIALECT)
 
 
