@@ -28,7 +28,8 @@ def images_seen(messages: list[BaseMessage], *answers: AIMessage, tools: Any = (
         seen[stage] = max(seen.get(stage, 0), result.images_seen)
 
     model = Scripted(answers=[*answers, AIMessage("done")])
-    agent = create_agent(model, list(tools), middleware=[GuardMiddleware(lenient_guard(), on_result=told)])
+    guard = GuardMiddleware(lenient_guard(), links="block", on_result=told)  # links are counted, too
+    agent = create_agent(model, list(tools), middleware=[guard])
     agent.invoke({"messages": messages})
     return seen
 
