@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
 from policyguard.backends.base import AssessmentRequest, Backend
-from policyguard.backends.registry import resolve_served
+from policyguard.backends.registry import DEFAULT_DIALECT, resolve_served
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.reader import Reader
@@ -148,7 +148,7 @@ class RemoteBackend(LoopOwner, Backend):
         self._concurrency = count("concurrency", concurrency)
         self._endpoints = _endpoints(base_url, api_key)
         self._by_hand = dialect is not None
-        self._dialect = dialect or get_dialect(resolve_served(self._name).dialect)
+        self._dialect = dialect or get_dialect(resolve_served(self._name).dialect or DEFAULT_DIALECT)
         self._retries = retries or Retries()
         super().__init__()
 

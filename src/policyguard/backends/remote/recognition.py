@@ -63,7 +63,7 @@ async def require_own_dialect(servers: Servers, model: str, dialect: Dialect) ->
 
 def _require_named(place: str, name: str, dialect: Dialect) -> None:
     own = registry.resolve_served(name).dialect
-    if own not in (registry.DEFAULT_DIALECT, "instruct", dialect.name):
+    if own not in ("", registry.DEFAULT_DIALECT, "instruct", dialect.name):
         raise ConfigurationError(
             f"{place} is {name[:200]!r}, which speaks the dialect '{own}', not '{dialect.name}'",
             hint=f"give dialect='{own}', or by name dialect='{dialect.name}' if you know that it fits",

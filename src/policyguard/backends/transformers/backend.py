@@ -85,6 +85,12 @@ class TransformersBackend(InOneProcess, Backend):
         if dialect is None:
             from policyguard.dialects import get_dialect
 
+            if known.sensor is not None:
+                raise ModelLoadError(
+                    f"model '{model}' rates images by labels of its own and reads no policy",
+                    hint=f"it is a sensor: Guard(policy, model={model!r}), docs/sensors.md; or choose one "
+                    "that follows instructions, such as Qwen/Qwen3-VL-4B-Instruct",
+                )
             dialect = get_dialect(known.dialect)
         self.dialect = dialect
         self._name = model
