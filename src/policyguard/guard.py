@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from policyguard.assessment import Reading
 from policyguard.backends.base import require_backend
 from policyguard.checking import Checker
+from policyguard.checking.checker import Normalise
 from policyguard.checking.rounds import Opened
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import InOneProcess, count, seconds, switch
@@ -148,17 +149,20 @@ class Guard(InOneProcess):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def check(self, image: object, *, explain: bool | None = None, normalise: bool = False) -> Verdict:
+    def check(self, image: object, *, explain: bool | None = None, normalise: Normalise = False) -> Verdict:
         """Judge one image: a path, bytes, a PIL image, a data URI or a numpy array.
 
         What is wrong with the image is the verdict's outcome. Raises UsageError when the set-up is wrong.
         Works where an event loop runs, and blocks it; ``acheck`` does not. ``normalise``: the verdict on an
-        image that may pass holds what was judged as a plain file (``Verdict.normalised``).
+        image that may pass holds what was judged as a plain file (``Verdict.normalised``);
+        ``"unless plain"``: it holds one only where viewers may show the image's own file otherwise.
         """
         checker = self._checker(normalise)
         return checker.judge([checker.open(image)], self._reading(explain))[0]
 
-    async def acheck(self, image: object, *, explain: bool | None = None, normalise: bool = False) -> Verdict:
+    async def acheck(
+        self, image: object, *, explain: bool | None = None, normalise: Normalise = False
+    ) -> Verdict:
         """``check``, without blocking the event loop. Cancelling it cancels the request to a server."""
         import asyncio
 
@@ -178,7 +182,7 @@ class Guard(InOneProcess):
         explain: bool | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
-        normalise: bool = False,
+        normalise: Normalise = False,
     ) -> Generator[Verdict, None, None]:
         """Judge many images, lazily, in input order.
 
@@ -211,7 +215,7 @@ class Guard(InOneProcess):
         progress: Progress | None = None,
         workers: int | None = None,
         ordered: bool = True,
-        normalise: bool = False,
+        normalise: Normalise = False,
     ) -> AsyncGenerator[Verdict, None]:
         """``check_many`` for event loops; takes plain and asynchronous iterables.
 
@@ -229,7 +233,7 @@ class Guard(InOneProcess):
         explain: bool | None = None,
         progress: Progress | None = None,
         workers: int | None = None,
-        normalise: bool = False,
+        normalise: Normalise = False,
     ) -> AsyncGenerator[tuple[int, Verdict], None]:
         """``acheck_many`` as they come, each verdict with the place of its image, counted from 0."""
         return self._stream(images, explain, progress, workers, normalise, ordered=False)
@@ -240,7 +244,7 @@ class Guard(InOneProcess):
         explain: bool | None,
         progress: Progress | None,
         workers: int | None,
-        normalise: bool,
+        normalise: Normalise,
         *,
         ordered: bool,
     ) -> AsyncGenerator[tuple[int, Verdict], None]:
@@ -257,7 +261,7 @@ class Guard(InOneProcess):
             ordered=ordered,
         )
 
-    def _checker(self, normalise: bool = False) -> Checker:
+    def _checker(self, normalise: Normalise = False) -> Checker:
         return Checker(self.policies, self.backend, self.timeout, normalise)
 
     def _reading(self, explain: bool | None) -> Reading:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from policyguard.assessment import Failure, FailureKind, Reading, Result, Timings
 from policyguard.backends.base import AssessmentRequest
@@ -25,22 +25,24 @@ if TYPE_CHECKING:
     from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Checker"]
+__all__ = ["Checker", "Normalise"]
 
 Results = Sequence[Result]
+Normalise: TypeAlias = bool | Literal["unless plain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Checker:
     """Policies, backend and deadline of one guard. ``timeout`` is seconds per image, or ``None``.
 
-    With ``normalise``, verdicts on images that may pass hold a plain file of what was judged.
+    With ``normalise``, verdicts on images that may pass hold a plain file of what was judged; with
+    ``"unless plain"``, only where the image's own file is not plain.
     """
 
     policies: tuple[ResolvedPolicy, ...]
     backend: Backend
     timeout: float | None = None
-    normalise: bool = False
+    normalise: Normalise = False
 
     def open(self, source: object) -> Opened:
         """Decode an image; what is wrong with it is in the result. Raises UsageError only."""
@@ -114,9 +116,14 @@ class Checker:
 
         result = []
         for item, verdict in zip(opened, verdicts, strict=True):
-            if verdict.allowed and not isinstance(item.image, Failure):
+            image = item.image
+            if (
+                verdict.allowed
+                and not isinstance(image, Failure)
+                and not (image.is_plain and self.normalise == "unless plain")
+            ):
                 with suppress(ImageError):  # no memory left to write it
-                    verdict = replace(verdict, normalised=plain_file(item.image))
+                    verdict = replace(verdict, normalised=plain_file(image))
             result.append(verdict)
         return result
 

@@ -77,12 +77,19 @@ class PlainFiles:
             self._made.put(digest, made)
         return None if isinstance(made, str) else made
 
+    def note(self, digest: bytes, new: bytes | None) -> None:
+        """Note what ``of`` is to give for the image of that hash, as it was made where it was judged."""
+        self._made.put(digest, _replacement(new))
+
     def _make(self, data: bytes) -> Replacement | str:
         from policyguard.images.written import plain_file
 
         image = decode(data, frames="sample" if self._sample else "all")
-        new = None if image.is_plain else plain_file(image)
-        return "as it is" if new is None else Replacement(new, sniff(new) or "image/png")
+        return _replacement(None if image.is_plain else plain_file(image))
+
+
+def _replacement(new: bytes | None) -> Replacement | str:
+    return "as it is" if new is None else Replacement(new, sniff(new) or "image/png")
 
 
 def _weight(made: Replacement | str) -> int:

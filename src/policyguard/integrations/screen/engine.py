@@ -20,6 +20,7 @@ from policyguard.integrations.screen.result import ScreenResult
 from policyguard.strict.arguments import InOneProcess
 
 if TYPE_CHECKING:
+    from policyguard.checking.checker import Normalise
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetched, Fetcher
     from policyguard.integrations.extract import ImageSite
@@ -121,11 +122,15 @@ class Screen(InOneProcess):
         images = [data for data, _ in plan.waiting.values()]
         try:
             with watching(watched):
+                files = None if watched else self._plain_files
+                normalise: Normalise = "unless plain" if files else False
                 # One image needs none of the threads that read ahead for many.
                 for verdict in (
-                    map(self.guard.check, images) if len(images) < 2 else self.guard.check_many(images)
+                    [self.guard.check(image, normalise=normalise) for image in images]
+                    if len(images) < 2
+                    else self.guard.check_many(images, normalise=normalise)
                 ):
-                    plan.judged(left.pop(0), verdict)
+                    plan.judged(left.pop(0), verdict, files)
         except Exception as error:
             if isinstance(error, UsageError) and not watched:
                 raise
@@ -166,8 +171,10 @@ class Screen(InOneProcess):
         images = [data for data, _ in plan.waiting.values()]
         try:
             with watching(watched):
-                async for verdict in self.guard.acheck_many(images):
-                    plan.judged(left.pop(0), verdict)
+                files = None if watched else self._plain_files
+                normalise: Normalise = "unless plain" if files else False
+                async for verdict in self.guard.acheck_many(images, normalise=normalise):
+                    plan.judged(left.pop(0), verdict, files)
         except Exception as error:
             if isinstance(error, UsageError) and not watched:
                 raise

@@ -88,8 +88,11 @@ class Plan:
             self.downloads[index] = result
         self._wait(indices, result.data)
 
-    def judged(self, digest: bytes, verdict: Verdict) -> None:
-        """Note the verdict on the image of that hash."""
+    def judged(self, digest: bytes, verdict: Verdict, files: PlainFiles | None = None) -> None:
+        """Note the verdict on the image of that hash, and in ``files`` what is passed on in its place."""
+        if files is not None and verdict.allowed:
+            files.note(digest, verdict.normalised)
+        verdict = replace(verdict, normalised=None)  # verdicts are kept for longer than images
         self.memo.put((self.guard, digest), verdict)
         for index in self.waiting[digest][1]:
             self.verdicts[index] = verdict
