@@ -144,6 +144,9 @@ def read_completion(data: Mapping[str, Any]) -> Completion:
         content = ""  # Gemini leaves it out where thinking took all tokens
     if not isinstance(content, str):
         raise CallError("the answer has no 'content' of type str")
+    generated = _generated(data.get("usage"))
+    if content and generated == 0 and prompt_tokens(data):
+        raise CallError("the answer counts no token of its own")
     logprobs = choice.get("logprobs")
     if logprobs is not None:
         _require_known(logprobs, _LOGPROBS_FIELDS, "list of log-probabilities")
@@ -157,7 +160,7 @@ def read_completion(data: Mapping[str, Any]) -> Completion:
         thinks=bool(thoughts or message.get("reasoning_details") or message.get("thinking_blocks")),
         complete=finish == "stop",
         logprobs=logprobs,
-        generated=_generated(data.get("usage")),
+        generated=generated,
         token_ids=choice.get("token_ids"),
         stop_reason=choice.get("stop_reason") or choice.get("matched_stop"),
     )
@@ -487,8 +490,6 @@ def _generated(usage: object) -> int | None:
     prompt, generated, total = (whole_number(usage.get(name)) or 0 for name in _COUNTS)
     if 0 < total < prompt + generated:
         raise CallError("the answer counts fewer tokens in all than in its parts")
-    if prompt and usage.get("completion_tokens") == 0:
-        raise CallError("the answer counts no token of its own")
     return whole_number(usage.get("completion_tokens"))
 
 

@@ -84,7 +84,9 @@ class RealServer:
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and answer of a request made without the package under test."""
         request = urllib.request.Request(
-            f"{self.root}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.root}{path}",
+            json.dumps(body, default=bytes.decode).encode(),
+            {"Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=600) as response:

@@ -185,7 +185,7 @@ def test_a_jpeg_sent_as_it_is_gives_the_score_of_its_pixels(pico_server: RealSer
         pixels = ask(image.frames[0], level(3))
         (plain,) = backend.assess([pixels])
         object.__setattr__(pixels, "encoded", image.plain)
-        assert data_uri(pixels, grid_for("pico", "")).startswith("data:image/jpeg")
+        assert data_uri(pixels, grid_for("pico", "")).startswith(b"data:image/jpeg")
         (sent,) = backend.assess([pixels])
     assert sent == plain
 
