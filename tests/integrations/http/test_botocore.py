@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import binascii
 import io
 import json
@@ -9,11 +10,14 @@ import struct
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from images.support import exif
 from integrations.http.pictures import GREEN, ORANGE, RED, b64, colour_guard, picture
 from integrations.http.upstream import Answer, Asked, Upstream, json_answer
 from policyguard import ConfigurationError, PolicyViolation
 from policyguard.assessment import Failure, FailureKind
+from policyguard.images import decode
 from policyguard.integrations.http import guard_botocore, guard_client
 
 botocore_session = pytest.importorskip("botocore.session")
@@ -250,3 +254,14 @@ def test_what_another_handler_answers_is_judged_too(upstream: Upstream) -> None:
             client.converse(modelId="m", messages=message())
         refused(lambda: client.converse(modelId="m", messages=message()))
     assert 0 == upstream.calls
+
+
+def test_what_was_judged_is_sent_and_its_format_named(upstream: Upstream) -> None:
+    buffer = io.BytesIO()
+    made = Image.new("RGB", (40, 24), GREEN)
+    made.save(buffer, "WEBP", lossless=True, exif=exif(6))  # some viewers turn it, some do not
+    image = {"format": "webp", "source": {"bytes": buffer.getvalue()}}
+    guarded(upstream).converse(modelId="m", messages=[{"role": "user", "content": [{"image": image}]}])
+    sent = upstream.asked[0].json["messages"][0]["content"][0]["image"]
+    judged = decode(base64.b64decode(sent["source"]["bytes"]))
+    assert ("png", "PNG", True) == (sent["format"], judged.format, judged.is_plain)

@@ -147,6 +147,14 @@ def test_a_blocked_image_still_blocks_and_a_replaced_one_is_not_passed_on(upstre
     assert (128, 128, 128) == judged(url_of(upstream.asked[0].json, 1)[1]).getpixel((3, 3))
 
 
+def test_a_reader_without_transparency_finds_nothing_hidden(upstream: Upstream) -> None:
+    guard, _ = colour_guard()
+    for options, colour in (({}, (255, 255, 255)), (ORIGINAL, RED)):
+        PLAIN.send(guard, "POST", upstream.url + CHAT, json=chat(data_uri(hidden())), options=options)
+        with Image.open(io.BytesIO(url_of(upstream.asked[-1].json)[1])) as sent:  # noqa: TID251
+            assert colour == sent.convert("RGB").getpixel((30, 3))
+
+
 # --- What is declared beside an image follows it -----------------------------------------------------
 
 WEBP = DOUBTFUL["webp"]
