@@ -497,8 +497,8 @@ def _qwen3_5() -> tuple[Any, Any]:
         "layer_types": ["linear_attention", "full_attention"],
         "linear_num_key_heads": 2,
         "linear_num_value_heads": 2,
-        "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e4,
