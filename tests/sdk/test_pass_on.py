@@ -179,3 +179,36 @@ def test_a_chain_of_langchain(provider: Upstream) -> None:
     (GuardRunnable(colour_guard()[0]) | model).invoke([messages.HumanMessage(agent_parts())])
     (asked,) = provider.asked
     holds(asked)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_tools_return_reaches_the_model_as_it_was_judged(asynchronous: bool) -> None:
+    """A picture in a tool's message, and one in an update of the state."""
+    agents = pytest.importorskip("langchain.agents")
+    tools = pytest.importorskip("langchain_core.tools")
+    types = pytest.importorskip("langgraph.types")
+    from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+
+    from policyguard.integrations.langchain import GuardMiddleware
+    from sdk.agents import Scripted, call, invoke
+
+    part = {"type": "image", "base64": b64(turned("WEBP")), "mime_type": "image/webp"}
+
+    @tools.tool
+    def draw(tool_call_id: str = "call-1") -> Any:
+        """Draw."""
+        return ToolMessage([part], tool_call_id=tool_call_id)
+
+    @tools.tool
+    def fetch(tool_call_id: str = "call-2") -> Any:
+        """Fetch."""
+        told = [ToolMessage("here", tool_call_id=tool_call_id), HumanMessage([part])]
+        return types.Command(update={"messages": told})
+
+    model = Scripted(answers=[call("draw", 1), call("fetch", 2), AIMessage("done")])
+    agent = agents.create_agent(model, [draw, fetch], middleware=[GuardMiddleware(colour_guard()[0])])
+    state = invoke(agent, [HumanMessage("hi")], "ainvoke" if asynchronous else "invoke")
+    for messages in (model.asked[-1], state["messages"]):
+        parts = [one for message in messages for one in message.content if isinstance(one, dict)]
+        assert ["image/jpeg"] * 2 == [one["mime_type"] for one in parts]
+        assert all(decode(base64.b64decode(one["base64"])).is_plain for one in parts)
