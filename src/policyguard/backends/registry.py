@@ -297,7 +297,7 @@ _KNOWN = (
             (
                 "sd-safety-checker",
                 "one margin, nsfw: seventeen concepts that its makers keep to themselves",
-                "CreativeML Open RAIL-M",
+                None,
                 "nothing but sex",
             ),
         )
@@ -308,12 +308,12 @@ _KNOWN = (
             kind="classifier",
             alias=alias,
             about=f"{sees}; labels {labels}",
-            licence="Apache-2.0",
+            licence=licence,
             family=family,
             size=size,
             advice=advice,
         )
-        for name, alias, sees, labels, family, size, advice in (
+        for name, alias, sees, labels, family, size, licence, advice in (
             (
                 "Falconsai/nsfw_image_detection",
                 "falconsai-nsfw",
@@ -321,6 +321,7 @@ _KNOWN = (
                 "normal, nsfw",
                 "ViT",
                 "86M",
+                "Apache-2.0",
                 "nothing but sex; the most used of its kind",
             ),
             (
@@ -330,6 +331,7 @@ _KNOWN = (
                 "sfw, nsfw",
                 "ViT",
                 "86M",
+                "Apache-2.0",
                 "nothing but sex; looks at 384 pixels",
             ),
             (
@@ -338,7 +340,8 @@ _KNOWN = (
                 "five probabilities that add up to 1",
                 "Anime Picture, Hentai, Normal, Pornography, Enticing or Sensual",
                 "SigLIP 2",
-                "93M",
+                None,
+                None,
                 "nothing but sex; drawings have labels of their own",
             ),
         )
