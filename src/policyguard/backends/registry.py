@@ -383,7 +383,7 @@ def _figures(**values: float) -> dict[str, float]:
 
 _INSTRUCT = "as any instruct model"
 _OTHER_CODE = "needs Python code from the hub, which is never run"
-_PICKLE = "its weights are a pickle, which is never loaded"
+_CONVERTED = "a sensor, once its makers' file is converted"
 
 SYSTEMS = (
     # Every system that the papers on SafeGuard-VL and LlavaGuard name, and later guards.
@@ -444,13 +444,18 @@ SYSTEMS = (
     System("OpenAI moderation", WORKS, "omni-moderation, a sensor"),
     System("NudeNet", WORKS, "nudenet, a sensor; figure of category sexual", _figures(UB_SG=62.4)),
     System("NSFW classifiers of the LlavaGuard paper", WORKS, "falconsai-nsfw, a sensor of their kind"),
-    System("Q16", NOT, _PICKLE, _figures(LG=69.7)),
-    System("MultiHeaded", NOT, _PICKLE),
-    System("LAION's NSFW detector", NOT, f"{_PICKLE}; figure of category sexual", _figures(UB_SG=73.8)),
+    System("Q16", WORKS, f"q16, {_CONVERTED}", _figures(LG=69.7)),
+    System("MultiHeaded", WORKS, f"multiheaded, {_CONVERTED}"),
+    System(
+        "LAION's NSFW detector",
+        WORKS,
+        f"laion-nsfw, {_CONVERTED}; figure of category sexual",
+        _figures(UB_SG=73.8),
+    ),
     System(
         "SD_Filter, Stable Diffusion's safety checker",
-        NOT,
-        "no sensor for it yet; figure of category sexual",
+        WORKS,
+        f"sd-safety-checker, {_CONVERTED}; figure of category sexual",
         _figures(UB_SG=78.5),
     ),
     System("AIR-Bench", NOT, "a benchmark for text, no guard"),
