@@ -263,8 +263,10 @@ def _profile(body: bytes) -> bytes:
 def _open(once: dict[bytes, bytes], frame: _Frame) -> PILImage:
     """Decode one frame from a PNG file made of nothing but what its pixels need."""
     depth, colour_type = once[b"IHDR"][8], once[b"IHDR"][9]
-    image: PILImage = PngImageFile(cast("IO[bytes]", _Unpacked(once, frame)))
-    image.load()
+    opened = PngImageFile(cast("IO[bytes]", _Unpacked(once, frame)))
+    opened.decodermaxblock = _PIECE
+    opened.load()
+    image: PILImage = opened
     if colour_type == _PALETTE and _highest(image) >= len(once[b"PLTE"]) // 3:
         raise Refusal("uses colours beyond the end of its palette; viewers disagree on them")
     key: Any = None
@@ -299,6 +301,16 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 _STORED = 65_535
+#: So much is unpacked at a time: of data, and of rows.
+_SLICE, _PIECE = 16 * 1024, 512 * 1024
+
+
+def _slices(data: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
+    """The data in small parts (what is left of one is copied each time), and an empty one at the end."""
+    for part in data:
+        for at in range(0, len(part), _SLICE):
+            yield part[at : at + _SLICE]
+    yield b""
 
 
 class _Unpacked(io.RawIOBase):
@@ -313,47 +325,51 @@ class _Unpacked(io.RawIOBase):
         blocks = max(-(-length // _STORED), 1)
         start = _start(frame.size, once) + struct.pack(">I", length + 5 * blocks + 6) + b"IDAT"
         self._parts = self._stream(start, frame.data, length)
-        self._ready = bytearray()
+        self._ready = b""
         self._position = 0
 
     def _stream(self, start: bytes, data: Iterable[memoryview], length: int) -> Iterator[bytes]:
         yield start + b"\x78\x01"
         unpacker = zlib.decompressobj()
-        checksum, left = 1, length
-        rows = bytearray()
-        for part in (*data, b""):
+        left, rows, recent = length, b"", b""
+        for part in _slices(data):
+            recent = recent[-4:] + bytes(part)
             rest: Any = part
             while not unpacker.eof:
                 try:
-                    piece = unpacker.decompress(rest, _STORED)
+                    piece = unpacker.decompress(rest, _PIECE)
                 except zlib.error as error:
                     raise _damaged("its data cannot be unpacked") from error
                 rows += piece
-                while len(rows) >= _STORED and left > _STORED:
-                    block = bytes(rows[:_STORED])
-                    del rows[:_STORED]
+                at = 0
+                while len(rows) - at >= _STORED and left > _STORED:
+                    yield struct.pack("<BHH", 0, _STORED, _STORED ^ 0xFFFF)
+                    yield rows[at : at + _STORED]
+                    at += _STORED
                     left -= _STORED
-                    checksum = zlib.adler32(block, checksum)
-                    yield struct.pack("<BHH", 0, _STORED, _STORED ^ 0xFFFF) + block
+                rows = rows[at:]
                 if len(rows) > left:
                     raise _damaged("its data holds more than its rows")
                 rest = unpacker.unconsumed_tail
                 if not (piece or rest):
                     break
+            if unpacker.eof:
+                break
         if not unpacker.eof or len(rows) != left:
             raise _damaged("its data ends before its rows do")
-        checksum = zlib.adler32(rows, checksum)
-        yield struct.pack("<BHH", 1, left, left ^ 0xFFFF) + bytes(rows) + checksum.to_bytes(4)
+        # The same rows have the same checksum, which was right.
+        checksum = recent[: len(recent) - len(unpacker.unused_data)][-4:]
+        yield struct.pack("<BHH", 1, left, left ^ 0xFFFF) + rows + checksum
         yield bytes(4) + _chunk(b"IEND", b"")
 
     def read(self, size: int = -1) -> bytes:
-        while len(self._ready) < size:
-            part = next(self._parts, None)
-            if part is None:
-                break
-            self._ready += part
-        result = bytes(self._ready[:size])
-        del self._ready[:size]
+        parts = [self._ready]
+        missing = size - len(self._ready)
+        while missing > 0 and (part := next(self._parts, None)) is not None:
+            parts.append(part)
+            missing -= len(part)
+        joined = b"".join(parts)
+        result, self._ready = joined[:size], joined[size:]
         self._position += len(result)
         return result
 

@@ -61,8 +61,12 @@ def parse(data: bytes) -> Container:
 
     def frames() -> Iterator[PILImage]:
         for body in denying:
-            if _alone(body).getextrema()[-1] != (255, 255):
+            alone = _alone(body)
+            if alone.getextrema()[-1] != (255, 255):
                 raise Refusal("is a WebP with transparency that its header denies; viewers disagree on it")
+            if not animated and alone.size == size:
+                yield alone.convert("RGB")
+                return
         image = WebPImageFile(io.BytesIO(encoded))
         if image.size != size or image.n_frames != len(delays):
             raise Refusal("is a damaged WebP: its header and its frames do not agree")
