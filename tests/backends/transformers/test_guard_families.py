@@ -172,6 +172,14 @@ def test_twenty_rules_are_twenty_passes_over_one_look_at_the_image(family: str, 
     assert (len(prepared), len(looked), len(passed)) == (2, 2, 40)
 
 
+def test_a_processor_in_use_can_be_printed_and_saved(tmp_path: Path) -> None:
+    guard = backend(guard_model("gemma3"), dialect=get_dialect("nemotron"))
+    processor = guard._load().loaded.processor
+    assert "Gemma3" in repr(processor)
+    processor.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").is_file()
+
+
 @pytest.mark.parametrize("guard", [guard for guard in OWN_QUESTION if guard.dialect != "nemotron"], ids=str)
 def test_a_template_that_lost_its_question_is_refused(guard: Asked, tmp_path: Path) -> None:
     """A policy would be read out to the model, and nothing asked about it."""

@@ -154,6 +154,9 @@ class Once:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.function, name)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:  # when a processor is printed or saved
+        return copy.deepcopy(self.function, memo)
+
 
 def _equal(one: Any, other: Any) -> bool:
     import torch
