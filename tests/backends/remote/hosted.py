@@ -211,15 +211,22 @@ def sglang(body: dict[str, Any], rating: str, category: str) -> Reply:
 
 
 def llama_cpp(body: dict[str, Any], rating: str, category: str) -> Reply:
-    """Tokens have ids beside their texts, and what is impossible has the lowest log-probability there is."""
+    """Repeats what was begun; tokens have ids beside their texts, and what is impossible has the lowest
+    log-probability there is. As llama-server of llama-cpp-python 0.3.36 answers."""
     weights = _scores(rating)
-    if body["messages"][-1]["content"].endswith('"category": "'):
+    head = body["messages"][-1]["content"]
+    if body["max_tokens"] > 1:
+        rest = json.dumps({"category": category, "rationale": "A dagger lies on the table."})
+        rest = rest[1:] if '"category"' not in head else rest[rest.index(', "rationale"') + 2 :]
+        return 200, said(body, f'{head}", {rest}', answer={"timings": {"prompt_n": 900}})
+    if head.endswith('"category": "'):
         weights = {category: 0.9, "C": 0.095, "x": 0.0, "y": 0.0, "z": 0.0}
     timings = {"prompt_n": 900, "prompt_ms": 80.1, "predicted_n": 1, "predicted_ms": 0.01, "cache_n": 0}
     answer = {"timings": timings, "system_fingerprint": "b6240-54a241f5"}
     choice = {"logprobs": likeliest(weights, id=17)}
     usage = {"completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 0}}
-    return 200, said(body, next(iter(weights)), finish="length", choice=choice, usage=usage, answer=answer)
+    text = head + next(iter(weights))
+    return 200, said(body, text, finish="length", choice=choice, usage=usage, answer=answer)
 
 
 def gpt_5(body: dict[str, Any], rating: str, category: str) -> Reply:

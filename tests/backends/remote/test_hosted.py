@@ -184,6 +184,18 @@ def test_a_model_without_its_projector_is_one_message_and_no_failing_server(serv
         assert isinstance(guard.assess([ask(picture())])[0], Assessment)  # no breaker is open
 
 
+@pytest.mark.parametrize(("rating", "category"), [("safe", "none"), ("unsafe", "A")])
+def test_an_explanation_that_repeats_what_was_begun_is_read(
+    server: ToyServer, rating: str, category: str
+) -> None:
+    install(server, WITH_SCORES["llama_cpp"], rating, category)
+    with backend(server) as guard:
+        (found,) = guard.assess([ask(picture(), explain=True)])
+    assert isinstance(found, Assessment), found
+    assert (found.rating, found.rationale) == (rating, "A dagger lies on the table.")
+    assert not any("could not be read" in note for note in found.notes)
+
+
 # --- Where an answer is begun anew ------------------------------------------------------------------
 
 

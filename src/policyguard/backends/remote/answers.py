@@ -29,6 +29,7 @@ __all__ = [
     "prompt_tokens",
     "read_aliases",
     "read_completion",
+    "read_continuation",
     "read_models",
     "read_partial_text",
     "read_probabilities",
@@ -295,6 +296,12 @@ def read_text(data: Mapping[str, Any]) -> str:
     if not whole:
         raise CallError("the model's explanation was cut off")
     return text
+
+
+def read_continuation(data: Mapping[str, Any], head: str) -> str:
+    """The text behind ``head``, with which the answer began; llama.cpp, told by its timings, repeats it."""
+    text = read_text(data)
+    return text.removeprefix(head) if "timings" in data else text
 
 
 def read_partial_text(data: Mapping[str, Any]) -> tuple[str, bool]:

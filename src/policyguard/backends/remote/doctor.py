@@ -322,7 +322,13 @@ class _Doctor:
                 f"{cached} tokens reused; the policy has {length}, too few for the cache's blocks to matter"
             )
             add("prefix cache", Level.OK, says)
-        elif cached < (length or _SHORT) / 2:
+        elif length is None:
+            add(
+                "prefix cache",
+                Level.OK if cached else Level.NOTE,
+                f"{cached} tokens were reused for a second image",
+            )
+        elif cached < length / 2:
             says = f"{cached} of the policy's {length} tokens were reused for a second image"
             fix = "start vLLM with --enable-prefix-caching and enough memory for its cache"
             add("prefix cache", Level.PROBLEM, says, fix)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
-from policyguard.backends.remote.answers import read_text, read_thought
+from policyguard.backends.remote.answers import read_continuation, read_text, read_thought
 from policyguard.backends.remote.chat import Chat, Conversation, NoScoresError
 from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.forms import (
@@ -230,7 +230,7 @@ class Reader:
         try:
             reply = await self._rest_of_answer(conversation, head)
             answer = self._dialect.parse(
-                head + read_text(reply.data), conversation.policy, conversation.prompt
+                head + read_continuation(reply.data, head), conversation.policy, conversation.prompt
             )
             if answer.rating is not assessment.rating:
                 raise CallError(
