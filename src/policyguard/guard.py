@@ -187,8 +187,9 @@ class Guard(InOneProcess):
         """Judge many images, lazily, in input order.
 
         ``workers`` backend calls run at the same time, each with a batch as large as the backend likes; the
-        default is the backend's own number. Images are decoded meanwhile; at most two batches per worker are
-        read ahead, and fewer if they are large, so a generator of a million images never piles up in memory.
+        default is the backend's own number, and a server is asked about as many frames at once. Images are
+        decoded meanwhile; at most two batches per worker are read ahead, and fewer if they are large, so a
+        generator of a million images never piles up in memory.
         ``images`` is drawn from in the caller's thread, where a path is read as it is drawn: a generator may
         write its next image over the same file. ``progress`` is called after each verdict.
 
@@ -271,7 +272,9 @@ class Guard(InOneProcess):
     def _workers(self, workers: int | None) -> int:
         if workers is None:
             return max(1, self.backend.preferred_workers)
-        return count("workers", workers)
+        workers = count("workers", workers)
+        self.backend.make_room(workers)
+        return workers
 
 
 def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:

@@ -76,6 +76,10 @@ class Backend(Protocol):
         """How many calls of ``assess`` or ``aassess`` the backend likes at the same time. Default: 1."""
         return 1
 
+    def make_room(self, workers: int) -> None:
+        """Before a run in which ``workers`` calls are made at the same time. Default: nothing is done."""
+        return
+
     @property
     def cache_scope(self) -> str:
         """What tells askers apart who may get different answers. Part of cache keys. Default: empty."""
@@ -137,6 +141,9 @@ class WrappingBackend(Backend):
     @property
     def preferred_workers(self) -> int:
         return self.inner.preferred_workers
+
+    def make_room(self, workers: int) -> None:
+        self.inner.make_room(workers)
 
     @property
     def cache_scope(self) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from backends.remote.server import ToyServer
-from backends.remote.support import ask, backend, picture
+from backends.remote.support import ask, backend, picture, policy
+from policyguard import Guard
 from policyguard.assessment import Assessment, Failure
 from policyguard.backends.remote.backend import LoopThread
 from policyguard.errors import ConfigurationError
@@ -258,3 +259,29 @@ def test_every_exception_of_the_http_client_becomes_a_failure(server: ToyServer)
         await connection.close()
 
     asyncio.run(each())
+
+
+@pytest.mark.parametrize(("given", "most"), [(None, 24), (4, 4)])
+def test_as_many_frames_are_in_flight_as_there_are_workers_unless_a_bound_was_given(
+    server: ToyServer, given: int | None, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    together = threading.Barrier(most)
+    first = iter(range(most))
+    lock = threading.Lock()
+
+    def gather(scene: object) -> float:
+        with lock:
+            waits = next(first, None) is not None
+        if waits:
+            together.wait(60)
+        return 0.0
+
+    images = [picture(shade) for shade in range(2, 2 + 3 * most)]
+    with backend(server, concurrency=given) as on_server:
+        guard = Guard(policy(), backend=on_server)
+        guard.check(picture(1))  # finds out what the server can do
+        server.most_active, server.delay = 0, gather
+        assert all(verdict.allowed for verdict in guard.check_many(images, workers=24))
+        assert on_server.preferred_workers == most
+    assert server.most_active == most
+    assert ("at most 4 frames" in caplog.text) is (given is not None)

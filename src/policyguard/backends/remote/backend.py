@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import hashlib
+import logging
 import os
 import threading
 import weakref
@@ -38,6 +39,9 @@ T = TypeVar("T")
 
 _CLOSED = "the backend was closed before the server answered"
 CLOSED = Failure(FailureKind.ERROR, _CLOSED)
+
+_CONCURRENCY = 8
+_log = logging.getLogger("policyguard.backends")
 
 _PATIENCE = 2.0
 """Seconds for cancelled work to end, and again for connections to close."""
@@ -117,6 +121,7 @@ class RemoteBackend(LoopOwner, Backend):
             their retries and the waits between them. Default: three times ``timeout``. A request's own
             ``deadline`` holds as well.
         concurrency: how many frames are asked about at the same time, over all threads and event loops.
+            Default: 8, and more where ``check_many`` is given more workers.
         retries: when calls are repeated; see docs/reliability.md.
         cache_salt: keeps what the server caches of policies and images apart from other clients'.
         max_pixels: larger frames are scaled down to it before they are sent; default: the model family's
@@ -135,7 +140,7 @@ class RemoteBackend(LoopOwner, Backend):
         dialect: Dialect | None = None,
         timeout: float = 60.0,
         deadline: float | None = None,
-        concurrency: int = 8,
+        concurrency: int | None = None,
         retries: Retries | None = None,
         cache_salt: str | None = None,
         max_pixels: int | None = None,
@@ -145,7 +150,8 @@ class RemoteBackend(LoopOwner, Backend):
         self._total = 3.0 * self._timeout if deadline is None else seconds("deadline", deadline)
         self._cache_salt = None if cache_salt is None else text("cache_salt", cache_salt)
         self._max_pixels = None if max_pixels is None else count("max_pixels", max_pixels)
-        self._concurrency = count("concurrency", concurrency)
+        self._bounded = concurrency is not None
+        self._concurrency = _CONCURRENCY if concurrency is None else count("concurrency", concurrency)
         self._endpoints = _endpoints(base_url, api_key)
         self._by_hand = dialect is not None
         self._dialect = dialect or get_dialect(resolve_served(self._name).dialect or DEFAULT_DIALECT)
@@ -181,6 +187,22 @@ class RemoteBackend(LoopOwner, Backend):
     def preferred_workers(self) -> int:
         """``concurrency``."""
         return self._concurrency
+
+    def make_room(self, workers: int) -> None:
+        """Ask about ``workers`` frames at the same time from now on, unless ``concurrency`` was given."""
+        if workers > self._concurrency and self._bounded:
+            _log.warning(
+                "%d workers, and at most %d frames are with the server at the same time, as concurrency says",
+                workers,
+                self._concurrency,
+            )
+        elif workers > self._concurrency:
+
+            async def widen() -> None:
+                self._servers.widen(workers - before)
+
+            before, self._concurrency = self._concurrency, workers
+            self._wait(widen)
 
     @property
     def cache_scope(self) -> str:
@@ -219,7 +241,7 @@ class RemoteBackend(LoopOwner, Backend):
             raise BackendError(_CLOSED) from None
 
     def _open(self) -> Callable[[], Awaitable[None]]:
-        servers = Servers(
+        self._servers = servers = Servers(
             self._endpoints,
             timeout=self._timeout,
             total=self._total,

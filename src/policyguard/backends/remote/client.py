@@ -131,6 +131,11 @@ class JsonClient:
         self._mixes_up_answers = False
         self._answer_ids: dict[str, int] = {}
 
+    @property
+    def slots(self) -> asyncio.Semaphore:
+        """One for each call that may run at the same time."""
+        return self._connections.slots
+
     async def close(self) -> None:
         await self._connections.close()
         await self._http.aclose()

@@ -54,7 +54,7 @@ class Connections:
         self._extensions = {"timeout": {"connect": connect}}
         self._idle: list[Any] = []
         self._open: set[Any] = set()
-        self._slots = asyncio.Semaphore(most)
+        self.slots = asyncio.Semaphore(most)
 
     async def close(self) -> None:
         for connection in list(self._open):
@@ -87,7 +87,7 @@ class Connections:
             content=content,
             extensions=self._extensions,
         )
-        async with self._slots:
+        async with self.slots:
             return await self._ask(request, read)
 
     async def _ask(
@@ -186,6 +186,7 @@ class Stream(asyncio.Protocol):
         self.began_early = False
         self.is_between = True
         self._transport: Any = None
+        self._head = b""
         self._received = bytearray()
         self._ended = False
         self._error: Exception | None = None
@@ -195,6 +196,7 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._transport.set_write_buffer_limits(high=0)  # so that there is room when all is sent
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -226,26 +228,27 @@ class Stream(asyncio.Protocol):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 (httpcore's)
-        if not buffer:
+        """The head of a request waits for the next piece, which ends it if it is empty.
+
+        A server that answers without reading on, and hangs up, has then had all of it.
+        """
+        if self.is_between and buffer[:1].isalpha():  # what SOCKS proxies are told begins with a number
+            self.is_between, self.began_early, self._head = False, False, buffer
             return
-        if self.is_between:
-            self.is_between = buffer.startswith(b"CONNECT ")
-            self.began_early = False
-        else:
-            # The last byte goes alone: whoever answers before it has not read the request.
-            await self._send(memoryview(buffer)[:-1])
-            self.began_early |= self._is_readable()
-            buffer = buffer[-1:]
-        await self._send(buffer)
+        pieces = [piece for piece in (self._head, buffer) if piece]
+        self._head = b""
+        if not pieces:
+            return
+        self.is_between |= pieces[0].startswith(b"CONNECT ")
+        self.began_early |= self._is_readable()
+        if not self._ended:
+            self._transport.writelines(pieces)
+            await self._room.wait()
+            self.began_early |= bool(self._received)
         if self._ended:
             import httpcore
 
             raise httpcore.WriteError("the connection was closed")  # and there may be an answer to read
-
-    async def _send(self, part: bytes | memoryview) -> None:
-        if not self._ended and part:
-            self._transport.write(part)
-            await self._room.wait()
 
     async def start_tls(
         self,
@@ -258,6 +261,7 @@ class Stream(asyncio.Protocol):
             self._transport = await loop.start_tls(
                 self._transport, self, ssl_context, server_hostname=server_hostname
             )
+        self._transport.set_write_buffer_limits(high=0)
         return self
 
     async def aclose(self) -> None:

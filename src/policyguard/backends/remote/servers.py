@@ -73,6 +73,12 @@ class Servers:
         self._budget = Budget()
         self._slots = asyncio.Semaphore(concurrency)
 
+    def widen(self, more: int) -> None:
+        """Let so many more frames be asked about at the same time."""
+        for slots in (self._slots, *(server.client.slots for server in self._pool.servers)):
+            for _ in range(more):
+                slots.release()
+
     async def close(self) -> None:
         for server in self._pool.servers:
             await server.client.close()
