@@ -8,6 +8,7 @@ import pytest
 
 from policyguard.errors import PolicyError
 from policyguard.policy import load_policy
+from policyguard.strict.documents import parse, plain
 from support.work import calls
 
 HEAD = "id: a\nversion: 1.0.0\ntitle: T\n"
@@ -70,6 +71,8 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "a repeated key in a rule": (GOOD + "    action: flag\n    ¶action: allow\n", "already there, on line 8"),
     "a repeated key in quotes": (GOOD + '¶"title": Other\n', "already there"),
     "a repeated rule id": (GOOD + "  - id: ¶w\n    title: V\n    unsafe: [x]\n", "taken by rule 1"),
+    "a text cut at a hashtag": (GOOD + "    description: ¶a #hashtag of hate\n", "ends before '#hashtag'"),
+    "an item cut at a number": (GOOD + "    safe:\n      - ¶players  #10 and #11\n", "ends before '#10'"),
     "a NUL": ("id: a¶\x00b\n", "U+0000"),
     "an escape character": ("id: a\n# ¶\x1b[2J\n", "U+001B"),
     "a C1 control": ("title: a¶\x85b\n", "U+0085"),
@@ -217,3 +220,21 @@ def test_a_refusal_is_work_in_proportion_to_the_file(tmp_path: Path) -> None:
     for name, data in files.items():
         path.write_bytes(data)
         assert calls(refuse) < 20_000 + 60 * len(data), name
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("'a #hashtag'", "a #hashtag"),
+        ('"a #hashtag" #ok', "a #hashtag"),
+        ("a# b#c", "a# b#c"),
+        ("a # the handbook says so", "a"),
+        ("a  ## noted", "a"),
+        ("a #", "a"),
+        ("|\n      a #hashtag", "a #hashtag"),
+    ],
+)
+def test_comments_and_quoted_hashes_are_fine(written: str, read: str) -> None:
+    document = parse(f"{GOOD}    description: {written}\n".encode(), "x.yaml")
+    rules = plain(document.root)["rules"]  # type: ignore[index]
+    assert rules[0]["description"].strip() == read

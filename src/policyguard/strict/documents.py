@@ -132,6 +132,8 @@ MAX_NODES = 10_000
 Scalar = str | int | float | bool | None
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_CUT = re.compile(r" +(#[^\s#]\S*)")
+"""A comment behind a text that looks like a part of it, such as a hashtag."""
 _NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _MAX_NUMBER = 10.0**18
 
@@ -201,6 +203,7 @@ class _Builder:
 
     def __init__(self, text: str, file: str) -> None:
         self._events = _Events(text)
+        self._text = text
         self._file = file
         self._problems: list[Problem] = []
         self._nodes = 0
@@ -299,6 +302,12 @@ class _Builder:
                 self._note(event, f"the number {text[:30]} is out of range")
                 return 0
             return int(text) if _INT.fullmatch(text) else float(text)
+        if event.end_mark and (cut := _CUT.match(self._text, event.end_mark.index)):
+            self._note(
+                event,
+                f"the text ends before {cut[1][:40]!r}, which begins a comment: put the text in quotes, "
+                "or write a blank behind the # of a comment",
+            )
         return text
 
     def _note(self, event: yaml.Event, message: str) -> None:

@@ -273,7 +273,7 @@ def test_as_many_frames_are_in_flight_as_there_are_workers_unless_a_bound_was_gi
         with lock:
             waits = next(first, None) is not None
         if waits:
-            together.wait(60)
+            together.wait()
         return 0.0
 
     images = [picture(shade) for shade in range(2, 2 + 3 * most)]
