@@ -295,6 +295,15 @@ def test_an_upload_of_a_length_that_was_agreed_on_is_not_changed(upstream: Upstr
     )
 
 
+def test_a_part_of_an_upload_is_not_changed(upstream: Upstream) -> None:
+    """OpenAI's uploads: the number of bytes is said when one begins."""
+    url, guard = f"{upstream.url}/v1/uploads/upload_1/parts", colour_guard()[0]
+    refused(
+        PLAIN.send(guard, "POST", url, files={"data": ("a", WEBP(), "image/webp")}), upstream, "agreed on"
+    )
+    assert 200 == PLAIN.send(guard, "POST", url, files={"data": ("a", picture(GREEN), "image/png")}).status
+
+
 def test_an_image_in_a_header_cannot_be_written_anew(upstream: Upstream) -> None:
     headers = {"x-picture": data_uri(WEBP())}
     reply = PLAIN.send(colour_guard()[0], "POST", upstream.url + CHAT, json={}, headers=headers)

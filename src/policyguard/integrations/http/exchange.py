@@ -399,8 +399,13 @@ _SIGNED = re.compile(
 _ANNOUNCED = re.compile(r"content-range|upload-(?:offset|length)|x-goog-upload-(?:command|offset)")
 
 
+_UPLOAD_PART = re.compile(r"/uploads/[^/]+/parts$")
+
+
 def _require_unsigned(head: RequestHead) -> None:
     """Raise ImageError if the server would take no other body than the one that is there."""
+    if _UPLOAD_PART.search(head.path):
+        raise ImageError("the upload's length is agreed on, and no other image can stand in it")
     for name, value in head.headers.items():
         if _SIGNED.fullmatch(name) and value != "UNSIGNED-PAYLOAD":
             raise ImageError(f"the body is signed ({name}), and no other image can stand in it")
