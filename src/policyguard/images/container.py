@@ -44,7 +44,7 @@ class Limits:
     max_pixels: int = 50_000_000
     max_side: int = 16_384
     max_frame_pixels: int = 9_000_000
-    max_total_pixels: int = 120_000_000
+    max_total_pixels: int = 130_000_000
     max_work_pixels: int = 64_000_000
     max_file_frames: int = 4096
 

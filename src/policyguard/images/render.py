@@ -54,7 +54,7 @@ def _usual(image: PILImage) -> PILImage:
             image = image.copy()  # converting it writes the transparency into its palette
         if image.mode not in ("LA", "RGBA"):
             image = image.convert("LA" if grey else "RGBA")
-        if cast("tuple[tuple[int, int], ...]", image.getextrema())[-1] != (255, 255):
+        if image.getchannel("A").getextrema() != (255, 255):
             return image
         return image.getchannel("L") if grey else image.convert("RGB")
     if image.mode not in ("L", "RGB", "CMYK"):

@@ -62,7 +62,7 @@ def parse(data: bytes) -> Container:
     def frames() -> Iterator[PILImage]:
         for body in denying:
             alone = _alone(body)
-            if alone.getextrema()[-1] != (255, 255):
+            if alone.getchannel("A").getextrema() != (255, 255):
                 raise Refusal("is a WebP with transparency that its header denies; viewers disagree on it")
             if not animated and alone.size == size:
                 yield alone.convert("RGB")
