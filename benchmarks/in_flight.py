@@ -36,7 +36,7 @@ async def serve(delay: float) -> None:
         "logprobs": {"content": [top[0] | {"top_logprobs": top}]},
         "finish_reason": "length",
     }
-    usage = {"prompt_tokens": 900, "completion_tokens": 1, "total_tokens": 901}
+    usage = {"prompt_tokens": 900, "completion_tokens": 1}
     answer = {
         "object": "chat.completion",
         "created": 1,
@@ -50,10 +50,11 @@ async def serve(delay: float) -> None:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
-                await reader.readexactly(int(fields.get("content-length", 0)))
+                sent = await reader.readexactly(int(fields.get("content-length", 0)))
                 found = "/chat/completions" in head.split("\r\n", 1)[0]
                 if found:
                     await asyncio.sleep(delay)
+                usage["prompt_tokens"] = 900 if b"data:image/" in sent else 600
                 body = json.dumps(answer | {"id": fields["x-request-id"]} if found else {}).encode()
                 status = b"200 OK" if found else b"404 Not Found"
                 writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
