@@ -839,8 +839,8 @@ SERVED = tuple(
 )
 """Those whose architecture is in vLLM's list, but for those who think first: models of noise never end.
 
-Two more are left out: vLLM finds Gemma 3's images by runs of newlines as Gemma's own tokenizer makes them, and
-its CPU build gives no finite numbers for a tiny Qwen3.5.
+Two more are left out: vLLM finds Gemma 3's images by runs of newlines as Gemma's own tokenizer makes them,
+and its CPU build gives no finite numbers for a tiny Qwen3.5.
 """
 
 
