@@ -103,6 +103,20 @@ class TestTransparency:
         data = png((8, 8), row * 8, chunk(b"tRNS", struct.pack(">H", top)), depth=depth, colour_type=0)
         assert colours(data) == [WHITE, BLACK]
 
+    @pytest.mark.parametrize("depth", [1, 2, 4, 8])
+    def test_a_grey_colour_key_counts_in_an_image_that_pil_opened(self, depth: int) -> None:
+        """Pillow scales the samples and not the key."""
+        row = {1: b"\xf0", 2: b"\xff\0", 4: b"\xff\xff\0\0", 8: b"\xff" * 4 + bytes(4)}[depth]
+        key = chunk(b"tRNS", struct.pack(">H", (1 << depth) - 1))
+        data = png((8, 8), row * 8, key, depth=depth, colour_type=0)
+        seen = [frame.tobytes() for frame in decode(data).frames]
+        opened = pil.open(io.BytesIO(data))  # noqa: TID251
+        assert seen == [frame.tobytes() for frame in decode(opened).frames]
+        opened.load()
+        if depth in (2, 4):  # it does not say any more what the key was in
+            with pytest.raises(ImageError, match="a transparent level that Pillow has not scaled"):
+                decode(opened)
+
     def test_a_colour_key_counts(self) -> None:
         key = chunk(b"tRNS", struct.pack(">HHH", 9, 80, 70))
         data = png((8, 8), bytes([9, 80, 70]) * 64, key)

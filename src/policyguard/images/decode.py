@@ -123,6 +123,20 @@ def parse(data: bytes) -> Container:
         raise Refusal(f"is a damaged {kind} image, or cut short") from error
 
 
+def _key_steps(image: PILImage) -> list[int]:
+    """By what the transparent level of a grey PNG may have to be multiplied: Pillow scales the samples alone.
+
+    Once an image is loaded, it does not say any more how many bits its samples had.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode != "L" or not isinstance(key, int) or not 0 < key < 16:
+        return []
+    tiles = getattr(image, "tile", None)
+    if tiles:
+        return [step for form, step in (("L;2", 85), ("L;4", 17)) if form in str(tiles[0][3])]
+    return [step for step in (1, 17, 85) if key * step < 256]
+
+
 def _from_pixels(image: PILImage) -> Container:
     """A image that the caller decoded. What it knows about its colours and orientation is honoured."""
     notes: tuple[str, ...] = ()
@@ -136,8 +150,18 @@ def _from_pixels(image: PILImage) -> Container:
 
     def frames() -> Iterator[PILImage]:
         with _LOADING:
+            steps = _key_steps(image)
             image.load()
-        yield image.copy()  # what is judged must not change with the caller's image
+        result = image.copy()  # what is judged must not change with the caller's image
+        key = result.info.get("transparency", 0)
+        if len(steps) == 1:
+            result.info["transparency"] = key * steps[0]
+        elif any(result.histogram()[key * step] for step in steps[1:]):
+            raise Refusal(
+                "is a grey PNG with a transparent level that Pillow has not scaled",
+                hint="pass the path or the bytes of the file",
+            )
+        yield result
 
     info = image.info
     exif, icc, gamma = info.get("exif"), info.get("icc_profile"), info.get("gamma")
