@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import struct
 import zlib
 from pathlib import Path
 
@@ -306,3 +307,15 @@ def test_a_frame_among_many_is_as_much_work_as_one_among_few(kind: str) -> None:
     for count in (100, 1500):
         data = animation([plain((n % 7 * 30, 0, 0), (4, 4)) for n in range(count)], kind, **options)
         assert calls(lambda data=data: decode(data, frames="sample")) < 800 * count
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AssertionError(), struct.error("unpack_from requires a buffer"), IndexError("index out of range")],
+)
+def test_a_slip_of_the_decoder_over_damaged_data_is_not_told_as_a_reason(error: Exception) -> None:
+    with (
+        pytest.raises(ImageError, match=r"^x: cannot be decoded: its parts do not fit together"),
+        boundary("x"),
+    ):
+        raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,6 +47,8 @@ def boundary(name: str) -> Iterator[None]:
 
 
 def _detail(error: Exception) -> str:
+    if isinstance(error, AssertionError | struct.error | LookupError | ArithmeticError | TypeError):
+        return "its parts do not fit together"  # a reader's own slip over damaged data says nothing more
     try:
         return " ".join(str(error).split())[:200] or type(error).__name__
     except Exception:  # the error of a hostile object
