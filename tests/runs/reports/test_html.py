@@ -157,7 +157,7 @@ def test_the_plot_marks_each_threshold_and_tells_both_sides_apart(tmp_path: Path
     over = image("x.png", ImageStatus.FAILED, finding(score=1.0))
     text = written(tmp_path, "html", [*under, over])
     first = re.findall(r"<svg.*?</svg>", text, re.DOTALL)[0]
-    assert 'aria-label="4 scores, 1 of them break it, threshold 0.5"' in first
+    assert 'aria-label="4 scores, 1 break it, threshold 0.5"' in first
     assert ['class="under" x="30.5"', 'class="over" x="294.5"'] == re.findall(
         r'class="(?:over|under)" x="[\d.]+"', first
     )
