@@ -173,6 +173,9 @@ class JsonClient:
                     retry_now=True,
                     server_failed=True,
                 )
+            if path == _COMPLETIONS and not _is_unique(data.get("id")):
+                # Nothing else would tell a late second copy of this answer from the next request's.
+                await self._connections.drop(answer.connection)
             self._has_answered |= path == _COMPLETIONS
             return Reply(status, data, self.endpoint)
         error = _error(body)
@@ -206,7 +209,7 @@ class JsonClient:
         if isinstance(answer_id, str) and request_id in answer_id:
             self._echoes_ids = True
             return True
-        if isinstance(answer_id, str) and len(answer_id) >= _MIN_ID and not self._echoes_ids:
+        if isinstance(answer_id, str) and _is_unique(answer_id) and not self._echoes_ids:
             # A cache between here and the model may answer equal requests alike.
             request = hash(content)
             if self._answer_ids.setdefault(answer_id, request) != request:
@@ -330,6 +333,10 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+
+
+def _is_unique(answer_id: object) -> bool:
+    return isinstance(answer_id, str) and len(answer_id) >= _MIN_ID
 
 
 def json_bytes(payload: object) -> bytes:
