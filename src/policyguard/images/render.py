@@ -27,6 +27,7 @@ __all__ = [
     "reduced",
     "rgb",
     "upright",
+    "usual",
 ]
 
 #: Blocks of so many pixels a side are compared, and differ by more than so many levels of a channel...
@@ -40,7 +41,7 @@ _BACKGROUNDS = ("white", "black")
 _COMMON = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
-def _usual(image: PILImage) -> PILImage:
+def usual(image: PILImage) -> PILImage:
     """The image in mode L, RGB or CMYK, or, if any of it is transparent, LA or RGBA."""
     if image.mode.startswith("I;16"):
         image = eight_bit(image)
@@ -191,7 +192,7 @@ class Renderer:
         """
         image = next(frames)
         self._rare |= image.mode not in _COMMON
-        image = upright(_usual(image), self.turns[0])
+        image = upright(usual(image), self.turns[0])
         self.alpha = image.getchannel("A") if image.mode.endswith("A") else None
         looks = self._looks(image)
         del image

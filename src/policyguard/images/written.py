@@ -17,8 +17,7 @@ from policyguard.errors import ImageError
 from policyguard.images.container import Image
 from policyguard.images.decode import decode, parse
 from policyguard.images.refusal import boundary
-from policyguard.images.render import _usual as usual
-from policyguard.images.render import upright
+from policyguard.images.render import upright, usual
 
 __all__ = ["THUMBNAIL", "plain_file", "preview", "thumbnail"]
 
