@@ -54,12 +54,13 @@ def build_backend(
     timeout: float | None = None,
     policies: Sequence[ResolvedPolicy] = (),
     subset: bool = False,
+    patience: float = 0.0,
 ) -> Backend:
     """The backend for ``model``, on ``base_url`` if given; loads no weights.
 
     Several servers are a sequence, or one text with commas between them (as in an environment variable).
     ``timeout`` is how many seconds one check may take: a call to a server gets no more than that either.
-    ``subset``: see ``SensorBackend``; guards that read a policy need no such leave.
+    ``patience``: see ``Guard``. ``subset``: see ``SensorBackend``; guards that read a policy need no leave.
 
     Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
     and a ConfigurationError says how to name one.
@@ -73,7 +74,7 @@ def build_backend(
                 f"which model on {', '.join(urls)}?",
                 hint="name it as the server does, with model= (--model) or POLICYGUARD_MODEL",
             )
-        from policyguard.backends.remote import RemoteBackend
+        from policyguard.backends.remote import RemoteBackend, Retries
 
         declared = resolve_served(model).dialect
         spoken = _dialect(dialect or declared)
@@ -85,6 +86,7 @@ def build_backend(
             api_key=api_key,
             dialect=None if dialect is None else spoken,
             timeout=limit,
+            retries=Retries(patience=patience),
         )
     if model is None:
         other = [policy.id for policy in policies if policy.world != "pictosafe"]

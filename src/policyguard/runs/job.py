@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "build_job"]
 
+_PATIENCE = 60.0
+"""Seconds for which a run waits for a server that went away in its middle."""
+
 
 @dataclass(slots=True)
 class Job:
@@ -165,6 +168,7 @@ def _guard(settings: RunSettings, policies: Sequence[ResolvedPolicy], backend: B
         subset=settings.subset,
         explain=settings.explain,
         cache=cache,
+        patience=_PATIENCE,
     )
 
 

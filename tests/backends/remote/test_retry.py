@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -263,6 +263,38 @@ def test_a_probe_closes_the_breaker_of_a_server_that_is_back(server: ToyServer) 
         (found,) = guard.assess([ask(picture())])
     assert isinstance(refused, Failure)
     assert isinstance(found, Assessment)
+
+
+@pytest.mark.parametrize("fault", ["503", "hangs up"])
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_with_patience_a_batch_waits_for_its_server_and_loses_no_image(
+    server: ToyServer, fault: str, concurrency: int
+) -> None:
+    requests = [ask(picture(shade)) for shade in range(30)]
+    server.fault = first(40, TRANSPORT[fault])
+
+    def results(patience: float) -> Sequence[Any]:
+        retries = replace(Retries.without_waits(cool_down=0.0), patience=patience)
+        with backend(server, concurrency=concurrency, retries=retries) as guard:
+            return guard.assess(requests)
+
+    assert any(isinstance(result, Failure) for result in results(0.0)), "what patience is for"
+    server.fault = first(40, TRANSPORT[fault])
+    assert all(isinstance(result, Assessment) for result in results(3600.0))
+
+
+def test_patience_ends_and_is_not_spent_on_what_a_server_refuses(server: ToyServer) -> None:
+    server.fault = TRANSPORT["503"]
+    waits = Waits()
+    with backend(server, retries=Retries(cool_down=0.0, sleep=waits, patience=0.2)) as guard:
+        (result,) = guard.assess([ask(picture())])
+    assert isinstance(result, Failure)
+    assert result.retryable
+    server.fault = TRANSPORT["400"]
+    calls = len(server.bodies())
+    with backend(server, retries=Retries(sleep=waits, patience=3600.0)) as guard:
+        assert isinstance(guard.assess([ask(picture())])[0], Failure)
+    assert calls + 1 == len(server.bodies())
 
 
 @pytest.mark.parametrize("fault", ["400", "429", "413", "418"])

@@ -127,18 +127,22 @@ class Retries:
     Args:
         attempts: how often one call is made at most; 1 for no retries.
         cool_down: seconds for which a server that keeps failing is left alone before one call probes it.
+        patience: seconds for which a call waits while every server is out of reach; 0: it fails at once.
         sleep: waits for so many seconds; tests replace it to lose no time.
     """
 
     attempts: int = 3
     cool_down: float = 5.0
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False)
+    patience: float = 0.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigurationError(f"attempts must be at least 1, not {self.attempts!r}")
         if not 0.0 <= self.cool_down < float("inf"):
             raise ConfigurationError(f"cool_down must be a number of seconds, not {self.cool_down!r}")
+        if not 0.0 <= self.patience < float("inf"):
+            raise ConfigurationError(f"patience must be a number of seconds, not {self.patience!r}")
 
     @classmethod
     def without_waits(cls, *, attempts: int = 3, cool_down: float = 5.0) -> Self:

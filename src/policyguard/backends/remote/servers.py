@@ -30,6 +30,9 @@ CONSECUTIVE = 5
 WINDOW, ENOUGH, MOST = 30.0, 20, 0.5
 """So does a share of MOST failures among at least ENOUGH results of the last WINDOW seconds."""
 
+_AGAIN = 1.0
+"""Seconds. A call that waits for servers to come back looks again after so long at most."""
+
 _LONGEST_QUIET = 60.0
 """Seconds. No header keeps a server out of use for longer."""
 
@@ -94,16 +97,35 @@ class Servers:
 
         ``deadline`` bounds the wait too; ``total`` seconds begin with the turn. Raises CallError.
         """
-        async with until(deadline), self._slots, until(time.monotonic() + self._total):
+        async with (
+            until(deadline),
+            self._slots,
+            until(time.monotonic() + self._total + self._retries.patience),
+        ):
             yield
 
     async def call(self, method: Method, path: str, payload: object = None) -> Reply:
         """Send ``payload`` as JSON to ``path`` (see ``Endpoint.url``) on one of the servers.
 
-        Raises CallError unless there is a whole answer below 500 to look at, and ConfigurationError for a
-        certificate that is not trusted.
+        While no server can be reached, waits as long as ``retries.patience`` says. Raises CallError unless
+        there is a whole answer below 500 to look at, and ConfigurationError for a certificate that is not
+        trusted.
         """
         content = None if payload is None else json_bytes(payload)
+        give_up = time.monotonic() + self._retries.patience
+        while True:
+            try:
+                return await self._call_once(method, path, content)
+            except CallError as error:
+                out = error.retry_now and error.server_failed
+                if not (out or self._pool.is_out) or time.monotonic() >= give_up:
+                    raise
+            # A little later than the probe is due, and not all at the same moment.
+            wait = self._pool.probes_in + random.uniform(_AGAIN / 2, _AGAIN)
+            await self._retries.sleep(min(wait, max(0.0, give_up - time.monotonic())))
+
+    async def _call_once(self, method: Method, path: str, content: bytes | None) -> Reply:
+        """One call with its retries."""
         tried: list[Server] = []
 
         async def attempt() -> Reply:
@@ -289,6 +311,16 @@ class Pool:
         self.servers = tuple(servers)
         self._chance = chance
 
+    @property
+    def is_out(self) -> bool:
+        """Whether no breaker is closed."""
+        return all(server.breaker.state is not State.CLOSED for server in self.servers)
+
+    @property
+    def probes_in(self) -> float:
+        """Seconds until a server may be asked; 0 where one may be, or is being probed."""
+        return min(server.breaker.probes_in for server in self.servers)
+
     def has_other(self, tried: Collection[Server]) -> bool:
         """Whether a server outside ``tried`` may be asked now."""
         others = (server for server in self.servers if server not in tried)
@@ -309,7 +341,7 @@ class Pool:
 
     def _all_open(self) -> CallError:
         first = min(self.servers, key=lambda server: server.breaker.probes_in)
-        wait = first.breaker.probes_in
+        wait = self.probes_in
         when = f"the next call probes it in {wait:.1f} s" if wait else "a call is probing it now"
         hosts = ", ".join(server.host for server in self.servers)
         keep = "keeps" if len(self.servers) == 1 else "all keep"
