@@ -276,7 +276,8 @@ class JsonClient:
             body += piece
             size += max(len(piece), _LEAST_PIECE)
             if size > most:
-                what = f"is longer than {most >> 20} MiB" if len(body) > most else "comes in too many pieces"
+                small = len(body) < most / 2  # so that it is the number of its pieces that took the room
+                what = "comes in too many pieces" if small else f"is longer than {most >> 20} MiB"
                 raise CallError(f"the answer of {self.endpoint.host} {what}")
         return bytes(body)
 
