@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend
-from policyguard.backends.registry import KnownModel, require_dialect, resolve_model, resolve_served
-from policyguard.dialects import Dialect, get_dialect
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import texts
 from policyguard.strict.lazy import lazily
 
 if TYPE_CHECKING:
+    from policyguard.backends.registry import KnownModel
     from policyguard.backends.remote import RemoteBackend, Retries
     from policyguard.backends.transformers import TransformersBackend
+    from policyguard.dialects import Dialect
     from policyguard.policy import ResolvedPolicy
 
 __all__ = [
@@ -41,6 +41,8 @@ def runs_here(model: str | None) -> bool:
     """
     if model is None:
         return False
+    from policyguard.backends.registry import resolve_model  # late: it loads every dialect
+
     known = resolve_model(model)
     return known.path is not None or known.sensor is not None
 
@@ -65,6 +67,8 @@ def build_backend(
     Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
     and a ConfigurationError says how to name one.
     """
+    from policyguard.backends.registry import require_dialect, resolve_model, resolve_served
+
     if model is not None and (known := resolve_model(model)).sensor is not None:
         return _sensor(known, base_url, api_key, dialect, timeout, subset=subset)
     if base_url is not None:
@@ -128,6 +132,8 @@ def _sensor(
 
 
 def _dialect(dialect: str | Dialect) -> Dialect:
+    from policyguard.dialects import get_dialect
+
     if isinstance(dialect, str):
         return get_dialect(dialect)
     if isinstance(dialect, type) or not callable(getattr(dialect, "render", None)):
