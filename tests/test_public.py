@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import policyguard
-from policyguard.errors import MissingExtraError
+from policyguard.errors import ConfigurationError
 
 SOURCE = Path(policyguard.__file__).parent
 PAGE = (Path(__file__).parents[1] / "docs" / "public-api.md").read_text()
@@ -52,7 +52,7 @@ def test_the_page_of_public_names_lists_what_each_module_hands_on(module: str) -
     handed_on = import_module(module)
     assert PUBLIC[module] == list(handed_on.__all__)
     for name in handed_on.__all__:
-        with suppress(MissingExtraError):
+        with suppress(ConfigurationError):  # a library that is not installed here
             assert getattr(handed_on, name) is not None
 
 

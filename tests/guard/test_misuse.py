@@ -19,7 +19,6 @@ import policyguard.errors
 from policyguard import Action, Guard, Outcome, PolicyViolation, Verdict
 from policyguard.errors import ConfigurationError, MissingExtraError, PolicyError, PolicyGuardError, Problem
 from policyguard.integrations.gate import gate
-from policyguard.integrations.langchain import GuardRunnable
 from policyguard.integrations.screen import Screen
 from policyguard.policy import load_policy, parse_policy
 from policyguard.policy.files import find, locate
@@ -27,6 +26,12 @@ from policyguard.testing import FakeBackend
 
 IMAGE = Image.new("RGB", (8, 8))
 BATCH = np.zeros((2, 8, 8, 3), np.uint8)
+
+
+def chain_step(guard: Any) -> Any:
+    from policyguard.integrations.langchain import GuardRunnable  # not in the light environment
+
+    return GuardRunnable(guard)
 
 
 @pytest.fixture
@@ -153,7 +158,7 @@ def test_a_text_is_not_taken_for_yes(guard: Guard) -> None:
         guard.check(IMAGE, explain="no")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("use", [Screen, GuardRunnable, lambda name: gate(lambda hint, number: IMAGE, name)])
+@pytest.mark.parametrize("use", [Screen, chain_step, lambda name: gate(lambda hint, number: IMAGE, name)])
 def test_the_name_of_a_policy_is_no_guard(use: Callable[[Any], object]) -> None:
     with pytest.raises(ConfigurationError, match="a Guard is expected, not a str"):
         use("pictosafe/l3")
@@ -163,14 +168,14 @@ def test_a_step_of_a_chain_judges_the_file_that_a_text_names(guard: Guard, tmp_p
     path = tmp_path / "image.PNG"
     IMAGE.save(path, "PNG")
     with pytest.raises(PolicyViolation):
-        GuardRunnable(guard).invoke(str(path))
-    allowing = GuardRunnable(Guard("pictosafe/l3", backend=FakeBackend(0.0)))
+        chain_step(guard).invoke(str(path))
+    allowing = chain_step(Guard("pictosafe/l3", backend=FakeBackend(0.0)))
     assert str(path) == allowing.invoke(str(path))
 
 
 @pytest.mark.parametrize("text", ["What does logo.png show?", "logo.png", "", "a\0.png", "x" * 5000 + ".png"])
 def test_any_other_text_is_text(guard: Guard, text: str) -> None:
-    assert text == GuardRunnable(guard).invoke(text)
+    assert text == chain_step(guard).invoke(text)
 
 
 def test_a_policy_can_be_given_as_the_text_of_its_file() -> None:
