@@ -58,8 +58,8 @@ class Guard(InOneProcess):
             file, or a ``VerdictCache``. Default: POLICYGUARD_CACHE, unless a built ``backend`` is given.
         timeout: seconds for one check, with decoding and all retries. An image that is not judged by then is
             an ERROR. A model in this process cannot be interrupted: only checks not yet started are dropped.
-        patience: seconds for which a check waits while a server is out of reach, before the image counts as
-            an ERROR: for batches. ``timeout`` still ends it. Default: 0.
+        patience: seconds of an outage of its servers for which a check waits, before its image counts as an
+            ERROR: for batches. ``timeout`` still ends it. Default: 0.
 
     Weights load on first use or in ``warm``. A Guard is thread-safe and a context manager.
     Raises PolicyError for a bad policy and ConfigurationError for settings that cannot work.

@@ -274,13 +274,43 @@ def test_with_patience_a_batch_waits_for_its_server_and_loses_no_image(
     server.fault = first(40, TRANSPORT[fault])
 
     def results(patience: float) -> Sequence[Any]:
-        retries = replace(Retries.without_waits(cool_down=0.0), patience=patience)
+        # A pause that leaves the loop to the call that probes: eight that only yield would spin beside it.
+        retries = Retries(cool_down=0.0, sleep=lambda _: asyncio.sleep(0.002), patience=patience)
         with backend(server, concurrency=concurrency, retries=retries) as guard:
             return guard.assess(requests)
 
     assert any(isinstance(result, Failure) for result in results(0.0)), "what patience is for"
     server.fault = first(40, TRANSPORT[fault])
     assert all(isinstance(result, Assessment) for result in results(3600.0))
+
+
+def test_an_outage_that_stays_costs_a_batch_its_patience_once(server: ToyServer) -> None:
+    server.fault = TRANSPORT["503"]
+    waits = Waits()
+    retries = Retries(cool_down=3600.0, sleep=waits, patience=0.2)
+    with backend(server, concurrency=1, retries=retries) as guard:
+        assert isinstance(guard.assess([ask(picture())])[0], Failure)
+        waited = len(waits.seconds)
+        results = guard.assess([ask(picture(shade)) for shade in range(50)])
+    assert 0 < waited == len(waits.seconds), "the patience is spent"
+    assert all(isinstance(result, Failure) for result in results)
+
+
+def test_an_image_that_breaks_its_server_is_not_asked_about_for_as_long_as_an_outage(
+    server: ToyServer,
+) -> None:
+    bad = picture(7)
+    breaking = len(server.bodies())
+
+    async def wait_and_answer_another(_: float) -> None:
+        """Meanwhile the server answers somebody else."""
+        guard._reader._servers._answers += 1
+
+    server.fault = TRANSPORT["hangs up"]
+    retries = Retries(attempts=1, sleep=wait_and_answer_another, patience=3600.0)
+    with backend(server, concurrency=1, retries=retries) as guard:
+        assert isinstance(guard.assess([ask(bad)])[0], Failure)
+    assert breaking + 2 == len(server.bodies())
 
 
 def test_patience_ends_and_is_not_spent_on_what_a_server_refuses(server: ToyServer) -> None:

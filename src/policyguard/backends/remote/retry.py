@@ -127,7 +127,7 @@ class Retries:
     Args:
         attempts: how often one call is made at most; 1 for no retries.
         cool_down: seconds for which a server that keeps failing is left alone before one call probes it.
-        patience: seconds for which a call waits while every server is out of reach; 0: it fails at once.
+        patience: seconds of an outage of all servers for which calls wait; 0: they fail at once.
         sleep: waits for so many seconds; tests replace it to lose no time.
     """
 

@@ -75,6 +75,8 @@ class Servers:
         self._retries = retries
         self._budget = Budget()
         self._slots = asyncio.Semaphore(concurrency)
+        self._answers = 0
+        self._out_since: float | None = None
 
     def widen(self, more: int) -> None:
         """Let so many more frames be asked about at the same time."""
@@ -107,22 +109,31 @@ class Servers:
     async def call(self, method: Method, path: str, payload: object = None) -> Reply:
         """Send ``payload`` as JSON to ``path`` (see ``Endpoint.url``) on one of the servers.
 
-        While no server can be reached, waits as long as ``retries.patience`` says. Raises CallError unless
-        there is a whole answer below 500 to look at, and ConfigurationError for a certificate that is not
-        trusted.
+        While no server can be reached, waits as long as ``retries.patience`` says, counted from the begin of
+        the outage, so that one which stays costs a batch this time once. Raises CallError unless there is a
+        whole answer below 500 to look at, and ConfigurationError for a certificate that is not trusted.
         """
         content = None if payload is None else json_bytes(payload)
-        give_up = time.monotonic() + self._retries.patience
+        began, answers = time.monotonic(), self._answers
+        first = True
         while True:
             try:
-                return await self._call_once(method, path, content)
+                reply = await self._call_once(method, path, content)
             except CallError as error:
-                out = error.retry_now and error.server_failed
-                if not (out or self._pool.is_out) or time.monotonic() >= give_up:
+                # Where others were answered since this call failed last, it is not the servers that are out.
+                failed = error.retry_now and error.server_failed and (first or answers == self._answers)
+                if not (failed or self._pool.is_out):
                     raise
+                self._out_since = began if self._out_since is None else self._out_since
+                left = self._out_since + self._retries.patience - time.monotonic()
+                if left <= 0.0:
+                    raise
+                first, answers = False, self._answers
+            else:
+                self._out_since, self._answers = None, self._answers + 1
+                return reply
             # A little later than the probe is due, and not all at the same moment.
-            wait = self._pool.probes_in + random.uniform(_AGAIN / 2, _AGAIN)
-            await self._retries.sleep(min(wait, max(0.0, give_up - time.monotonic())))
+            await self._retries.sleep(min(self._pool.probes_in + random.uniform(_AGAIN / 2, _AGAIN), left))
 
     async def _call_once(self, method: Method, path: str, content: bytes | None) -> Reply:
         """One call with its retries."""
