@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,21 @@ from policyguard.checking import ahead
 from policyguard.checking.rounds import Opened
 from policyguard.images import snapshot
 from policyguard.testing import FakeBackend
-from support.guards import Watched, own_threads, picture, png, policy, shade
+from support.guards import Watched, picture, png, policy, shade
 from support.waiting import wait_until
+
+
+@pytest.fixture
+def own_threads() -> Callable[[], list[str]]:
+    """The package's threads that this test started: one of an earlier test may still be ending."""
+    others = set(threading.enumerate())
+
+    def running() -> list[str]:
+        return [
+            t.name for t in threading.enumerate() if t.name.startswith("policyguard-") and t not in others
+        ]
+
+    return running
 
 
 def counted(limit: int | None = None) -> tuple[list[int], Iterator[bytes]]:
@@ -126,7 +139,9 @@ def test_a_slow_image_holds_up_no_more_than_the_window() -> None:
 
 @pytest.mark.parametrize("way", ["close", "break"])
 @pytest.mark.parametrize("workers", [1, 6])
-def test_leaving_early_leaves_no_thread_and_no_call(workers: int, way: str) -> None:
+def test_leaving_early_leaves_no_thread_and_no_call(
+    workers: int, way: str, own_threads: Callable[[], list[str]]
+) -> None:
     drawn, source = counted()
     backend = Watched(lambda _: time.sleep(0.01))
     verdicts = Guard(policy(), backend=backend).check_many(source, workers=workers)
@@ -144,7 +159,9 @@ def test_leaving_early_leaves_no_thread_and_no_call(workers: int, way: str) -> N
     assert (started, True) == (backend.started, drawn[0] <= 1 + 2 * workers + 1)
 
 
-def test_leaving_while_images_are_just_handed_to_decoding_never_hangs() -> None:
+def test_leaving_while_images_are_just_handed_to_decoding_never_hangs(
+    own_threads: Callable[[], list[str]],
+) -> None:
     guard = Guard(policy(), backend=Watched(preferred_batch=2))
     for _ in range(60):
         verdicts = guard.check_many([png()] * 100, workers=6)
@@ -153,7 +170,7 @@ def test_leaving_while_images_are_just_handed_to_decoding_never_hangs() -> None:
     assert own_threads() == []
 
 
-def test_ctrl_c_does_not_wait_for_calls_that_run() -> None:
+def test_ctrl_c_does_not_wait_for_calls_that_run(own_threads: Callable[[], list[str]]) -> None:
     go_on = threading.Event()
     running = threading.Event()
 
@@ -176,7 +193,9 @@ def test_ctrl_c_does_not_wait_for_calls_that_run() -> None:
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_source_that_fails_midway_loses_nothing_that_came_before(workers: int, batch: int) -> None:
+def test_a_source_that_fails_midway_loses_nothing_that_came_before(
+    workers: int, batch: int, own_threads: Callable[[], list[str]]
+) -> None:
     def source() -> Iterator[bytes]:
         for number in range(10):
             yield png(number)
@@ -191,7 +210,9 @@ def test_a_source_that_fails_midway_loses_nothing_that_came_before(workers: int,
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_usage_error_midway_is_raised_once_and_ends_the_run(workers: int) -> None:
+def test_a_usage_error_midway_is_raised_once_and_ends_the_run(
+    workers: int, own_threads: Callable[[], list[str]]
+) -> None:
     def during(requests: Any) -> None:
         if shade(requests[0]) == 30:
             raise ConfigurationError("wrong key")
@@ -235,7 +256,9 @@ def test_what_fails_for_one_image_touches_no_other() -> None:
     assert [wanted.get(n % 10, Outcome.COMPLIES) for n in range(60)] == found
 
 
-def test_progress_is_told_in_the_caller_s_thread_and_its_error_ends_the_run() -> None:
+def test_progress_is_told_in_the_caller_s_thread_and_its_error_ends_the_run(
+    own_threads: Callable[[], list[str]],
+) -> None:
     told = []
 
     def progress(done: int, total: int | None) -> None:

@@ -80,7 +80,3 @@ class AsyncWatched(Watched):
             if self.during is not None:
                 await self.during(requests)
             return FakeBackend.assess(self, requests)
-
-
-def own_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("policyguard-")]
