@@ -114,7 +114,7 @@ CASES: dict[str, tuple[str, str]] = {
     "an override's unknown action": (CHANGE + "{action: ¶blok}\n", "did you mean block?"),
     "an override's id": (CHANGE + "{¶id: arms}\n", "unknown key 'id'"),
     "a misspelt field": (CHANGE + "{¶treshold: 0.3}\n", "did you mean `threshold:`?"),
-    "a list for changes": (CHANGE + "{unsafe: ¶[a bow]}\n", "expected a mapping"),
+    "a list for changes": (CHANGE + "{unsafe: ¶[a bow]}\n", "under `add:` or `remove:`"),
     "a misspelt change": (CHANGE + "{unsafe: {¶ad: [a bow]}}\n", "did you mean `add:`?"),
     "a misspelt move": (CHANGE + "{move: {¶to_save: [a gun]}}\n", "did you mean `to_safe:`?"),
     "a text for a list": (CHANGE + "{unsafe: {add: ¶a bow}}\n", "start each item with `- `"),

@@ -146,13 +146,30 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "a threshold of .inf": (GOOD + "    threshold: ¶.inf\n", "expected a number"),
     "a threshold in octal": (GOOD + "    threshold: ¶0777\n", "expected a number, found the text '0777'"),
     "a threshold in base 60": (GOOD + "    threshold: ¶1:30\n", "expected a number, found the text '1:30'"),
-    "a threshold with a comma": (GOOD + "    threshold: ¶0,5\n", "expected a number"),
-    "a threshold in quotes": (GOOD + '    threshold: ¶"0.5"\n', "expected a number"),
+    "a threshold with a comma": (GOOD + "    threshold: ¶0,5\n", "found the text '0,5': write 0.5"),
+    "a threshold in quotes": (GOOD + '    threshold: ¶"0.5"\n', "found the text '0.5': write 0.5"),
+    "a threshold in percent": (GOOD + "    threshold: ¶40%\n", "found the text '40%': write 0.4"),
+    "a threshold of 40": (GOOD + "    threshold: ¶40\n", "found the number 40: write 0.4"),
+    "a threshold of 140%": (GOOD + "    threshold: ¶140%\n", "expected a number, found the text '140%'"),
+    "a no-break space after a key": (GOOD + "    threshold:¶\u00a00.4\n", "write an ordinary space"),
+    "a no-break space before a value": (GOOD + "    threshold: ¶\u00a00.4\n", "write an ordinary space"),
+    "no-break spaces as indentation": (
+        GOOD + "¶\u00a0\u00a0\u00a0\u00a0status: active\n",
+        "write an ordinary space",
+    ),
+    "a parameter without quotes": (GOOD + "    threshold: ¶{{ least }}\n", 'write "{{ least }}"'),
+    "a parameter without quotes in a list": (GOOD + "    safe:\n      - ¶{{ toys }}\n", 'write "{{ toys }}"'),
     "a threshold of true": (GOOD + "    threshold: ¶true\n", "expected a number, found true"),
     "an unknown status": (GOOD + "    status: ¶exemt\n", "did you mean exempt?"),
     "a status of no": (GOOD + "    status: ¶no\n", "found the text 'no'"),
     "an unknown action": (GOOD + "    action: ¶blok\n", "did you mean block?"),
     "an action in capitals": (GOOD + "    action: ¶BLOCK\n", "did you mean block?"),
+    "an action of another product": (
+        GOOD + "    action: ¶Deny\n",
+        "found the text 'Deny': did you mean block?",
+    ),
+    "an action in other words": (GOOD + "outcomes: {undecided: ¶review}\n", "did you mean flag?"),
+    "a status of off": (GOOD + "    status: ¶off\n", "did you mean exempt?"),
     "an action of off": (GOOD + "defaults: {action: ¶off}\n", "expected allow, flag or block"),
     "unknown frames": (GOOD + "defaults: {frames: ¶some}\n", "expected all or sample"),
     "a band of one number": (GOOD + "defaults: {undecided_band: ¶0.4}\n", "two numbers such as"),
@@ -190,6 +207,17 @@ def test_is_refused_at_its_place(name: str, tmp_path: Path) -> None:
     assert f"{path}:{place[0]}:{place[1]}: " in str(caught.value)
     assert len(str(caught.value)) < 20_000
     assert all(line.isprintable() for line in str(caught.value).splitlines())
+
+
+def test_a_no_break_space_inside_a_text_is_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        GOOD + "    description: Armes\u00a0: 18\u00a0%\n    safe: ['couteaux\u00a0: {{ x }}']\n", "utf-8"
+    )
+    with pytest.raises(PolicyError, match="x"):  # only the parameter that is not there
+        load_policy(path)
+    path.write_text(GOOD + "    description: 'Armes\u00a0:\u00a018\u00a0%'\n", "utf-8")
+    assert load_policy(path).rules[0].description == "Armes\u00a0:\u00a018\u00a0%"
 
 
 def test_the_table_is_long_enough_and_its_base_is_valid(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ _SYNONYMS = {
     "params": "parameters",
     "variables": "parameters",
 }
+_MEANT = {
+    "block": ("deny", "denied", "reject", "refuse", "forbid", "ban", "stop", "remove", "delete"),
+    "flag": ("warn", "warning", "review", "report", "log", "mark", "alert", "watch"),
+    "allow": ("pass", "permit", "accept", "ignore", "ok", "safe"),
+    "exempt": ("off", "disabled", "inactive", "ignored", "allowed"),
+    "active": ("on", "enabled", "live"),
+}
+"""What authors call an action or a status of ours."""
 _EXAMPLES = {
     "id": "`id: house-rules`",
     "version": "`version: 1.0.0`",
@@ -57,6 +65,17 @@ def _message(item: ErrorDetails) -> str | None:
         return _missing_id(path, value)
     if kind == "enum" and field == "[key]":
         return not_one_of(value, [outcome.value for outcome in Outcome if not outcome.judged])
+    if kind == "enum" and isinstance(value, str):
+        words = re.findall(r"'([^']+)'", str(item["ctx"]["expected"]))
+        meant = [word for word in words if value.lower() in _MEANT.get(word, ())]
+        return not_one_of(value, words, meant[0] if meant else None)
+    if (number := _number_meant(kind, value)) is not None:
+        return f"expected a number from 0 to 1, found {seen(value)}: write {number}"
+    if kind == "model_type" and field in ("unsafe", "safe") and path[0] == "overrides":
+        return (
+            f"expected a mapping, found {seen(value)}: put the items under `add:` or `remove:`, or repeat "
+            "the whole rule under `replace:`"
+        )
     if kind == "string_pattern_mismatch":
         return _bad_pattern(field, str(value))
     if field == "version" and kind == "string_type":
@@ -71,6 +90,18 @@ def _message(item: ErrorDetails) -> str | None:
         most = item["ctx"]["max_length"]
         return f"{len(value)} rules are more than one policy can hold ({most}): split it into two policies"
     return None
+
+
+def _number_meant(kind: str, value: object) -> str | None:
+    """The number from 0 to 1 that an author meant by ``"0.4"``, ``0,4``, ``40%`` or ``40``."""
+    if kind == "less_than_equal" and isinstance(value, (int, float)) and 2 <= value <= 100:
+        return f"{value / 100:g}"
+    match = re.fullmatch(r"(\d{1,3}(?:[.,]\d{1,9})?) ?(%?)", value) if isinstance(value, str) else None
+    if kind not in ("float_type", "float_parsing") or match is None:
+        return None
+    number = float(match[1].replace(",", "."))
+    number /= 100 if match[2] or number >= 2 else 1
+    return f"{number:g}" if 0 < number <= 1 else None
 
 
 def _missing_id(path: tuple[int | str, ...], rule: object) -> str:

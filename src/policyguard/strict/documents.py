@@ -23,7 +23,7 @@ from yaml.reader import Reader
 from yaml.scanner import Scanner
 
 from policyguard.errors import MAX_PROBLEMS, PolicyError, Problem
-from policyguard.strict.text import describe_character, find_forbidden
+from policyguard.strict.text import describe_character, find_forbidden, visible
 
 __all__ = [
     "MAX_BYTES",
@@ -130,6 +130,8 @@ def explain_syntax(error: yaml.MarkedYAMLError) -> tuple[str, int, int]:
 MAX_DEPTH = 16
 MAX_NODES = 10_000
 Scalar = str | int | float | bool | None
+_ODD_SPACE = re.compile(r"(?:^[ -]*|:)([\u00a0\u2007\u202f\u3000])", re.MULTILINE)
+"""A space that YAML takes for a letter, where only an ordinary one is of use."""
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _CUT = re.compile(r" +(#[^\s#]\S*)")
@@ -213,7 +215,7 @@ class _Builder:
             root = self._document()
         except yaml.MarkedYAMLError as error:
             message, line, column = explain_syntax(error)
-            raise self._stop(Place(line, column), message) from None
+            raise self._stop(*(self._odd_space(line) or (Place(line, column), message))) from None
         except (yaml.YAMLError, ValueError, OverflowError):  # such as the escape "\UFFFFFFFF"
             place = Place(self._events.line + 1, self._events.column + 1)
             raise self._stop(place, "this escape, or this number, is out of range") from None
@@ -225,6 +227,14 @@ class _Builder:
                 hint="start with `id:`, `version:`, `title:` and `rules:` at the left margin",
             )
         return Document(self._file, root, tuple(self._problems))
+
+    def _odd_space(self, line: int) -> tuple[Place, str] | None:
+        """Where a space that is none to YAML stands in the line of an error or in the one above it."""
+        lines = self._text.splitlines()
+        for number in (line - 1, line):
+            if 0 < number <= len(lines) and (odd := _ODD_SPACE.search(lines[number - 1])):
+                return Place(number, odd.start(1) + 1), _space(odd[1])
+        return None
 
     def _document(self) -> Node:
         self._events.next()  # the stream's start
@@ -277,6 +287,9 @@ class _Builder:
             if isinstance(event, yaml.ScalarEvent) and event.style is None and event.value == "<<":
                 self._note(event, "merge keys (`<<`) are refused: write the fields out")
             elif not isinstance(key.value, str):
+                if isinstance(key.value, dict) and len(key.value) == 1 and value.value is None:
+                    name = visible(next(iter(key.value))[:40])
+                    raise self._stop(place, f'braces without quotes are a mapping: write "{{{{ {name} }}}}"')
                 if not isinstance(event, yaml.AliasEvent):
                     self._note(event, "a key is a piece of text: put it in quotes if it must look like this")
             elif key.value in values:
@@ -295,6 +308,8 @@ class _Builder:
             self._note(event, f"the character {describe_character(text[index])} is refused, as an escape too")
         if event.style is not None:
             return text
+        if odd := _ODD_SPACE.match(text):
+            self._note(event, _space(odd[1]))
         if text in _WORDS:
             return _WORDS[text]
         if _NUMBER.fullmatch(text):
@@ -318,6 +333,10 @@ class _Builder:
 
     def _stop(self, place: Place, message: str, *, hint: str | None = None) -> PolicyError:
         return PolicyError([*self._problems, Problem(message, self._file, *place)], hint=hint)
+
+
+def _space(character: str) -> str:
+    return f"{describe_character(character)} stands here: write an ordinary space"
 
 
 def _place(event: yaml.Event) -> Place:

@@ -237,10 +237,10 @@ class _Explainer:
         return _MAPPINGS[self._hints.syntax] if isinstance(value, Mapping) else seen(value)
 
 
-def not_one_of(value: object, words: Sequence[str]) -> str:
-    """``value`` is none of ``words``: what is allowed, and which of them was likely meant."""
+def not_one_of(value: object, words: Sequence[str], meant: str | None = None) -> str:
+    """``value`` is none of ``words``: what is allowed, and which of them was (likely) ``meant``."""
     message = f"expected {' or '.join(filter(None, (', '.join(words[:-1]), words[-1])))}, found {seen(value)}"
-    word = nearest(value, words) if isinstance(value, str) else None
+    word = meant or (nearest(value, words) if isinstance(value, str) else None)
     return f"{message}: did you mean {word}?" if word else message
 
 
