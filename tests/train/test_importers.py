@@ -18,6 +18,7 @@ from policyguard.train.data import LabelRow, read_rows
 from policyguard.train.importers import import_rows
 from policyguard.train.policies import PolicyShelf
 from policyguard.train.rows import validate_rows
+from support.published import parquet
 
 PREAMBLE = "Provide a safety assessment. Review these categories:\n"
 TITLES = (
@@ -171,15 +172,6 @@ def test_bad_rows_are_named_with_file_line_and_field_and_the_others_are_imported
     assert (tmp_path / "out" / "problems.txt").read_text().count("\n") == 9
 
 
-def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
-    import pyarrow as pa
-    from pyarrow import parquet as files
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
 def test_unsafebench_parquet_with_pictures_inside_becomes_files_and_rows(tmp_path: Path) -> None:
     def row(red: int, label: str, category: str) -> dict[str, Any]:
         data = picture(tmp_path / "one.png", red).read_bytes()
@@ -199,6 +191,21 @@ def test_unsafebench_parquet_with_pictures_inside_becomes_files_and_rows(tmp_pat
     assert first.source == "UnsafeBench (Lexica)"
     assert first.split == second.split == "test"  # as the file is called
     assert (tmp_path / "out" / first.image).read_bytes() == rows[0]["image"]["bytes"]
+
+
+def test_safeeditbench_as_it_is_published_stores_its_labels_as_numbers_of_classes(tmp_path: Path) -> None:
+    def row(label: int, policy: int) -> dict[str, Any]:
+        data = picture(tmp_path / "one.png", 10 * label + policy).read_bytes()
+        names = {"image_path": f"images/{label}.jpg", "policy": "..."}
+        return {"image": {"bytes": data, "path": None}, "safety_label": label, "policy_name": policy} | names
+
+    classes = {"safety_label": ["safe", "unsafe"], "policy_name": [f"Policy L{n}" for n in range(1, 6)]}
+    parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [row(0, 0), row(1, 4)], classes)
+    import_rows("safeedit", tmp_path / "data", tmp_path / "out")
+    assert [(row.label, row.policy) for row in rows_of(tmp_path / "out")] == [
+        ("safe", "safeedit/l1"),
+        ("unsafe", "safeedit/l5"),
+    ]
 
 
 def test_parquet_without_pyarrow_names_the_extra_and_a_broken_file_is_named(

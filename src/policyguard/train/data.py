@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails
 from policyguard.errors import ConfigurationError, Problem
 from policyguard.strict.explain import Hints, explain
 from policyguard.strict.files import write_lines
-from policyguard.strict.jsontext import JsonError, parse_object
+from policyguard.strict.tables import MAX_LINE, read_object
 
 __all__ = [
     "CaptionRow",
@@ -36,16 +36,12 @@ __all__ = [
     "Split",
     "append_rows",
     "passes_judgement",
-    "read_object",
     "read_rows",
     "write_rows",
 ]
 
 Split = Literal["train", "validation", "test"]
 Label = Literal["safe", "unsafe"]
-
-MAX_LINE = 1 << 20
-"""Bytes. A longer line is not a row."""
 
 _Line = Annotated[str, Field(min_length=1, max_length=4096)]
 _Prose = Annotated[str, Field(min_length=1, max_length=32_768)]
@@ -264,16 +260,6 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 line = line[:1] + b"\xff" * MAX_LINE + more[-1:]  # of a line that is too long, keep no more
             if line.strip():
                 yield number, line
-
-
-def read_object(line: bytes) -> dict[str, Any]:
-    """The JSON object in ``line``. Raises ValueError for anything else, also if a field appears twice."""
-    if len(line) > MAX_LINE:
-        raise ValueError(f"the line is longer than {MAX_LINE >> 20} MiB")
-    try:
-        return parse_object(line)
-    except JsonError as error:
-        raise ValueError(f"the line {error}") from None
 
 
 def _message(item: ErrorDetails) -> str | None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ImageError, Problem
 from policyguard.images import Limits, decode
 from policyguard.strict.files import sha256_of, write_bytes
-from policyguard.train.importers.record import BadRowError
+from policyguard.strict.tables import BadRowError, file_in, image_of
 
 __all__ = ["ENDINGS", "ImageStore", "find_images"]
 
@@ -71,31 +69,15 @@ class ImageStore:
         return target.relative_to(self._out).as_posix(), sha256
 
     def _read(self, value: Any, field: str) -> tuple[Path | None, bytes]:
-        if isinstance(value, Mapping):  # how `datasets` stores an image
-            data = value.get("bytes")
-            if isinstance(data, bytes) and data:
-                return None, data
-            value = value.get("path")
-        if isinstance(value, bytes) and value:
-            return None, value
-        if not isinstance(value, str) or not value:
-            raise BadRowError(field, "holds neither an image nor a path")
-        if "://" in value:
-            raise BadRowError(field, "is an address: fetch the images first, nothing is downloaded here")
-        path = self.find(value)
-        if path is None:
-            raise BadRowError(field, f"there is no image {value!r} in {self._folder}")
+        found = image_of(value, self._folder, field=field)
+        if isinstance(found, bytes):
+            return None, found
         try:
-            with path.open("rb") as file:
-                return path, file.read(Limits().max_bytes + 1)
+            with found.open("rb") as file:
+                return found, file.read(Limits().max_bytes + 1)
         except OSError as error:
             raise BadRowError(field, f"{value!r} cannot be read: {error.strerror or error}") from None
 
     def find(self, name: str) -> Path | None:
         """The file of this name in the folder of images; ``None`` also for one outside of it."""
-        root = self._folder.resolve()
-        with suppress(OSError, ValueError):
-            path = (root / name).resolve()
-            if path.is_relative_to(root) and path.is_file():
-                return path
-        return None
+        return file_in(self._folder, name)

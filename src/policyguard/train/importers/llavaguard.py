@@ -15,9 +15,10 @@ from policyguard.policy import ResolvedPolicy
 from policyguard.policy.schema import Status
 from policyguard.strict.explain import seen
 from policyguard.strict.jsontext import JsonError, parse_json
+from policyguard.strict.tables import BadRowError, Record, first_of, label_of, text_of
 from policyguard.train.data import Label
 from policyguard.train.importers.images import ImageStore
-from policyguard.train.importers.record import BadRowError, Draft, Record, first_of, label_of, text_of
+from policyguard.train.importers.record import Draft
 
 __all__ = ["RATINGS", "LlavaGuard"]
 

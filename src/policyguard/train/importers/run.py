@@ -18,10 +18,11 @@ from policyguard.errors import ConfigurationError, PolicyGuardError, Problem
 from policyguard.policy import Policy, ResolvedPolicy, load_policy
 from policyguard.policy.files import is_path
 from policyguard.strict.files import check_place, write_lines
+from policyguard.strict.tables import BadRowError, Record, find_tables, read_table
 from policyguard.train.data import LabelRow, Split, write_rows
-from policyguard.train.importers.formats import FORMATS, find_tables, read_table
+from policyguard.train.importers.formats import FORMATS
 from policyguard.train.importers.images import ImageStore, find_images
-from policyguard.train.importers.record import BadRowError, Draft, Record
+from policyguard.train.importers.record import Draft
 from policyguard.train.policies import document_of, problem_of, write_policies
 from policyguard.train.rows import assign_splits, images_on_two_sides
 
