@@ -14,6 +14,7 @@ from policyguard._version import __version__
 from policyguard.cli import baseline, bench, cache, models, policy, train
 from policyguard.cli.check import check
 from policyguard.cli.errors import debug as debug_setting
+from policyguard.cli.init import init
 from policyguard.cli.models import doctor
 from policyguard.cli.options import Group
 from policyguard.cli.quickstart import quickstart
@@ -22,8 +23,20 @@ from policyguard.runs.exits import ExitCode
 __all__ = ["app", "main"]
 
 
+SECTIONS = {
+    "To begin": ("quickstart", "init", "check", "policy", "doctor"),
+    "Many images": ("baseline", "cache", "audit"),
+    "How good a guard is": ("compare", "calibrate", "bench"),
+    "In front of apps": ("serve",),
+    "Models": ("models", "train"),
+}
+"""The commands by what people want, those first that everybody needs."""
+
+
 class Program(Group):
-    """The commands; errors about values leave out pydantic's prefix."""
+    """The commands in sections; errors about values leave out pydantic's prefix."""
+
+    sections = SECTIONS
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -37,12 +50,13 @@ class Program(Group):
 app = typer.Typer(
     name="policyguard",
     cls=Program,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check)
 app.command("quickstart")(quickstart)
+app.command("init")(init)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
 app.command("models")(models.models)
@@ -60,6 +74,7 @@ def _show_version(requested: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
@@ -71,6 +86,21 @@ def root(
 ) -> None:
     """Ask a guard model whether images break a policy written in plain language, and act on the answer."""
     debug_setting.set(debug)
+    if context.invoked_subcommand is None:
+        _overview(context)
+        raise typer.Exit(ExitCode.USAGE)  # nothing was checked: no script takes it for success
+
+
+def _overview(context: typer.Context) -> None:
+    formatter = context.make_formatter()
+    program = context.command
+    assert isinstance(program, Program)
+    program.format_usage(context, formatter)
+    program.format_help_text(context, formatter)
+    program.format_commands(context, formatter, next(iter(SECTIONS.values())))
+    print(
+        formatter.getvalue() + "\n`policyguard -h` lists all commands, `policyguard COMMAND -h` explains one."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -43,11 +43,20 @@ __all__ = [
 class Group(TyperGroup):
     """Commands listed with their whole first sentence, wrapped and never cut."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
-        rows = [(name, item.get_short_help_str(limit=1000)) for name, item in commands if item is not None]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Commands under a heading, in this order; those that none names come last."""
+
+    def format_commands(self, ctx: Any, formatter: Any, only: Sequence[str] | None = None) -> None:
+        left = [name for name in self.list_commands(ctx) if only is None or name in only]
+        for title, names in (*self.sections.items(), ("Commands", left.copy())):
+            commands = ((name, self.get_command(ctx, name)) for name in names if name in left)
+            rows = [
+                (name, item.get_short_help_str(limit=1000)) for name, item in commands if item is not None
+            ]
+            left = [name for name in left if name not in names]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def group(help: str) -> typer.Typer:  # noqa: A002 (typer's word)

@@ -1,0 +1,106 @@
+"""``policyguard init`` starts a project that works as it is, and changes nothing that is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cli.support import Captured
+from policyguard._version import DISTRIBUTION
+from policyguard.cli import main
+from policyguard.policy import packaged_policies
+from policyguard.runs.exits import ExitCode
+from policyguard.strict import documents
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".git").mkdir()
+    return tmp_path
+
+
+def test_a_new_project_lints_clean_passes_its_test_and_judges_an_image(
+    project: Path, capsys: Captured
+) -> None:
+    pytest.importorskip("torch")
+    assert main(["init", "--from", "pictosafe/l3", "--model", "pico", "--id", "shop"]) == ExitCode.OK
+    assert sorted(files(project)) == [
+        "cases.yaml",
+        "cases/harmless.png",
+        "policies/shop.yaml",
+        "policyguard.toml",
+    ]
+    assert main(["policy", "lint", "policies/shop.yaml", "--fail-on", "warning"]) == ExitCode.OK
+    assert main(["policy", "test", "cases.yaml"]) == ExitCode.OK
+    capsys.readouterr()
+    images = Path(__file__).parents[2] / "examples" / "images"
+    for name, code in (("picnic", ExitCode.OK), ("armoury", ExitCode.BLOCKED)):
+        (project / "image.png").write_bytes((images / f"{name}.png").read_bytes())
+        assert main(["check"]) == code
+    assert "harmless.png" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("base", sorted(packaged_policies()))
+def test_every_packaged_policy_can_be_built_on(base: str, project: Path) -> None:
+    assert main(["init", "--from", base]) == ExitCode.OK
+    assert main(["policy", "lint", "policies/house-rules.yaml"]) == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("ci", "path", "model", "extra"),
+    [
+        ("github", ".github/workflows/policyguard.yml", [], "transformers"),
+        ("gitlab", ".gitlab-ci.yml", ["--model", "guard", "--base-url", "http://gpu:8000/v1"], "remote"),
+    ],
+)
+def test_the_file_for_ci_installs_what_it_needs_and_runs_test_and_check(
+    ci: str, path: str, model: list[str], extra: str, project: Path
+) -> None:
+    assert main(["init", "--ci", ci, *model]) == ExitCode.OK
+    text = (project / path).read_text()
+    assert f"'{DISTRIBUTION}[{extra}]'" in text
+    assert re.findall(r"policyguard (policy test|check)\b", text) == ["policy test", "check"]
+    assert documents.parse((project / path).read_bytes(), path).problems == ()
+
+
+def test_what_is_there_is_named_and_nothing_is_written(project: Path, capsys: Captured) -> None:
+    (project / "cases.yaml").write_text("mine")
+    (project / "policyguard.toml").symlink_to("nowhere")
+    assert main(["init"]) == ExitCode.USAGE
+    assert "policyguard.toml, cases.yaml: there already, and nothing was written" in capsys.readouterr().err
+    assert files(project) == {"cases.yaml": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--from", "apps/marketplaces"], "no packaged policy"),
+        (["--from", "./own.yaml"], "no packaged policy"),
+        (["--id", "../outside"], "not a name for programs"),
+        (["--id", "House Rules"], "such as house-rules"),
+        (["--ci", "jenkins"], "github"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_written(
+    options: list[str], words: str, project: Path, capsys: Captured
+) -> None:
+    assert main(["init", "here", *options]) == ExitCode.USAGE
+    assert words in capsys.readouterr().err
+    assert not (project / "here").exists()
+
+
+def test_the_program_alone_shows_five_commands_and_is_no_success(capsys: Captured) -> None:
+    assert main([]) == ExitCode.USAGE
+    alone = re.findall(r"^  ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE)
+    assert alone == ["quickstart", "init", "check", "policy", "doctor"]
+    assert main(["-h"]) == ExitCode.OK
+    whole = capsys.readouterr().out
+    assert "\nCommands:\n" not in whole, "a command stands in no section"
+    assert set(alone) < set(re.findall(r"^  ([a-z]+)  ", whole, re.MULTILINE))
