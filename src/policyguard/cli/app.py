@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from policyguard._version import __version__
-from policyguard.cli import baseline, bench, cache, models, policy, train
+from policyguard.cli import baseline, bench, cache, models, policy, serve, train
 from policyguard.cli.check import check
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.init import init
@@ -63,6 +63,7 @@ app.command("models")(models.models)
 app.command("doctor")(doctor)
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
+app.add_typer(serve.app, name="serve")
 app.add_typer(train.app, name="train")
 
 

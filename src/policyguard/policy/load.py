@@ -28,6 +28,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_INCLUDE_DEPTH",
     "extend_policy",
+    "load_noting",
     "load_policy",
     "parse_policy",
     "read_document",
@@ -55,8 +56,23 @@ def load_policy(
 
     Raises PolicyError, which holds every problem found, each with file, line and column.
     """
+    return load_noting(source, set(), root=root, parameters=parameters)
+
+
+def load_noting(
+    source: str | Path,
+    read: set[Path],
+    *,
+    root: str | Path | None = None,
+    parameters: Mapping[str, Value] | None = None,
+) -> Policy:
+    """``load_policy``; adds to ``read`` every file that was opened for it, also where it raises."""
     file = find(locate(source, root=root))
-    return _Stack(parameters).policy(file, _source(parse(file.data, file.display)))
+    stack = _Stack(parameters)
+    try:
+        return stack.policy(file, _source(parse(file.data, file.display)))
+    finally:
+        read.update((Path(file.root, *file.parts), *stack.files))
 
 
 def parse_policy(
@@ -142,6 +158,11 @@ class _Stack:
         self._values: dict[str, str] = {}
         self._hints: list[str] = []
         self._open: list[object] = []
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that were opened so far."""
+        return [Path(unit.file.root, *unit.file.parts) for unit in self._units.values() if unit.file]
 
     # The three ways in.
 

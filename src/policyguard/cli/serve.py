@@ -1,0 +1,104 @@
+"""``policyguard serve``: the service, and the keys of those who may use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from policyguard.cli.errors import command
+from policyguard.cli.options import BASE_URL, DIALECT, MODEL, SUBSET, Group
+from policyguard.runs.exits import ExitCode
+
+__all__ = ["app"]
+
+
+class _Run(TyperCommand):
+    """The command that has no name of its own."""
+
+    class context_class(TyperCommand.context_class):  # type: ignore[misc, valid-type]  # noqa: N801
+        @property
+        def command_path(self) -> str:
+            return str(super().command_path).rstrip()
+
+
+class _Serve(Group):
+    """``policyguard serve policies/`` needs no name of a command between the two."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._run = self.commands.pop("run")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["", *args])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) if cmd_name else self._run
+
+
+app = typer.Typer(
+    cls=_Serve, rich_markup_mode=None, help="Serve verdicts over HTTP, and a page to try policies on."
+)
+
+
+@app.command("run", cls=_Run)
+@command
+def run(
+    policies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POLICY...",
+            help="Folders of YAML files, YAML files, packaged names.",
+            show_default=False,
+        ),
+    ],
+    model: MODEL = None,
+    base_url: BASE_URL = None,
+    dialect: DIALECT = None,
+    subset: SUBSET = None,
+    cache: Annotated[
+        str | None, typer.Option("--cache", metavar="PATH", help="Keep the model's scores in this file.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any free one.")] = 8765,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FOLDER", help="Images that the page shows.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Let the page save policies and tests.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", metavar="N", min=1, max=1024, help="Images judged at the same time."),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option("--queue", metavar="N", min=0, help="Requests that may wait; one more gets 429.")
+    ] = 256,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="For one check, and its wait.")
+    ] = 30.0,
+) -> ExitCode:
+    """Serve verdicts over HTTP, and a page to try policies on.
+
+    Policies are loaded again when their files change.
+    """
+    from policyguard.server.app import Settings
+    from policyguard.server.listen import serve
+
+    return serve(
+        Settings(
+            policies=tuple(policies),
+            model=model,
+            base_url=base_url,
+            dialect=dialect,
+            subset=bool(subset),
+            cache=cache,
+            host=host,
+            port=port,
+            images=images,
+            write=write,
+            workers=workers,
+            queue=queue,
+            timeout=timeout,
+        )
+    )

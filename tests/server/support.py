@@ -1,0 +1,88 @@
+"""The service on a real socket, over policies in a folder and a guard that knows colours."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from integrations.http.pictures import _judge
+from policyguard.server.app import Settings, State, create_app
+from policyguard.server.listen import configured
+from policyguard.testing import FakeBackend
+from support.waiting import wait_until
+
+POLICY = """\
+id: tests/{name}
+version: {version}
+title: Colours
+rules:
+  - id: red
+    title: {title}
+    unsafe: [red areas]
+  - id: orange
+    title: Orange
+    unsafe: [orange areas]
+    action: flag
+"""
+
+
+def write(folder: Path, name: str = "colours", *, version: str = "1.0.0", title: str = "Red") -> Path:
+    """A policy, put into its place in one step."""
+    path = folder / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(POLICY.format(name=name, version=version, title=title))
+    return fresh.replace(path)
+
+
+@dataclass
+class Service:
+    """A running service: its address, and what it is made of."""
+
+    url: str
+    state: State
+    backend: Any
+    folder: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=None, trust_env=False, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=None, trust_env=False, **options)
+
+    def check(self, image: bytes, policy: str = "colours", **options: Any) -> httpx.Response:
+        return self.post(f"/v1/check?policy={policy}", files={"image": ("a.png", image)}, **options)
+
+
+@contextmanager
+def serving(folder: Path, *, backend: Any = None, **options: Any) -> Iterator[Service]:
+    """The service over the policies in ``folder``; it looks at their files only when told to."""
+    if not any(folder.rglob("*.yaml")):
+        write(folder)
+    backend = FakeBackend(_judge) if backend is None else backend
+    settings = Settings(**{"policies": (str(folder),), "backend": backend, "reload_every": None} | options)
+    app = create_app(settings)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(configured(app, settings))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        wait_until(lambda: server.started or not thread.is_alive())
+        try:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield Service(url, app.state.service, backend, folder)
+        finally:
+            server.should_exit = True
+            thread.join()

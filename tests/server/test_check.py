@@ -1,0 +1,184 @@
+"""One image in, one verdict out: multipart and JSON, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integrations.http.pictures import GREEN, ORANGE, RED, b64, data_uri, picture
+from policyguard import ConfigurationError
+from policyguard.assessment import Failure, FailureKind
+from policyguard.testing import FakeBackend
+from server.support import Service, serving, write
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("policies")
+    for name in ("colours", "shop/house-rules"):
+        write(folder, name)
+    with serving(folder) as running:
+        yield running
+
+
+SENT: dict[str, Any] = {
+    "multipart": lambda image: {"files": {"image": image}, "data": {"policy": "colours"}},
+    "a data URI": lambda image: {"json": {"image": data_uri(image), "policy": "colours"}},
+    "base64": lambda image: {"json": {"image": b64(image), "policy": ["colours"]}},
+}
+
+
+@pytest.mark.parametrize("form", SENT)
+@pytest.mark.parametrize(
+    ("colour", "outcome", "allowed"),
+    [(GREEN, "complies", True), (RED, "violates", False), (ORANGE, "violates", True)],
+)
+def test_an_image_gets_its_verdict(
+    service: Service, form: str, colour: Any, outcome: str, allowed: bool
+) -> None:
+    answer = service.post("/v1/check", **SENT[form](picture(colour)))
+    assert (200, outcome, allowed) == (
+        answer.status_code,
+        answer.json()["outcome"],
+        answer.json()["allowed"],
+    )
+    (policy,) = answer.json()["evidence"]["policies"]
+    assert service.state.policies.current.live["colours"].policy.fingerprint == policy["fingerprint"]
+
+
+def test_several_policies_must_all_allow(service: Service) -> None:
+    answer = service.check(picture(GREEN), "colours&policy=shop/house-rules").json()
+    assert ["tests/colours", "tests/shop/house-rules"] == [
+        policy["id"] for policy in answer["evidence"]["policies"]
+    ]
+    assert answer["allowed"]
+
+
+@pytest.mark.parametrize("image", [b"", b"no image", picture(GREEN)[:40]])
+def test_what_cannot_be_judged_is_a_verdict_that_does_not_allow(service: Service, image: bytes) -> None:
+    answer = service.check(image)
+    assert (200, "unscannable", False) == (
+        answer.status_code,
+        answer.json()["outcome"],
+        answer.json()["allowed"],
+    )
+
+
+REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
+    "no image": (422, {"data": {"policy": "colours"}, "files": {"explain": (None, "true")}}),
+    "two images": (422, {"files": [("image", b"a"), ("image", b"b")]}),
+    "an empty text": (422, {"json": {"image": ""}}),
+    "null": (422, {"json": {"image": None}}),
+    "an address": (422, {"json": {"image": "https://example.org/a.png"}}),
+    "a path": (422, {"json": {"image": "/etc/passwd"}}),
+    "a file address": (422, {"json": {"image": "file:///etc/passwd"}}),
+    "a list": (422, {"json": []}),
+    "an unknown field": (422, {"json": {"image": data_uri(picture(GREEN)), "polcy": "colours"}}),
+    "a policy that is none": (422, {"json": {"image": data_uri(picture(GREEN)), "policy": 1}}),
+    "explain that is neither": (422, {"json": {"image": data_uri(picture(GREEN)), "explain": "no"}}),
+    "a key twice": (
+        400,
+        {"content": b'{"image": "", "image": ""}', "headers": {"content-type": "application/json"}},
+    ),
+    "half a body": (400, {"content": b"{", "headers": {"content-type": "application/json"}}),
+    "text": (415, {"content": b"hello", "headers": {"content-type": "text/plain"}}),
+    "no type": (415, {"content": b"hello"}),
+    "no boundary": (400, {"content": b"hello", "headers": {"content-type": "multipart/form-data"}}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_request_without_an_image_is_refused(service: Service, case: str) -> None:
+    status, request = REFUSED[case]
+    answer = service.post("/v1/check?policy=colours", **request)
+    assert (status, False) == (answer.status_code, answer.json()["allowed"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("colurs", "did you mean 'colours'"),
+        ("house-rules", "did you mean 'shop/house-rules'"),
+        ("x", "lists"),
+    ],
+)
+def test_an_unknown_policy_is_answered_with_the_nearest(service: Service, policy: str, says: str) -> None:
+    answer = service.check(picture(GREEN), policy)
+    assert 404 == answer.status_code
+    assert says in answer.json()["error"]["message"]
+
+
+def test_the_only_policy_needs_no_name_and_one_of_several_does(service: Service, tmp_path: Path) -> None:
+    files = {"image": picture(GREEN)}
+    assert 422 == service.post("/v1/check", files=files).status_code
+    with serving(tmp_path) as one:
+        assert one.post("/v1/check", files=files).json()["allowed"]
+
+
+def test_a_backend_that_fails_gives_a_verdict_that_does_not_allow(tmp_path: Path) -> None:
+    with serving(tmp_path, backend=FakeBackend(Failure(FailureKind.ERROR, "down"))) as service:
+        answer = service.check(picture(GREEN))
+        assert (200, "error", False) == (
+            answer.status_code,
+            answer.json()["outcome"],
+            answer.json()["allowed"],
+        )
+
+
+def test_a_wrong_set_up_is_503_and_the_log_alone_says_what_to_mend(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tmp_path, backend=FakeBackend(ConfigurationError("the key sk-123 is refused"))) as service:
+        answer = service.check(picture(GREEN))
+    assert (503, False) == (answer.status_code, answer.json()["allowed"])
+    assert "sk-123" not in answer.text
+    assert "sk-123 is refused" in caplog.text
+
+
+def test_a_body_that_is_too_large_is_413_however_it_comes(tmp_path: Path) -> None:
+    with serving(tmp_path, body_limit=1) as service:
+        assert 413 == service.check(bytes(2 * 2**20)).status_code
+        pieces = (bytes(2**16) for _ in range(40))
+        assert 413 == service.post("/v1/check?policy=colours", content=pieces).status_code
+        assert 200 == service.check(picture(GREEN)).status_code
+        assert 0 == service.state.room.held
+
+
+def test_policies_are_listed(service: Service) -> None:
+    listed = service.get("/v1/policies").json()["policies"]
+    assert ["colours", "shop/house-rules"] == [policy["name"] for policy in listed]
+
+
+def test_the_service_is_alive_and_ready_and_says_why_not(tmp_path: Path) -> None:
+    class Loading(FakeBackend):
+        def warm(self) -> None:
+            if self.closed:
+                raise ConfigurationError("no weights")
+
+    with serving(tmp_path, backend=(backend := Loading())) as service:
+        assert {"status": "ok"} == service.get("/healthz").json()
+        assert (200, True) == ((answer := service.get("/readyz")).status_code, answer.json()["ready"])
+        backend.closed = True
+        service.state.ready.expire()
+        answer = service.get("/readyz")
+        assert (503, False, "no weights") == (answer.status_code, *list(answer.json().values())[:2])
+        assert {"status": "ok"} == service.get("/healthz").json()
+
+
+def test_a_push_reloads_a_policy_and_keeps_the_old_one_if_it_is_wrong(tmp_path: Path) -> None:
+    with serving(tmp_path) as service:
+        before = service.get("/v1/policies").json()["policies"][0]["fingerprint"]
+        file = write(tmp_path, title="Crimson")
+        pushed = service.post("/v1/policies/colours/reload").json()
+        assert before != pushed["fingerprint"]
+        assert "Crimson" == service.check(picture(RED)).json()["findings"][0]["title"]
+        file.write_text("id: [")
+        answer = service.post("/v1/policies/colours/reload")
+        assert 422 == answer.status_code
+        assert "colours.yaml:1" in answer.json()["error"]["message"]
+        assert pushed["fingerprint"] == service.get("/v1/policies").json()["policies"][0]["fingerprint"]
+        assert "colours.yaml:1" in service.get("/readyz").json()["policies"]["colours"]
+        assert 404 == service.post("/v1/policies/..%2Fcolours/reload").status_code
