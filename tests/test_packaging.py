@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard._version import DISTRIBUTION
+from policyguard._version import DISTRIBUTION, __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -110,3 +110,12 @@ def test_the_name_to_install_by_is_written_once_and_everything_keeps_to_it() -> 
 )
 def test_what_the_test_above_reads(text: str, names: set[str]) -> None:
     assert names == installed_names(text)
+
+
+def test_the_citation_names_the_version_and_the_release_takes_its_actions_by_commit() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (\S+)", workflow)
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", action)] == []
