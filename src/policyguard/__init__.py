@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard._version import __version__
 from policyguard.assessment import Reading
 from policyguard.errors import ConfigurationError, PolicyError, PolicyGuardError
-from policyguard.guard import Guard
+from policyguard.guard import Guard, Shadow
 from policyguard.outcomes import Action, Outcome
 from policyguard.verdict import Finding, PolicyViolation, Verdict
 
@@ -33,6 +33,7 @@ __all__ = [
     "PolicyGuardError",
     "PolicyViolation",
     "Reading",
+    "Shadow",
     "Verdict",
     "__version__",
 ]

@@ -18,6 +18,7 @@ from policyguard.backends.base import require_backend
 from policyguard.checking import Checker
 from policyguard.checking.checker import Normalise
 from policyguard.checking.rounds import Opened
+from policyguard.checking.shadow import Shadow, ShadowRun, ShadowStats
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import InOneProcess, count, seconds, switch
 from policyguard.verdict import Verdict
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from policyguard.policy import Policy, ResolvedPolicy
 
     PolicyLike: TypeAlias = str | Path | Policy | ResolvedPolicy
+    ShadowLike: TypeAlias = "PolicyLike | Guard | Shadow"
 
-__all__ = ["Guard", "Progress"]
+__all__ = ["Guard", "Progress", "Shadow", "ShadowStats"]
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of images done and, where it is known, how many there are."""
@@ -60,6 +62,8 @@ class Guard(InOneProcess):
             an ERROR. A model in this process cannot be interrupted: only checks not yet started are dropped.
         patience: seconds of an outage of its servers for which a check waits, before its image counts as an
             ERROR: for batches. ``timeout`` still ends it. Default: 0.
+        shadow: a policy, a ``Guard``, a ``Shadow``, or a list of these, which judge beside this guard and act
+            on nothing; see docs/shadow.md. What they make of an image is in ``verdict.shadows``, later.
 
     Weights load on first use or in ``warm``. A Guard is thread-safe and a context manager.
     Raises PolicyError for a bad policy and ConfigurationError for settings that cannot work.
@@ -79,6 +83,7 @@ class Guard(InOneProcess):
         timeout: float | None = None,
         subset: bool = False,
         patience: float = 0.0,
+        shadow: ShadowLike | Sequence[ShadowLike] | None = None,
     ) -> None:
         if timeout is not None:
             timeout = seconds("timeout", timeout)
@@ -128,9 +133,14 @@ class Guard(InOneProcess):
             self._owns_backend = True
         for resolved in self.policies:
             self.backend.accept(resolved)
+        wanted: Any = shadow if isinstance(shadow, list | tuple) else () if shadow is None else (shadow,)
+        self._shadows = tuple(self._cast(item) for item in wanted)
 
     def with_policy(self, policy: PolicyLike | Sequence[PolicyLike]) -> Guard:
-        """A guard with another policy and the same backend and cache: nothing is loaded again."""
+        """A guard with another policy and the same backend and cache: nothing is loaded again.
+
+        It has no shadows: they are held against the policy of this one.
+        """
         return Guard(policy, backend=self.backend, explain=self.explain, timeout=self.timeout)
 
     def warm(self) -> Self:
@@ -138,8 +148,14 @@ class Guard(InOneProcess):
         self.backend.warm()
         return self
 
+    def shadow_stats(self) -> tuple[ShadowStats, ...]:
+        """What each shadow did so far."""
+        return tuple(run.stats for run in self._shadows)
+
     def close(self) -> None:
-        """Free the backend, if this guard built it."""
+        """End the shadows, and free the backend, if this guard built it."""
+        for run in self._shadows:
+            run.close()
         if self._owns_backend:
             self.backend.close()
 
@@ -267,7 +283,24 @@ class Guard(InOneProcess):
         )
 
     def _checker(self, normalise: Normalise = False) -> Checker:
-        return Checker(self.policies, self.backend, self.timeout, normalise)
+        return Checker(self.policies, self.backend, self.timeout, normalise, self._shadows)
+
+    def _cast(self, item: ShadowLike) -> ShadowRun:
+        shadow = item if isinstance(item, Shadow) else Shadow(item)
+        if isinstance(shadow.of, Guard):
+            guard, closing = shadow.of, None
+        else:
+            backend = self.backend.aside()
+            guard = Guard(shadow.of, backend=backend, timeout=self.timeout)
+            closing = None if backend is self.backend else backend.close
+        checker, reading = Checker(guard.policies, guard.backend, guard.timeout), guard._reading(None)
+        return ShadowRun(
+            shadow,
+            ", ".join(f"{policy.id} {policy.version}" for policy in guard.policies),
+            lambda opened: checker.judge([opened], reading)[0],
+            workers=guard.backend.preferred_workers,
+            closing=closing,
+        )
 
     def _reading(self, explain: bool | None) -> Reading:
         wanted = self.explain if explain is None else switch("explain", explain)

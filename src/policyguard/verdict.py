@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass, field
-from typing import Any, NoReturn
+from threading import Event
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from policyguard.assessment import ModelIdentity, Reading, Timings
 from policyguard.errors import PolicyGuardError
@@ -14,7 +15,9 @@ from policyguard.outcomes import Action, Outcome
 __all__ = [
     "Evidence",
     "Finding",
+    "ImageChange",
     "PolicyViolation",
+    "ShadowCheck",
     "Verdict",
 ]
 
@@ -102,6 +105,8 @@ class Verdict:
     ``normalised``, where it was asked for: what was judged as a PNG or JPEG file that every viewer shows
     alike (no metadata, upright, sRGB), to be passed on in the image's place. None for an image that is
     blocked or was not judged, and for an animation. It is never part of ``to_dict``.
+    ``shadows``: what the guard's shadows make of the image, known later (see ``ShadowCheck``); only of those
+    whose sample it is in. They are no part of what a verdict says: equality and ``to_dict`` leave them out.
     """
 
     source: str
@@ -116,6 +121,7 @@ class Verdict:
     partial: bool = False
     retryable: bool = False
     normalised: bytes | None = field(default=None, repr=False)
+    shadows: tuple[ShadowCheck, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def cached(self) -> bool:
@@ -175,10 +181,123 @@ class Verdict:
         return json.dumps(self.to_dict(), allow_nan=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ImageChange:
+    """One image, judged twice: under two policies, or by two models."""
+
+    source: str
+    before: Verdict
+    after: Verdict
+
+    @property
+    def changed(self) -> bool:
+        """Whether its outcome or its action differs."""
+        return (self.before.outcome, self.before.action) != (self.after.outcome, self.after.action)
+
+    @property
+    def weaker(self) -> bool:
+        """Whether the second action is milder."""
+        return self.after.action.severity < self.before.action.severity
+
+    @property
+    def shift(self) -> float | None:
+        """By how much the score rose, in [-1, 1]; ``None`` unless both have one."""
+        if self.before.score is None or self.after.score is None:
+            return None
+        return self.after.score - self.before.score
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The ids of the rules that a change is put down to, sorted; empty where nothing changed.
+
+        They are those that only one of the two says are broken, else those that both do.
+        """
+        if not self.changed:
+            return ()
+        before, after = (set(_broken(verdict)) for verdict in (self.before, self.after))
+        return tuple(sorted((before ^ after) or (before | after)))
+
+    def to_dict(self) -> dict[str, Any]:
+        def side(verdict: Verdict) -> dict[str, Any]:
+            whole = verdict.to_dict()
+            names = ("outcome", "action", "score", "reason", "degraded", "partial")
+            return {name: whole[name] for name in names} | {"findings": _broken(verdict)}
+
+        return {
+            "source": self.source,
+            "image_sha256": self.after.evidence.image_sha256,
+            "changed": self.changed,
+            "before": side(self.before),
+            "after": side(self.after),
+        }
+
+
+def _broken(verdict: Verdict) -> list[str]:
+    return [finding.rule for finding in verdict.findings if finding.violates]
+
+
+ShadowState: TypeAlias = Literal["waiting", "judged", "failed", "dropped"]
+
+
+class ShadowCheck:
+    """What a shadow makes of an image. The answer does not wait for it, so it is known later.
+
+    ``name`` is the shadow's. ``state``: ``waiting``; ``judged``; ``failed`` (the shadow's model or server
+    did); ``dropped`` (its queue was full, or it was closed). A copy that went through pickle keeps what was
+    known when it was made, and one that was waiting then is ``dropped``. Thread-safe.
+    """
+
+    __slots__ = ("_known", "_state", "_verdict", "name")
+
+    def __init__(self, name: str, state: ShadowState = "waiting", verdict: Verdict | None = None) -> None:
+        self.name = name
+        self._known = Event()
+        self._state: ShadowState = state
+        self._verdict = verdict
+        if state != "waiting":
+            self._known.set()
+
+    @property
+    def state(self) -> ShadowState:
+        return self._state
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The shadow's verdict, if there is one by now."""
+        return self._verdict
+
+    def wait(self, timeout: float | None = None) -> Verdict | None:
+        """The shadow's verdict. Waits until it is known or will not be, for at most ``timeout`` seconds.
+
+        ``None`` where there is none. It blocks: on an event loop, ``await asyncio.to_thread(check.wait)``.
+        """
+        self._known.wait(timeout)
+        return self._verdict
+
+    def settle(self, state: ShadowState, verdict: Verdict | None = None) -> None:
+        """For the shadow itself: it is known now."""
+        self._verdict = verdict
+        self._state = state
+        self._known.set()
+
+    def __repr__(self) -> str:
+        return f"<ShadowCheck {self.name}: {self._state}>"
+
+    def __copy__(self) -> ShadowCheck:
+        return self
+
+    def __deepcopy__(self, memo: object) -> ShadowCheck:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state, verdict = self._state, self._verdict  # in this order: the verdict is set first
+        return ShadowCheck, (self.name, "dropped" if state == "waiting" else state, verdict)
+
+
 def _unchanged(self: object, name: str, value: object) -> NoReturn:
     raise FrozenInstanceError(f"a {type(self).__name__} cannot be changed, and '{name}' is part of it")
 
 
-for _class in (Finding, Evidence, Verdict):
+for _class in (Finding, Evidence, Verdict, ImageChange):
     # What a frozen dataclass with slots does by itself for a property is an error about super().
     _class.__setattr__ = _unchanged  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
@@ -85,6 +86,13 @@ class Backend(Protocol):
         """What tells askers apart who may get different answers. Part of cache keys. Default: empty."""
         return ""
 
+    def aside(self) -> Backend:
+        """A backend of the same model for work that must not touch this one's calls, such as a shadow's.
+
+        Default: this one itself. One that keeps connections, retries or a circuit breaker gives another.
+        """
+        return self
+
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raise a UsageError if this model cannot be asked about ``policy``; cheap, loads nothing."""
         return
@@ -148,6 +156,14 @@ class WrappingBackend(Backend):
     @property
     def cache_scope(self) -> str:
         return self.inner.cache_scope
+
+    def aside(self) -> Backend:
+        inner = self.inner.aside()
+        if inner is self.inner:
+            return self
+        twin = copy(self)
+        twin.inner = inner
+        return twin
 
     def accept(self, policy: ResolvedPolicy) -> None:
         self.inner.accept(policy)

@@ -144,6 +144,11 @@ class CachedBackend(WrappingBackend):
             self.known += len(work.results) - work.asked
         return work.results
 
+    def aside(self) -> Backend:
+        """One with the same cache, which it does not own."""
+        inner = self.inner.aside()
+        return self if inner is self.inner else CachedBackend(inner, self.cache, owns_inner=True)
+
     def close(self) -> None:
         """Close what it owns. The backend cannot be used afterwards."""
         self._closed = True

@@ -22,6 +22,7 @@ from policyguard.verdict import Evidence, Verdict
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
+    from policyguard.checking.shadow import ShadowRun
     from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
@@ -36,13 +37,14 @@ class Checker:
     """Policies, backend and deadline of one guard. ``timeout`` is seconds per image, or ``None``.
 
     With ``normalise``, verdicts on images that may pass hold a plain file of what was judged; with
-    ``"unless plain"``, only where the image's own file is not plain.
+    ``"unless plain"``, only where the image's own file is not plain. ``shadows`` get what was judged.
     """
 
     policies: tuple[ResolvedPolicy, ...]
     backend: Backend
     timeout: float | None = None
     normalise: Normalise = False
+    shadows: tuple[ShadowRun, ...] = ()
 
     def open(self, source: object) -> Opened:
         """Decode an image; what is wrong with it is in the result. Raises UsageError only."""
@@ -76,7 +78,7 @@ class Checker:
                         results = failures(error, len(requests))
                     requests = rounds.send(results)
             except StopIteration as done:
-                report.extend(self._normalised(opened, done.value))
+                report.extend(self._finished(opened, done.value))
         return report
 
     async def ajudge(self, opened: Sequence[Opened], reading: Reading) -> list[Verdict]:
@@ -104,9 +106,18 @@ class Checker:
             except StopIteration as done:
                 verdicts: list[Verdict] = done.value
                 if self.normalise:
-                    verdicts = await asyncio.to_thread(self._normalised, opened, verdicts)
-                report.extend(verdicts)
+                    report.extend(await asyncio.to_thread(self._finished, opened, verdicts))
+                else:
+                    report.extend(self._finished(opened, verdicts))
         return report
+
+    def _finished(self, opened: Sequence[Opened], verdicts: list[Verdict]) -> list[Verdict]:
+        verdicts = self._normalised(opened, verdicts)
+        if not self.shadows:
+            return verdicts
+        from policyguard.checking.shadow import cast_shadows
+
+        return cast_shadows(self.shadows, opened, verdicts)
 
     def _normalised(self, opened: Sequence[Opened], verdicts: list[Verdict]) -> list[Verdict]:
         """``verdicts``, those on images that may pass with a file to pass on if that is wanted."""

@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyguard.outcomes import Outcome
-from policyguard.verdict import Verdict
+from policyguard.verdict import ImageChange, Verdict
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, MeterProvider
@@ -44,6 +44,7 @@ _log = logging.getLogger(_NAME)
 _log.addHandler(logging.NullHandler())
 _building = threading.Lock()
 _watched: ContextVar[bool] = ContextVar("policyguard_watched", default=False)
+_shadow: ContextVar[bool] = ContextVar("policyguard_shadow", default=False)
 
 
 @contextmanager
@@ -54,6 +55,22 @@ def watching(watched: bool) -> Iterator[None]:
         yield
     finally:
         _watched.reset(before)
+
+
+@contextmanager
+def in_shadow() -> Iterator[None]:
+    """Mark the checks inside the block as those of a shadow, which act on nothing."""
+    before = _shadow.set(True)
+    try:
+        yield
+    finally:
+        _shadow.reset(before)
+
+
+def compared(shadow: str, state: str, change: ImageChange | None) -> None:
+    """Count what became of one image that a shadow was to judge."""
+    result = state if change is None else "differs" if change.changed else "agrees"
+    _guarded(_count_shadow, shadow, result)
 
 
 @contextmanager
@@ -146,8 +163,16 @@ def _count(verdicts: Sequence[Verdict]) -> None:
             "policyguard.action": verdict.action.value,
             "policyguard.degraded": verdict.degraded,
             "policyguard.watched": _watched.get(),
+            "policyguard.shadow": _shadow.get(),
         }
         instruments.checks.add(1, attributes)
+
+
+def _count_shadow(shadow: str, result: str) -> None:
+    metrics = sys.modules.get("opentelemetry.metrics")
+    if metrics is not None:
+        attributes = {"policyguard.shadow.name": shadow, "policyguard.shadow.result": result}
+        _instruments(metrics.get_meter_provider()).shadows.add(1, attributes)
 
 
 def _write(verdicts: Sequence[Verdict]) -> None:
@@ -163,7 +188,8 @@ def _write(verdicts: Sequence[Verdict]) -> None:
             level,
             line + (" reason=%r" if verdict.outcome is Outcome.ERROR else "%s"),
             ("passed without being judged" if verdict.degraded else "checked")
-            + (" (watched: nothing is stopped)" if _watched.get() else ""),
+            + (" (watched: nothing is stopped)" if _watched.get() else "")
+            + (" (a shadow)" if _shadow.get() else ""),
             verdict.outcome.value,
             verdict.action.value,
             "-" if verdict.score is None else f"{verdict.score:.3f}",
@@ -203,6 +229,7 @@ def _attributes(verdict: Verdict) -> Attributes:
         "policyguard.degraded": verdict.degraded,
         "policyguard.partial": verdict.partial,
         "policyguard.watched": _watched.get(),
+        "policyguard.shadow": _shadow.get(),
         "policyguard.image.sha256": evidence.image_sha256,
         "policyguard.image.width": width,
         "policyguard.image.height": height,
@@ -232,6 +259,7 @@ class _Instruments(NamedTuple):
     checks: Counter
     check_seconds: Histogram
     model_seconds: Histogram
+    shadows: Counter
 
 
 def _tracer(provider: TracerProvider) -> Tracer:
@@ -264,6 +292,7 @@ def _build_instruments(provider: MeterProvider) -> _Instruments:
         meter.create_counter("policyguard.checks", "{check}", "Images that got a verdict."),
         histogram("policyguard.check.duration", "Decoding and judging one image."),
         histogram("policyguard.model.duration", "What one image took of the backend's time."),
+        meter.create_counter("policyguard.shadows", "{check}", "Images that a shadow was to judge."),
     )
 
 

@@ -15,7 +15,7 @@ from policyguard.authoring.diff.structure import Head
 from policyguard.cache.backend import remembering
 from policyguard.guard import Guard
 from policyguard.outcomes import Action
-from policyguard.verdict import Verdict
+from policyguard.verdict import ImageChange, Verdict
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
@@ -25,47 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["BehaviourDiff", "ImageChange", "called", "compare_on"]
 
 Progress = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageChange:
-    """One image under both policies."""
-
-    source: str
-    before: Verdict
-    after: Verdict
-
-    @property
-    def changed(self) -> bool:
-        """Whether its outcome or its action differs."""
-        return (self.before.outcome, self.before.action) != (self.after.outcome, self.after.action)
-
-    @property
-    def weaker(self) -> bool:
-        """Whether the new policy's action is milder."""
-        return self.after.action.severity < self.before.action.severity
-
-    @property
-    def shift(self) -> float | None:
-        """By how much the score rose, in [-1, 1]; ``None`` unless both policies have one."""
-        if self.before.score is None or self.after.score is None:
-            return None
-        return self.after.score - self.before.score
-
-    def to_dict(self) -> dict[str, Any]:
-        def side(verdict: Verdict) -> dict[str, Any]:
-            broken = [finding.rule for finding in verdict.findings if finding.violates]
-            whole = verdict.to_dict()
-            names = ("outcome", "action", "score", "reason", "degraded", "partial")
-            return {name: whole[name] for name in names} | {"findings": broken}
-
-        return {
-            "source": self.source,
-            "image_sha256": self.after.evidence.image_sha256,
-            "changed": self.changed,
-            "before": side(self.before),
-            "after": side(self.after),
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity
@@ -203,6 +204,12 @@ class RemoteBackend(LoopOwner, Backend):
 
             before, self._concurrency = self._concurrency, workers
             self._wait(widen)
+
+    def aside(self) -> RemoteBackend:
+        """One that asks the same servers, with connections, retries and circuit breakers of its own."""
+        twin = copy(self)
+        LoopOwner.__init__(twin)
+        return twin
 
     @property
     def cache_scope(self) -> str:
