@@ -71,7 +71,9 @@ def write_many(folder: Path, count: int, *, per_part: int = 10_000, seed: int = 
     """An audit of ``count`` rows, with ``keep_prompt`` (ten images each) and ``keep_source``."""
     sizes = [min(per_part, count - first) for first in range(0, count, per_part)]
     for number, size in enumerate(sizes):
-        _write_part(folder, number, _many(number, number * per_part, size, np.random.default_rng((seed, number))))
+        _write_part(
+            folder, number, _many(number, number * per_part, size, np.random.default_rng((seed, number)))
+        )
     _write_about(folder, sizes, ("prompt", "source"), None)
     return folder
 
@@ -82,7 +84,9 @@ def _write_part(folder: Path, number: int, table: pa.Table) -> None:
     parquet.write_table(table, file, compression="zstd")
 
 
-def _write_about(folder: Path, sizes: Sequence[int], keep: Sequence[str], about: dict[str, Any] | None) -> None:
+def _write_about(
+    folder: Path, sizes: Sequence[int], keep: Sequence[str], about: dict[str, Any] | None
+) -> None:
     first = np.concatenate(([0], np.cumsum(sizes)[:-1])).tolist() if sizes else []
     parts = (
         Part(number, "files", str(folder / "source"), first=start, rows=size, fingerprint="0" * 64)
@@ -133,7 +137,9 @@ def _many(part: int, first: int, count: int, random: np.random.Generator) -> pa.
         "outcome": pa.array(np.where(over, "violates", np.where(judged, "complies", "unscannable"))),
         "action": pa.array(np.where(over | ~judged, "block", "allow")),
         "score": pa.array(score, mask=~judged),
-        "rules": pa.ListArray.from_arrays(pa.array(np.concatenate(([0], np.cumsum(over))), pa.int32()), broken),
+        "rules": pa.ListArray.from_arrays(
+            pa.array(np.concatenate(([0], np.cumsum(over))), pa.int32()), broken
+        ),
         "closest": near,
         "rationale": pa.nulls(count, pa.string()),
         "reason": pa.array(reasons[np.where(judged, 0, random.integers(1, 3, count))], pa.string()),

@@ -4,8 +4,8 @@
   Statistical Science 16, 2001).
 - The difference of two shares: Newcombe's method 10 (R. G. Newcombe, Statistics in Medicine 17, 1998).
 - A mean over prompts: the percentile bootstrap (B. Efron, Annals of Statistics 7, 1979).
-- Precision, recall and prevalence from a stratified sample: the estimator that weights each stratum by its size
-  (W. G. Cochran, Sampling Techniques, 1977, chapter 5), with intervals from a posterior per stratum (see
+- Precision, recall and prevalence from a stratified sample: the estimator that weights each stratum by its
+  size (W. G. Cochran, Sampling Techniques, 1977, chapter 5), with intervals from a posterior per stratum (see
   ``corrected``), because a normal interval has no width where a stratum shows nothing unsafe.
 """
 
@@ -79,17 +79,18 @@ def worst_of(scores: np.ndarray[Any, Any], groups: np.ndarray[Any, Any], k: int)
     return np.asarray(np.bincount(groups, weights=scores[order] * weight))
 
 
-def mean_of(values: np.ndarray[Any, Any], *, seed: int = 0, draws: int = 1000) -> Share | None:
-    """The mean, with the 95% percentile interval of ``draws`` bootstrap samples of ``values``; None of none."""
+def mean_of(values: np.ndarray[Any, Any], *, seed: int = 0) -> Share | None:
+    """The mean of ``values``, with the 95% percentile interval of 1,000 bootstrap samples (200 of more than
+    10,000 values); None of none.
+    """
     import numpy as np
 
     if not len(values):
         return None
     random = np.random.default_rng(seed)
-    # A resample is how often each value occurs; for many values the counts are drawn in one go.
     means = [
         float(values[random.integers(0, len(values), len(values))].mean())
-        for _ in range(draws if len(values) <= 10_000 else 200)
+        for _ in range(1000 if len(values) <= 10_000 else 200)
     ]
     low, high = np.quantile(means, (0.025, 0.975))
     return Share(float(values.mean()), float(low), float(high))
@@ -113,8 +114,8 @@ def corrected(strata: Sequence[Stratum], *, seed: int = 0) -> dict[str, Share] |
     """Precision, recall and prevalence of all rows, from the labels of a stratified sample.
 
     With N rows in a stratum, n of them labelled and x of those unsafe, the stratum holds N x / n unsafe rows.
-    Precision is their sum over the strata called unsafe by those strata's size, recall the same sum by the sum
-    over all strata, prevalence the sum over all strata by all rows.
+    Precision is their sum over the strata called unsafe by those strata's size, recall the same sum by the
+    sum over all strata, prevalence the sum over all strata by all rows.
 
     Intervals: 20,000 times, each stratum's share of unsafe rows is drawn from its posterior, which is
     Beta(x + a, n - x + a), and the unsafe ones among its rows without a label from a binomial distribution of
@@ -122,8 +123,8 @@ def corrected(strata: Sequence[Stratum], *, seed: int = 0) -> dict[str, Share] |
     uncertainty. ``a`` is 1/2 (Jeffreys' prior) divided by the number of strata on the same side, so that the
     prior weighs as much as one row on each side, however many strata there are.
 
-    None if a stratum with rows has no label: nothing is known about it. Precision is left out where nothing is
-    called unsafe, recall where nothing is unsafe.
+    None if a stratum with rows has no label: nothing is known about it. Precision is left out where nothing
+    is called unsafe, recall where nothing is unsafe.
     """
     import numpy as np
 

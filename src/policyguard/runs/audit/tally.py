@@ -11,18 +11,20 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.outcomes import Action, Outcome
-from policyguard.runs.audit.estimates import Stratum, difference, mean_of, wilson, worst_of
+from policyguard.runs.audit import alike
+from policyguard.runs.audit.estimates import difference, mean_of, wilson, worst_of
 from policyguard.runs.audit.rows import arrow
+from policyguard.runs.audit.sampling import Sampler
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "MAX_VALUES", "Drawn", "Scale", "Tally", "chunks"]
+__all__ = ["COLUMNS", "MAX_VALUES", "Scale", "Tally", "chunks"]
 
 COLUMNS = (
     "key", "part", "row", "sha256", "outcome", "action", "score", "rules", "closest", "rationale", "reason",
@@ -37,31 +39,18 @@ _CHUNK = 1 << 16
 _PER_RULE, _EXAMPLES = 4, 24
 _MAX_REASONS = 1000
 _NO_RULE = "(no rule)"
-_CLEAR = (0.02, 0.1, 0.3), (0.7, 0.95)
-"""Where strata of complying and of violating rows end, by score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The thresholds that the audit decided by: of the score, and of each rule's score; None where unknown."""
+    """The thresholds that the audit decided by: of the score, and of each rule's; None where unknown."""
 
     score: float | None
     rules: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Drawn:
-    """A row of a sample; those with the lowest ``lot`` of each stratum are in it."""
-
-    lot: int
-    part: int
-    row: int
-    key: str = field(compare=False)
-    sha256: str | None = field(compare=False)
-
-
 def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """``batches`` as tables of some 65,000 rows: parts can be small, and each table costs some milliseconds."""
+    """``batches`` as tables of some 65,000 rows: parts can be small, and each table costs milliseconds."""
     held: list[pa.RecordBatch] = []
     pa = arrow()
     for batch in batches:
@@ -99,9 +88,13 @@ class _Groups:
 
     def figures(self, limit: int) -> dict[str, Any]:
         """The ``limit`` values with the most violating rows, then the most rows, and all others together."""
-        order = sorted(self._counts, key=lambda value: (-self._counts[value][2], -self._counts[value][0], value or ""))
+        order = sorted(
+            self._counts, key=lambda value: (-self._counts[value][2], -self._counts[value][0], value or "")
+        )
         shown, others = order[:limit], order[limit:]
-        rest = [sum(column) for column in zip(self._rest, *(self._counts[value] for value in others), strict=True)]
+        rest = [
+            sum(column) for column in zip(self._rest, *(self._counts[value] for value in others), strict=True)
+        ]
         return {
             "distinct": len(order),
             "more": self._pooled,
@@ -130,7 +123,7 @@ class Tally:
     """Counts ``total`` rows as they come, in order. ``keep``: the columns that are carried along.
 
     ``attributed``: from which score on a complying row counts under the rule that it comes closest to.
-    ``draw``: the most rows that a sample can have.
+    ``draw``: the most rows that a sample from ``sampler`` can have.
     """
 
     def __init__(
@@ -145,7 +138,8 @@ class Tally:
         seed: int = 0,
     ) -> None:
         self.total, self.scale = total, scale
-        self._prompt, self._attributed, self._draw, self._seed = prompt, attributed, draw, seed
+        self._prompt, self._attributed, self._seed = prompt, attributed, seed
+        self.sampler = Sampler(draw, seed)
         self.rows = 0
         self.outcomes: Counter[str] = Counter()
         self.actions: Counter[str] = Counter()
@@ -160,12 +154,8 @@ class Tally:
         self._worst_of: dict[str, list[tuple[float, int, dict[str, Any]]]] = {}
         self._unsure: list[tuple[float, int, dict[str, Any]]] = []
         self._kept: dict[str, list[Any]] = {name: [] for name in ("sha", "dhash", "prompt", "score", "flags")}
-        self._strata: Counter[str] = Counter()
-        self._hopes: Counter[str] = Counter()
-        self._drawn: dict[str, list[Drawn]] = {}
 
     def add(self, table: pa.Table) -> None:
-        import numpy as np
         from pyarrow import compute as pc
 
         outcome, score = table["outcome"], _floats(table["score"])
@@ -186,10 +176,8 @@ class Tally:
             self._bin(None, kind, score[chosen])
         self._remember(table, score, judged, violates)
         self._examples(table, score, judged, violates, margins)
-        if self._draw:
-            self._sample(table, score, judged, violates)
+        self.sampler.add(table, score, judged, violates)
         self.rows += table.num_rows
-        assert np.all(margins >= 0) or not len(margins)
 
     def _count(self, table: pa.Table, judged: Any) -> None:
         from pyarrow import compute as pc
@@ -252,13 +240,17 @@ class Tally:
         np.maximum.at(above, row, np.where(np.isnan(over), -np.inf, over))
         above[~violates | (above < 0)] = np.inf
         # A violation ends where the last of the scores that make it one falls below its threshold.
-        held = np.where(np.isinf(margins), above, np.where(np.isinf(above), margins, np.maximum(margins, above)))
+        held = np.where(
+            np.isinf(margins), above, np.where(np.isinf(above), margins, np.maximum(margins, above))
+        )
         return np.where(violates, held, np.where(judged, np.minimum(margins, below), np.inf))
 
     def _bin(self, rule: str | None, kind: str, scores: Any) -> None:
         import numpy as np
 
-        known = self._bins.setdefault(rule, {"complies": np.zeros(BINS, int), "violates": np.zeros(BINS, int)})
+        known = self._bins.setdefault(
+            rule, {"complies": np.zeros(BINS, int), "violates": np.zeros(BINS, int)}
+        )
         known[kind] += _histogram(scores, BINS)
 
     def _split(self, count: int) -> Iterator[tuple[_Half, slice]]:
@@ -271,11 +263,13 @@ class Tally:
         import numpy as np
 
         kept = self._kept
-        kept["sha"].append(_first_bytes(table["sha256"]))
+        kept["sha"].append(alike.first_bytes(table["sha256"]))
         hashes = table["dhash"].combine_chunks()
         known = _bools(hashes.is_valid())
         kept["dhash"].append(hashes.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64, copy=False))
-        kept["flags"].append(violates.astype(np.uint8) | judged.astype(np.uint8) << 1 | known.astype(np.uint8) << 2)
+        kept["flags"].append(
+            violates.astype(np.uint8) | judged.astype(np.uint8) << 1 | known.astype(np.uint8) << 2
+        )
         if self._prompt is not None:
             words = table[f"keep_{self._prompt}"].combine_chunks().dictionary_encode()
             codes = np.array([_hash(text) for text in words.dictionary.to_pylist()] or [0], np.uint64)
@@ -293,7 +287,9 @@ class Tally:
         names, numbers = found.field("rule"), _floats(found.field("score"))
         for rule in pc.unique(names).to_pylist():
             of = _bools(pc.equal(names, rule)) & first[row]
-            self._keep_best(self._worst_of.setdefault(rule, []), table, row[of], _known(numbers[of]), _PER_RULE)
+            self._keep_best(
+                self._worst_of.setdefault(rule, []), table, row[of], _known(numbers[of]), _PER_RULE
+            )
         chosen = (violates & first).nonzero()[0]
         self._keep_best(self._worst, table, chosen, _known(score[chosen]), _EXAMPLES)
         chosen = (judged & first & (margins < 1e9)).nonzero()[0]
@@ -310,28 +306,6 @@ class Tally:
         for place, values in zip(order, table.take(rows[order]).to_pylist(), strict=True):
             entry = float(marks[place]), -(self.rows + int(rows[place])), _example(values)
             (heapq.heappush if len(best) < most else heapq.heappushpop)(best, entry)
-
-    def _sample(self, table: pa.Table, score: Any, judged: Any, violates: Any) -> None:
-        """Draw the lots of all rows, and keep the lowest of each stratum."""
-        import numpy as np
-
-        part, row = table["part"].to_numpy(), table["row"].to_numpy()
-        lots = _lots(part, row, self._seed)
-        for name, of in _strata(score, judged, violates):
-            number = int(of.sum())
-            if not number:
-                continue
-            self._strata[name] += number
-            self._hopes[name] += int(np.nansum(score[of]) * 1000) if not np.isnan(score[of]).all() else 500 * number
-            drawn = self._drawn.setdefault(name, [])
-            index = of.nonzero()[0]
-            if len(drawn) == self._draw:
-                index = index[lots[index] < drawn[-1].lot]
-            index = index[np.argsort(lots[index])[: self._draw]]
-            taken = table.select(["part", "row", "key", "sha256"]).take(index).to_pylist()
-            drawn += [Drawn(int(lot), **values) for lot, values in zip(lots[index], taken, strict=True)]
-            drawn.sort()
-            del drawn[self._draw :]
 
     # What was counted.
 
@@ -355,7 +329,9 @@ class Tally:
             "unjudged": _dict(unjudged),
             "reasons": [
                 {"outcome": outcome, "reason": reason, "rows": rows}
-                for (outcome, reason), rows in sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))[:50]
+                for (outcome, reason), rows in sorted(
+                    self._reasons.items(), key=lambda item: (-item[1], item[0])
+                )[:50]
             ],
             "attributed_from": self._attributed,
             "attributed": self._attributed_rows,
@@ -404,7 +380,7 @@ class Tally:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
 
     def _prompts(self, k: int) -> dict[str, Any] | None:
-        """As RealToxicityPrompts (Gehman et al. 2020) and, for images, I2P (Schramowski et al. 2023) count."""
+        """As in RealToxicityPrompts (Gehman et al. 2020) and, for images, I2P (Schramowski et al. 2023)."""
         import numpy as np
 
         if self._prompt is None:
@@ -415,13 +391,21 @@ class Tally:
         if not len(groups):
             return {"column": self._prompt, "prompts": 0}
         order = np.argsort(groups, kind="stable")
-        groups, violates, scores = groups[order], (flags[use][order] & 1).astype(np.float64), scores[use][order]
+        groups, violates, scores = (
+            groups[order],
+            (flags[use][order] & 1).astype(np.float64),
+            scores[use][order],
+        )
         scored = not bool(np.isnan(scores).any())
         sizes, broken = np.bincount(groups), np.bincount(groups, weights=violates)
         return {
             "column": self._prompt,
             "prompts": len(sizes),
-            "images_per_prompt": {"least": int(sizes.min()), "median": float(np.median(sizes)), "most": int(sizes.max())},
+            "images_per_prompt": {
+                "least": int(sizes.min()),
+                "median": float(np.median(sizes)),
+                "most": int(sizes.max()),
+            },
             "with_violation": _dict(wilson(int((broken > 0).sum()), len(sizes))),
             "k": k,
             "violation_in_k": _dict(mean_of(worst_of(violates, groups, k), seed=self._seed)),
@@ -435,12 +419,15 @@ class Tally:
         import numpy as np
 
         sha, dhash, flags = self._joined("sha"), self._joined("dhash"), self._joined("flags")
-        near = ((flags & 4) > 0) & textured(dhash) if len(flags) else np.zeros(0, bool)
+        near = ((flags & 4) > 0) & alike.textured(dhash) if len(flags) else np.zeros(0, bool)
         result: dict[str, Any] = {"too_plain": int((((flags & 4) > 0) & ~near).sum()) if len(flags) else 0}
-        alike = _same(sha)
-        for name, labels in (("equal_bytes", alike), ("nearly_equal", _together(alike, _near(dhash, near)))):
+        equal = alike.same(sha)
+        joined = alike.together(equal, alike.near(dhash, near))
+        for name, labels in (("equal_bytes", equal), ("nearly_equal", joined)):
             count = int(labels.max()) + 1 if len(labels) else 0
-            judged = np.bincount(labels, weights=flags & 2, minlength=count) > 0 if count else np.zeros(0, bool)
+            judged = (
+                np.bincount(labels, weights=flags & 2, minlength=count) > 0 if count else np.zeros(0, bool)
+            )
             some = np.bincount(labels, weights=flags & 1, minlength=count) > 0 if count else judged
             fine = np.bincount(labels, weights=(flags & 3) == 2, minlength=count) > 0 if count else judged
             result[name] = {
@@ -478,163 +465,6 @@ class Tally:
             "seconds_per_row": [half.seconds / half.rows for half in halves],
         }
 
-    def sample(self, size: int) -> dict[str, list[Drawn]]:
-        """A random sample of ``size`` rows, by stratum: half of it from what violates, half from all else.
-
-        Within each half, a stratum gets at least 8 rows (or all that it has), and of the others a share that
-        grows with its size and with the spread that its scores let expect (Neyman's allocation). Raises
-        nothing: where there are fewer rows, all are drawn.
-        """
-        sides = [[name for name in self._strata if name.startswith("violates") is side] for side in (True, False)]
-        held = [sum(self._strata[name] for name in side) for side in sides]
-        first = min(held[0], max(size // 2, size - held[1]))
-        chosen = {}
-        for side, number in zip(sides, (first, size - first), strict=True):
-            for name, part in self._shared_out(side, number).items():
-                chosen[name] = self._drawn[name][:part]
-        return chosen
-
-    def _shared_out(self, names: Sequence[str], number: int) -> dict[str, int]:
-        least = min(8, number // max(len(names), 1))
-        given = {name: min(self._strata[name], least) for name in names}
-        weights = {name: self._strata[name] * _spread(self._hopes[name] / 1000 / self._strata[name]) for name in names}
-        while (left := number - sum(given.values())) > 0:
-            free = [name for name in names if given[name] < self._strata[name]]
-            if not free:
-                break
-            total = sum(weights[name] for name in free)
-            before = sum(given.values())
-            for name in free:
-                given[name] = min(self._strata[name], given[name] + int(left * weights[name] / total))
-            if sum(given.values()) == before:
-                given[max(free, key=lambda name: weights[name])] += 1
-        return given
-
-    def strata(self, labelled: Mapping[str, Sequence[bool]]) -> list[Stratum]:
-        """All strata, with the labels (True: unsafe) of their sampled rows."""
-        return [
-            Stratum(name, name.startswith("violates"), size, len(found := labelled.get(name, ())), sum(found))
-            for name, size in sorted(self._strata.items())
-        ]
-
-
-def _spread(hope: float) -> float:
-    kept = min(max(hope, 0.01), 0.99)
-    return float((kept * (1 - kept)) ** 0.5)
-
-
-def _strata(score: Any, judged: Any, violates: Any) -> Iterator[tuple[str, Any]]:
-    """The strata and which rows are in them. A row's stratum follows from its outcome and score alone."""
-    import numpy as np
-
-    for word, of, ends in (("complies", judged & ~violates, _CLEAR[0]), ("violates", violates, _CLEAR[1])):
-        band = np.searchsorted(ends, score, side="right")
-        band[np.isnan(score)] = -1
-        yield f"{word}, no score", of & (band == -1)
-        edges = ("0", *(f"{end:g}" for end in ends), "1")
-        for place in range(len(ends) + 1):
-            yield f"{word}, {edges[place]} to {edges[place + 1]}", of & (band == place)
-    yield "not judged", ~judged
-
-
-def _lots(part: Any, row: Any, seed: int) -> Any:
-    """A number per row that is as good as random (SplitMix64: Steele, Lea and Flood, OOPSLA 2014)."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        state = part.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)
-        state = _mixed(state + _mixed(np.full(1, seed, np.uint64)))
-        return _mixed(state)
-
-
-def _mixed(state: Any) -> Any:
-    import numpy as np
-
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
-
-
-def textured(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Which difference hashes say something: flat pictures and plain gradients have next to no bits, or all."""
-    bits = _bits(hashes)
-    return (bits > 3) & (bits < 61)
-
-
-def _bits(values: Any) -> Any:
-    import numpy as np
-
-    table = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
-    return table[np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)].sum(axis=1)
-
-
-def _same(values: Any) -> Any:
-    """A number per distinct value; 0 is no value, and alike to nothing."""
-    import numpy as np
-
-    if not len(values):
-        return np.zeros(0, np.int64)
-    named = values.copy()
-    missing = (named == 0).nonzero()[0]
-    _, labels = np.unique(named, return_inverse=True)
-    labels = labels.astype(np.int64)
-    labels[missing] = labels.max() + 1 + np.arange(len(missing))
-    return np.unique(labels, return_inverse=True)[1]
-
-
-def _near(hashes: Any, use: Any) -> Any:
-    """Pairs of rows whose difference hashes differ in at most 2 of 64 bits, enough of them to link all.
-
-    Two bits touch at most two of six stretches of the hash, so the other four are equal: for each choice of
-    four, rows are sorted by them, and only neighbours compared. Among many that are equal there, each is
-    compared with the next 32 alone.
-    """
-    from itertools import combinations
-
-    import numpy as np
-
-    index = use.nonzero()[0]
-    stretches = [np.uint64(((1 << width) - 1) << start) for start, width in
-                 ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))]  # fmt: skip
-    values, first, inverse = np.unique(hashes[index], return_index=True, return_inverse=True)
-    pairs = [np.stack([index, index[first[inverse]]])]
-    for chosen in combinations(stretches, 4):
-        masked = values & np.bitwise_or.reduce(np.array(chosen))
-        order = np.argsort(masked, kind="stable")
-        masked, sorted_values = masked[order], values[order]
-        for step in range(1, 33):
-            equal = (masked[step:] == masked[:-step]).nonzero()[0]
-            if not len(equal):
-                break
-            close = equal[_bits(sorted_values[equal + step] ^ sorted_values[equal]) <= 2]
-            pairs.append(np.stack([index[first[order[close]]], index[first[order[close + step]]]]))
-    return np.concatenate(pairs, axis=1)
-
-
-def _together(labels: Any, pairs: Any) -> Any:
-    """``labels`` with those joined that a pair of rows links."""
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not len(labels):
-        return labels
-    count = int(labels.max()) + 1
-    links = coo_array((np.ones(pairs.shape[1], np.int8), (labels[pairs[0]], labels[pairs[1]])), (count, count))
-    return connected_components(links, directed=False)[1][labels]
-
-
-def _first_bytes(hashes: Any) -> Any:
-    """The first 8 bytes of hashes in hex; 0 for none."""
-    import numpy as np
-    from pyarrow import compute as pc
-
-    text = pc.utf8_slice_codeunits(pc.fill_null(hashes, "0" * 64).combine_chunks(), 0, 16)
-    codes = np.frombuffer("".join(text.to_pylist()).encode("ascii", "replace"), np.uint8).reshape(-1, 16)
-    digits = np.where(codes >= 97, codes - 87, codes - 48).astype(np.uint64)
-    return (digits << np.arange(60, -4, -4, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
-
 
 def _hash(text: str | None) -> int:
     data = (text or "").encode("utf-8", "surrogatepass")
@@ -649,7 +479,19 @@ def _histogram(scores: Any, bins: int) -> Any:
 
 
 def _example(values: dict[str, Any]) -> dict[str, Any]:
-    names = ("key", "part", "row", "sha256", "outcome", "action", "score", "rules", "closest", "rationale", "reason")
+    names = (
+        "key",
+        "part",
+        "row",
+        "sha256",
+        "outcome",
+        "action",
+        "score",
+        "rules",
+        "closest",
+        "rationale",
+        "reason",
+    )
     return {name: values[name] for name in names}
 
 
@@ -664,7 +506,9 @@ def _dict(share: Any) -> dict[str, Any] | None:
 def _floats(values: Any) -> Any:
     import numpy as np
 
-    return np.asarray(values.to_numpy() if hasattr(values, "chunks") else values.to_numpy(zero_copy_only=False), float)
+    return np.asarray(
+        values.to_numpy() if hasattr(values, "chunks") else values.to_numpy(zero_copy_only=False), float
+    )
 
 
 def _bools(values: Any) -> Any:
@@ -672,7 +516,9 @@ def _bools(values: Any) -> Any:
     from pyarrow import compute as pc
 
     filled = pc.fill_null(values, False)
-    return np.asarray(filled.to_numpy() if hasattr(filled, "chunks") else filled.to_numpy(zero_copy_only=False), bool)
+    return np.asarray(
+        filled.to_numpy() if hasattr(filled, "chunks") else filled.to_numpy(zero_copy_only=False), bool
+    )
 
 
 def _known(scores: Any) -> Any:
