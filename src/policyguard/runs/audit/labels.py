@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from typing import Any
 from policyguard.errors import MAX_PROBLEMS, ConfigurationError, Problem, UsageError
 from policyguard.runs.audit.estimates import corrected
 from policyguard.runs.audit.sampling import Drawn, Sampler
+from policyguard.strict.explain import not_one_of
 from policyguard.strict.files import write_bytes
+from policyguard.strict.tables import BadRowError, read_table
 from policyguard.strict.text import quoted, visible
 
 __all__ = ["Labels", "read_labels", "write_sheet"]
@@ -107,64 +109,54 @@ def write_sheet(file: Path, sample: Mapping[str, Sequence[Drawn]], *, size: int,
 
 def read_labels(file: Path) -> Labels:
     """Read a sheet. Raises UsageError with every line that is wrong."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, restkey="more", restval=None)
-            head = list(reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigurationError(f"{file} cannot be read: {error}", hint="save it as CSV in UTF-8") from None
-    if missing := [name for name in _HEAD if name not in head]:
-        commas = len(head) == 1 and re.match(r"place[;\t]", head[0])
-        raise ConfigurationError(
-            f"{file} lacks the columns {', '.join(missing)}",
-            hint="save it with commas between the cells"
-            if commas
-            else "draw a sample with --sample to get a sheet",
-        )
-    if twice := next((name for name in head if head.count(name) > 1), None):
-        raise ConfigurationError(f"{file}:1: the column {twice!r} appears twice", hint="remove one of them")
-    if not rows:
-        raise ConfigurationError(f"{file} holds no rows", hint=_DRAW)
     lines: dict[tuple[int, int], tuple[int, str, str]] = {}
     problems: list[Problem] = []
-    designs: Counter[str] = Counter()
-    for line, row in rows:
-        wrong = next(_wrong(row), None)
-        if wrong is None:
-            part, _, number = row["place"].strip()[1:].partition("r")
-            place = int(part), int(number)
-            wrong = (
-                ("place", f"row {row['place']} is there twice: keep the line that is right")
-                if place in lines
-                else None
-            )
-        if wrong is not None:
-            problems.append(Problem(wrong[1], str(file), line, field=wrong[0]))
+    designs: set[str] = set()
+    for record in read_table(file):
+        if isinstance(record, Problem):
+            problems.append(record)
             continue
-        lines[place] = line, row["sha256"].strip().lower(), row["label"].strip().lower()
-        designs[row["sample"].strip()] += 1
+        cells = {name: str(value).strip() for name, value in record.fields.items()}
+        if missing := [name for name in _HEAD if name not in cells]:
+            raise ConfigurationError(
+                f"{file} lacks the columns {', '.join(missing)}",
+                hint="save it with commas between the cells" if len(cells) == 1 else _DRAW,
+            )
+        try:
+            place, design = _where(cells)
+            if place in lines:
+                raise BadRowError(
+                    "place", f"row {_place(*place)} is there twice: keep the line that is right"
+                )
+            word = cells["label"].lower()
+            if word not in _WORDS:
+                raise BadRowError("label", not_one_of(word, [*_WORDS][:3]))
+        except BadRowError as error:
+            problems.append(Problem(error.message, str(file), record.line, field=error.field))
+            continue
+        lines[place] = record.line, cells["sha256"].lower(), word
+        designs.add(design)
     if problems:
         _refuse(problems, "a label is unsafe, safe, unsure, or nothing; leave the other columns as they were")
-    if len(designs) > 1:
+    if len(designs) != 1:
+        mixed = ", ".join(sorted(designs))
         raise UsageError(
-            f"{file} mixes the samples {', '.join(sorted(designs))}", hint="keep one sample per file"
+            f"{file} mixes the samples {mixed}" if designs else f"{file} holds no rows", hint=_DRAW
         )
     size, _, seed = next(iter(designs))[1:].partition("s")
     return Labels(file, int(size), int(seed), lines)
 
 
-def _wrong(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Field and message of what is wrong with a line."""
-    if "more" in row or None in row.values():
-        yield "place", "the line has another number of cells than the head"
-        return
-    if not re.fullmatch(r"p[0-9]{1,10}r[0-9]{1,10}", row["place"].strip()):
-        yield "place", f"{quoted(row['place'], 40)} is not a part and a row such as p3r17"
-    if row["label"].strip().lower() not in _WORDS:
-        yield "label", f"{quoted(row['label'], 40)} is not one of: unsafe, safe, unsure, or empty"
-    if not re.fullmatch(r"n[1-9][0-9]{0,6}s[0-9]{1,10}", row["sample"].strip()):
-        yield "sample", f"{quoted(row['sample'], 40)} is not what the sheet held, such as n400s0"
+def _where(cells: Mapping[str, str]) -> tuple[tuple[int, int], str]:
+    """Part and row of a line, and the sample that it is of. Raises BadRowError."""
+    place = re.fullmatch(r"p([0-9]{1,10})r([0-9]{1,10})", cells["place"])
+    if place is None:
+        raise BadRowError("place", f"{quoted(cells['place'], 40)} is not a part and a row such as p3r17")
+    if not re.fullmatch(r"n[1-9][0-9]{0,6}s[0-9]{1,10}", cells["sample"]):
+        raise BadRowError(
+            "sample", f"{quoted(cells['sample'], 40)} is not what the sheet held, such as n400s0"
+        )
+    return (int(place[1]), int(place[2])), cells["sample"]
 
 
 def _refuse(problems: Sequence[Problem], hint: str) -> None:

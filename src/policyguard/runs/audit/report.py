@@ -72,6 +72,8 @@ def make_report(
     plots = _plots()
     if asked.sample is not None and asked.labels is None:
         raise UsageError("--sample needs --labels", hint="name the file to write, as in --labels labels.csv")
+    if asked.labels is not None and asked.labels.suffix.lower() != ".csv":
+        raise UsageError(f"--labels: {asked.labels} is no CSV", hint="name a file that ends in .csv")
     if asked.labels is not None and asked.sample is not None and asked.labels.exists():
         write_sheet(asked.labels, {}, size=asked.sample, seed=asked.seed)  # refuses, before hours of reading
     labels = read_labels(asked.labels) if asked.labels is not None and asked.sample is None else None

@@ -12,7 +12,7 @@ from policyguard.runs.audit.estimates import Stratum
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Drawn", "Sampler"]
+__all__ = ["Drawn", "Sampler", "lots"]
 
 _ENDS = {"complies": (0.02, 0.1, 0.3), "violates": (0.7, 0.95)}
 """Where strata end, by score."""
@@ -49,7 +49,7 @@ class Sampler:
         if not self._most:
             return
         part, row = table["part"].to_numpy(), table["row"].to_numpy()
-        lots = _lots(part, row, self._seed)
+        numbers = lots(part, row, self._seed)
         for name, of in _strata(score, judged, violates):
             number = int(of.sum())
             if not number:
@@ -59,10 +59,10 @@ class Sampler:
             drawn = self._drawn.setdefault(name, [])
             index = of.nonzero()[0]
             if len(drawn) == self._most:
-                index = index[lots[index] < drawn[-1].lot]
-            index = index[np.argsort(lots[index])[: self._most]]
+                index = index[numbers[index] < drawn[-1].lot]
+            index = index[np.argsort(numbers[index])[: self._most]]
             taken = table.select(["part", "row", "key", "sha256"]).take(index).to_pylist()
-            drawn += [Drawn(int(lot), **values) for lot, values in zip(lots[index], taken, strict=True)]
+            drawn += [Drawn(int(lot), **values) for lot, values in zip(numbers[index], taken, strict=True)]
             drawn.sort()
             del drawn[self._most :]
 
@@ -131,7 +131,7 @@ def _strata(score: Any, judged: Any, violates: Any) -> Iterator[tuple[str, Any]]
     yield "not judged", ~judged
 
 
-def _lots(part: Any, row: Any, seed: int) -> Any:
+def lots(part: Any, row: Any, seed: int) -> Any:
     """A number per row that is as good as random (SplitMix64: Steele, Lea and Flood, OOPSLA 2014)."""
     import numpy as np
 
