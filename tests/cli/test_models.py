@@ -26,11 +26,8 @@ def test_models_as_json_says_of_each_what_it_is(capsys: Captured) -> None:
 
 
 def test_models_says_how_much_is_downloaded(capsys: Captured) -> None:
-    assert [resolve_model(name).gigabytes for name in ("qwen3-vl-4b", "open-nsfw", "pico")] == [
-        8.0,
-        0.0,
-        None,
-    ]
+    names = ("qwen3-vl-4b", "open-nsfw", "pico")
+    assert [resolve_model(name).gigabytes for name in names] == [8.0, 0.02, None]
     assert ExitCode.OK == main(["models", "--format", "json"])
     listed = {model["id"]: model["gigabytes"] for model in json.loads(capsys.readouterr().out)}
     assert listed["Qwen/Qwen3-VL-8B-Instruct"] == 16.0
