@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from policyguard.strict.lazy import lazily
 
 if TYPE_CHECKING:
+    from policyguard.authoring.bands import band_of, measure_band
     from policyguard.authoring.cases import CaseReport, CaseResult, Cases, Status, load_cases, run_cases
     from policyguard.authoring.diff import (
         BehaviourDiff,
@@ -37,6 +38,7 @@ __all__ = [
     "Remark",
     "Status",
     "TokenCounter",
+    "band_of",
     "compare_on",
     "compare_policies",
     "diff_page",
@@ -44,12 +46,14 @@ __all__ = [
     "json_schema",
     "lint",
     "load_cases",
+    "measure_band",
     "run_cases",
 ]
 
 _CASES = ("CaseReport", "CaseResult", "Cases", "Status", "load_cases", "run_cases")
 _DIFF = ("BehaviourDiff", "Change", "Effect", "ImageChange", "PolicyDiff", "compare_on", "compare_policies")
 _HOMES = {
+    **dict.fromkeys(("band_of", "measure_band"), ".bands"),
     **dict.fromkeys(_CASES, ".cases"),
     **dict.fromkeys(_DIFF, ".diff"),
     **dict.fromkeys(("Level", "Remark", "TokenCounter", "doubts", "lint"), ".linter"),
