@@ -60,7 +60,6 @@ class Evidence:
     policies, could not be judged. It is empty exactly when accepting the findings would leave nothing that
     blocks; a verdict that VIOLATES can hold such reasons too.
     ``unchecked``: ids of the rules that the guard did not look at.
-    ``stages``: of several guards in a row, those that decided on a frame or on a part of a policy.
     ``cached``: all scores came from the verdict cache.
     """
 
@@ -76,7 +75,6 @@ class Evidence:
     timings: Timings = field(default_factory=Timings, compare=False)
     unexplained: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
-    stages: tuple[str, ...] = ()
     cached: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,7 +91,6 @@ class Evidence:
             "timings": self.timings.to_dict(),
             "unexplained": list(self.unexplained),
             "unchecked": list(self.unchecked),
-            "stages": list(self.stages),
             "cached": self.cached,
         }
 
@@ -198,6 +195,11 @@ class ImageChange:
         return (self.before.outcome, self.before.action) != (self.after.outcome, self.after.action)
 
     @property
+    def differs(self) -> bool:
+        """Whether it changed, or breaks other rules."""
+        return self.changed or set(violated(self.before)) != set(violated(self.after))
+
+    @property
     def weaker(self) -> bool:
         """Whether the second action is milder."""
         return self.after.action.severity < self.before.action.severity
@@ -217,25 +219,28 @@ class ImageChange:
         """
         if not self.changed:
             return ()
-        before, after = (set(_broken(verdict)) for verdict in (self.before, self.after))
+        before, after = (set(violated(verdict)) for verdict in (self.before, self.after))
         return tuple(sorted((before ^ after) or (before | after)))
 
     def to_dict(self) -> dict[str, Any]:
-        def side(verdict: Verdict) -> dict[str, Any]:
-            whole = verdict.to_dict()
-            names = ("outcome", "action", "score", "reason", "degraded", "partial")
-            return {name: whole[name] for name in names} | {"findings": _broken(verdict)}
-
         return {
             "source": self.source,
             "image_sha256": self.after.evidence.image_sha256,
             "changed": self.changed,
-            "before": side(self.before),
-            "after": side(self.after),
+            "before": in_short(self.before),
+            "after": in_short(self.after),
         }
 
 
-def _broken(verdict: Verdict) -> list[str]:
+def in_short(verdict: Verdict) -> dict[str, Any]:
+    """What is compared of a verdict, JSON-ready."""
+    whole = verdict.to_dict()
+    names = ("outcome", "action", "score", "reason", "degraded", "partial")
+    return {name: whole[name] for name in names} | {"findings": violated(verdict)}
+
+
+def violated(verdict: Verdict) -> list[str]:
+    """The ids of the rules that the image breaks, those with the highest scores first."""
     return [finding.rule for finding in verdict.findings if finding.violates]
 
 

@@ -103,6 +103,7 @@ def measure(
     ``scores``: each image's score in [0, 1], None where it has none; without any there are no areas.
     Raises MissingExtraError without scikit-learn.
     """
+    require_metrics()
     unsafe = [j for j in judgements if j.unsafe]
     safe = [j for j in judgements if not j.unsafe]
     found, passed = sum(j.predicted for j in unsafe), sum(not j.predicted for j in safe)

@@ -13,6 +13,7 @@ import typer
 from policyguard._version import __version__
 from policyguard.cli import baseline, bench, cache, models, policy, serve, train
 from policyguard.cli.check import check
+from policyguard.cli.compare import compare
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.init import init
 from policyguard.cli.models import doctor
@@ -59,6 +60,7 @@ app.command("quickstart")(quickstart)
 app.command("init")(init)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
+app.command("compare")(compare)
 app.command("models")(models.models)
 app.command("doctor")(doctor)
 app.add_typer(cache.app, name="cache")

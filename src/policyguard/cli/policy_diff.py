@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from policyguard.runs.sources import Source
     from policyguard.verdict import Verdict
 
-__all__ = ["diff"]
+__all__ = ["JUDGED", "diff", "kept_scores"]
+
+JUDGED = Annotated[
+    Path | None,
+    typer.Option(
+        "--judged",
+        metavar="FILE",
+        help="Keep the model's scores in this file, a verdict cache, so that no image is judged twice.",
+    ),
+]
 
 
 class FailOnChange(StrEnum):
@@ -68,14 +77,7 @@ def diff(
             "--thumbnails", help="Put thumbnails of changed images into the page, blurred until clicked."
         ),
     ] = False,
-    judged: Annotated[
-        Path | None,
-        typer.Option(
-            "--judged",
-            metavar="FILE",
-            help="Keep the model's scores in this file, a verdict cache, so that no image is judged twice.",
-        ),
-    ] = None,
+    judged: JUDGED = None,
     fail_on: Annotated[
         FailOnChange,
         typer.Option(
@@ -113,7 +115,7 @@ def diff(
         if note := str(skipped):
             warn(f"skipped {note}")
         with (
-            _memory(judged) as cache,
+            kept_scores(judged) as cache,
             Guard(
                 policies,
                 model=model,
@@ -130,7 +132,8 @@ def diff(
     return _code(structure, behaviour, fail_on)
 
 
-def _memory(file: Path | None) -> AbstractContextManager[VerdictCache | None]:
+def kept_scores(file: Path | None) -> AbstractContextManager[VerdictCache | None]:
+    """The verdict cache of ``--judged``, whose scores are kept for good."""
     from policyguard.cache import SqliteCache
 
     return nullcontext() if file is None else closing(SqliteCache(file, ttl=None))

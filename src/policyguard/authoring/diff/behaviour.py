@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from policyguard.authoring.diff.structure import Head
-from policyguard.cache.backend import remembering
+from policyguard.cache.backend import CachedBackend, remembering
 from policyguard.guard import Guard
 from policyguard.outcomes import Action
 from policyguard.verdict import ImageChange, Verdict
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policyguard.policy.policy import Policy
     from policyguard.policy.resolved import ResolvedPolicy
 
-__all__ = ["BehaviourDiff", "ImageChange", "called", "compare_on"]
+__all__ = ["BehaviourDiff", "ImageChange", "Judged", "called", "compare_on", "judge"]
 
 Progress = Callable[[int, int | None], None]
 
@@ -78,26 +78,52 @@ def compare_on(
     set-up is wrong, such as a model that reads neither policy.
     """
     cached = remembering(backend)
-    asked_before, known_before = cached.asked, cached.known
     guards = [Guard(policy, backend=cached) for policy in (before, after)]
     total = len(images)
-    sides: list[list[Verdict]] = []
+    sides: list[Judged] = []
     for turn, guard in enumerate(guards):
         step = _shifted(progress, turn * total, 2 * total)
-        sides.append(list(guard.check_many(images, progress=step)))
-    labels = names if names is not None else [verdict.source for verdict in sides[0]]
+        sides.append(judge(guard, images, names=names, progress=step))
     judged = tuple(
-        ImageChange(name, called(old, name), called(new, name))
-        for name, old, new in zip(labels, *sides, strict=True)
+        ImageChange(old.source, old, new) for old, new in zip(*(side.verdicts for side in sides), strict=True)
     )
     return BehaviourDiff(
         Head.of(guards[0].policies[0]),
         Head.of(guards[1].policies[0]),
         cached.model.id,
         judged,
-        asked=cached.asked - asked_before,
-        known=cached.known - known_before,
+        asked=sum(side.asked for side in sides),
+        known=sum(side.known for side in sides),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One guard's verdicts, and how many requests its model answered and was spared."""
+
+    verdicts: tuple[Verdict, ...]
+    asked: int
+    known: int
+
+
+def judge(
+    guard: Guard,
+    images: Sequence[object],
+    *,
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Judged:
+    """Judge ``images`` with a guard whose backend is a ``CachedBackend``, each called by its name.
+
+    Raises UsageError when the set-up is wrong.
+    """
+    cached = guard.backend
+    assert isinstance(cached, CachedBackend)
+    asked, known = cached.asked, cached.known
+    verdicts = list(guard.check_many(images, progress=progress))
+    labels = names if names is not None else [verdict.source for verdict in verdicts]
+    renamed = tuple(called(verdict, name) for verdict, name in zip(verdicts, labels, strict=True))
+    return Judged(renamed, cached.asked - asked, cached.known - known)
 
 
 def called(verdict: Verdict, name: str) -> Verdict:
