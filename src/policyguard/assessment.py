@@ -74,7 +74,8 @@ class Assessment:
     ``None`` when not read; ``category_mass`` is what all categories got before normalising. ``category`` is
     a rule id, or ``None``. ``blind_below``: where the server did not list all labels, the highest score that
     can hide in what it left out; a policy that decides at or below it must ask anew. ``unchecked``: rules
-    that were not looked at; an image with any does not comply. ``cached``: no model was asked this time.
+    that were not looked at; an image with any does not comply. ``stage``: of several guards in a row, the one
+    that answered. ``cached``: no model was asked this time.
     """
 
     rating: Rating
@@ -90,6 +91,7 @@ class Assessment:
     notes: tuple[str, ...] = ()
     blind_below: float = 0.0
     unchecked: tuple[str, ...] = ()
+    stage: str = ""
     cached: bool = False
 
     def __post_init__(self) -> None:
@@ -116,11 +118,12 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No assessment for this frame, and the reason in one sentence."""
+    """No assessment for this frame, and the reason in one sentence. ``stage``: see ``Assessment``."""
 
     kind: FailureKind
     reason: str
     retryable: bool = False
+    stage: str = ""
 
 
 Result = Assessment | Failure

@@ -26,7 +26,7 @@ class Decision:
     """What ``decide`` found for one frame under one policy.
 
     ``degraded``: it could not be judged, and the policy's ``outcomes`` do not block it all the same.
-    ``unexplained`` and ``unchecked``: see ``Evidence``.
+    ``unexplained``, ``unchecked`` and ``stages``: see ``Evidence``.
     ``cached``: its scores came from the verdict cache. ``retryable``: asking again
     later may help.
     """
@@ -43,6 +43,7 @@ class Decision:
     degraded: bool = False
     unexplained: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
     cached: bool = False
     retryable: bool = False
 
@@ -67,10 +68,12 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
 
     A score that is not a number in [0, 1] is an ERROR, never a guess.
     """
+    stages = (result.stage,) if result.stage else ()
     if isinstance(result, Failure):
-        return _unjudged(policy, Outcome(result.kind.value), result.reason, retryable=result.retryable)
+        outcome = Outcome(result.kind.value)
+        return _unjudged(policy, outcome, result.reason, retryable=result.retryable, stages=stages)
     if (wrong := unfit(policy, result)) is not None:
-        return _unjudged(policy, Outcome.ERROR, wrong, cached=result.cached)
+        return _unjudged(policy, Outcome.ERROR, wrong, cached=result.cached, stages=stages)
 
     scores = _rule_scores(policy, result)
     p_unsafe, notes = _without_exempt(policy, result, scores)
@@ -83,6 +86,7 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
         "scoring": result.scoring,
         "notes": (*result.notes, *notes),
         "unchecked": result.unchecked,
+        "stages": stages,
         "cached": result.cached,
     }
     if undecided is not None:
@@ -91,12 +95,12 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     thresholds = any(rule.threshold is not None for rule in policy.rules)
     if p_unsafe is not None and scores is None and thresholds and not over:
         reason = "the policy sets thresholds on rules, and the model gave no rule scores"
-        return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached)
+        return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached, stages=stages)
     if p_unsafe is None and not over and policy.needs_scores:
         reason = (
             f"the policy decides from a score of {policy.decisive_score:g}, and the model gives no scores"
         )
-        return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached)
+        return _unjudged(policy, Outcome.ERROR, reason, cached=result.cached, stages=stages)
 
     findings = _violating(policy, scores)
     if findings:
@@ -142,6 +146,7 @@ def combine(decisions: Sequence[Decision]) -> Decision:
         degraded=any(decision.degraded for decision in decisions),
         unexplained=unexplained,
         unchecked=tuple(dict.fromkeys(rule for decision in decisions for rule in decision.unchecked)),
+        stages=tuple(dict.fromkeys(stage for decision in decisions for stage in decision.stages)),
         cached=all(decision.cached for decision in decisions),
         retryable=worst.retryable,
     )

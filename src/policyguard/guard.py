@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from policyguard.assessment import Failure
+    from policyguard.backends import Stage
     from policyguard.backends.base import Backend
     from policyguard.cache import VerdictCache
     from policyguard.dialects import Dialect
@@ -58,6 +59,8 @@ class Guard(InOneProcess):
         explain: also read category and rationale (slower: the answer is decoded).
         cache: where scores are kept, so that the same question is asked once: ``"memory"``, the path of a
             file, or a ``VerdictCache``. Default: POLICYGUARD_CACHE, unless a built ``backend`` is given.
+        stages: several guards in a row in place of one model: ``Stage``, built backends or names of models.
+            See docs/stages.md.
         timeout: seconds for one check, with decoding and all retries. An image that is not judged by then is
             an ERROR. A model in this process cannot be interrupted: only checks not yet started are dropped.
         patience: seconds of an outage of its servers for which a check waits, before its image counts as an
@@ -84,6 +87,7 @@ class Guard(InOneProcess):
         subset: bool = False,
         patience: float = 0.0,
         shadow: ShadowLike | Sequence[ShadowLike] | None = None,
+        stages: Sequence[Stage | Backend | str] | None = None,
     ) -> None:
         if timeout is not None:
             timeout = seconds("timeout", timeout)
@@ -92,10 +96,22 @@ class Guard(InOneProcess):
                 f"model is of type {type(model).__name__}",
                 hint="give an alias, a hub id or a folder; a built backend goes to `backend`",
             )
+        self.backend: Backend
         self.policies = _resolve_all(policy)
         self.explain = switch("explain", explain)
         self.timeout = timeout
-        if backend is not None:
+        if stages is not None:
+            if backend is not None or model or base_url or api_key or dialect or subset:
+                raise ConfigurationError(
+                    "give either stages or a backend, model, base_url, api_key, dialect and subset, not both",
+                    hint="each stage has settings of its own: Stage(model=..., base_url=..., subset=...)",
+                )
+            from policyguard.backends import build_cascade
+
+            self.backend = build_cascade(stages, policies=self.policies, timeout=timeout, patience=patience)
+            self._owns_backend = True
+            cache = cache or os.environ.get("POLICYGUARD_CACHE") or None
+        elif backend is not None:
             if model or base_url or dialect or subset:
                 raise ConfigurationError(
                     "give either a backend or model, base_url, dialect and subset, not both"
@@ -122,11 +138,15 @@ class Guard(InOneProcess):
             self._owns_backend = True
             cache = cache or os.environ.get("POLICYGUARD_CACHE") or None
         if cache is not None:
+            from policyguard.backends.cascade import CascadeBackend
             from policyguard.cache import CachedBackend, VerdictCache, open_cache
 
+            store = open_cache(cache)
+            if isinstance(self.backend, CascadeBackend):  # with other bands, no stage is asked again
+                self.backend = self.backend.each(lambda stage: CachedBackend(stage, store))
             self.backend = CachedBackend(
                 self.backend,
-                open_cache(cache),
+                store,
                 owns_inner=self._owns_backend,
                 owns_cache=not isinstance(cache, VerdictCache),
             )

@@ -60,6 +60,7 @@ class Evidence:
     policies, could not be judged. It is empty exactly when accepting the findings would leave nothing that
     blocks; a verdict that VIOLATES can hold such reasons too.
     ``unchecked``: ids of the rules that the guard did not look at.
+    ``stages``: of several guards in a row, those that decided on a frame or on a part of a policy.
     ``cached``: all scores came from the verdict cache.
     """
 
@@ -75,6 +76,7 @@ class Evidence:
     timings: Timings = field(default_factory=Timings, compare=False)
     unexplained: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
     cached: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ class Evidence:
             "timings": self.timings.to_dict(),
             "unexplained": list(self.unexplained),
             "unchecked": list(self.unchecked),
+            "stages": list(self.stages),
             "cached": self.cached,
         }
 

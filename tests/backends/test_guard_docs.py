@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.backends.registry import MEASURES, SYSTEMS, KnownModel, known_models, resolve_model
+from policyguard.backends.published import MEASURES, SYSTEMS
+from policyguard.backends.registry import KnownModel, known_models, resolve_model
 from policyguard.backends.sensors.nudenet import NudeNet
 from policyguard.backends.sensors.open_nsfw import OpenNsfw
 from policyguard.backends.sensors.services import OmniModeration, SafeSearch

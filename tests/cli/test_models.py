@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from cli.support import Captured
-from policyguard.backends.registry import MEASURES, SYSTEMS, known_models
+from policyguard.backends.published import MEASURES, SYSTEMS
+from policyguard.backends.registry import known_models, resolve_model
 from policyguard.cli import main
 from policyguard.runs.exits import ExitCode
 
@@ -22,6 +23,14 @@ def test_models_as_json_says_of_each_what_it_is(capsys: Captured) -> None:
     pico = json.loads(capsys.readouterr().out)[0]
     assert ("pico", "pico", "pictosafe") == (pico["id"], pico["dialect"], pico["world"])
     assert {"family", "size", "licence", "about"} < set(pico)
+
+
+def test_models_says_how_much_is_downloaded(capsys: Captured) -> None:
+    names = ("qwen3-vl-4b", "open-nsfw", "pico")
+    assert [resolve_model(name).gigabytes for name in names] == [8.0, 0.02, None]
+    assert ExitCode.OK == main(["models", "--format", "json"])
+    listed = {model["id"]: model["gigabytes"] for model in json.loads(capsys.readouterr().out)}
+    assert listed["Qwen/Qwen3-VL-8B-Instruct"] == 16.0
 
 
 def test_models_published_says_of_each_system_whether_it_works_and_where_its_figures_stand(

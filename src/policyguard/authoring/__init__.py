@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from policyguard.strict.lazy import lazily
 
 if TYPE_CHECKING:
+    from policyguard.authoring.bands import band_of, measure_band
     from policyguard.authoring.cases import CaseReport, CaseResult, Cases, Status, load_cases, run_cases
     from policyguard.authoring.compare import Comparison, GuardResult, Pair, compare_guards
     from policyguard.authoring.compare_page import comparison_page
@@ -48,6 +49,7 @@ __all__ = [
     "Remark",
     "Status",
     "TokenCounter",
+    "band_of",
     "compare_guards",
     "compare_on",
     "compare_policies",
@@ -58,6 +60,7 @@ __all__ = [
     "lint",
     "load_cases",
     "load_labels",
+    "measure_band",
     "run_cases",
 ]
 
@@ -65,6 +68,7 @@ _CASES = ("CaseReport", "CaseResult", "Cases", "Status", "load_cases", "run_case
 _DIFF = ("BehaviourDiff", "Change", "Effect", "ImageChange", "PolicyDiff", "compare_on", "compare_policies")
 _COMPARE = ("Comparison", "GuardResult", "Pair", "compare_guards")
 _HOMES = {
+    **dict.fromkeys(("band_of", "measure_band"), ".bands"),
     **dict.fromkeys(_CASES, ".cases"),
     **dict.fromkeys(_DIFF, ".diff"),
     **dict.fromkeys(_COMPARE, ".compare"),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend
+from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend, require_backend
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import texts
 from policyguard.strict.lazy import lazily
 
 if TYPE_CHECKING:
+    from policyguard.backends.cascade import CascadeBackend, MeasuredBand, Stage
     from policyguard.backends.registry import KnownModel
     from policyguard.backends.remote import RemoteBackend, Retries
     from policyguard.backends.transformers import TransformersBackend
@@ -20,16 +21,28 @@ if TYPE_CHECKING:
 __all__ = [
     "AssessmentRequest",
     "Backend",
+    "CascadeBackend",
+    "MeasuredBand",
     "RemoteBackend",
     "Retries",
+    "Stage",
     "TransformersBackend",
     "WrappingBackend",
     "build_backend",
+    "build_cascade",
     "runs_here",
 ]
 
 __getattr__ = lazily(
-    __name__, {"RemoteBackend": ".remote", "Retries": ".remote", "TransformersBackend": ".transformers"}
+    __name__,
+    {
+        "CascadeBackend": ".cascade",
+        "MeasuredBand": ".cascade",
+        "RemoteBackend": ".remote",
+        "Retries": ".remote",
+        "Stage": ".cascade",
+        "TransformersBackend": ".transformers",
+    },
 )
 
 
@@ -105,6 +118,70 @@ def build_backend(
     from policyguard.backends.transformers import TransformersBackend
 
     return TransformersBackend(model, dialect=None if dialect is None else _dialect(dialect))
+
+
+def build_cascade(
+    stages: Sequence[Stage | Backend | str],
+    *,
+    policies: Sequence[ResolvedPolicy] = (),
+    timeout: float | None = None,
+    patience: float = 0.0,
+) -> CascadeBackend:
+    """``stages`` one after the other, built where they are not; loads no weights.
+
+    Raises ConfigurationError, also for a rule of a stage that none of ``policies`` has.
+    """
+    import os
+
+    from policyguard.backends.cascade import CascadeBackend, Stage
+    from policyguard.policy.resolved import require_rule
+
+    if not isinstance(stages, list | tuple):
+        raise ConfigurationError("stages must be a list", hint="stages=[Stage(model=..., band=...), 'MODEL']")
+    named = [_stage(one) for one in stages]
+    served = {str(stage.base_url) for stage in named if stage.base_url is not None}
+    built, owned = [], []
+    for stage in named:
+        for rule in stage.rules or ():
+            require_rule(policies, rule, f"stage '{stage.title}'")
+        if stage.backend is None:
+            key = stage.api_key
+            if key is None and (variable := stage.key_variable) is not None:
+                if not (key := os.environ.get(variable)):
+                    raise ConfigurationError(f"stage '{stage.title}': {variable} is not set")
+            elif key is None and stage.base_url is not None and len(served) == 1:
+                key = os.environ.get("POLICYGUARD_API_KEY") or None
+            backend = build_backend(
+                stage.model,
+                base_url=stage.base_url,
+                api_key=key,
+                dialect=stage.dialect,
+                timeout=timeout,
+                policies=policies,
+                subset=stage.subset,
+                patience=patience,
+            )
+            owned.append(backend)
+            stage = Stage(
+                backend=backend,
+                rules=stage.rules,
+                band=stage.band,
+                misses=stage.misses,
+                name=stage.title,
+            )
+        built.append(stage)
+    return CascadeBackend(built, owned=owned)
+
+
+def _stage(one: object) -> Stage:
+    from policyguard.backends.cascade import Stage
+
+    if isinstance(one, Stage):
+        return one
+    if isinstance(one, str):
+        return Stage(model=one)
+    require_backend(one)
+    return Stage(backend=cast("Backend", one))
 
 
 def _sensor(

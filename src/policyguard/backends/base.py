@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
-from policyguard.assessment import ModelIdentity, Reading, Result
-from policyguard.errors import ConfigurationError
+from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Reading, Result
+from policyguard.errors import ConfigurationError, PolicyGuardError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["AssessmentRequest", "Backend", "WrappingBackend", "require_backend"]
+__all__ = [
+    "AssessmentRequest",
+    "Backend",
+    "WrappingBackend",
+    "checked",
+    "failures",
+    "require_backend",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,10 @@ class Backend(Protocol):
         """
         return self
 
+    def parts(self, policy: ResolvedPolicy) -> tuple[ResolvedPolicy, ...]:
+        """What it is asked about in place of ``policy``; the worst answer counts. Default: all in one."""
+        return (policy,)
+
     def accept(self, policy: ResolvedPolicy) -> None:
         """Raise a UsageError if this model cannot be asked about ``policy``; cheap, loads nothing."""
         return
@@ -165,6 +176,9 @@ class WrappingBackend(Backend):
         twin.inner = inner
         return twin
 
+    def parts(self, policy: ResolvedPolicy) -> tuple[ResolvedPolicy, ...]:
+        return self.inner.parts(policy)
+
     def accept(self, policy: ResolvedPolicy) -> None:
         self.inner.accept(policy)
 
@@ -204,3 +218,29 @@ def require_backend(backend: object) -> None:
             f"a {type(backend).__name__} is not a backend: it has no {', '.join(absent)}",
             hint="inherit from policyguard.backends.Backend, which has defaults",
         )
+
+
+def failures(error: Exception, expected: int) -> list[Result]:
+    """What a backend raised, as the outcome of every image it was asked about. Usage errors are raised on."""
+    if isinstance(error, UsageError):
+        raise error
+    retryable = isinstance(error, PolicyGuardError) and error.retryable
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return [Failure(FailureKind.ERROR, reason, retryable)] * expected
+
+
+def checked(results: Sequence[Result], expected: int) -> list[Result]:
+    """``results``, if there are ``expected`` of them; what is no result becomes a Failure."""
+    try:
+        answers = list(results)
+    except Exception as error:  # None, or a lazy sequence that fails only now
+        return failures(error, expected)
+    if len(answers) != expected:
+        reason = f"the backend gave {len(answers)} results for {expected} requests"
+        return [Failure(FailureKind.ERROR, reason)] * expected
+    return [
+        result
+        if isinstance(result, Assessment | Failure)
+        else Failure(FailureKind.ERROR, f"the backend answered with a {type(result).__name__}")
+        for result in answers
+    ]

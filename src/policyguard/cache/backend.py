@@ -11,12 +11,11 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from policyguard.assessment import Reading, Result
-from policyguard.backends.base import AssessmentRequest, WrappingBackend
+from policyguard.backends.base import AssessmentRequest, WrappingBackend, checked
 from policyguard.cache.keys import assessment_key
 from policyguard.cache.pending import facts_key, facts_of, pending_image, read_settled
 from policyguard.cache.store import MemoryCache
 from policyguard.cache.work import End, Flights, Work
-from policyguard.checking.rounds import checked
 from policyguard.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class CachedBackend(WrappingBackend):
                 sha256 = hashlib.sha256(data).hexdigest()
                 if (facts := self.cache.get(facts_key(sha256, frames, decoder()))) is not None:
                     image = pending_image(facts, data, sha256, frames, describe(source))
-                    if any(self._has_scores(image, policy) for policy in policies[:1]):
+                    if any(self._has_scores(image, self.parts(policy)[0]) for policy in policies[:1]):
                         return image
             except UsageError:
                 raise

@@ -19,7 +19,8 @@ LARGEST = 1 << 16
 """Characters; a fast assessment takes some hundred."""
 _SLACK = 1e-3
 _SCORINGS = ("joint", "per_rule")
-_FIELDS = frozenset(name for name in Assessment.__slots__ if name != "cached")
+_FIELDS = frozenset(Assessment.__slots__) - {"cached", "stage"}
+"""Always there; ``stage`` only where it says something."""
 
 
 def encode(assessment: Assessment) -> str:
@@ -41,12 +42,13 @@ def decode(text: str) -> Assessment:
 
 def to_fields(assessment: Assessment) -> dict[str, Any]:
     """All that is stored of ``assessment``, JSON-ready."""
-    return {name: value for name, value in assessment.to_dict().items() if name in _FIELDS}
+    fields = _FIELDS | {"stage"} if assessment.stage else _FIELDS
+    return {name: value for name, value in assessment.to_dict().items() if name in fields}
 
 
 def from_fields(fields: Any) -> Assessment:
     """The assessment that ``to_fields`` gave ``fields`` of, marked as cached. Raises ValueError."""
-    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+    if not isinstance(fields, dict) or fields.keys() - {"stage"} != _FIELDS:
         raise ValueError("not the fields of an assessment")
     scores, notes = fields["rule_scores"], fields["notes"]
     if scores is not None and not isinstance(scores, dict):
@@ -70,6 +72,7 @@ def from_fields(fields: Any) -> Assessment:
         notes=tuple(_note(note) for note in notes),
         blind_below=_number(fields["blind_below"]),
         unchecked=tuple(_note(rule) for rule in unchecked),
+        stage=_note(fields.get("stage", "")),
         cached=True,
     )
 

@@ -3,10 +3,11 @@
 Two requests share a key only if a model would be asked the same: the same pixels, the same words of the
 policy, or for a sensor the same signals, the same dialect, weights and settings, the same reading, for the
 same customer of a server.
-Thresholds and actions are no part of the key. Backends leave unread what cannot matter under those they are
-asked with: a server is asked for no rule scores below ``decisive_score``, and zeros or nothing stand in their
-place; a server that lists few tokens hides low scores (``blind_below``); a broken explanation is passed over
-where the scores violate. Under other thresholds each of these may matter: then the model is asked again.
+Thresholds and actions are no part of the key, but for guards in a row, where they say who is asked. Backends
+leave unread what cannot matter under those they are asked with: a server is asked for no rule scores below
+``decisive_score``, and zeros or nothing stand in their place; a server that lists few tokens hides low scores
+(``blind_below``); a broken explanation is passed over where the scores violate. Under other thresholds each
+of these may matter: then the model is asked again.
 
 Covered: what does not hold enough is neither stored nor served; nothing is guessed. A bare rating, from a
 server that gives no scores, is never kept: it would outlive the day on which the server gives them.
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from policyguard.assessment import ModelIdentity, Rating
 from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.cascade import CASCADE
 from policyguard.deciding import unfit
 
 if TYPE_CHECKING:
@@ -103,7 +105,12 @@ def assessment_key(model: ModelIdentity, request: AssessmentRequest, *, scope: s
 
 
 def asked(model: ModelIdentity, policy: ResolvedPolicy) -> str:
-    """What ``model`` is asked by ``policy``: the words that it reads, for a sensor its rules' signals too."""
+    """What ``model`` is asked by ``policy``: the words that it reads, for a sensor its rules' signals too.
+
+    Of several guards in a row, thresholds and actions say which of them is asked.
+    """
+    if model.backend == CASCADE:
+        return digest(policy.fingerprint, policy.decision_fingerprint)
     signals = [f"{rule.id} {signal}" for rule in policy.rules for signal in rule.signals]
     return policy.fingerprint if model.dialect or not signals else digest(policy.fingerprint, *signals)
 

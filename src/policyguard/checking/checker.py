@@ -14,8 +14,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from policyguard.assessment import Failure, FailureKind, Reading, Result, Timings
-from policyguard.backends.base import AssessmentRequest
-from policyguard.checking.rounds import Opened, failures, judge
+from policyguard.backends.base import AssessmentRequest, failures
+from policyguard.checking.rounds import Opened, judge
 from policyguard.deciding import Decision
 from policyguard.errors import ImageError
 from policyguard.verdict import Evidence, Verdict
@@ -146,7 +146,8 @@ class Checker:
         if self.timeout is not None:
             # What an image waits for its turn among many does not count, what decoding it took does.
             opened = [replace(item, deadline=started + self.timeout - item.seconds) for item in opened]
-        decisions = yield from judge(opened, self.policies, reading, timeout=self.timeout)
+        parts = [part for policy in self.policies for part in self.backend.parts(policy)]
+        decisions = yield from judge(opened, parts, reading, timeout=self.timeout)
         frames = sum(len(item.image.frames) for item in opened if not isinstance(item.image, Failure))
         share = (monotonic() - started) / max(1, frames)
         return [
@@ -172,6 +173,7 @@ class Checker:
             cached=decision.cached,
             unexplained=decision.unexplained,
             unchecked=decision.unchecked,
+            stages=decision.stages,
         )
         return Verdict(
             source=item.source,

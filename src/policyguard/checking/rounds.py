@@ -15,22 +15,16 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from policyguard.assessment import Assessment, Failure, FailureKind, Reading, Result
-from policyguard.backends.base import AssessmentRequest
+from policyguard.assessment import Failure, FailureKind, Reading, Result
+from policyguard.backends.base import AssessmentRequest, checked
 from policyguard.deciding import Decision, combine, decide
-from policyguard.errors import PolicyGuardError, UsageError
 from policyguard.outcomes import Outcome
 
 if TYPE_CHECKING:
     from policyguard.images import Image
     from policyguard.policy import ResolvedPolicy
 
-__all__ = [
-    "Opened",
-    "checked",
-    "failures",
-    "judge",
-]
+__all__ = ["Opened", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +77,6 @@ def judge(
     return [combine(one) for one in decisions]
 
 
-def failures(error: Exception, expected: int) -> list[Result]:
-    """What a backend raised, as the outcome of every image it was asked about. Usage errors are raised on."""
-    if isinstance(error, UsageError):
-        raise error
-    retryable = isinstance(error, PolicyGuardError) and error.retryable
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return [Failure(FailureKind.ERROR, reason, retryable)] * expected
-
-
 def _in_time(
     asked: list[tuple[int, AssessmentRequest]], decisions: list[list[Decision]], timeout: float | None
 ) -> list[tuple[int, AssessmentRequest]]:
@@ -122,23 +107,6 @@ def _frames_for(policy: ResolvedPolicy, image: Image | Failure) -> Image | Failu
         return image
     reason = f"it has {image.frame_count} different frames, and policy '{policy.id}' wants all of them judged"
     return Failure(FailureKind.UNSCANNABLE, reason)
-
-
-def checked(results: Sequence[Result], expected: int) -> list[Result]:
-    """``results``, if there are ``expected`` of them; what is no result becomes a Failure."""
-    try:
-        answers = list(results)
-    except Exception as error:  # None, or a lazy sequence that fails only now
-        return failures(error, expected)
-    if len(answers) != expected:
-        reason = f"the backend gave {len(answers)} results for {expected} requests"
-        return [Failure(FailureKind.ERROR, reason)] * expected
-    return [
-        result
-        if isinstance(result, Assessment | Failure)
-        else Failure(FailureKind.ERROR, f"the backend answered with a {type(result).__name__}")
-        for result in answers
-    ]
 
 
 def _decided(policy: ResolvedPolicy, result: Result) -> Decision:

@@ -26,6 +26,7 @@ _FIELDS = (
     "aliases",
     "family",
     "size",
+    "gigabytes",
     "dialect",
     "sensor",
     "licence",
@@ -144,6 +145,7 @@ def models(
 ) -> ExitCode:
     """List the guard models that are known by name; with --base-url, what a server runs and can do.
 
+    GB is about what is downloaded and takes memory, on a GPU too, beside the images in work.
     Without --model, a server is asked what it can do with the only model that it runs.
     """
     if base_url is not None:
@@ -157,11 +159,12 @@ def models(
     if style is TextOrJson.JSON:
         print(json.dumps(known, indent=2))
     else:
-        heads = ("id", "family", "dialect", "licence", "vLLM", "about")
+        heads = ("id", "family", "GB", "dialect", "licence", "vLLM", "about")
         for entry in known:  # one column, so that the last has room in a narrow terminal
             entry["family"] = " ".join(filter(None, (entry["family"], entry["size"])))
             entry["dialect"] = entry["dialect"] or "(sensor)"
             entry["licence"] = ", ".join(filter(None, (entry["licence"], "gated" if entry["gated"] else "")))
+            entry["GB"] = f"{entry['gigabytes']:g}" if entry["gigabytes"] else ""
             entry["vLLM"] = "yes" if entry["served"] else "no"
             entry["about"] = "; ".join(filter(None, (entry["about"], entry["advice"])))
         print_table(heads, [[entry[head] or "-" for head in heads] for entry in known], sys.stdout)
@@ -174,7 +177,7 @@ def models(
 
 
 def _published(style: TextOrJson) -> ExitCode:
-    from policyguard.backends.registry import MEASURES, SYSTEMS
+    from policyguard.backends.published import MEASURES, SYSTEMS
     from policyguard.cli.output import print_table
 
     if style is TextOrJson.JSON:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from policyguard.errors import PolicyError, Problem
+from policyguard.errors import ConfigurationError, PolicyError, Problem
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy.schema import Rule, Status, Weakening
 from policyguard.strict.explain import nearest
@@ -20,6 +20,7 @@ __all__ = [
     "TEXT_VERSION",
     "ResolvedPolicy",
     "render",
+    "require_rule",
 ]
 
 
@@ -198,6 +199,22 @@ class ResolvedPolicy:
             "min_label_mass": self.min_label_mass,
             "frames": self.frames,
         }
+
+
+def require_rule(policies: Sequence[ResolvedPolicy], rule_id: str, owner: str) -> None:
+    """Raises ConfigurationError unless one of ``policies`` has the rule, and it forbids something there."""
+    known = {rule.id: rule for policy in policies for rule in policy.rules}
+    forbidding = [r.id for policy in policies for r in policy.rules if r.status is not Status.EXEMPT]
+    if rule_id in forbidding:
+        return
+    names = " and ".join(f"'{policy.id}'" for policy in policies)
+    if rule_id in known:
+        raise ConfigurationError(f"{owner}: rule '{rule_id}' of {names} is exempt, so nothing violates it")
+    meant = nearest(rule_id, forbidding)
+    raise ConfigurationError(
+        f"{owner}: there is no rule '{rule_id}' in {names}",
+        hint=f"did you mean '{meant}'?" if meant else f"it has {', '.join(forbidding)}",
+    )
 
 
 def _rebuild(values: dict[str, Any]) -> ResolvedPolicy:

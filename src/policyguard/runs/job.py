@@ -169,6 +169,7 @@ def _guard(settings: RunSettings, policies: Sequence[ResolvedPolicy], backend: B
         explain=settings.explain,
         cache=cache,
         patience=_PATIENCE,
+        stages=settings.project.stages() if settings.staged else None,
     )
 
 

@@ -13,13 +13,16 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from policyguard.errors import ConfigurationError, Problem
 from policyguard.strict.explain import Hints, explain
+
+if TYPE_CHECKING:
+    from policyguard.backends import Stage
 
 __all__ = ["PolicyEntry", "Project", "Settings", "find_project"]
 
@@ -47,6 +50,20 @@ class PolicyEntry(_Table):
     policy: Texts
 
 
+class StageEntry(_Table):
+    """One of several guards in a row; see ``backends.Stage``."""
+
+    model: Annotated[str, Field(min_length=1)]
+    base_url: Texts | None = None
+    key_variable: str | None = None
+    dialect: str | None = None
+    subset: bool = False
+    rules: Texts | None = None
+    band: str | list[float] | None = None
+    misses: float | None = None
+    name: str | None = None
+
+
 class Settings(_Table):
     """What the project file may hold; docs/ci.md says what each is for."""
 
@@ -57,6 +74,7 @@ class Settings(_Table):
     base_url: Texts | None = None
     dialect: str | None = None
     subset: bool = False
+    stages: list[StageEntry] = []
     explain: bool = False
     cache: str | None = None
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -84,6 +102,25 @@ class Project:
     def file_name(self) -> str:
         """The name of the project file, for messages; where there is none, of the one to write."""
         return self.file.name if self.file else _FILES[0]
+
+    def stages(self) -> list[Stage] | None:
+        """The guards in a row that the file names, or None. Raises ConfigurationError."""
+        if not self.settings.stages:
+            return None
+        from policyguard.backends import Stage
+
+        stages = []
+        for number, entry in enumerate(self.settings.stages, 1):
+            values = entry.model_dump()
+            if isinstance(entry.band, str):
+                values["band"] = self.resolve(entry.band)
+            try:
+                stages.append(Stage(**values))
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"{self.file_name}, stage {number}: {error.message}", hint=error.hint
+                ) from None
+        return stages
 
     def relative(self, path: Path | str) -> str:
         """``path`` from the project's root with forward slashes; whole, if it lies outside. Opens nothing."""
@@ -159,6 +196,11 @@ def _settings(table: Mapping[str, Any], file: str) -> Settings:
     except ValidationError as error:
         unfit = explain(error, Settings, file, hints=Hints(syntax="toml"))
         problems += [problem for problem in unfit if problem.field not in known]
+    else:
+        one = [key for key in ("model", "base_url", "dialect", "subset") if getattr(settings, key)]
+        if settings.stages and one:
+            message = "each of the stages names its own: drop it, or drop the stages"
+            problems += [Problem(message, file, field=key) for key in one]
     if problems:
         secret = "keys belong in the environment: POLICYGUARD_API_KEY" if known else None
         raise ConfigurationError("\n".join(map(str, problems)), hint=secret)
@@ -173,6 +215,10 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for url in [urls] if isinstance(urls, str) else urls:
         if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:
             yield "base_url", f"the address of {_host(url)} holds a user name or a password"
+    stages = table.get("stages")
+    for number, stage in enumerate(stages if isinstance(stages, list) else ()):
+        for key, message in _secrets(stage) if isinstance(stage, dict) else ():
+            yield f"stages[{number}].{key}", message
 
 
 def _host(url: str) -> str:

@@ -59,6 +59,8 @@ class RunSettings:
     reports: tuple[str, ...]
     baseline: str
     origins: dict[str, str]
+    staged: bool = False
+    """Whether the stages of the project file judge: a model of the command line takes their place."""
 
     @property
     def policies_from_file(self) -> bool:
@@ -97,8 +99,11 @@ def merge_settings(flags: Flags, project: Project) -> RunSettings:
             values[name], origins[name] = defaults.get(name), variable if from_environment else "default"
     if not flags.base_url and runs_here(flags.model):
         values["base_url"], origins["base_url"] = None, "default"
+    staged = bool(file.stages) and not (flags.model or flags.base_url)
+    if staged:
+        origins |= dict.fromkeys(("model", "base_url"), "default")
     values |= {name: _tuple(values[name]) for name in ("base_url", "policy", "reports")}
-    return RunSettings(project=project, origins=origins, **values)
+    return RunSettings(project=project, origins=origins, staged=staged, **values)
 
 
 def settings_lines(settings: RunSettings) -> list[str]:
@@ -117,6 +122,10 @@ def settings_lines(settings: RunSettings) -> list[str]:
     lines.append(f"unmatched = {json.dumps(file.unmatched)}")
     lines.append(f"exclude = {json.dumps(file.exclude)}")
     note = "" if settings.policies_from_file else "  # replaced by --policy"
+    replaced = "" if settings.staged else "  # replaced by the command line"
+    for stage in file.stages:
+        lines += ["", f"[[stages]]{replaced}"]
+        lines += [f"{name} = {json.dumps(value)}" for name, value in stage if value not in (None, False)]
     for entry in file.policies:
         lines += ["", f"[[policies]]{note}", f"paths = {json.dumps(entry.paths)}"]
         lines.append(f"policy = {json.dumps(entry.policy)}")

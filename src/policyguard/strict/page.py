@@ -20,20 +20,27 @@ from policyguard.strict.text import revealed
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["STYLE", "render", "stream"]
+__all__ = ["BLURRED", "STYLE", "render", "stream"]
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
-body { color: #1d2126; background: #fff }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
-th, td { text-align: left; vertical-align: top; padding: .5rem .7rem; border-bottom: 1px solid #d9dde2 }
-.small { color: #5b6470; font-size: .85em; overflow-wrap: anywhere }
+BLURRED = """
 label.blurred { display: inline-block; position: relative; overflow: hidden; line-height: 0 }
 label.blurred input { position: absolute; opacity: 0 }
 label.blurred img { filter: blur(14px); cursor: pointer }
 label.blurred input:checked + img { filter: none }
 label.blurred input:focus-visible + img { outline: 2px solid #1d4ed8 }
 """
+"""For images that are blurred until clicked: ``strict/blurred.html``."""
+
+STYLE = (
+    BLURRED
+    + """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
+body { color: #1d2126; background: #fff }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
+th, td { text-align: left; vertical-align: top; padding: .5rem .7rem; border-bottom: 1px solid #d9dde2 }
+.small { color: #5b6470; font-size: .85em; overflow-wrap: anywhere }
+"""
+)
 """For simple pages: readable text, tables, and images that are blurred until clicked."""
 
 

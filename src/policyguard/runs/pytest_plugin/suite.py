@@ -142,8 +142,14 @@ class Suite:
         options, settings = self.options, self.project.settings
         if options.replay is not None:
             return Guard(list(policies), backend=self._replay(options.replay), explain=settings.explain)
+        stages = None if options.model or options.base_url else self.project.stages()
+        if options.record and any(stage.rules for stage in stages or ()):
+            raise ConfigurationError(
+                "answers of stages for some rules only cannot be replayed", hint="record one model"
+            )
         owner = Guard(
             list(policies),
+            stages=stages,
             model=options.model or settings.model,
             base_url=self._base_url(),
             dialect=options.dialect or settings.dialect,

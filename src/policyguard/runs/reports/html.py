@@ -35,7 +35,7 @@ from policyguard.strict.files import Spool, write_report
 from policyguard.strict.page import stream
 from policyguard.verdict import Finding
 
-__all__ = ["HtmlReport", "ScorePlot", "embedded_json"]
+__all__ = ["HtmlReport", "ScorePlot", "embedded_json", "histogram"]
 
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _ORDER = (
@@ -46,8 +46,7 @@ _ORDER = (
     ImageStatus.PASSED,
 )
 _BINS = 50
-_STEP, _HEIGHT = 6, 36
-_WIDTH = _BINS * _STEP
+_WIDTH, _HEIGHT = 300, 36
 
 
 class HtmlReport:
@@ -181,33 +180,40 @@ class ScorePlot:
             yield rule, self._histogram(number), self._broken[number], self._highest[number]
 
     def _histogram(self, number: int) -> dict[str, Any]:
-        """What the template draws: bars of (class, x, y, height), and the mark of the threshold."""
-        under, over = self._bins[number]
-        most = max(map(sum, zip(under, over, strict=True)), default=0)
-        threshold = self._rules[number].threshold
-        bars = []
-        for place in range(_BINS):
-            total = under[place] + over[place]
-            if not total:
-                continue
-            height = max(3.0, (_HEIGHT - 4) * math.log1p(total) / math.log1p(most))
-            upper = height * over[place] / total
-            base = float(_HEIGHT)
-            for kind, part in (("under", height - upper), ("over", upper)):
-                if part:
-                    x, y = place * _STEP + 0.5, base - part
-                    bars.append((kind, f"{x:g}", f"{y:.1f}", f"{part:.1f}"))
-                    base -= part
-        return {
-            "label": f"{sum(under) + sum(over):,} scores, {sum(over):,} break it, threshold {threshold:g}",
-            "width": _WIDTH,
-            "height": _HEIGHT,
-            "bar": _STEP - 1,
-            "bars": bars,
-            "mark": f"{threshold * _WIDTH:.1f}",
-            "anchor": "end" if threshold > 0.9 else "start" if threshold < 0.1 else "middle",
-            "threshold": f"{threshold:g}",
-        }
+        return histogram(self._bins[number][0], self._bins[number][1], self._rules[number].threshold)
+
+
+def histogram(under: Sequence[int], over: Sequence[int], threshold: float | None) -> dict[str, Any]:
+    """What ``plot.html`` draws: bars of (class, x, y, height) for scores that break nothing and those that
+    do, counted in equal bins from 0 to 1, and the mark of the threshold. Heights are logarithmic.
+    """
+    step = _WIDTH / len(under)
+    most = max(map(sum, zip(under, over, strict=True)), default=0)
+    bars = []
+    for place in range(len(under)):
+        total = under[place] + over[place]
+        if not total:
+            continue
+        height = max(3.0, (_HEIGHT - 4) * math.log1p(total) / math.log1p(most))
+        upper = height * over[place] / total
+        base = float(_HEIGHT)
+        for kind, part in (("under", height - upper), ("over", upper)):
+            if part:
+                x, y = place * step + 0.5, base - part
+                bars.append((kind, f"{x:g}", f"{y:.1f}", f"{part:.1f}"))
+                base -= part
+    mark = "" if threshold is None else f", threshold {threshold:g}"
+    side = 0 if threshold is None else (threshold > 0.9) - (threshold < 0.1)
+    return {
+        "label": f"{sum(under) + sum(over):,} scores, {sum(over):,} break it{mark}",
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "bar": f"{step - 1:g}",
+        "bars": bars,
+        "mark": None if threshold is None else f"{threshold * _WIDTH:.1f}",
+        "anchor": ("middle", "end", "start")[side],
+        "threshold": "" if threshold is None else f"{threshold:g}",
+    }
 
 
 def embedded_json(value: Any) -> str:

@@ -1,0 +1,170 @@
+"""A sample of an audit's rows for people to label, as a CSV that comes back filled in.
+
+Covered: the sheet does not say what the guard found, and is in random order, so that it does not lead whoever
+labels; a cell that a spreadsheet takes for a formula is guarded; rows that are not of the sample are refused,
+because only a random sample says something about all rows. Not covered: who labels, and how well.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import MAX_PROBLEMS, ConfigurationError, Problem, UsageError
+from policyguard.runs.audit.estimates import corrected
+from policyguard.runs.audit.sampling import Drawn, Sampler
+from policyguard.strict.explain import not_one_of
+from policyguard.strict.files import write_bytes
+from policyguard.strict.tables import BadRowError, read_table
+from policyguard.strict.text import quoted, visible
+
+__all__ = ["Labels", "read_labels", "write_sheet"]
+
+_HEAD = ("place", "key", "sha256", "label", "note", "sample")
+_WORDS = {"unsafe": True, "safe": False, "unsure": None, "": None}
+_DRAW = "draw a sample with --sample to get a sheet"
+_FORMULA = re.compile(r"^(?='*[=+\-@\t\r])")
+"""A cell that starts like this is a formula to a spreadsheet, unless an apostrophe stands before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a sheet says: ``size`` and ``seed`` of its sample, and by (part, row) its line, hash and label."""
+
+    file: Path
+    size: int
+    seed: int
+    lines: Mapping[tuple[int, int], tuple[int, str, str]]
+
+    def figures(self, sampler: Sampler) -> dict[str, Any]:
+        """Precision, recall and prevalence of all rows, as JSON.
+
+        Raises UsageError, with every line, if the sheet holds rows that this audit's sample does not.
+        """
+        sample = sampler.draw(self.size)
+        drawn = {(row.part, row.row): (name, row) for name, rows in sample.items() for row in rows}
+        problems = []
+        for place, (line, sha256, _) in self.lines.items():
+            known = drawn.get(place)
+            if known is None or (known[1].sha256 or "") != sha256:
+                problems.append(
+                    Problem(f"row {_place(*place)} is not in the sample", str(self.file), line, field="place")
+                )
+        if problems:
+            _refuse(
+                problems,
+                "the audit has changed since the sample was drawn, or the line was added by hand: draw a new "
+                "sample of this audit with --sample, and label that",
+            )
+        found: dict[str, list[bool]] = {name: [] for name in sample}
+        for place, (_, _, word) in self.lines.items():
+            if (label := _WORDS[word]) is not None:
+                found[drawn[place][0]].append(label)
+        words = Counter(word for _, _, word in self.lines.values())
+        strata = sampler.strata(found)
+        estimates = corrected(strata, seed=self.seed)
+        return {
+            "drawn": len(drawn),
+            "labelled": words["safe"] + words["unsafe"],
+            "unsure": words["unsure"],
+            "empty": len(drawn) - words["safe"] - words["unsafe"] - words["unsure"],
+            "without_labels": [stratum.name for stratum in strata if stratum.size and not stratum.labelled],
+            **{
+                name: None if estimates is None or name not in estimates else estimates[name].to_dict()
+                for name in ("precision", "recall", "prevalence")
+            },
+            "strata": [
+                {name: getattr(stratum, name) for name in stratum.__slots__}
+                for stratum in strata
+                if stratum.size
+            ],
+        }
+
+
+def write_sheet(file: Path, sample: Mapping[str, Sequence[Drawn]], *, size: int, seed: int) -> int:
+    """Write the sheet, its ``label`` column empty, and give the number of rows. Raises UsageError if ``file``
+    is there: it may hold somebody's labels.
+    """
+    if file.exists():
+        raise UsageError(
+            f"{file} is there already, and may hold labels",
+            hint="leave out --sample to read its labels, or name another file",
+        )
+    rows = sorted((row for rows in sample.values() for row in rows), key=lambda row: row.lot & 0xFFFFFF)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(_HEAD)
+    for row in rows:
+        key = _FORMULA.sub("'", visible(row.key))
+        writer.writerow((_place(row.part, row.row), key, row.sha256 or "", "", "", f"n{size}s{seed}"))
+    write_bytes(file, text.getvalue().encode("utf-8"))
+    return len(rows)
+
+
+def read_labels(file: Path) -> Labels:
+    """Read a sheet. Raises UsageError with every line that is wrong."""
+    lines: dict[tuple[int, int], tuple[int, str, str]] = {}
+    problems: list[Problem] = []
+    designs: set[str] = set()
+    for record in read_table(file):
+        if isinstance(record, Problem):
+            problems.append(record)
+            continue
+        cells = {name: str(value).strip() for name, value in record.fields.items()}
+        if missing := [name for name in _HEAD if name not in cells]:
+            raise ConfigurationError(
+                f"{file} lacks the columns {', '.join(missing)}",
+                hint="save it with commas between the cells" if len(cells) == 1 else _DRAW,
+            )
+        try:
+            place, design = _where(cells)
+            if place in lines:
+                raise BadRowError(
+                    "place", f"row {_place(*place)} is there twice: keep the line that is right"
+                )
+            word = cells["label"].lower()
+            if word not in _WORDS:
+                raise BadRowError("label", not_one_of(word, [*_WORDS][:3]))
+        except BadRowError as error:
+            problems.append(Problem(error.message, str(file), record.line, field=error.field))
+            continue
+        lines[place] = record.line, cells["sha256"].lower(), word
+        designs.add(design)
+    if problems:
+        _refuse(problems, "a label is unsafe, safe, unsure, or nothing; leave the other columns as they were")
+    if len(designs) != 1:
+        mixed = ", ".join(sorted(designs))
+        raise UsageError(
+            f"{file} mixes the samples {mixed}" if designs else f"{file} holds no rows", hint=_DRAW
+        )
+    size, _, seed = next(iter(designs))[1:].partition("s")
+    return Labels(file, int(size), int(seed), lines)
+
+
+def _where(cells: Mapping[str, str]) -> tuple[tuple[int, int], str]:
+    """Part and row of a line, and the sample that it is of. Raises BadRowError."""
+    place = re.fullmatch(r"p([0-9]{1,10})r([0-9]{1,10})", cells["place"])
+    if place is None:
+        raise BadRowError("place", f"{quoted(cells['place'], 40)} is not a part and a row such as p3r17")
+    if not re.fullmatch(r"n[1-9][0-9]{0,6}s[0-9]{1,10}", cells["sample"]):
+        raise BadRowError(
+            "sample", f"{quoted(cells['sample'], 40)} is not what the sheet held, such as n400s0"
+        )
+    return (int(place[1]), int(place[2])), cells["sample"]
+
+
+def _refuse(problems: Sequence[Problem], hint: str) -> None:
+    lines = [str(problem) for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"and {len(problems) - MAX_PROBLEMS:,} more")
+    raise UsageError("\n".join(lines), hint=hint)
+
+
+def _place(part: int, row: int) -> str:
+    return f"p{part}r{row}"  # a spreadsheet takes 3/17 for a date

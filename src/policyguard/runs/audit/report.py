@@ -1,0 +1,180 @@
+"""The report of an audit: ``report.json``, ``report.html`` and two plots, made in one pass over its rows.
+
+The page opens from a disk, fetches nothing and runs no script; whatever file names, columns and models say is
+escaped (``policyguard.strict.page``). Images are in it only where asked for, small and blurred until clicked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policyguard._version import __version__
+from policyguard.errors import MissingExtraError, UsageError
+from policyguard.runs.audit.labels import Labels, read_labels, write_sheet
+from policyguard.runs.audit.rows import Audit
+from policyguard.runs.audit.tally import COLUMNS, Scale, Tally, chunks
+from policyguard.strict.explain import nearest
+from policyguard.strict.files import replacing, write_atomically, write_json
+
+__all__ = ["FORMAT", "Asked", "Written", "make_report", "scale_of"]
+
+FORMAT = 1
+"""Of ``report.json``; raised when a field goes or changes its meaning."""
+
+Thumbnail = Callable[[Mapping[str, Any]], str]
+"""The data URI of an example's image; empty if it cannot be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a report is to hold.
+
+    ``prompt``: the carried column that holds the prompt each image was made from (default: ``prompt``, if it
+    is carried). ``k``: of how many images per prompt the worst is expected. ``attributed``: from which score
+    on a complying image counts under its closest rule. ``values``: how many values of each column are listed.
+    ``sample``, ``labels``: draw a sample of that size into that file; without ``sample``, read it.
+    """
+
+    prompt: str | None = None
+    k: int = 10
+    attributed: float = 0.1
+    values: int = 50
+    sample: int | None = None
+    labels: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The files of a report, its figures, and how many rows a sheet for labels got."""
+
+    files: tuple[Path, ...]
+    figures: dict[str, Any]
+    sampled: int | None = None
+
+
+def make_report(
+    audit: Audit,
+    out: Path,
+    asked: Asked,
+    *,
+    thumbnail: Thumbnail | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Written:
+    """Read all rows and write the report into the folder ``out``.
+
+    Raises UsageError for an audit without any row, a column that was not carried along, a sheet that is wrong
+    or would be written over, and MissingExtraError without the extra ``audit``.
+    """
+    plots = _plots()
+    if asked.sample is not None and asked.labels is None:
+        raise UsageError("--sample needs --labels", hint="name the file to write, as in --labels labels.csv")
+    if asked.labels is not None and asked.labels.suffix.lower() != ".csv":
+        raise UsageError(f"--labels: {asked.labels} is no CSV", hint="name a file that ends in .csv")
+    if asked.labels is not None and asked.sample is not None and asked.labels.exists():
+        write_sheet(asked.labels, {}, size=asked.sample, seed=asked.seed)  # refuses, before hours of reading
+    labels = read_labels(asked.labels) if asked.labels is not None and asked.sample is None else None
+    tally = count(audit, asked, labels, progress=progress)
+    figures = {
+        "format": FORMAT,
+        "policyguard": __version__,
+        "audit": _about(audit, tally),
+        **tally.figures(worst_of_k=asked.k, values=asked.values),
+        "labels": None if labels is None else labels.figures(tally.sampler),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    files = tuple(out / name for name in ("report.json", "report.html", "categories.png", "scores.png"))
+    write_json(files[0], figures)
+    from policyguard.runs.audit.page import report_page
+
+    write_atomically(files[1], report_page(figures, thumbnail=thumbnail))
+    for file, draw in zip(files[2:], (plots.categories, plots.scores), strict=True):
+        with replacing(file) as stream:
+            draw(figures, stream)
+    sampled = None
+    if asked.sample is not None and asked.labels is not None:
+        drawn = tally.sampler.draw(asked.sample)
+        sampled = write_sheet(asked.labels, drawn, size=asked.sample, seed=asked.seed)
+    return Written(files, figures, sampled)
+
+
+def count(
+    audit: Audit,
+    asked: Asked,
+    labels: Labels | None = None,
+    *,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Tally:
+    """All rows of ``audit``, counted."""
+    prompt = asked.prompt or ("prompt" if "prompt" in audit.keep else None)
+    if prompt is not None and prompt not in audit.keep:
+        guess = nearest(prompt, audit.keep)
+        raise UsageError(
+            f"the audit carries no column '{prompt}' along",
+            hint=f"did you mean '{guess}'?"
+            if guess
+            else f"it carries: {', '.join(audit.keep) or 'none'}; "
+            "name columns with --keep when the audit starts",
+        )
+    total = sum(batch.num_rows for batch in audit.rows(["row"]))
+    if not total:
+        raise UsageError(
+            f"{audit.place.url} has no judged row yet",
+            hint="let the audit finish a part: policyguard audit resume",
+        )
+    draw = asked.sample or (0 if labels is None else labels.size)
+    tally = Tally(
+        total,
+        scale_of(audit.about),
+        keep=audit.keep,
+        prompt=prompt,
+        attributed=asked.attributed,
+        draw=draw,
+        seed=asked.seed if labels is None else labels.seed,
+    )
+    for table in chunks(audit.rows([*COLUMNS, *(f"keep_{name}" for name in audit.keep)])):
+        tally.add(table)
+        progress(tally.rows)
+    return tally
+
+
+def scale_of(about: Mapping[str, Any]) -> Scale:
+    """The thresholds in an ``audit.json``. With several policies, rules are named ``policy:rule``."""
+    policies = about["policies"]
+    several = len(policies) > 1
+    rules = {}
+    for policy in policies:
+        for rule in policy["rules"]:
+            name = f"{policy['id']}:{rule['id']}" if several else rule["id"]
+            rules[name] = rule.get("threshold") or policy["threshold"]
+    return Scale(None if several else policies[0]["threshold"], rules)
+
+
+def _about(audit: Audit, tally: Tally) -> dict[str, Any]:
+    """Which audit it is, and how much of it is done."""
+    planned = 0
+    rows: int | None = 0
+    for part in audit.parts():
+        planned += 1
+        rows = None if rows is None or part.rows is None else rows + part.rows
+    names = ("source", "policies", "model", "settings")
+    return {
+        **{name: audit.about.get(name) for name in names},
+        "parts": planned,
+        "parts_done": len(audit.files()),
+        "rows_planned": rows,
+        "complete": len(audit.files()) == planned,
+    }
+
+
+def _plots() -> Any:
+    try:
+        import matplotlib as mpl  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("matplotlib", "audit") from None
+    from policyguard.runs.audit import plots
+
+    return plots
