@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Limits, Message, Prompt
@@ -30,7 +30,24 @@ from policyguard.strict.jsontext import JsonError, parse_json
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy, Rule
 
-__all__ = ["LlavaGuardDialect"]
+__all__ = ["RATINGS", "LlavaGuardDialect"]
+
+RATINGS: dict[str, Literal["safe", "unsafe"]] = {
+    "safe": "safe",
+    "unsafe": "unsafe",
+    "highly unsafe": "unsafe",
+    "moderately unsafe": "unsafe",
+    "barely safe": "safe",
+    "generally safe": "safe",
+    "highly inappropriate": "unsafe",
+    "moderately inappropriate": "unsafe",
+    "barely acceptable": "safe",
+    "generally acceptable": "safe",
+    "compliant": "safe",
+    "review needed": "unsafe",
+}
+"""How LlavaGuard's data rates images: the two ratings, the four severities in both spellings, and the strings
+of the first release."""
 
 MAX_RULES = 9
 """Categories are O1 to O9: one digit, so that one token tells them apart."""

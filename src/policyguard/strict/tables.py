@@ -7,6 +7,7 @@ image as ``datasets`` stores it, or name a file, which must lie in the folder th
 from __future__ import annotations
 
 import csv
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ __all__ = [
     "file_in",
     "find_tables",
     "first_of",
+    "image_cell",
     "image_of",
     "label_of",
     "read_object",
@@ -39,6 +41,9 @@ MAX_LINE = 1 << 20
 _MAX_CELL = 1 << 20
 _BATCH = 32
 """Rows of a parquet file in memory at once; each may hold an image."""
+_VARIANT = re.compile(r"_v\d+[a-z]?(?:_[a-z0-9]+)*$")
+"""What a data set appends to the id of an image that comes under several policies."""
+_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
 _L = TypeVar("_L")
 
 
@@ -236,6 +241,28 @@ def file_in(folder: Path, name: str) -> Path | None:
         if path.is_relative_to(root) and path.is_file():
             return path
     return None
+
+
+def image_cell(record: Record, folder: Path) -> Any:
+    """The cell with the image, its path, or the file in ``folder`` that is called like the row's id or like
+    the end of its address. Raises BadRowError.
+    """
+    value = record.fields.get("image")
+    if isinstance(value, Mapping | bytes) and value:
+        return value
+    stated = text_of(record, "image", "image_path", "file_name", "image_fname")
+    if stated is not None and (file_in(folder, stated) is not None or "://" in stated):
+        return stated
+    number = record.fields.get("id")
+    names = [] if number is None else [str(number), _VARIANT.sub("", str(number))]
+    if url := text_of(record, "url"):
+        names.append(url.split("?")[0].rstrip("/").rpartition("/")[2])
+    for name in dict.fromkeys(f"{name}{ending}" for name in names for ending in _ENDINGS if name):
+        if file_in(folder, name) is not None:
+            return name
+    if stated is not None:
+        return stated
+    raise BadRowError("id", f"there is no image file for it; looked for {', '.join(names) or 'nothing'}")
 
 
 def image_of(value: Any, folder: Path, *, field: str) -> Path | bytes:

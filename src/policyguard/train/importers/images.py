@@ -14,7 +14,7 @@ from typing import Any
 from policyguard.errors import ImageError, Problem
 from policyguard.images import Limits, decode
 from policyguard.strict.files import sha256_of, write_bytes
-from policyguard.strict.tables import BadRowError, file_in, image_of
+from policyguard.strict.tables import BadRowError, image_of
 
 __all__ = ["ENDINGS", "ImageStore", "find_images"]
 
@@ -46,7 +46,7 @@ class ImageStore:
 
     def __init__(self, out: Path, folder: Path, *, copy: bool) -> None:
         self._out = out
-        self._folder = folder
+        self.folder = folder
         self._copy = copy
         self.added = 0
 
@@ -69,7 +69,7 @@ class ImageStore:
         return target.relative_to(self._out).as_posix(), sha256
 
     def _read(self, value: Any, field: str) -> tuple[Path | None, bytes]:
-        found = image_of(value, self._folder, field=field)
+        found = image_of(value, self.folder, field=field)
         if isinstance(found, bytes):
             return None, found
         try:
@@ -77,7 +77,3 @@ class ImageStore:
                 return found, file.read(Limits().max_bytes + 1)
         except OSError as error:
             raise BadRowError(field, f"{value!r} cannot be read: {error.strerror or error}") from None
-
-    def find(self, name: str) -> Path | None:
-        """The file of this name in the folder of images; ``None`` also for one outside of it."""
-        return file_in(self._folder, name)

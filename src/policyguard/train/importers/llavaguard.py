@@ -11,33 +11,20 @@ import re
 from dataclasses import replace
 from typing import Any, Literal
 
+from policyguard.dialects.llavaguard import RATINGS
 from policyguard.policy import ResolvedPolicy
 from policyguard.policy.schema import Status
 from policyguard.strict.explain import seen
 from policyguard.strict.jsontext import JsonError, parse_json
-from policyguard.strict.tables import BadRowError, Record, first_of, label_of, text_of
+from policyguard.strict.tables import BadRowError, Record, first_of, image_cell, label_of, text_of
 from policyguard.train.data import Label
 from policyguard.train.importers.images import ImageStore
 from policyguard.train.importers.record import Draft
 
-__all__ = ["RATINGS", "LlavaGuard"]
-
-RATINGS: dict[str, Label] = {
-    "safe": "safe",
-    "unsafe": "unsafe",
-    "highly unsafe": "unsafe",
-    "moderately unsafe": "unsafe",
-    "barely safe": "safe",
-    "generally safe": "safe",
-    "compliant": "safe",
-    "review needed": "unsafe",
-}
-"""The two ratings, the paper's four severities, and the strings of the first release."""
+__all__ = ["LlavaGuard"]
 
 _CATEGORY = re.compile(r"\s*o\s?([1-9])\b", re.IGNORECASE)
 _NONE = re.compile(r"\s*(na\b|n/a|10\b|none applying|none$)", re.IGNORECASE)
-_VARIANT = re.compile(r"_v\d+[a-z]?(?:_[a-z0-9]+)*$")
-_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
 Change = Literal["exempt", "sensitive", "left out"]
 
 
@@ -70,7 +57,7 @@ class LlavaGuard:
         severity = rating if " ".join(str(rating).lower().split()) not in ("safe", "unsafe") else None
         rationale = text_of(record, "rationale", "explanation") or answer.get("rationale")
         return Draft(
-            self._image(record),
+            image_cell(record, self._store.folder),
             name,
             policy,
             label,
@@ -131,22 +118,6 @@ class LlavaGuard:
             )
             self._resolved[name] = replace(self._policy, rules=rules)
         return f"#{name}", self._resolved[name]
-
-    def _image(self, record: Record) -> Any:
-        """The image, or the file that is called like the row's id or like the end of its address."""
-        value = record.fields.get("image")
-        if isinstance(value, dict) or (isinstance(value, str) and value):
-            return value
-        if path := text_of(record, "image_path", "file_name"):
-            return path
-        number = record.fields.get("id")
-        names = [] if number is None else [str(number), _VARIANT.sub("", str(number))]
-        if url := text_of(record, "url"):
-            names.append(url.split("?")[0].rstrip("/").rpartition("/")[2])
-        for name in dict.fromkeys(f"{name}{ending}" for name in names for ending in _ENDINGS if name):
-            if self._store.find(name) is not None:
-                return name
-        raise BadRowError("id", f"there is no image file for it; looked for {', '.join(names) or 'nothing'}")
 
 
 _STATUS = {"exempt": Status.EXEMPT, "sensitive": Status.SENSITIVE}
