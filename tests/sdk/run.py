@@ -10,6 +10,7 @@ run: at most four minutes, the making of their environment included.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -35,6 +36,7 @@ ENVIRONMENTS = {
 }
 
 
+NODE = "openai@^6"
 SMOKE = {"sdk": tuple(f"tests/sdk/test_{name}.py" for name in ("openai", "anthropic", "gemini", "docs"))}
 
 
@@ -60,6 +62,20 @@ def ready(name: str, packages: tuple[str, ...]) -> Path:
     return python
 
 
+def node_packages() -> Path | None:
+    """The folder with OpenAI's npm SDK, where there is npm. Its lifecycle scripts are not run."""
+    npm = shutil.which("npm")
+    home = Path(f"{sys.prefix}-node")
+    if npm is None:
+        print("There is no npm here: OpenAI's npm SDK is left out", flush=True)
+        return None
+    if not (home / "node_modules" / "openai").is_dir():
+        home.mkdir(exist_ok=True)
+        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(home), NODE]
+        subprocess.run(command, check=True)
+    return home / "node_modules"
+
+
 def main() -> int:
     if sys.prefix == sys.base_prefix:
         print("Run this with the Python of an environment, such as .venv/bin/python", file=sys.stderr)
@@ -69,6 +85,8 @@ def main() -> int:
     given = [argument for argument in given if argument != "--smoke"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
     environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # its own copy: the tests fetch nothing
+    if not smoke and (packages := node_packages()) is not None:
+        environment["POLICYGUARD_NODE_MODULES"] = str(packages)
     worst = 0
     for name, tests in SMOKE.items() if smoke else dict.fromkeys(ENVIRONMENTS, ("tests/sdk",)).items():
         command = [ready(name, ENVIRONMENTS[name]), "-m", "pytest", *tests, "-m", "sdk"]

@@ -14,8 +14,7 @@ import httpx
 import uvicorn
 
 from integrations.http.pictures import _judge
-from policyguard.server.app import Settings, State, create_app
-from policyguard.server.listen import configured
+from policyguard.server.app import Settings, State, configured, create_app
 from policyguard.testing import FakeBackend
 from support.waiting import wait_until
 
@@ -69,6 +68,7 @@ class Service:
 @contextmanager
 def serving(folder: Path, *, backend: Any = None, **options: Any) -> Iterator[Service]:
     """The service over the policies in ``folder``; it looks at their files only when told to."""
+    folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.rglob("*.yaml")):
         write(folder)
     backend = FakeBackend(_judge) if backend is None else backend

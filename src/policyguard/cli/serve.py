@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from policyguard.cli.errors import command
-from policyguard.cli.options import BASE_URL, DIALECT, MODEL, SUBSET, Group
+from policyguard.cli.errors import command, warn
+from policyguard.cli.options import BASE_URL, DIALECT, MODEL, SUBSET, Group, group
+from policyguard.errors import MissingExtraError
 from policyguard.runs.exits import ExitCode
 
 __all__ = ["app"]
@@ -61,6 +62,10 @@ def run(
     cache: Annotated[
         str | None, typer.Option("--cache", metavar="PATH", help="Keep the model's scores in this file.")
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", metavar="FILE", help="Who may ask: see `policyguard serve key new -h`."),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any free one.")] = 8765,
     images: Annotated[
@@ -80,11 +85,14 @@ def run(
 ) -> ExitCode:
     """Serve verdicts over HTTP, and a page to try policies on.
 
-    Policies are loaded again when their files change.
+    Policies are loaded again when their files change. Without --keys, only this machine is answered.
     """
-    from policyguard.server.app import Settings
-    from policyguard.server.listen import serve
-
+    try:
+        from policyguard.server.app import Settings, serve
+    except ModuleNotFoundError as error:
+        if error.name in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
+            raise MissingExtraError(error.name, "server") from None
+        raise
     return serve(
         Settings(
             policies=tuple(policies),
@@ -93,6 +101,7 @@ def run(
             dialect=dialect,
             subset=bool(subset),
             cache=cache,
+            keys=keys,
             host=host,
             port=port,
             images=images,
@@ -102,3 +111,35 @@ def run(
             timeout=timeout,
         )
     )
+
+
+key = group("Keys of those who may use a service.")
+app.add_typer(key, name="key")
+
+
+@key.command("new")
+@command
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, for the log.")],
+    keys: Annotated[Path, typer.Option("--keys", metavar="FILE", help="The file that serve --keys reads.")],
+    policies: Annotated[
+        list[str],
+        typer.Option("--policy", "-p", metavar="NAME", help="A policy it may use; '*' is all. Repeatable."),
+    ],
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", metavar="N", min=0.001, help="Requests per second. Default: no limit."),
+    ] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="It may also reload policies, and see the page and metrics.")
+    ] = False,
+) -> ExitCode:
+    """Make a key, add its hash to a file, and print the key, which is kept nowhere.
+
+    To take a key back, delete its entry; a service reads the file again when it changes.
+    """
+    from policyguard.server.keys import new_key
+
+    print(new_key(keys, name, policies=policies, rate=rate, operator=operator))
+    warn(f"its hash is in {keys}; the key itself is shown this once")
+    return ExitCode.OK

@@ -8,40 +8,45 @@ What is wrong with an image is a verdict, answered with 200 and ``allowed: false
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
 import logging
-import re
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from policyguard._version import __version__
+from policyguard.assessment import Failure, FailureKind
 from policyguard.backends.base import Backend
-from policyguard.errors import PolicyGuardError, UsageError
+from policyguard.errors import ConfigurationError, PolicyGuardError, UsageError
 from policyguard.guard import Guard
-from policyguard.integrations.http.multipart import MultipartError, split
-from policyguard.server.policies import Policies, Snapshot
-from policyguard.server.refusals import Refusal, Room
+from policyguard.integrations.extract import find_images
+from policyguard.integrations.screen import Screen
+from policyguard.runs.exits import ExitCode
+from policyguard.server import shapes
+from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol, caller_of
+from policyguard.server.keys import Caller, Keys
+from policyguard.server.policies import Policies, Snapshot, sources
+from policyguard.server.requests import Refusal, Room, question, read_json
 from policyguard.verdict import Verdict
 
-__all__ = ["Settings", "State", "create_app"]
+__all__ = ["Settings", "State", "configured", "create_app", "is_loopback", "serve"]
 
 _log = logging.getLogger("policyguard.server")
 _HEAVY = 2**18  # bytes from which reading a body is no work for the event loop
 _MAX_POLICIES = 8
 _MIB = 2**20
+_MAX_CONNECTIONS = 1024
+_SETUP = "the service is not set up rightly; its log says what to mend"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class Settings:
     """What ``policyguard serve`` was told.
 
     ``policies``: folders, files and packaged names. ``backend`` takes the place of ``model`` to ``cache``.
+    ``keys``: the file of those who may ask; ``None``: this machine alone, and nobody is asked for a key.
     ``images``: a folder whose images the page shows. ``write``: the page may save policies and cases.
     ``workers``: images judged at the same time; default: what the backend likes. ``queue``: requests that may
     wait. ``timeout``: seconds for one check, and for the wait before it. ``body_limit``, ``memory``: MiB that
@@ -64,6 +70,7 @@ class Settings:
     explain: bool = False
     cache: str | None = None
     backend: Backend | None = None
+    keys: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8765
     images: Path | None = None
@@ -85,44 +92,65 @@ class State:
     guard: Guard
     policies: Policies
     room: Room
+    keys: Keys | None
+    metrics: Metrics = field(init=False)
     ready: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
+        self.metrics = Metrics(self.policies, self.room)
         self.ready = Readiness(self.guard.backend)
 
     @property
     def backend(self) -> Backend:
         return self.guard.backend
 
-    def named(self, wanted: Sequence[str], snapshot: Snapshot) -> tuple[str, ...]:
+    def named(self, wanted: Sequence[str], snapshot: Snapshot, caller: Caller) -> tuple[str, ...]:
         """The names of the policies that a request means; the only one there is, if it names none."""
         known = [*snapshot.live, *(name for name in snapshot.errors if name not in snapshot.live)]
+        usable = [name for name in known if caller.may_use(name)]
         names = tuple(dict.fromkeys(wanted))
         if not names:
-            if len(known) != 1:
+            if len(usable) != 1:
                 raise Refusal(422, "policy_missing", "name a policy: `policy` is one of GET /v1/policies")
-            names = (known[0],)
+            names = (usable[0],)
         if len(names) > _MAX_POLICIES:
             raise Refusal(422, "too_many_policies", f"at most {_MAX_POLICIES} policies for one image")
         for name in names:
             if name not in known:
-                close = self.policies.nearest(name, known)
+                close = self.policies.nearest(name, usable)
                 hint = f"did you mean {close!r}?" if close else "GET /v1/policies lists them"
                 raise Refusal(404, "policy_unknown", f"there is no policy of this name: {hint}")
+            if name not in usable:
+                raise Refusal(403, "policy_not_allowed", "this key may not use this policy")
             if name not in snapshot.live:
-                raise Refusal(503, "not_set_up", "this policy does not load; the log of the service says why")
+                _log.error("policy %s was asked for and does not load: %s", name, snapshot.errors[name])
+                raise Refusal(503, "not_set_up", _SETUP)
         return names
+
+    def guard_for(self, names: Sequence[str], snapshot: Snapshot) -> Guard:
+        """The guard that wants all of ``names`` to allow."""
+        return snapshot.guard(
+            names, self.backend, explain=self.settings.explain, timeout=self.settings.timeout
+        )
 
     async def judge(
         self, image: bytes | str, names: Sequence[str], snapshot: Snapshot, *, explain: bool | None = None
     ) -> Verdict:
         """The verdict on an image (bytes, or a data URI) under policies of ``snapshot``, in its turn."""
         assert isinstance(image, bytes) or image[:5].lower() == "data:"  # no path is ever opened
-        guard = snapshot.guard(
-            names, self.backend, explain=self.settings.explain, timeout=self.settings.timeout
-        )
+        guard = self.guard_for(names, snapshot)
         async with self.room.turn():
-            return await guard.acheck(image, explain=explain)
+            verdict = await guard.acheck(image, explain=explain)
+        self.metrics.checked(names, verdict)
+        return verdict
+
+    async def unscannable(self, names: Sequence[str], snapshot: Snapshot, why: str) -> Verdict:
+        """The verdict on something that is no image we could judge."""
+        guard = self.guard_for(names, snapshot)
+        failure = Failure(FailureKind.UNSCANNABLE, why)
+        verdict = await asyncio.to_thread(guard.judge_failure, "<input>", failure)
+        self.metrics.checked(names, verdict)
+        return verdict
 
 
 class Readiness:
@@ -171,7 +199,8 @@ def create_app(settings: Settings) -> FastAPI:
         memory=settings.memory * _MIB,
         body_seconds=settings.body_seconds,
     )
-    state = State(settings, guard, policies, room)
+    keys = None if settings.keys is None else Keys(settings.keys)
+    state = State(settings, guard, policies, room, keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -194,18 +223,20 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         description="Judges images under policies in plain language.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
+        # Its spans would hold whole addresses, and be there or not by its version: ours are the guard's.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = state
     _answer_errors(app)
     _add_routes(app, state)
+    app.add_middleware(Door, keys=keys, metrics=state.metrics, host=settings.host)
     return app
 
 
 def _guard(settings: Settings) -> Guard:
     """A guard whose backend all others share."""
-    from policyguard.server.policies import sources
-
     given = [source for _, source in sources(settings.policies)]
     if settings.backend is not None:
         return Guard(given or "pictosafe/l3", backend=settings.backend, cache=settings.cache)
@@ -225,231 +256,154 @@ async def _watch(state: State, seconds: float) -> None:
         await asyncio.sleep(seconds)
         try:
             await asyncio.to_thread(state.policies.poll)
+            if state.keys is not None:
+                await asyncio.to_thread(state.keys.poll)
         except Exception:
-            _log.exception("the policy files cannot be looked at")
-
-
-class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    param: None = None
-    code: str
-
-
-class ErrorBody(BaseModel):
-    """An answer without a verdict. ``allowed`` is always false."""
-
-    allowed: bool = False
-    error: ErrorDetail
-
-
-class VerdictBody(BaseModel):
-    """``Verdict.to_dict()``; docs/verdict.md lists the fields."""
-
-    source: str
-    outcome: str
-    action: str
-    allowed: bool
-    score: float | None
-    findings: list[dict[str, Any]]
-    rationale: str | None
-    reason: str | None
-    degraded: bool
-    partial: bool
-    cached: bool
-    evidence: dict[str, Any]
-
-
-class PolicyBody(BaseModel):
-    """A policy in force. ``error``: why its present file does not load; the one in force is kept."""
-
-    name: str
-    id: str | None = None
-    version: str | None = None
-    title: str | None = None
-    fingerprint: str | None = None
-    decision_fingerprint: str | None = None
-    error: str | None = None
-
-
-class PoliciesBody(BaseModel):
-    policies: list[PolicyBody]
-
-
-class HealthBody(BaseModel):
-    status: str
-
-
-class ReadyBody(BaseModel):
-    """``problem``: why no image can be judged now. ``policies``: errors of policy files, by policy."""
-
-    ready: bool
-    problem: str | None = None
-    policies: dict[str, str] = Field(default_factory=dict)
-
-
-_CHECK = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary"},
-                        "policy": {"type": "array", "items": {"type": "string"}},
-                        "explain": {"type": "string", "enum": ["true", "false"]},
-                    },
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "image": {"type": "string", "description": "a data URI, or base64"},
-                        "policy": {
-                            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-                        },
-                        "explain": {"type": "boolean"},
-                    },
-                }
-            },
-        },
-    }
-}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
-}
+            _log.exception("the files of policies and keys cannot be looked at")
 
 
 def _add_routes(app: FastAPI, state: State) -> None:
-    @app.post("/v1/check", response_model=VerdictBody, responses=_PROBLEMS, openapi_extra=_CHECK)
+    problems = shapes.PROBLEMS
+
+    @app.post(
+        "/v1/check",
+        response_model=shapes.VerdictBody,
+        responses=problems,
+        openapi_extra=shapes.CHECK,
+    )
     async def check(request: Request) -> Response:
         """Judge one image under one policy, or under several that must all allow."""
-        snapshot = state.policies.current
+        snapshot, caller = state.policies.current, caller_of(request.scope)
         asked = request.query_params.getlist("policy")
-        names = state.named(asked, snapshot) if asked else None
+        names = state.named(asked, snapshot, caller) if asked else None
         async with state.room.reading(request) as body:
             kind = request.headers.get("content-type", "")
-            heavy = len(body) > _HEAVY
-            image, more, explain = (
-                await asyncio.to_thread(_question, kind, body) if heavy else _question(kind, body)
-            )
+            image, more, explain = await _read(question, kind, body)
             if names is None or more:
-                names = state.named([*asked, *more], snapshot)
+                names = state.named([*asked, *more], snapshot, caller)
             verdict = await state.judge(image, names, snapshot, explain=explain)
         return JSONResponse(verdict.to_dict())
 
-    @app.get("/v1/policies", response_model=PoliciesBody, responses=_PROBLEMS)
-    async def policies() -> Response:
-        """The policies that images can be judged under."""
-        snapshot = state.policies.current
+    @app.post(
+        "/v1/moderations",
+        response_model=shapes.ModerationBody,
+        responses=problems,
+        openapi_extra=shapes.MODERATIONS,
+    )
+    async def moderate(request: Request) -> Response:
+        """The same in the shape of OpenAI's moderations: `model` is the policy, categories are its rules.
+
+        Texts are answered as not checked, which counts as flagged.
+        """
+        snapshot, caller = state.policies.current, caller_of(request.scope)
+        async with state.room.reading(request) as body:
+            model, groups = shapes.moderated(await _read(_json, request, body))
+            names = state.named([] if model is None else [model], snapshot, caller)
+            policies = [snapshot.live[name].policy for name in names]
+            results = []
+            for items in groups:
+                urls = [item.url for item in items if item.kind == "image"]
+                verdicts = [
+                    await state.judge(url, names, snapshot)
+                    if url[:5].lower() == "data:"
+                    else await state.unscannable(names, snapshot, "not fetched: send a data URI")
+                    for url in urls
+                ]
+                results.append(shapes.moderation(len(items) - len(urls), verdicts, policies))
+        return JSONResponse(shapes.moderations(names[0], results))
+
+    @app.post(
+        shapes.LITELLM,
+        response_model=shapes.GuardrailBody,
+        responses=problems,
+        openapi_extra=shapes.GUARDRAIL,
+    )
+    async def guardrail(request: Request) -> Response:
+        """LiteLLM's generic guardrail. `additional_provider_specific_params` names the `policy`."""
+        snapshot, caller = state.policies.current, caller_of(request.scope)
+        async with state.room.reading(request) as body:
+            payload = shapes.litellm_payload(await _read(_json, request, body))
+            wanted, pass_on = shapes.litellm_settings(payload)
+            names = state.named(wanted, snapshot, caller)
+            screen = Screen(state.guard_for(names, snapshot), pass_on=pass_on)
+            sites = await asyncio.to_thread(find_images, payload)
+            async with state.room.turn():
+                result = await screen.ascreen(sites)
+            for item in result.items:
+                state.metrics.checked(names, item.verdict)
+            return JSONResponse(await asyncio.to_thread(shapes.litellm_answer, result, payload))
+
+    @app.get("/v1/policies", response_model=shapes.PoliciesBody, responses=problems)
+    async def policies(request: Request) -> Response:
+        """The policies that this key may use."""
+        snapshot, caller = state.policies.current, caller_of(request.scope)
         known: dict[str, dict[str, Any]] = {name: live.to_dict() for name, live in snapshot.live.items()}
         for name, error in snapshot.errors.items():
-            known.setdefault(name, {"name": name})["error"] = str(error)
-        return JSONResponse({"policies": list(known.values())})
+            known.setdefault(name, {"name": name})["error"] = _said(error, caller)
+        return JSONResponse({"policies": [each for name, each in known.items() if caller.may_use(name)]})
 
-    @app.post("/v1/policies/{name:path}/reload", response_model=PolicyBody, responses=_PROBLEMS)
-    async def reload(name: str) -> Response:
-        """Load a policy now. One that does not load is refused, and the old one kept."""
-        state.named([name], Snapshot(dict.fromkeys(state.policies.current.live, None)))  # type: ignore[arg-type]
+    @app.post("/v1/policies/{name:path}/reload", response_model=shapes.PolicyBody, responses=problems)
+    async def reload(name: str, request: Request) -> Response:
+        """Load a policy now; for operators. One that does not load is refused, and the old one kept."""
+        caller = caller_of(request.scope)
+        if not caller.operator:
+            raise Refusal(403, "not_operator", "this is for keys with `operator: true`")
+        snapshot = state.policies.current
+        if name not in snapshot.live and name not in snapshot.errors:
+            state.named([name], snapshot, caller)
         try:
             live = await asyncio.to_thread(state.policies.reload, name)
         except UsageError as error:
             raise Refusal(422, "policy_wrong", str(error)) from None
+        except KeyError:
+            raise Refusal(404, "policy_unknown", "there is no policy of this name") from None
         return JSONResponse(live.to_dict())
 
-    @app.get("/healthz", response_model=HealthBody)
+    @app.get("/healthz", response_model=shapes.HealthBody)
     async def healthz() -> Response:
         """Whether the process answers."""
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", response_model=ReadyBody, responses={503: {"model": ReadyBody}})
-    async def readyz() -> Response:
+    @app.get("/readyz", response_model=shapes.ReadyBody, responses={503: {"model": shapes.ReadyBody}})
+    async def readyz(request: Request) -> Response:
         """Whether images can be judged: the backend answers."""
+        caller = caller_of(request.scope)
         problem = await state.ready.look()
-        errors = {name: str(error) for name, error in state.policies.current.errors.items()}
+        errors = {
+            name: _said(error, caller)
+            for name, error in state.policies.current.errors.items()
+            if caller.may_use(name)
+        }
+        said = problem if problem is None or caller.operator else "the backend does not answer"
         return JSONResponse(
-            {"ready": problem is None, "problem": problem, "policies": errors}, 503 if problem else 200
+            {"ready": problem is None, "problem": said, "policies": errors}, 503 if problem else 200
         )
 
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(state.metrics.text(), media_type=CONTENT_TYPE)
 
-def _question(kind: str, body: bytes) -> tuple[bytes | str, list[str], bool | None]:
-    """The image, the policies and ``explain`` of a body. Raises Refusal."""
-    media = kind.partition(";")[0].strip().lower()
-    if media == "multipart/form-data":
-        return _form(kind, body)
-    if media == "application/json":
-        return _json(body)
-    raise Refusal(415, "media_type", "send multipart/form-data with a file `image`, or application/json")
-
-
-def _form(kind: str, body: bytes) -> tuple[bytes, list[str], bool | None]:
-    try:
-        parts = split(kind, body)
-        images = [part.decoded() for part in parts if part.name == "image"]
-    except MultipartError as error:
-        raise Refusal(400, "body_malformed", f"the body {error}") from None
-    policies, explain = [], None
-    for part in parts:
-        value = bytes(part.content[:1000]).decode("utf-8", "replace")
-        if part.name == "policy":
-            policies.append(value)
-        elif part.name == "explain" and value in ("true", "false"):
-            explain = value == "true"
-        elif part.name != "image":
-            raise Refusal(422, "field_unknown", "the fields are image, policy and explain (true or false)")
-    if len(images) != 1:
-        raise Refusal(422, "image_missing" if not images else "several_images", "send one file as `image`")
-    return images[0], policies, explain
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        return HTMLResponse(shapes.page(app.openapi()), headers={"Content-Security-Policy": policy})
 
 
-def _json(body: bytes) -> tuple[bytes | str, list[str], bool | None]:
-    data = read_json(body)
-    if not isinstance(data, dict) or data.keys() - {"image", "policy", "explain"}:
-        raise Refusal(422, "field_unknown", "expected an object with image, policy and explain")
-    policy, explain = data.get("policy", []), data.get("explain")
-    policies = [policy] if isinstance(policy, str) else policy
-    if not isinstance(policies, list) or not all(isinstance(name, str) for name in policies):
-        raise Refusal(422, "field_wrong", "`policy` is a name, or a list of names")
-    if not isinstance(explain, bool | None):
-        raise Refusal(422, "field_wrong", "`explain` is true or false")
-    return read_image(data.get("image")), policies, explain
+async def _read(reader: Any, about: Any, body: bytes) -> Any:
+    """``reader(about, body)``, beside the event loop where that takes long."""
+    if len(body) > _HEAVY:
+        return await asyncio.to_thread(reader, about, body)
+    return reader(about, body)
 
 
-def read_json(body: bytes) -> Any:
-    """What ``body`` says, each key once. Raises Refusal."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key stands twice in one object")
-        return found
-
-    try:
-        return json.loads(body, object_pairs_hook=once)
-    except (ValueError, RecursionError):
-        raise Refusal(400, "body_malformed", "the body is not JSON, or a key stands twice") from None
+def _json(request: Request, body: bytes) -> Any:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refusal(415, "media_type", "send application/json")
+    return read_json(body)
 
 
-_ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-
-
-def read_image(image: object) -> bytes | str:
-    """An image in JSON: a data URI as it is, base64 as bytes. Raises Refusal for everything else."""
-    if not isinstance(image, str) or not image.strip():
-        raise Refusal(422, "image_missing", "`image` is a data URI, or base64")
-    if image[:5].lower() == "data:":
-        return image
-    if _ADDRESS.match(image[:100]):
-        raise Refusal(422, "image_by_address", "images are not fetched: send the image as a data URI")
-    try:
-        return base64.b64decode(image, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refusal(422, "image_malformed", "`image` is neither a data URI nor base64") from None
+def _said(error: Exception, caller: Caller) -> str:
+    return str(error) if caller.operator else "its present file does not load"
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -464,11 +418,56 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
         answer = Refusal(error.status_code, "http_error", str(error.detail))
-        with suppress(TypeError, AttributeError):
-            answer.headers |= dict(error.headers or {})
+        answer.headers |= dict(error.headers or {})
         return answer.response()
 
     @app.exception_handler(PolicyGuardError)
     async def wrong(_: Request, error: PolicyGuardError) -> Response:
         _log.error("the service is not set up rightly: %s", error)
-        return Refusal(503, "not_set_up", "the service is not set up; its log says what to mend").response()
+        return Refusal(503, "not_set_up", _SETUP).response()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def configured(app: Any, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs ``app``: h11 alone, whatever is installed, and no log of what was asked."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=PatientProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        h11_max_incomplete_event_size=2**15,
+        timeout_graceful_shutdown=round(settings.timeout + settings.body_seconds),
+    )
+
+
+def serve(settings: Settings) -> ExitCode:
+    """Serve until a signal ends it. Requests that run are answered before it ends."""
+    if settings.keys is None and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"{settings.host} can be reached from other machines, and nobody is asked for a key",
+            hint="leave out --host, or give --keys with a file that `policyguard serve key new` makes",
+        )
+    app = create_app(settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.keys is None:
+        _log.info("without --keys, this machine alone is answered")
+    server = uvicorn.Server(configured(app, settings))
+    server.run()
+    return ExitCode.OK if server.started else ExitCode.USAGE

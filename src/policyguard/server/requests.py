@@ -1,22 +1,31 @@
-"""What the service answers when it gives no verdict, and the bodies of requests, read within bounds.
+"""What requests hold, read within bounds, and what is answered to those that get no verdict.
 
 Every such answer says ``"allowed": false`` beside its error, so that a client which looks at nothing but that
-field lets nothing through. The error has the shape of OpenAI's, which its SDKs raise.
+field lets nothing through. The error has the shape of OpenAI's, which its SDKs raise. Nothing here opens a
+path or an address.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, Request
 
 from policyguard.errors import ConfigurationError
+from policyguard.integrations.http.multipart import MultipartError, split
 
-__all__ = ["Refusal", "Room"]
+__all__ = ["Refusal", "Room", "question", "read_image", "read_json"]
+
+Question: TypeAlias = tuple[bytes | str, list[str], bool | None]
+"""An image (bytes, or a data URI), the policies that a body names, and whether reasons are wanted."""
 
 _KINDS = {
     401: "authentication_error",
@@ -127,6 +136,9 @@ class Room:
 
     async def _too_large(self, request: Request) -> Refusal:
         """The refusal, once the client had a chance to send what it is about to send, so that it reads it."""
+        refusal = Refusal(413, "body_too_large", f"the body has more than {self.body >> 20} MiB", close=True)
+        if "expect" in request.headers:  # it waits for leave to send, and this is none
+            return refusal
         left = 2 * self.body
         try:
             async with asyncio.timeout(min(5.0, self.body_seconds)):
@@ -136,7 +148,7 @@ class Room:
                         break
         except (TimeoutError, ClientDisconnect, RuntimeError):
             pass
-        return Refusal(413, "body_too_large", f"the body has more than {self.body >> 20} MiB", close=True)
+        return refusal
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -159,3 +171,78 @@ class Room:
         finally:
             self.judging -= 1
             self._turns.release()
+
+
+def question(kind: str, body: bytes) -> Question:
+    """The image, the policies and ``explain`` of a body. Raises Refusal."""
+    media = kind.partition(";")[0].strip().lower()
+    if media == "multipart/form-data":
+        return _form(kind, body)
+    if media == "application/json":
+        return _json(body)
+    raise Refusal(415, "media_type", "send multipart/form-data with a file `image`, or application/json")
+
+
+def _form(kind: str, body: bytes) -> Question:
+    try:
+        parts = split(kind, body)
+        images = [part.decoded() for part in parts if part.name == "image"]
+    except MultipartError as error:
+        raise Refusal(400, "body_malformed", f"the body {error}") from None
+    policies, explain = [], None
+    for part in parts:
+        value = bytes(part.content[:1000]).decode("utf-8", "replace")
+        if part.name == "policy":
+            policies.append(value)
+        elif part.name == "explain" and value in ("true", "false"):
+            explain = value == "true"
+        elif part.name != "image":
+            raise Refusal(422, "field_unknown", "the fields are image, policy and explain (true or false)")
+    if len(images) != 1:
+        raise Refusal(422, "image_missing" if not images else "several_images", "send one file as `image`")
+    return images[0], policies, explain
+
+
+def _json(body: bytes) -> Question:
+    data = read_json(body)
+    if not isinstance(data, dict) or data.keys() - {"image", "policy", "explain"}:
+        raise Refusal(422, "field_unknown", "expected an object with image, policy and explain")
+    policy, explain = data.get("policy", []), data.get("explain")
+    policies = [policy] if isinstance(policy, str) else policy
+    if not isinstance(policies, list) or not all(isinstance(name, str) for name in policies):
+        raise Refusal(422, "field_wrong", "`policy` is a name, or a list of names")
+    if not isinstance(explain, bool | None):
+        raise Refusal(422, "field_wrong", "`explain` is true or false")
+    return read_image(data.get("image")), policies, explain
+
+
+def read_json(body: bytes) -> Any:
+    """What ``body`` says, each key once. Raises Refusal."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands twice in one object")
+        return found
+
+    try:
+        return json.loads(body, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "body_malformed", "the body is not JSON, or a key stands twice") from None
+
+
+_ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def read_image(image: object) -> bytes | str:
+    """An image in JSON: a data URI as it is, base64 as bytes. Raises Refusal for everything else."""
+    if not isinstance(image, str) or not image.strip():
+        raise Refusal(422, "image_missing", "`image` is a data URI, or base64")
+    if image[:5].lower() == "data:":
+        return image
+    if _ADDRESS.match(image[:100]):
+        raise Refusal(422, "image_by_address", "images are not fetched: send the image as a data URI")
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(422, "image_malformed", "`image` is neither a data URI nor base64") from None

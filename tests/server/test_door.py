@@ -1,0 +1,282 @@
+"""Who may ask: keys, their policies and rates; without keys, this machine and no web page in its browser."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from integrations.http.pictures import GREEN, RED, picture
+from policyguard import ConfigurationError, PolicyError
+from policyguard.cli import main
+from policyguard.errors import UsageError
+from policyguard.server.app import Settings, is_loopback, serve
+from policyguard.server.keys import Caller, Keys, new_key
+from server.support import Service, serving, write
+
+
+def bearer(key: str) -> dict[str, dict[str, str]]:
+    return {"headers": {"Authorization": f"Bearer {key}"}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.yaml"
+
+
+def with_keys(tmp_path: Path, file: Path, **options: Any) -> Any:
+    for name in ("colours", "secret"):
+        write(tmp_path / "policies", name)
+    return serving(tmp_path / "policies", keys=file, **options)
+
+
+def test_a_key_opens_its_policies_and_no_others(tmp_path: Path, file: Path) -> None:
+    key = new_key(file, "shop", policies=["colours"])
+    with with_keys(tmp_path, file) as service:
+        assert 401 == service.check(picture(GREEN)).status_code
+        for wrong in ("x", key[:-1], key + "x"):
+            assert 401 == service.check(picture(GREEN), **bearer(wrong)).status_code
+        assert service.check(picture(GREEN), **bearer(key)).json()["allowed"]
+        assert service.check(picture(GREEN), headers={"x-api-key": key}).json()["allowed"]
+        assert 403 == service.check(picture(GREEN), "secret", **bearer(key)).status_code
+        assert 403 == service.check(picture(GREEN), "colours&policy=secret", **bearer(key)).status_code
+        unknown = service.check(picture(GREEN), "secre", **bearer(key))
+        assert (404, False) == (unknown.status_code, "'secret'" in unknown.text)
+        listed = service.get("/v1/policies", **bearer(key)).json()["policies"]
+        assert ["colours"] == [policy["name"] for policy in listed]
+        files = {"image": picture(GREEN)}
+        assert service.post("/v1/check", files=files, **bearer(key)).json()[
+            "allowed"
+        ]  # the only one it may use
+
+
+def test_two_keys_in_one_request_are_none(tmp_path: Path, file: Path) -> None:
+    key = new_key(file, "shop", policies=["*"])
+    with with_keys(tmp_path, file) as service:
+        headers = {"Authorization": f"Bearer {key}", "x-api-key": "other"}
+        assert 401 == service.check(picture(GREEN), headers=headers).status_code
+
+
+def test_what_operators_do_is_for_operators(tmp_path: Path, file: Path) -> None:
+    user, operator = (
+        new_key(file, "shop", policies=["*"]),
+        new_key(file, "ops", policies=["*"], operator=True),
+    )
+    with with_keys(tmp_path, file) as service:
+        for path in ("/metrics", "/try/anything"):
+            assert 401 == service.get(path).status_code
+            assert 403 == service.get(path, **bearer(user)).status_code
+        assert 200 == service.get("/metrics", **bearer(operator)).status_code
+        assert 403 == service.post("/v1/policies/colours/reload", **bearer(user)).status_code
+        assert 200 == service.post("/v1/policies/colours/reload", **bearer(operator)).status_code
+        for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+            assert 200 == service.get(path).status_code
+
+
+def test_what_is_wrong_is_told_to_operators_alone(tmp_path: Path, file: Path) -> None:
+    user, operator = (
+        new_key(file, "shop", policies=["*"]),
+        new_key(file, "ops", policies=["*"], operator=True),
+    )
+    with with_keys(tmp_path, file) as service:
+        (tmp_path / "policies" / "colours.yaml").write_text("id: [")
+        service.state.policies.poll()
+        service.state.policies.poll()
+        assert {} == service.get("/readyz").json()["policies"]
+        told = service.get("/readyz", **bearer(user)).json()["policies"]
+        assert {"colours": "its present file does not load"} == told
+        assert "colours.yaml:1" in service.get("/readyz", **bearer(operator)).text
+        assert "colours.yaml" not in service.get("/v1/policies", **bearer(user)).text
+        assert service.check(picture(GREEN), **bearer(user)).json()["allowed"]
+
+
+def test_a_rate_is_kept_and_says_when_to_come_back(tmp_path: Path, file: Path) -> None:
+    key = new_key(file, "shop", policies=["*"], rate=0.01)
+    with with_keys(tmp_path, file) as service:
+        assert 200 == service.check(picture(GREEN), **bearer(key)).status_code
+        answer = service.check(picture(GREEN), **bearer(key))
+        assert (429, False) == (answer.status_code, answer.json()["allowed"])
+        assert 1 <= int(answer.headers["Retry-After"]) <= 101
+
+
+def test_a_second_s_worth_may_come_at_once() -> None:
+    caller = Caller("shop", rate=5.0)
+    assert [0.0] * 5 == [caller.wait() for _ in range(5)]
+    assert 0.0 < caller.wait() <= 0.2
+
+
+def test_keys_are_taken_back_and_added_while_it_runs(
+    tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = new_key(file, "first", policies=["*"])
+    keys = Keys(file)
+    second = new_key(file, "second", policies=["*"])
+    assert keys.find(second) is None
+    keys.poll()
+    keys.poll()
+    assert keys.find(second) is not None
+    file.write_text(file.read_text().replace("first", "renamed"))
+    keys.poll()
+    keys.poll()
+    assert "renamed" == keys.find(first).name  # type: ignore[union-attr]
+    file.write_text("keys: [")
+    keys.poll()
+    keys.poll()
+    assert keys.find(second) is not None
+    assert "kept as they were" in caplog.text
+
+
+def test_a_file_of_keys_holds_no_key_and_is_its_owner_s(file: Path) -> None:
+    key = new_key(file, 'it\'s "a" shop', policies=["a/b"], rate=2.5)
+    assert key not in file.read_text()
+    assert 0o600 == file.stat().st_mode & 0o777
+    caller = Keys(file).find(key)
+    assert caller is not None
+    assert ('it\'s "a" shop', {"a/b"}, 2.5, False) == (
+        caller.name,
+        caller.policies,
+        caller.rate,
+        caller.operator,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("keys: []", "keys"),
+        ("keys:\n  - name: a\n    sha256: abc\n    policies: ['*']\n", "sha256"),
+        ("keys:\n  - name: a\n    key: pgk_x\n    policies: ['*']\n", "key"),
+        (f"keys:\n  - name: a\n    sha256: {'0' * 64}\n", "policies"),
+        (f"keys:\n  - name: a\n    sha256: {'0' * 64}\n    policies: []\n", "policies"),
+        (f"keys:\n  - name: a\n    sha256: {'0' * 64}\n    policies: ['*']\n    rate: 0\n", "rate"),
+        ("keys:\n" + 2 * f"  - name: a\n    sha256: {'0' * 64}\n    policies: ['*']\n", "two keys"),
+        ("nothing: 1", "keys"),
+    ],
+)
+def test_a_wrong_file_of_keys_is_refused_with_its_place(file: Path, text: str, says: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UsageError, match=says) as caught:
+        Keys(file)
+    assert str(file) in str(caught.value)
+
+
+def test_there_must_be_a_file(file: Path) -> None:
+    with pytest.raises(PolicyError, match="no such file"):
+        Keys(file)
+
+
+def test_key_new_prints_the_key_and_nothing_else_on_stdout(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["serve", "key", "new", "shop", "--policy", "colours", "--keys", str(file)]
+    assert 0 == main(command)
+    printed = capsys.readouterr()
+    assert Keys(file).find(printed.out.strip()) is not None
+    assert "shown this once" in printed.err
+    assert 2 == main(command)
+    printed = capsys.readouterr()
+    assert ("", True) == (printed.out, "'shop'" in printed.err)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_without_keys_it_is_not_reached_from_elsewhere(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(ConfigurationError, match="nobody is asked for a key"):
+        serve(Settings(policies=("pictosafe/l3",), host=host))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with serving(tmp_path_factory.mktemp("policies")) as running:
+        yield running
+
+
+FOREIGN = {
+    "another name": {"Host": "attacker.example"},
+    "another name that ends like ours": {"Host": "localhost.attacker.example:8765"},
+    "a user before the name": {"Host": "localhost@attacker.example"},
+    "another site": {"Origin": "https://attacker.example"},
+    "no site at all": {"Origin": "null"},
+    "another port": {"Origin": "http://127.0.0.1:1"},
+    "a request across sites": {"Sec-Fetch-Site": "cross-site"},
+    "a request of the same machine's other site": {"Sec-Fetch-Site": "same-site"},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_page_of_another_site_gets_nothing(service: Service, case: str) -> None:
+    before = service.backend.calls
+    answer = service.check(picture(GREEN), headers=FOREIGN[case])
+    assert answer.status_code in (403, 421)
+    assert before == service.backend.calls
+
+
+def test_our_own_page_gets_its_answer(service: Service) -> None:
+    for headers in (
+        {"Origin": service.url, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Host": f"localhost:{service.port}", "Origin": f"http://localhost:{service.port}"},
+        {"Host": "localhost"},
+    ):
+        assert service.check(picture(GREEN), headers=headers).json()["allowed"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["api_key=x", "key=x", "token=x", "a=b&access_token=x", "x-api-key=x", "API%5FKEY=x", "a=pgk_abc"],
+)
+def test_a_key_in_an_address_is_refused(service: Service, query: str) -> None:
+    answer = service.check(picture(GREEN), f"colours&{query}")
+    assert (400, "key_in_url") == (answer.status_code, answer.json()["error"]["code"])
+
+
+def test_what_is_counted_is_shown(service: Service) -> None:
+    service.check(picture(RED))
+    text = service.get("/metrics").text
+    assert (
+        'policyguard_checks_total{action="block",cached="false",outcome="violates",policy="colours"}' in text
+    )
+    assert 'policyguard_violations_total{action="block",policy="tests/colours",rule="red"}' in text
+    assert 'policyguard_policy_info{decision_fingerprint="' in text
+    assert "policyguard_waiting 0.0" in text
+    for made_up in ("/made-up", "/made-up/too"):
+        service.get(made_up)
+    assert "made-up" not in service.get("/metrics").text
+
+
+def test_no_picture_and_no_key_reaches_the_log(
+    tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = new_key(file, "shop", policies=["*"])
+    with with_keys(tmp_path, file) as service:
+        caplog.clear()
+        for image in (picture(GREEN), picture(RED), b"broken image bytes"):
+            service.check(image, **bearer(key))
+        service.get(f"/v1/policies?key={key}")
+    assert key not in "".join(record.getMessage() for record in caplog.records if record.name != "httpx")
+    assert "broken image" not in caplog.text
+
+
+def test_a_trace_goes_on_inside(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", tracers)
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    service.check(picture(GREEN), headers={"traceparent": parent})
+    service.check(picture(GREEN))
+    inside, outside = exporter.get_finished_spans()
+    assert 0x0AF7651916CD43DD8448EB211C80319C == inside.context.trace_id
+    assert inside.parent is not None
+    assert outside.parent is None
