@@ -28,7 +28,7 @@ from policyguard.authoring.bench import (
 from policyguard.authoring.bench.rows import CATEGORIES
 from policyguard.authoring.metrics import Answer
 from policyguard.backends.base import AssessmentRequest
-from policyguard.backends.registry import MEASURES, SYSTEMS
+from policyguard.backends.published import MEASURES, SYSTEMS
 from policyguard.cache import CachedBackend, SqliteCache
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError, PolicyError

@@ -16,7 +16,7 @@ from policyguard import Guard
 from policyguard.assessment import Assessment, Rating
 from policyguard.cli.errors import print_error, warn
 from policyguard.cli.options import Format
-from policyguard.cli.output import print_table
+from policyguard.cli.output import print_table, shortened
 from policyguard.runs.sources import Source
 from policyguard.strict.text import one_line, printable
 from policyguard.testing import FakeBackend
@@ -78,6 +78,37 @@ def test_names_are_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -
     assert max(map(len, plain.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("photos/beach.png", "photos/beach.png"),
+        ("photos/2026/11/30/beach.png", "photos/…/beach.png"),
+        ("holidays-in-italy/beach-by-night.png", "…/beach-by-night.png"),
+        ("photos/an-image-that-somebody-uploaded.png", "an-image-tha…ploaded.png"),
+    ],
+)
+def test_a_long_path_is_shortened_in_its_middle(path: str, expected: str) -> None:
+    assert shortened(path, 24) == expected
+
+
+def test_a_long_name_of_wide_characters_is_shortened_to_the_width() -> None:
+    short = shortened("海辺の写真です海辺の写真です.png", 23)
+    assert cell_len(short) <= 23
+    assert short.startswith("海辺")
+    assert short.endswith(".png")
+
+
+def test_a_long_path_takes_one_line_of_a_narrow_terminal(
+    strangers: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    name = "a/folder/in/a/folder/with-an-image-that-somebody-uploaded-and-never-renamed.png"
+    lines = Text.from_ansi(strangers(name, "plain.png", terminal=True).out).plain.splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    assert len([line for line in lines if line.strip()]) <= 5
+
+
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_one_line_per_image_and_no_control_characters_in_a_pipe(
     strangers: Callable[..., Run], name: str
@@ -96,7 +127,7 @@ def test_one_line_per_image_and_no_control_characters_in_a_pipe(
 def test_no_name_steers_a_terminal(
     strangers: Callable[..., Run], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "1000")
     monkeypatch.setenv("NO_COLOR", "1")
     run = strangers(name, "plain.png", terminal=True)
     lines = run.out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()

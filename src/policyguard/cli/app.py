@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from policyguard._version import __version__
-from policyguard.cli import baseline, bench, cache, models, policy, serve, train
+from policyguard.cli import audit, baseline, bench, cache, models, policy, serve, train
 from policyguard.cli.check import check
 from policyguard.cli.compare import compare
 from policyguard.cli.errors import debug as debug_setting
@@ -58,6 +58,7 @@ app = typer.Typer(
 app.command("check")(check)
 app.command("quickstart")(quickstart)
 app.command("init")(init)
+app.add_typer(audit.app, name="audit")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
 app.command("compare")(compare)

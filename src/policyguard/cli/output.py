@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol, TextIO
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +22,15 @@ from policyguard.outcomes import Action
 from policyguard.strict.text import is_terminal, one_line, printable
 from policyguard.verdict import Finding, Verdict
 
-__all__ = ["ACTION_STYLES", "Writer", "open_writer", "print_table", "reason_line", "verdict_words"]
+__all__ = [
+    "ACTION_STYLES",
+    "Writer",
+    "open_writer",
+    "print_table",
+    "reason_line",
+    "shortened",
+    "verdict_words",
+]
 
 ACTION_STYLES = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
 _MAX_NAME = 60
@@ -75,6 +83,18 @@ def open_writer(style: Format, stream: TextIO, names: Iterable[str], *, count: i
     if style is Format.JSONL:
         return _JsonLines(stream)
     return _Table(stream) if is_terminal(stream) and count <= _MAX_ROWS else _Lines(stream, names)
+
+
+def shortened(path: str, width: int) -> str:
+    """``path`` in at most ``width`` cells: folders in its middle go first, then the middle of the name."""
+    if cell_len(path) <= width:
+        return path
+    folders, _, name = path.rpartition("/")
+    for start in (f"{folders.partition('/')[0]}/…/", "…/") if folders else ():
+        if cell_len(start + name) <= width:
+            return start + name
+    end = (width - 1) // 2
+    return f"{set_cell_size(name, width - 1 - end).rstrip()}…{set_cell_size(name[::-1], end)[::-1]}"
 
 
 def verdict_words(verdict: Verdict) -> str:
@@ -162,15 +182,16 @@ class _Table:
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False)
         self._table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        self._table.add_column("image", overflow="fold", ratio=2 if self._console.width < 100 else None)
+        self._name_width = max(24, self._console.width * 2 // 5)
+        self._table.add_column("image", no_wrap=True)
         self._table.add_column("action", no_wrap=True)
         self._table.add_column("outcome", no_wrap=True)
         self._table.add_column("score", no_wrap=True, justify="right")
-        self._table.add_column("why", overflow="fold", ratio=3 if self._console.width < 100 else None)
+        self._table.add_column("why", overflow="fold")
 
     def add(self, verdict: Verdict, *, accepted: bool = False) -> None:
         self._table.add_row(
-            Text(printable(verdict.source)),
+            Text(shortened(printable(verdict.source), self._name_width)),
             Text(verdict.action.upper(), style=ACTION_STYLES[verdict.action]),
             Text(verdict.outcome),
             Text(_score(verdict)),

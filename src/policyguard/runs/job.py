@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from policyguard.backends.base import Backend
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Job", "build_job"]
+__all__ = ["Job", "build_guard", "build_job"]
 
 _PATIENCE = 60.0
 """Seconds for which a run waits for a server that went away in its middle."""
@@ -120,7 +120,17 @@ def build_job(
             f"no image matches {entry}: fix or drop the entry, or pass --allow-empty"
             for entry in assignment.unmatched_entries()
         ]
-    guard = _guard(settings, [info.policy for info in policies.values()], backend)
+    guard = build_guard(
+        [info.policy for info in policies.values()],
+        model=settings.model,
+        base_url=settings.base_url,
+        dialect=settings.dialect,
+        subset=settings.subset,
+        stages=settings.project.stages() if settings.staged else None,
+        explain=settings.explain,
+        cache=settings.cache,
+        backend=backend,
+    )
     groups = [
         Group(guard.with_policy([policies[name].policy for name in group]), sources)
         for group, sources in by_policies.items()
@@ -149,8 +159,20 @@ def build_job(
     )
 
 
-def _guard(settings: RunSettings, policies: Sequence[ResolvedPolicy], backend: Backend | None) -> Guard:
-    cache, urls = settings.cache, settings.base_url
+def build_guard(
+    policies: Sequence[ResolvedPolicy],
+    *,
+    base_url: Sequence[str] = (),
+    cache: str | None = None,
+    explain: bool = False,
+    backend: Backend | None = None,
+    **settings: Any,
+) -> Guard:
+    """A guard for a run: it waits a while for a server, and its cache is nobody else's to write.
+
+    ``backend`` takes the place of what ``base_url`` and ``settings`` (model, dialect, subset,
+    stages) name.
+    """
     if cache is not None and cache != "memory":
         if is_tracked(Path(cache)):
             raise UsageError(
@@ -159,17 +181,15 @@ def _guard(settings: RunSettings, policies: Sequence[ResolvedPolicy], backend: B
             )
         Path(cache).parent.mkdir(parents=True, exist_ok=True)
     if backend is not None:
-        return Guard(policies, backend=backend, explain=settings.explain, cache=cache)
+        return Guard(policies, backend=backend, explain=explain, cache=cache)
+    urls = list(base_url)
     return Guard(
         policies,
-        model=settings.model,
         base_url=(urls[0] if len(urls) == 1 else urls) or None,
-        dialect=settings.dialect,
-        subset=settings.subset,
-        explain=settings.explain,
+        explain=explain,
         cache=cache,
         patience=_PATIENCE,
-        stages=settings.project.stages() if settings.staged else None,
+        **settings,
     )
 
 

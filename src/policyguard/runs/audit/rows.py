@@ -12,16 +12,17 @@ the column ``seconds``.
 
 from __future__ import annotations
 
-import io
 import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from policyguard.errors import ConfigurationError, MissingExtraError, UsageError
-from policyguard.strict.files import write_bytes
+from policyguard.strict.files import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +34,8 @@ __all__ = [
     "Part",
     "Place",
     "arrow",
+    "marked_schema",
+    "open_filesystem",
     "schema",
     "write_parts",
 ]
@@ -100,6 +103,12 @@ def schema(keep: Sequence[str] = ()) -> pa.Schema:
     return pa.schema(columns, metadata={"policyguard.audit.format": str(FORMAT)})
 
 
+def marked_schema(columns: pa.Schema, mark: str, part: int) -> pa.Schema:
+    """``columns``, marked as those of one part of one audit."""
+    mine = {"policyguard.audit.mark": mark, "policyguard.audit.part": str(part)}
+    return columns.with_metadata({**columns.metadata, **mine})
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image of a part that lists its images. ``size`` and ``mtime`` (ns) where they are known."""
@@ -136,12 +145,12 @@ class Part:
 
 def _parts_schema() -> pa.Schema:
     pa = arrow()
-    item = [("path", pa.string()), ("size", pa.int64()), ("mtime", pa.int64())]
+    item = [("path", pa.binary()), ("size", pa.int64()), ("mtime", pa.int64())]
     return pa.schema(
         [
             ("number", pa.int32()),
             ("kind", pa.string()),
-            ("location", pa.string()),
+            ("location", pa.binary()),
             ("first", pa.int64()),
             ("rows", pa.int64()),
             ("group", pa.int32()),
@@ -181,14 +190,22 @@ class Place:
         with self.filesystem.open_input_stream(self.path(name)) as file:
             return bytes(file.read())
 
-    def write(self, name: str, data: bytes) -> None:
-        """Put ``data`` there, whole or not at all. Raises OSError."""
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Any]:
+        """A file to write into, which is there when the block ends well, and then whole. Raises OSError."""
         if self.local is not None:
-            write_bytes(self.local / name, data)
+            (self.local / name).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.local / name) as file:
+                yield file
             return
         if self.filesystem.type_name.startswith("py::"):  # a file system of fsspec may want folders
             self.filesystem.create_dir(self.path(name).rpartition("/")[0], recursive=True)
         with self.filesystem.open_output_stream(self.path(name)) as file:
+            yield file
+
+    def write(self, name: str, data: bytes) -> None:
+        """``writing``, for what is in memory."""
+        with self.writing(name) as file:
             file.write(data)
 
     def names(self, folder: str) -> list[str]:
@@ -239,8 +256,10 @@ def write_parts(place: Place, parts: Iterator[Part]) -> tuple[int, int | None]:
 
     columns = _parts_schema()
     count, rows, unknown = 0, 0, False
-    buffer = io.BytesIO()
-    with parquet.ParquetWriter(buffer, columns, compression="zstd") as writer:
+    with (
+        place.writing("manifest/parts.parquet") as file,
+        parquet.ParquetWriter(file, columns, compression="zstd") as writer,
+    ):
         batch: list[dict[str, Any]] = []
 
         def flush() -> None:
@@ -255,24 +274,26 @@ def write_parts(place: Place, parts: Iterator[Part]) -> tuple[int, int | None]:
             if len(batch) == _PARTS_TOGETHER:
                 flush()
         flush()
-    place.write("manifest/parts.parquet", buffer.getvalue())
     return count, None if unknown else rows
 
 
 def _as_dict(part: Part) -> dict[str, Any]:
     values = {name: getattr(part, name) for name in part.__slots__}
     items = part.items
+    values["location"] = os.fsencode(part.location)  # names of files are bytes
     values["items"] = [
-        {"path": item.path, "size": item.size, "mtime": item.mtime, "keep": list(item.keep)} for item in items
+        {"path": os.fsencode(item.path), "size": item.size, "mtime": item.mtime, "keep": list(item.keep)}
+        for item in items
     ]
     return values
 
 
 def _as_part(values: dict[str, Any]) -> Part:
     items = tuple(
-        Item(item["path"], item["size"], item["mtime"], tuple(item["keep"])) for item in values["items"]
+        Item(os.fsdecode(item["path"]), item["size"], item["mtime"], tuple(item["keep"]))
+        for item in values["items"]
     )
-    return Part(**{**values, "items": items})
+    return Part(**{**values, "location": os.fsdecode(values["location"]), "items": items})
 
 
 @dataclass
@@ -325,6 +346,22 @@ class Audit:
 
         path = self.place.path("manifest/parts.parquet")
         return parquet.ParquetFile(self.place.filesystem.open_input_file(path))
+
+    def done(self) -> set[int]:
+        """The numbers of the parts that are done: whose file is whole, and of this audit."""
+        arrow()
+        from pyarrow import parquet
+
+        done = set()
+        for name in self.files():
+            with suppress(Exception):  # whatever is wrong with it, the part is done again
+                marks = parquet.read_schema(name, filesystem=self.place.filesystem).metadata
+                number = int(marks[b"policyguard.audit.part"])
+                if marks[b"policyguard.audit.mark"].decode() == self.about["mark"] and name.endswith(
+                    Part(number, "", "").file
+                ):
+                    done.add(number)
+        return done
 
     def files(self) -> list[str]:
         """The files of verdicts that are there, by their parts' order, as the file system calls them."""

@@ -1,0 +1,88 @@
+"""``policyguard audit`` as a shell sees it, judged by pico."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.support import GOOD, Captured
+from policyguard.cli import main
+from policyguard.runs.exits import ExitCode
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("torch")
+SCENES = Path(__file__).parents[2] / "examples" / "images"
+BASIC = ("--policy", "pictosafe/l3", "--per-part", "2")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("armoury.png", "beach.png", "picnic.png"):
+        shutil.copy(SCENES / name, tmp_path / "photos")
+    return tmp_path
+
+
+def test_an_audit_says_what_it_found_and_goes_on_where_it_stopped(here: Path, capsys: Captured) -> None:
+    (here / "photos" / "broken.png").write_bytes(b"no image")
+    assert main(["audit", "photos", *BASIC, "--out", "audit"]) == ExitCode.BLOCKED
+    first = capsys.readouterr()
+    assert "4 images in 2 of 2 parts" in first.out
+    assert "outcomes: complies 2, unscannable 1, violates 1" in first.out
+    assert "part 1, row 0: photos/broken.png" in first.err
+    (here / "audit" / "verdicts" / "part-00000000.parquet").unlink()
+    assert main(["audit", "resume", "audit", "--format", "json"]) == ExitCode.BLOCKED
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["rows"], counts["parts left"], counts["outcome violates"]) == (4, 0, 1)
+    assert main(["audit", "photos", *BASIC, "--out", "audit", "--fail-on", "never"]) == ExitCode.OK
+
+
+def test_another_policy_is_another_audit_and_diff_compares_the_two(here: Path, capsys: Captured) -> None:
+    main(["audit", "photos", *BASIC, "--out", "audit"])
+    lax = ("--policy", "pictosafe/l1", "--per-part", "2")
+    assert main(["audit", "photos", *lax, "--out", "audit"]) == ExitCode.USAGE
+    assert "the policies changed since the audit in audit began" in capsys.readouterr().err
+    assert main(["audit", "photos", *lax, "--out", "lax"]) == ExitCode.OK
+    capsys.readouterr()
+    assert main(["audit", "diff", "audit", "lax"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "3 images in both, 0 only before, 0 only after" in out
+    assert "action block -> allow: 1" in out
+    assert "photos/armoury.png: block -> allow" in out
+    assert main(["audit", "diff", "audit", "lax", "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["both"] == 3
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(here: Path, capsys: Captured) -> None:
+    assert main(["audit", "photos", *BASIC, "--dry-run", "--format", "json"]) == ExitCode.OK
+    found = json.loads(capsys.readouterr().out)
+    assert (found["parts"], found["images"], found["sample"]) == (2, 3, 3)
+    assert found["images per second"] > 0
+    assert found["prompt tokens per image, without the image's own"] > 50
+    assert found["blocked in the sample"] == 1
+    assert sorted(path.name for path in here.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["audit", "photos", "--out", "audit"], "no policy to judge images under"),
+        (["audit", "photos", *BASIC], "where is the audit to be kept?"),
+        (["audit", "nowhere", *BASIC, "--out", "audit"], "there is no 'nowhere'"),
+        (["audit", "photos", *BASIC, "--out", "audit", "--workers", "2"], "are for --engine ray"),
+        (["audit", "resume", "photos"], "photos holds no audit"),
+        (["audit", "diff", "photos", "photos"], "photos holds no audit"),
+        (["audit", "photos", "--policy", "house.yaml", "--out", "audit"], "needs a guard model"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_judged(
+    here: Path, capsys: Captured, arguments: list[str], message: str
+) -> None:
+    (here / "house.yaml").write_text(GOOD)
+    assert main(arguments) == ExitCode.USAGE
+    assert message in capsys.readouterr().err
+    assert not (here / "audit").exists()
