@@ -14,6 +14,7 @@ from policyguard.outcomes import Action, Outcome
 from policyguard.verdict import Finding
 
 if TYPE_CHECKING:
+    from policyguard.lists import Hit
     from policyguard.policy import ResolvedPolicy
 
 
@@ -114,6 +115,38 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
         reason = f"nothing was found, and not all was looked at: {', '.join(result.unchecked)} unchecked"
         return _unjudged(policy, Outcome.UNDECIDED, reason, **common)
     return Decision(Outcome.COMPLIES, policy.outcomes[Outcome.COMPLIES], findings=best, **common)
+
+
+def decide_listed(
+    policies: Sequence[ResolvedPolicy], hits: Sequence[Hit], *, readable: bool
+) -> tuple[list[Decision], bool]:
+    """What lists of known images say of one, and whether that is all: then no model is asked.
+
+    On a list that denies, it breaks that rule in each policy that has it; all is said if that blocks. On none
+    of those, with its very bytes on a list that allows, it complies, if it is ``readable``. Everything else is
+    for the model to say.
+    """
+    denied = [
+        Decision(
+            Outcome.VIOLATES,
+            rule.action or policy.action,
+            findings=(_finding(policy, rule.id, None, violates=True),),
+            notes=(str(hit),),
+        )
+        for hit in hits
+        for policy in policies
+        for rule in policy.rules
+        if rule.id == hit.rule and rule.status != "exempt"
+    ]
+    if denied:
+        return denied, any(decision.action is Action.BLOCK for decision in denied)
+    allowing = [hit for hit in hits if hit.rule is None and hit.exact]
+    if not allowing or not readable or any(hit.rule is not None for hit in hits):
+        return [], False
+    notes = (f"{allowing[0]}, which allows it: no model was asked",)
+    return [
+        Decision(Outcome.COMPLIES, policy.outcomes[Outcome.COMPLIES], notes=notes) for policy in policies
+    ], True
 
 
 def combine(decisions: Sequence[Decision]) -> Decision:

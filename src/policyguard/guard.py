@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from policyguard.backends.base import Backend
     from policyguard.cache import VerdictCache
     from policyguard.dialects import Dialect
+    from policyguard.lists import HashList
     from policyguard.policy import Policy, ResolvedPolicy
 
     PolicyLike: TypeAlias = str | Path | Policy | ResolvedPolicy
@@ -61,6 +62,8 @@ class Guard(InOneProcess):
             file, or a ``VerdictCache``. Default: POLICYGUARD_CACHE, unless a built ``backend`` is given.
         stages: several guards in a row in place of one model: ``Stage``, built backends or names of models.
             See docs/stages.md.
+        lists: one or several ``HashList`` of known images, looked up before the model is asked; see
+            docs/stages.md. A list that denies names a rule of one of the policies.
         timeout: seconds for one check, with decoding and all retries. An image that is not judged by then is
             an ERROR. A model in this process cannot be interrupted: only checks not yet started are dropped.
         patience: seconds of an outage of its servers for which a check waits, before its image counts as an
@@ -88,6 +91,7 @@ class Guard(InOneProcess):
         patience: float = 0.0,
         shadow: ShadowLike | Sequence[ShadowLike] | None = None,
         stages: Sequence[Stage | Backend | str] | None = None,
+        lists: HashList | Sequence[HashList] = (),
     ) -> None:
         if timeout is not None:
             timeout = seconds("timeout", timeout)
@@ -98,6 +102,7 @@ class Guard(InOneProcess):
             )
         self.backend: Backend
         self.policies = _resolve_all(policy)
+        self.lists = _known(lists, self.policies)
         self.explain = switch("explain", explain)
         self.timeout = timeout
         if stages is not None:
@@ -157,11 +162,13 @@ class Guard(InOneProcess):
         self._shadows = tuple(self._cast(item) for item in wanted)
 
     def with_policy(self, policy: PolicyLike | Sequence[PolicyLike]) -> Guard:
-        """A guard with another policy and the same backend and cache: nothing is loaded again.
+        """A guard with another policy and the same backend, cache and lists: nothing is loaded again.
 
         It has no shadows: they are held against the policy of this one.
         """
-        return Guard(policy, backend=self.backend, explain=self.explain, timeout=self.timeout)
+        return Guard(
+            policy, backend=self.backend, explain=self.explain, timeout=self.timeout, lists=self.lists
+        )
 
     def warm(self) -> Self:
         """Load the model now instead of on the first check."""
@@ -303,7 +310,7 @@ class Guard(InOneProcess):
         )
 
     def _checker(self, normalise: Normalise = False) -> Checker:
-        return Checker(self.policies, self.backend, self.timeout, normalise, self._shadows)
+        return Checker(self.policies, self.backend, self.timeout, normalise, self._shadows, self.lists)
 
     def _cast(self, item: ShadowLike) -> ShadowRun:
         shadow = item if isinstance(item, Shadow) else Shadow(item)
@@ -347,6 +354,23 @@ def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:
         else:
             resolved.append((item if isinstance(item, Policy) else load_policy(item)).resolve())
     return tuple(resolved)
+
+
+def _known(lists: Any, policies: tuple[ResolvedPolicy, ...]) -> tuple[HashList, ...]:
+    if lists is None or (isinstance(lists, list | tuple) and not lists):
+        return ()
+    from policyguard.lists import HashList
+    from policyguard.policy.resolved import require_rule
+
+    known = tuple(lists) if isinstance(lists, list | tuple) else (lists,)
+    for one in known:
+        if not isinstance(one, HashList):
+            raise ConfigurationError(
+                f"lists hold a {type(one).__name__}", hint="HashList.load(FILE, deny='RULE') reads one"
+            )
+        if one.deny is not None:
+            require_rule(policies, one.deny, f"list '{one.name}'")
+    return known
 
 
 def _addresses(text: str | None) -> str | list[str] | None:

@@ -60,6 +60,7 @@ class Evidence:
     policies, could not be judged. It is empty exactly when accepting the findings would leave nothing that
     blocks; a verdict that VIOLATES can hold such reasons too.
     ``unchecked``: ids of the rules that the guard did not look at.
+    ``known``: the lists of known images that it is on; see ``lists.Hit``.
     ``stages``: of several guards in a row, those that decided on a frame or on a part of a policy.
     ``cached``: all scores came from the verdict cache.
     """
@@ -77,6 +78,7 @@ class Evidence:
     unexplained: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
+    known: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     cached: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class Evidence:
             "unexplained": list(self.unexplained),
             "unchecked": list(self.unchecked),
             "stages": list(self.stages),
+            "known": [dict(hit) for hit in self.known],
             "cached": self.cached,
         }
 

@@ -17,13 +17,14 @@ from policyguard.assessment import Failure, FailureKind, Reading, Result, Timing
 from policyguard.backends.base import AssessmentRequest, failures
 from policyguard.checking.rounds import Opened, judge
 from policyguard.deciding import Decision
-from policyguard.errors import ImageError
+from policyguard.errors import ImageError, UsageError
 from policyguard.verdict import Evidence, Verdict
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
     from policyguard.checking.shadow import ShadowRun
     from policyguard.images import Image
+    from policyguard.lists import HashList, Hit
     from policyguard.policy import ResolvedPolicy
 
 __all__ = ["Checker", "Normalise"]
@@ -45,6 +46,7 @@ class Checker:
     timeout: float | None = None
     normalise: Normalise = False
     shadows: tuple[ShadowRun, ...] = ()
+    lists: tuple[HashList, ...] = ()
 
     def open(self, source: object) -> Opened:
         """Decode an image; what is wrong with it is in the result. Raises UsageError only."""
@@ -56,12 +58,34 @@ class Checker:
         try:
             image: Image | Failure = (
                 decode(source, frames=plan)  # the pixels are wanted, whether or not the scores are known
-                if self.normalise
+                if self.normalise or any(known.perceptual for known in self.lists)
                 else self.backend.recall_image(source, frames=plan, policies=self.policies)
             )
         except ImageError as error:
             image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
-        return Opened(describe(source), image, monotonic() - began, began)
+        hits: tuple[Hit, ...] = ()
+        if self.lists:
+            image, hits = self._looked_up(source, image)
+        return Opened(describe(source), image, monotonic() - began, began, hits=hits)
+
+    def _looked_up(self, source: object, image: Image | Failure) -> tuple[Image | Failure, tuple[Hit, ...]]:
+        """The lists that the image is on. One that cannot be looked up is a Failure: it may be on any."""
+        from policyguard.images import Limits
+        from policyguard.images.sources import load
+        from policyguard.lists import look_up
+
+        data = None
+        if isinstance(image, Failure):
+            with suppress(Exception):  # it was read before, and the failure says what is wrong
+                loaded = load(source, Limits())
+                data = loaded if isinstance(loaded, bytes) else None
+        try:
+            return image, look_up(self.lists, image, data)
+        except UsageError:
+            raise
+        except Exception as error:
+            reason = f"cannot be looked up on the lists of known images: {type(error).__name__}: {error}"
+            return Failure(FailureKind.ERROR, reason), ()
 
     def judge(self, opened: Sequence[Opened], reading: Reading) -> list[Verdict]:
         """One verdict per image, in order; the backend gets all of them in one call."""
@@ -174,6 +198,7 @@ class Checker:
             unexplained=decision.unexplained,
             unchecked=decision.unchecked,
             stages=decision.stages,
+            known=tuple(hit.to_dict() for hit in item.hits),
         )
         return Verdict(
             source=item.source,

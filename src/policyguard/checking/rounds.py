@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 from policyguard.assessment import Failure, FailureKind, Reading, Result
 from policyguard.backends.base import AssessmentRequest, checked
-from policyguard.deciding import Decision, combine, decide
+from policyguard.deciding import Decision, combine, decide, decide_listed
 from policyguard.outcomes import Outcome
 
 if TYPE_CHECKING:
     from policyguard.images import Image
+    from policyguard.lists import Hit
     from policyguard.policy import ResolvedPolicy
 
 __all__ = ["Opened", "judge"]
@@ -32,7 +33,7 @@ class Opened:
     """An image after decoding, or why it could not be decoded; ``seconds`` is what that took.
 
     ``began`` is when decoding began and ``deadline`` when its check must be done, both on
-    ``time.monotonic``'s clock.
+    ``time.monotonic``'s clock. ``hits``: the lists of known images that it is on.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Opened:
     seconds: float
     began: float = 0.0
     deadline: float | None = None
+    hits: tuple[Hit, ...] = ()
 
 
 def judge(
@@ -56,6 +58,12 @@ def judge(
     decisions: list[list[Decision]] = [[] for _ in opened]
     asked: list[tuple[int, AssessmentRequest]] = []
     for index, item in enumerate(opened):
+        if item.hits:
+            readable = not isinstance(item.image, Failure)
+            listed, all_said = decide_listed(policies, item.hits, readable=readable)
+            decisions[index] += listed
+            if all_said:
+                continue
         for policy in policies:
             image = _frames_for(policy, item.image)
             if isinstance(image, Failure):

@@ -25,6 +25,7 @@ from policyguard.runs.sources import STDIN, Source, Sources
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
+    from policyguard.lists import HashList
     from policyguard.policy import ResolvedPolicy
 
 __all__ = ["Job", "build_guard", "build_job"]
@@ -130,7 +131,11 @@ def build_job(
         explain=settings.explain,
         cache=settings.cache,
         backend=backend,
+        lists=project.lists(),
     )
+    notes += [
+        f"list '{known.name}': {what} are not looked up" for known in guard.lists for what in known.skipped
+    ]
     groups = [
         Group(guard.with_policy([policies[name].policy for name in group]), sources)
         for group, sources in by_policies.items()
@@ -166,6 +171,7 @@ def build_guard(
     cache: str | None = None,
     explain: bool = False,
     backend: Backend | None = None,
+    lists: Sequence[HashList] = (),
     **settings: Any,
 ) -> Guard:
     """A guard for a run: it waits a while for a server, and its cache is nobody else's to write.
@@ -181,7 +187,7 @@ def build_guard(
             )
         Path(cache).parent.mkdir(parents=True, exist_ok=True)
     if backend is not None:
-        return Guard(policies, backend=backend, explain=explain, cache=cache)
+        return Guard(policies, backend=backend, explain=explain, cache=cache, lists=lists)
     urls = list(base_url)
     return Guard(
         policies,
@@ -189,6 +195,7 @@ def build_guard(
         explain=explain,
         cache=cache,
         patience=_PATIENCE,
+        lists=lists,
         **settings,
     )
 

@@ -23,6 +23,7 @@ from policyguard.strict.explain import Hints, explain
 
 if TYPE_CHECKING:
     from policyguard.backends import Stage
+    from policyguard.lists import HashList
 
 __all__ = ["PolicyEntry", "Project", "Settings", "find_project"]
 
@@ -64,6 +65,17 @@ class StageEntry(_Table):
     name: str | None = None
 
 
+class ListEntry(_Table):
+    """A list of known images; see ``lists.HashList``."""
+
+    file: Annotated[str, Field(min_length=1)]
+    deny: str | None = None
+    allow: bool = False
+    kind: Literal["sha256", "pdq"] | None = None
+    distance: int = 31
+    name: str | None = None
+
+
 class Settings(_Table):
     """What the project file may hold; docs/ci.md says what each is for."""
 
@@ -75,6 +87,7 @@ class Settings(_Table):
     dialect: str | None = None
     subset: bool = False
     stages: list[StageEntry] = []
+    lists: list[ListEntry] = []
     explain: bool = False
     cache: str | None = None
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -121,6 +134,17 @@ class Project:
                     f"{self.file_name}, stage {number}: {error.message}", hint=error.hint
                 ) from None
         return stages
+
+    def lists(self) -> list[HashList]:
+        """The lists of known images, read. Raises ConfigurationError with file and line."""
+        if not self.settings.lists:
+            return []
+        from policyguard.lists import HashList
+
+        return [
+            HashList.load(self.resolve(entry.file), **entry.model_dump(exclude={"file"}))
+            for entry in self.settings.lists
+        ]
 
     def relative(self, path: Path | str) -> str:
         """``path`` from the project's root with forward slashes; whole, if it lies outside. Opens nothing."""

@@ -126,6 +126,9 @@ def settings_lines(settings: RunSettings) -> list[str]:
     for stage in file.stages:
         lines += ["", f"[[stages]]{replaced}"]
         lines += [f"{name} = {json.dumps(value)}" for name, value in stage if value not in (None, False)]
+    for known in file.lists:
+        lines += ["", "[[lists]]"]
+        lines += [f"{name} = {json.dumps(value)}" for name, value in known if value not in (None, False)]
     for entry in file.policies:
         lines += ["", f"[[policies]]{note}", f"paths = {json.dumps(entry.paths)}"]
         lines.append(f"policy = {json.dumps(entry.policy)}")
