@@ -1,7 +1,7 @@
 """What `make bench` runs: each comparison side by side in one process, printed as ratios.
 
-    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [import] [overhead] [memory] [prefix] [rules]
-                                              [workers]
+    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [import] [lists] [overhead] [memory] [prefix]
+                                              [rules] [workers]
 
 Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
 """
@@ -12,6 +12,7 @@ import argparse
 
 import ci
 import import_time
+import lists
 import memory
 import overhead
 import prefix
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "cache": cache.main,
     "ci": ci.main,
     "import": import_time.main,
+    "lists": lists.main,
     "memory": memory.main,
     "overhead": overhead.main,
     "prefix": prefix.main,

@@ -123,8 +123,8 @@ def decide_listed(
     """What lists of known images say of one, and whether that is all: then no model is asked.
 
     On a list that denies, it breaks that rule in each policy that has it; all is said if that blocks. On none
-    of those, with its very bytes on a list that allows, it complies, if it is ``readable``. Everything else is
-    for the model to say.
+    of those, with its very bytes on a list that allows, it complies, if it is ``readable``. The model says
+    everything else.
     """
     denied = [
         Decision(

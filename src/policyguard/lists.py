@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from policyguard.images import Image
 
-__all__ = ["DISTANCE", "QUALITY", "HashList", "Hit", "look_up"]
+__all__ = ["DISTANCE", "QUALITY", "HashList", "Hit"]
 
 Kind = Literal["sha256", "pdq"]
 
