@@ -19,7 +19,7 @@ from policyguard.images.decode import decode, parse
 from policyguard.images.refusal import boundary
 from policyguard.images.render import upright, usual
 
-__all__ = ["THUMBNAIL", "plain_file", "preview", "thumbnail"]
+__all__ = ["THUMBNAIL", "plain_file", "preview", "small_jpeg", "thumbnail"]
 
 _ROOM = 3_750_000
 """Bytes that every provider takes (5 MB of base64). Only a file that was larger becomes larger than this."""
@@ -101,9 +101,14 @@ def preview(path: Path, *, side: int) -> str | None:
         return None
 
 
-def _jpeg(image: Image, side: int, *, quality: int) -> str:
-    """The first frame as a data URI."""
+def small_jpeg(image: Image, side: int, *, quality: int = 75) -> bytes:
+    """The first frame as it was judged, at most ``side`` pixels wide and high."""
     frame = image.frames[0].copy()
     frame.thumbnail((side, side))
-    code = base64.b64encode(_encoded(frame, "JPEG", quality=quality))
+    return _encoded(frame, "JPEG", quality=quality)
+
+
+def _jpeg(image: Image, side: int, *, quality: int) -> str:
+    """The same as a data URI."""
+    code = base64.b64encode(small_jpeg(image, side, quality=quality))
     return f"data:image/jpeg;base64,{code.decode('ascii')}"

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_INCLUDE_DEPTH",
     "extend_policy",
+    "load_edited",
     "load_noting",
     "load_policy",
     "parse_policy",
@@ -73,6 +74,15 @@ def load_noting(
         return stack.policy(file, _source(parse(file.data, file.display)))
     finally:
         read.update((Path(file.root, *file.parts), *stack.files))
+
+
+def load_edited(source: str | Path, text: str) -> Policy:
+    """The policy that ``source``, a file or a packaged policy, would be with ``text`` in it. Writes nothing.
+
+    What it extends is found, and problems are named, as if ``text`` stood there. Raises PolicyError.
+    """
+    file = find(locate(source))
+    return _Stack(None).policy(file, _source(parse(text.encode(), file.display)))
 
 
 def parse_policy(

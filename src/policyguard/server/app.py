@@ -35,6 +35,7 @@ from policyguard.runs.exits import ExitCode
 from policyguard.server import shapes
 from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol, caller_of
 from policyguard.server.keys import Caller, Keys
+from policyguard.server.playground import Playground
 from policyguard.server.policies import Policies, Snapshot, sources
 from policyguard.server.requests import Refusal, Room, question, read_json
 from policyguard.verdict import Verdict
@@ -231,6 +232,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = state
     _answer_errors(app)
     _add_routes(app, state)
+    page = Playground(policies, guard.backend, room, images=settings.images, write=settings.write)
+    app.include_router(page.router())
     app.add_middleware(Door, keys=keys, metrics=state.metrics, host=settings.host)
     return app
 

@@ -47,16 +47,21 @@ def lint(
     parameters: Mapping[str, Parameter | None] | None = None,
     counter: TokenCounter | None = None,
     budget: int | None = None,
+    text: str | None = None,
 ) -> tuple[Remark, ...]:
     """Everything wrong or doubtful about a policy file, or a packaged policy, in the order of its lines.
 
     A file that cannot be used gives remarks of the code ``invalid`` and level error, and no doubts.
+    ``text``: what would stand in the file, in place of what does; without ``root`` and ``parameters``.
     """
-    from policyguard.policy.load import load_policy
+    from policyguard.policy.load import load_edited, load_policy
 
     try:
-        policy = load_policy(source, root=root, parameters=parameters)
-        places = Places(policy, source)
+        if text is None:
+            policy = load_policy(source, root=root, parameters=parameters)
+        else:
+            policy = load_edited(source, text)
+        places = Places(policy, source, text)
     except PolicyError as error:
         return tuple(_invalid(error))
     remarks = (places.find(remark) for remark in doubts(policy, counter=counter, budget=budget))

@@ -13,7 +13,7 @@ from policyguard.outcomes import Action, Outcome
 from policyguard.policy.files import locate
 from policyguard.policy.load import read_document
 from policyguard.policy.schema import Status
-from policyguard.strict.documents import Document, Node, Place
+from policyguard.strict.documents import Document, Node, Place, parse
 from policyguard.strict.explain import nearest
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ class Places:
     Raises PolicyError if the file has gone, or changed into something unreadable, since the policy was read.
     """
 
-    def __init__(self, policy: Policy, source: str | Path) -> None:
+    def __init__(self, policy: Policy, source: str | Path, text: str | None = None) -> None:
         self._policy = policy
-        self._main = read_document(locate(source).path)
+        path = locate(source).path
+        self._main = read_document(path) if text is None else parse(text.encode(), str(path))
         self._files: dict[str, Document | None] = {self._main.file: self._main}
 
     def find(self, remark: Remark) -> Remark:
