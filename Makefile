@@ -54,7 +54,7 @@ test-sdk: $(VENV)/.ready  ## Run the real SDKs over the HTTP middleware, in envi
 
 test-sdk-smoke: $(VENV)/.ready  ## The same with the newest SDKs alone, in at most four minutes
 	$(BIN)/python tests/sdk/run.py --smoke --timeout 60
-test-browser: $(VENV)/.ready  ## Look at HTML reports in Chromium (Debian: apt install chromium chromium-driver)
+test-browser: $(VENV)/.ready  ## Look at HTML reports and the page of the service in Chromium (Debian: apt install chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser --timeout 300
 
 test-viewers: $(VENV)/.ready  ## Compare with Chromium and Firefox (Debian: apt install chromium firefox-esr)

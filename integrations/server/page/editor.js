@@ -44,6 +44,7 @@ export function createEditor({ parent, label, describedBy, schema, nonce, change
           "aria-label": label,
           "aria-describedby": describedBy,
           spellcheck: "true",
+          tabindex: "0",
         }),
         // Tab leaves the editor, as everywhere on a page; Ctrl-] and Ctrl-[ indent.
         keymap.of([...closeBracketsKeymap, ...completionKeymap, ...lintKeymap, ...historyKeymap, ...defaultKeymap]),
