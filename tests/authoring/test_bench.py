@@ -463,13 +463,23 @@ def test_a_policy_that_does_not_exist_is_a_mistake_of_the_caller_and_of_no_row(t
 # Runs.
 
 
-def test_a_limit_is_spread_over_the_split_and_says_nothing_of_versions(tmp_path: Path) -> None:
+def test_levels_or_categories_can_be_singled_out_for_a_guard_that_knows_no_others(tmp_path: Path) -> None:
+    unsafebench(tmp_path)
+    loaded = load_rows("unsafebench", tmp_path, only=["Self-harm", "Illegal activity"])
+    assert [row.group for row in loaded.rows] == ["illegal-activity", "self-harm"]
+    assert "only rows of self-harm, illegal-activity" in loaded.notes
+    with pytest.raises(ConfigurationError, match="no row is of the level or category 'violence'") as error:
+        load_rows("unsafebench", tmp_path, only=["Violence"])
+    assert error.value.hint == "rows are of illegal-activity, health, self-harm, hate"
+
+
+def test_a_limit_is_spread_over_the_split(tmp_path: Path) -> None:
     folder = safeedit(
         tmp_path, {f"L{level}": [("safe", number) for number in range(4)] for level in range(1, 6)}
     )
     loaded = load_rows("safeedit", folder, limit=5)
     assert [row.group for row in loaded.rows] == ["L1", "L2", "L3", "L4", "L5"]
-    assert (loaded.total, loaded.notes) == (20, ["these are 5 of 20 rows, spread evenly"])
+    assert (loaded.total, loaded.notes[-1]) == (20, "these are 5 of 20 rows, spread evenly")
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -537,6 +547,34 @@ def test_pico_runs_from_end_to_end_and_prints_figures_beside_the_published(
     assert main([*asked, "--own-category"]) == ExitCode.USAGE
 
 
+def test_a_server_without_scores_that_talks_now_and_then_is_read_strictly(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    pytest.importorskip("httpx")
+    from backends.remote.hosted import install, ollama, said
+    from backends.remote.server import ToyServer
+
+    def service(body: dict[str, Any], rating: str, category: str) -> tuple[int, Any]:
+        if "The words of L3." in json.dumps(body) and "response_format" in body:
+            return 200, said(body, "This image looks fine to me.")
+        return ollama(body, rating, category)
+
+    folder = safeedit(tmp_path, {level: [("unsafe", 9), ("safe", 99)] for level in ("L2", "L3")})
+    with ToyServer() as server:
+        install(server, service, "unsafe", "A", "ollama")
+        asked = ["bench", "safeedit", str(folder), "--model", server.model, "--base-url", server.url]
+        assert main([*asked, "--json"]) == ExitCode.OK
+    told = json.loads(capsys.readouterr().out)
+    assert told["rows"]["without_answer"] == {"error": 2}
+    assert told["rows"]["parse_failure_rate"] == 0.5
+    assert sum(told["rows"]["reasons"].values()) == 2
+    assert not told["scores"]
+    figures = {f"{line['group']}/{line['metric']}": line for line in told["figures"]}
+    assert figures["L2/f1"]["papers"] == {"safeguard-vl": 2 / 3}  # both are called unsafe
+    assert figures["L3/f1"]["papers"] == {"safeguard-vl": 0.0}
+    assert figures["L3/f1"]["silent"] == 2
+
+
 # What was published.
 
 
@@ -565,7 +603,7 @@ def test_the_published_figures_agree_with_those_of_the_list_of_systems() -> None
             round(100 * item.published, 2)
             for name in {name for table in published_tables()["tables"] for name in table["systems"]}
             for item in _of(benchmark, name)
-            if item.source.startswith(source)
+            if source in item.source
         }
         listed = {system.figures[measure] for system in SYSTEMS if measure in system.figures}
         assert {value for value in listed if not any(abs(value - other) < 0.05 for other in known)} == set()
@@ -580,12 +618,15 @@ def _of(benchmark: str, system: str) -> list[Any]:
 
 def test_a_known_model_is_set_beside_its_own_figures_by_the_paper_s_scorer() -> None:
     figures = {"all/f1": {"unsafebench": 0.1, "safeguard-vl": 0.5}}
-    items = compare("unsafebench", figures, model="tyodd/SafeGuard-VL-RL")
+    items = compare("unsafebench", figures, model="tyodd/SafeGuard-VL-RL@gpu:8000")
     assert [(item.system, item.here, item.published) for item in items] == [
         ("SafeGuard-VL-RL", 0.5, 0.6239),
         ("SafeGuard-VL-RL", 0.5, 0.691),
     ]
     assert items[0].difference == pytest.approx(-0.1239)
+    sexual = compare("unsafebench", {"sexual/f1": {"unsafebench": 0.6}}, model="mine", groups={"sexual"})
+    assert {item.figure for item in sexual} == {"sexual/f1"}
+    assert ("NudeNet", 0.6, 0.624) in {(item.system, item.here, item.published) for item in sexual}
     listed = compare("unsafebench", figures, model="mine")
     assert {item.figure for item in listed} == {"all/f1"}
     assert len(listed) > 20

@@ -16,7 +16,7 @@ from policyguard.cli.errors import command, warn, warn_of
 from policyguard.cli.options import BASE_URL, DIALECT, MODEL, SUBSET, group
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
-from policyguard.strict.text import is_terminal
+from policyguard.strict.text import is_terminal, one_line
 
 if TYPE_CHECKING:
     from policyguard.authoring.bench import BenchReport, Compared
@@ -25,6 +25,9 @@ __all__ = ["app"]
 
 # The defaults of ``Sizes``, which is not imported for the help.
 SCENES, PAIRS, HELD_OUT = 300, 100, 300
+MOSTLY = 0.5
+PATIENCE = 60.0
+"""Seconds of an outage for which a row waits, as in `policyguard check`."""
 
 app = group("Measure guards.")
 pictosafe = group("PictoSafe: harmless pictogram scenes with exact labels.")
@@ -162,6 +165,10 @@ def _field(benchmark: str, says: str) -> None:
             bool,
             typer.Option("--own-category", help="unsafebench: ask about the row's category alone."),
         ] = False,
+        only: Annotated[
+            list[str] | None,
+            typer.Option("--only", metavar="GROUP", help="Only rows of this level or category; repeatable."),
+        ] = None,
         limit: Annotated[
             int | None,
             typer.Option("--limit", min=1, metavar="N", help="Only N rows, spread evenly over the split."),
@@ -198,11 +205,18 @@ def _field(benchmark: str, says: str) -> None:
             images=images,
             policy=policy,
             own_category=own_category,
+            only=only or (),
             limit=limit,
         )
         policies = list(dict.fromkeys(row.policy for row in loaded.rows))
         guard = Guard(
-            policies, model=model, base_url=base_url, dialect=dialect, subset=bool(subset), cache=cache
+            policies,
+            model=model,
+            base_url=base_url,
+            dialect=dialect,
+            subset=bool(subset),
+            cache=cache,
+            patience=PATIENCE,
         )
         with guard, progress_bar(sys.stderr) as move:
             identity = guard.backend.model.id
@@ -214,9 +228,16 @@ def _field(benchmark: str, says: str) -> None:
                 progress=lambda done, total: move(done, total, "judged"),
             )
         figures = {line.key: line.papers for line in report.lines}
-        beside = compare(benchmark, figures, model=identity, system=published)
+        groups = {row.group for row in loaded.rows} if only else ()
+        beside = compare(benchmark, figures, model=identity, system=published, groups=groups)
         if as_json:
-            print(json.dumps(report.to_dict() | {"published": [item.to_dict() for item in beside]}, indent=2))
+            print(
+                json.dumps(
+                    report.to_dict() | {"published": [item.to_dict() for item in beside]},
+                    indent=2,
+                    allow_nan=False,
+                )
+            )
         else:
             _print_report(report, beside)
         for note in loaded.notes:
@@ -304,7 +325,9 @@ def general(
     here = {task: {"safeguard-vl": value} for task, value in told["figures"].items()}
     beside = compare("general", here, model=name, system=published)
     if as_json:
-        print(json.dumps(told | {"published": [item.to_dict() for item in beside]}, indent=2))
+        print(
+            json.dumps(told | {"published": [item.to_dict() for item in beside]}, indent=2, allow_nan=False)
+        )
     else:
         for task, value in told["figures"].items():
             asked_of = f" of {told['samples'][task]:,}" if told["samples"].get(task) else ""
@@ -323,12 +346,19 @@ def _print_report(report: BenchReport, beside: Sequence[Compared]) -> None:
     told = report.to_dict()
     rows, scorers = told["rows"], report.scorers
     print(f"{told['title']}: {rows['judged']:,} of {rows['split']:,} rows, {rows['unsafe']:,} of them unsafe")
-    print(f"guard: {report.model.id} in dialect {report.model.dialect}, under {told['policies']:,} policies")
+    dialect = f" in dialect {report.model.dialect}" if report.model.dialect else ""
+    print(f"guard: {report.model.id}{dialect}, under {told['policies']:,} policies")
     silent = ", ".join(f"{number:,} {name}" for name, number in report.silent.items()) or "none"
     print(f"without an answer: {percent(report.silence)}% ({silent})")
+    for reason, number in report.reasons.most_common(3):
+        print(f"  {number:,}: {one_line(reason)}")
     print(f"not counted: {len(rows['bad']):,} bad rows, {len(report.unused):,} images or calls that failed")
+    if not report.judged:
+        return
     if not told["scores"]:
         print("the guard gives no scores: these are figures of its ratings alone")
+    if report.silence > MOSTLY:
+        print("most rows have no answer: the figures say how silence counts, and little of the guard")
     print()
     heads = ["group", "figure", "rows", "unsafe", "silent", *scorers, "ours [95%]"]
     body = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -118,13 +118,15 @@ def load_rows(
     images: Path | None = None,
     policy: str | None = None,
     own_category: bool = False,
+    only: Sequence[str] = (),
     limit: int | None = None,
 ) -> Loaded:
     """The rows of one split of ``benchmark`` in ``folder``, in their order.
 
     ``split``: or ``all``. ``images``: what image paths are relative to; default: ``folder``. ``policy``: a
     policy to judge by, instead of the rows' own; ``{level}`` in its name stands for the row's level.
-    ``own_category``: by the rule of the row's category alone. ``limit``: so many rows, spread evenly.
+    ``own_category``: by the rule of the row's category alone. ``only``: rows of these levels or categories.
+    ``limit``: so many rows, spread evenly.
 
     Raises ConfigurationError for what is wrong as a whole: no such split, other columns, no row that can be
     used. What is wrong with one row is one of ``problems``.
@@ -139,21 +141,9 @@ def load_rows(
             shelf[name] = load_policy(name).resolve()
         return shelf[name]
 
-    records = [record for table in result.files for record in _records(made, table)]
-    result.total = len(records)
-    if limit is not None and limit < len(records):
-        records = [records[number * len(records) // limit] for number in range(limit)]
-    elif split == "test" and result.total != made.published:
-        result.notes.append(
-            f"the test split that the papers' figures are of has {made.published:,} rows, and this one "
-            f"{result.total:,}: it is of another version"
-        )
-    if limit is not None and limit < result.total:
-        result.notes.append(f"these are {limit:,} of {result.total:,} rows, spread evenly")
-    if policy is not None:
-        result.notes.append(f"judged by {policy}: published figures are of the benchmark's own policies")
     kept: dict[bytes, bytes] = {}  # one copy of an image that comes under several policies
-    for record in records:
+    for record in (record for table in result.files for record in _records(made, table)):
+        result.total += 1
         if isinstance(record, Problem):
             result.problems.append(record)
             continue
@@ -168,17 +158,46 @@ def load_rows(
             what = error.problems[0].message if error.problems else error.message
             result.problems.append(Problem(what, str(record.file), record.line, field="policy"))
             continue
-        if own_category:
-            row = replace(row, policy=replace(row.policy, rules=(row.policy.rule(row.group),)))
         if isinstance(row.image, bytes):
             row = replace(row, image=kept.setdefault(hashlib.sha256(row.image).digest(), row.image))
         result.rows.append(row)
     if not result.rows:
         why = "\n".join(map(str, result.problems[:20])) or f"{folder} holds none"
         raise ConfigurationError(
-            f"no row can be used:\n{why}", hint="--images names the folder that image paths are relative to"
+            f"no row can be used:\n{why}",
+            hint=f"is it {made.title} as {made.maker} publishes it? --images names the folder of its images",
         )
+    if split == "test" and result.total != made.published:
+        result.notes.append(
+            f"the test split that the papers' figures are of has {made.published:,} rows, and this one "
+            f"{result.total:,}: it is of another version"
+        )
+    if policy is not None:
+        result.notes.append(f"judged by {policy}: published figures are of the benchmark's own policies")
+    if only:
+        _keep(result, only)
+    if limit is not None and limit < len(result.rows):
+        result.notes.append(f"these are {limit:,} of {len(result.rows):,} rows, spread evenly")
+        result.rows = [result.rows[number * len(result.rows) // limit] for number in range(limit)]
+    if own_category:
+        result.rows = [
+            replace(row, policy=replace(row.policy, rules=(row.policy.rule(row.group),)))
+            for row in result.rows
+        ]
     return result
+
+
+def _keep(loaded: Loaded, only: Sequence[str]) -> None:
+    """The rows of some levels or categories."""
+    there = {row.group.lower(): row.group for row in loaded.rows}
+    wanted = [name.strip().lower().replace(" ", "-") for name in only]
+    if strange := [name for name in wanted if name not in there]:
+        raise ConfigurationError(
+            f"no row is of the level or category '{strange[0]}'",
+            hint=f"rows are of {', '.join(there.values())}",
+        )
+    loaded.rows = [row for row in loaded.rows if row.group.lower() in wanted]
+    loaded.notes.append(f"only rows of {', '.join(there[name] for name in dict.fromkeys(wanted))}")
 
 
 def _tables(folder: Path, split: str) -> list[Path]:

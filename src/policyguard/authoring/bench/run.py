@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -38,8 +38,8 @@ _MAIN = {
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """``silent``: judged rows without an answer, by the outcome. ``unused``: rows that no figure counts,
-    since their image cannot be judged or the model could not be asked. ``lines``: the figures.
+    """``silent``: judged rows without an answer, by the outcome; ``reasons``: why. ``unused``: rows that no
+    figure counts, since their image cannot be judged or the model could not be asked. ``lines``: the figures.
     """
 
     benchmark: str
@@ -48,6 +48,7 @@ class BenchReport:
     judged: tuple[Judged, ...]
     unused: tuple[Problem, ...]
     silent: Counter[str]
+    reasons: Counter[str]
     lines: tuple[Line, ...]
 
     @property
@@ -78,6 +79,7 @@ class BenchReport:
                 "unsafe": sum(item.row.unsafe for item in self.judged),
                 "without_answer": dict(self.silent),
                 "parse_failure_rate": self.silence,
+                "reasons": dict(self.reasons.most_common(20)),
                 "bad": [str(problem) for problem in self.loaded.problems],
                 "unused": [str(problem) for problem in self.unused],
             },
@@ -130,18 +132,20 @@ def run_rows(
             verdicts[row.place] = verdict
             if progress is not None:
                 progress(len(verdicts), len(loaded.rows))
-    judged, unused, silent = [], [], Counter[str]()
+    judged, unused = [], []
+    silent, reasons = Counter[str](), Counter[str]()
     for row in loaded.rows:
         verdict = verdicts[row.place]
+        reason = (verdict.reason or str(verdict.outcome)).removeprefix(f"{verdict.source}: ")
         if why := _unused(verdict):
             file, _, line = row.place.rpartition(":")
-            reason = (verdict.reason or str(verdict.outcome)).removeprefix(f"{verdict.source}: ")
             unused.append(Problem(f"{why}: {reason}", file, int(line), field=row.name))
             continue
         answer = Answer.of(verdict.outcome)
         known = ratings.unsafe.get((verdict.evidence.image_sha256 or "", row.policy.fingerprint))
         if not verdict.outcome.judged:
             silent[verdict.outcome.value] += 1
+            reasons[reason] += 1
             known = None
         judged.append(Judged(row, answer, known, verdict.score))
     return BenchReport(
@@ -151,6 +155,7 @@ def run_rows(
         tuple(judged),
         tuple(unused),
         silent,
+        reasons,
         tuple(score(benchmark, judged)) if judged else (),
     )
 
@@ -189,16 +194,23 @@ def published_tables() -> dict[str, Any]:
 
 
 def compare(
-    benchmark: str, figures: Mapping[str, Mapping[str, float]], *, model: str, system: str | None = None
+    benchmark: str,
+    figures: Mapping[str, Mapping[str, float]],
+    *,
+    model: str,
+    system: str | None = None,
+    groups: Collection[str] = (),
 ) -> list[Compared]:
     """``figures`` (by figure, then scorer; in [0, 1]) beside the published ones of one system.
 
     ``system``: as the tables call it; default: the published system that ``model`` is. Where it is none, the
-    one main figure of all systems. Raises ConfigurationError for a system that has no figure.
+    one main figure of all systems. ``groups``: the figures of these levels or
+    categories and no others. Raises ConfigurationError for a system that has no figure.
     """
     tables = published_tables()
     known = list(dict.fromkeys(name for table in tables["tables"] for name in _columns(table, benchmark)[1]))
     if system is None:
+        model = model.partition("@")[0]  # a served model's id names its server
         own = (name for name, ids in tables["models"].items() if model in ids and name in known)
         system = next(own, None)
     elif system not in known:
@@ -208,7 +220,7 @@ def compare(
             + (f": did you mean {meant!r}?" if meant else ""),
             hint=f"published: {', '.join(known)}",
         )
-    return list(_compared(benchmark, figures, tables["tables"], system))
+    return list(_compared(benchmark, figures, tables["tables"], system, groups))
 
 
 def _columns(table: dict[str, Any], benchmark: str) -> tuple[dict[int, str], dict[str, list[float | None]]]:
@@ -231,6 +243,7 @@ def _compared(
     figures: Mapping[str, Mapping[str, float]],
     tables: list[dict[str, Any]],
     system: str | None,
+    groups: Collection[str],
 ) -> Iterator[Compared]:
     for table in tables:
         columns, systems = _columns(table, benchmark)
@@ -239,7 +252,11 @@ def _compared(
                 continue
             for place, key in columns.items():
                 value = values[place]
-                if value is None or (system is None and key != _MAIN[benchmark]):
+                if groups:
+                    shown = key.partition("/")[0] in groups
+                else:
+                    shown = system is not None or key == _MAIN[benchmark]
+                if value is None or not shown:
                     continue
                 here = figures.get(key, {}).get(table["scorer"])
                 yield Compared(name, table["source"], key, here, value / 100)
