@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from policyguard.runs.audit.rows import FORMAT, Part, Place, schema, write_parts
+from policyguard.runs.audit.reading import pictures
+from policyguard.runs.audit.rows import FORMAT, Audit, Part, Place, marked_schema, schema, write_parts
+from policyguard.runs.audit.sources import Spec, plan
 
 RULES = {"arms": 0.5, "drugs": 0.7, "nudity": 0.4, "gore": 0.5}
 """Ids and thresholds of the made-up policy."""
@@ -22,8 +24,13 @@ POLICY = {
     "fingerprint": "f" * 64,
     "title": "House rules",
     "threshold": 0.5,
-    "rules": [{"id": rule, "title": rule.title(), "threshold": RULES[rule]} for rule in RULES],
+    "rules": [
+        {"id": rule, "title": rule.title(), "status": "active", "threshold": RULES[rule]} for rule in RULES
+    ],
 }
+
+
+_MARK = "made up"
 
 
 def row(key: str, score: float | None = 0.1, *, rule: str = "arms", **changes: Any) -> dict[str, Any]:
@@ -81,7 +88,8 @@ def write_many(folder: Path, count: int, *, per_part: int = 10_000, seed: int = 
 def _write_part(folder: Path, number: int, table: pa.Table) -> None:
     file = folder / f"verdicts/part-{number:08}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(table, file, compression="zstd")
+    marked = table.cast(marked_schema(table.schema, _MARK, number))
+    parquet.write_table(marked, file, compression="zstd")
 
 
 def _write_about(
@@ -94,23 +102,27 @@ def _write_about(
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_parts(Place(folder), parts)
-    values = {
+    own = {"source": {"sources": ["source"], "root": str(folder)}, "options": {"keep": list(keep)}}
+    own["counts"] = {"parts": len(sizes), "rows": sum(sizes)}
+    (folder / "audit.json").write_text(json.dumps(_about(own | (about or {}))))
+
+
+def _about(own: dict[str, Any]) -> dict[str, Any]:
+    return {
         "format": FORMAT,
-        "source": [str(folder / "source")],
-        "options": {"keep": list(keep)},
+        "mark": _MARK,
         "policies": [POLICY],
         "model": {"id": "tiny/guard", "revision": "1", "dialect": "instruct"},
         "settings": {},
-        **(about or {}),
+        **own,
     }
-    (folder / "audit.json").write_text(json.dumps(values))
 
 
 def _many(part: int, first: int, count: int, random: np.random.Generator) -> pa.Table:
     names = np.array(list(RULES))
     index = np.arange(first, first + count)
     score = random.beta(0.12, 3.0, count)
-    score[random.random(count) < 0.02] = random.beta(6.0, 1.5)
+    score = np.where(random.random(count) < 0.02, random.beta(6.0, 1.5, count), score)
     rule = random.integers(0, len(names), count)
     threshold = np.array(list(RULES.values()))[rule]
     judged = random.random(count) >= 0.005
@@ -152,3 +164,34 @@ def _many(part: int, first: int, count: int, random: np.random.Generator) -> pa.
         "keep_source": pa.array(np.array(["web", "stock", "made"])[random.integers(0, 3, count)]),
     }
     return pa.Table.from_pydict(columns).cast(schema(("prompt", "source")))
+
+
+def audit_of(
+    folder: Path,
+    spec: Spec,
+    judged: Callable[[str], dict[str, Any]] = row,
+    *,
+    name: str = "audit",
+    about: dict[str, Any] | None = None,
+) -> Audit:
+    """An audit of a real source, with the verdicts that ``judged`` gives for its keys."""
+    parts = list(plan(spec, []))
+    place = Place(folder / name)
+    write_parts(place, iter(parts))
+    for part in parts:
+        rows = [
+            {
+                "sha256": None if picture.image is None else hashlib.sha256(picture.image.data).hexdigest(),
+                **{f"keep_{column}": value for column, value in zip(spec.keep, picture.keep, strict=False)},
+                **{key: value for key, value in judged(picture.key).items() if key != "sha256"},
+                "part": part.number,
+                "row": number,
+            }
+            for number, picture in enumerate(pictures(part, spec))
+        ]
+        _write_part(folder / name, part.number, pa.Table.from_pylist(rows, schema(spec.keep)))
+    options = spec.to_dict()
+    source = {each: options.pop(each) for each in ("sources", "root")}
+    own = {"source": source, "options": options, "counts": {"parts": len(parts), "rows": None}}
+    (folder / name / "audit.json").write_text(json.dumps(_about(own | (about or {}))))
+    return Audit.open(folder / name)

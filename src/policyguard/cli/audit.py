@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from policyguard.cli import audit_report
 from policyguard.cli.errors import command, print_error, warn
 from policyguard.cli.options import BASE_URL, STYLE, Group, TextOrJson, with_settings
 from policyguard.cli.progress import log_lines, progress_bar, waiting
@@ -234,6 +235,11 @@ def diff(
     else:
         print("\n".join(map(printable, found.lines())))
     return ExitCode.OK
+
+
+app.command("report")(audit_report.report)
+app.command("select")(audit_report.select)
+app.command("copy")(audit_report.copy)
 
 
 def _set_of(audit: Audit, base_url: str | None, cache: str | None) -> Set:

@@ -8,16 +8,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image as Pictures
+from pyarrow import parquet
 
 from policyguard.errors import UsageError
 from policyguard.runs.audit import alike
 from policyguard.runs.audit.report import Asked, make_report
 from policyguard.runs.audit.rows import Audit
+from policyguard.runs.audit.select import copy, read_where, select
 from policyguard.runs.audit.tally import MAX_VALUES
 from support.audits import POLICY, row, unjudged, write_many, write_rows
+
+GUNS = {"id": "arms", "title": "Guns in ads", "status": "active", "threshold": 0.3}
+SCHEMA = Path(__file__).parents[3] / "docs/audit-report.schema.json"
 
 
 def report(
@@ -42,7 +48,7 @@ def test_it_counts_outcomes_actions_and_what_could_not_be_judged(tmp_path: Path)
             row("a.png", 0.9),
             row("b.png"),
             row("c.png", 0.6, action="flag"),
-            unjudged("d.png", reason="page 12 of 30"),
+            unjudged("d.png", reason="d.png: page 12 of 30"),
         ],
         [
             unjudged("e.png", reason="page 3 of 4"),
@@ -103,7 +109,7 @@ def test_a_model_without_scores_is_reported_too(tmp_path: Path) -> None:
 
 
 def test_several_policies_are_told_apart_by_their_rules(tmp_path: Path) -> None:
-    other = {**POLICY, "id": "ads", "rules": [{"id": "arms", "title": "Guns in ads", "threshold": 0.3}]}
+    other = {**POLICY, "id": "ads", "rules": [GUNS]}
     rules = [{"rule": "ads:arms", "score": 0.4, "threshold": 0.3, "action": "flag"}]
     figures = report(
         tmp_path,
@@ -286,6 +292,31 @@ def test_an_audit_that_is_not_complete_says_so_first(tmp_path: Path) -> None:
     assert "not complete" not in page(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("what", ["cut off", "of another audit", "of another part", "something else"])
+def test_a_file_of_verdicts_that_is_not_the_audit_s_own_is_refused(what: str, tmp_path: Path) -> None:
+    """Else a report, or a copy of what is allowed, rests on what somebody put there."""
+    audit = Audit.open(write_rows(tmp_path / "audit", [row("a")], [row("b")], missing=1))
+    other = write_rows(tmp_path / "other", [row("a")], about={"mark": "another"})
+    first, second, third = (tmp_path / f"audit/verdicts/part-0000000{number}.parquet" for number in range(3))
+    if what == "cut off":
+        second.write_bytes(second.read_bytes()[:-20])
+    elif what == "of another audit":
+        table = parquet.read_table(other / "verdicts/part-00000000.parquet")
+        marks = {**table.schema.metadata, b"policyguard.audit.mark": b"another"}
+        parquet.write_table(table.replace_schema_metadata(marks), first)
+    elif what == "of another part":
+        third.write_bytes(first.read_bytes())
+    else:
+        (tmp_path / "audit/verdicts/notes.txt").write_text("mine")
+    for read in (
+        lambda: make_report(audit, tmp_path / "report", Asked()),
+        lambda: select(audit, read_where(audit, "row == 0"), tmp_path / "list.txt"),
+        lambda: copy(audit, tmp_path / "clean", read_where(audit, "row == 0")),
+    ):
+        with pytest.raises(UsageError, match="is damaged, or not of this audit"):
+            read()
+
+
 def test_an_audit_without_rows_or_without_judged_ones_has_no_figures_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no judged row yet"):
         report(tmp_path, missing=2)
@@ -308,16 +339,21 @@ def test_hostile_words_are_shown_as_words(words: str, tmp_path: Path) -> None:
     """In names, columns, rules, rationales, reasons, and what audit.json says."""
     found = [{"rule": words, "score": 0.9, "threshold": 0.5, "action": "block"}]
     rows = [
-        row(f"{words}/{words}.png", 0.9, rules=found, rationale=words, keep_source=words, keep_prompt=words),
+        row(f"{words}/{words}.png", 0.9, rules=found, rationale=words, keep_source=words)
+        | {"keep_prompt": words},
         row("b", closest={"rule": words, "score": 0.2}),
         unjudged("c", reason=words),
     ]
-    about = {"policies": [{**POLICY, "title": words}], "source": [words], "model": {"id": words}}
+    about = {
+        "policies": [{**POLICY, "title": words}],
+        "source": {"sources": [words], "root": "/"},
+        "model": {"id": words},
+    }
     report(tmp_path, rows, keep=["source", "prompt"], about=about)
     text = page(tmp_path)
     assert text.count("<script") == 0
     assert not re.search(r"<img|onerror=alert\(1\)>|\x1b|\u202e", text)
-    assert json.loads((tmp_path / "report/report.json").read_text())["audit"]["source"] == [words]
+    assert json.loads((tmp_path / "report/report.json").read_text())["audit"]["source"]["sources"] == [words]
 
 
 def test_the_plots_are_images_of_a_sensible_size(tmp_path: Path) -> None:
@@ -355,3 +391,19 @@ def test_a_page_stays_small_whatever_the_number_of_rows(tmp_path: Path) -> None:
     audit = Audit.open(write_many(tmp_path / "audit", 20_000))
     make_report(audit, tmp_path / "report", Asked())
     assert (tmp_path / "report/report.html").stat().st_size < 150_000
+
+
+def test_the_figures_are_as_the_schema_says(tmp_path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    validator.check_schema(validator.schema)
+    many = Audit.open(write_many(tmp_path / "many", 500, per_part=100))
+    few = Audit.open(
+        write_rows(tmp_path / "few", [row("a", keep_prompt=None), unjudged("b")], keep=["prompt"])
+    )
+    for audit in (many, few):
+        labels = tmp_path / f"{audit.place.local}.csv"
+        make_report(audit, tmp_path / "report", Asked(sample=30, labels=labels))
+        figures = make_report(audit, tmp_path / "report", Asked(labels=labels)).figures
+        assert not [error.message for error in validator.iter_errors(figures)]
+        assert json.loads((tmp_path / "report/report.json").read_text()) == figures
+        assert set(figures) == set(validator.schema["properties"])

@@ -70,6 +70,8 @@ def share(value: Mapping[str, Any] | None) -> str:
     if value is None:
         return "–"
     width = 100 * (value["high"] - value["low"])
+    if not width:  # all rows were labelled
+        return f"{100 * value['value']:.4g}%"
     places = 0 if width >= 10 else 1 if width >= 1 else 2 if width >= 0.1 else 3
     middle, low, high = (f"{100 * value[name]:.{places}f}" for name in ("value", "low", "high"))
     return f"{middle}% ({low} to {high})"

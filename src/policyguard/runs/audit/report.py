@@ -7,19 +7,23 @@ escaped (``policyguard.strict.page``). Images are in it only where asked for, sm
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from policyguard._version import __version__
 from policyguard.errors import MissingExtraError, UsageError
 from policyguard.runs.audit.labels import Labels, read_labels, write_sheet
+from policyguard.runs.audit.reading import NotNowError, pictures
 from policyguard.runs.audit.rows import Audit
+from policyguard.runs.audit.run import spec_of
 from policyguard.runs.audit.tally import COLUMNS, Scale, Tally, chunks
 from policyguard.strict.explain import nearest
-from policyguard.strict.files import replacing, write_atomically, write_json
+from policyguard.strict.files import check_place, replacing, write_atomically, write_json
 
-__all__ = ["FORMAT", "Asked", "Written", "make_report", "scale_of"]
+__all__ = ["FORMAT", "Asked", "Written", "make_report", "scale_of", "thumbnails_of"]
 
 FORMAT = 1
 """Of ``report.json``; raised when a field goes or changes its meaning."""
@@ -76,12 +80,13 @@ def make_report(
         raise UsageError(f"--labels: {asked.labels} is no CSV", hint="name a file that ends in .csv")
     if asked.labels is not None and asked.sample is not None and asked.labels.exists():
         write_sheet(asked.labels, {}, size=asked.sample, seed=asked.seed)  # refuses, before hours of reading
+    check_place(out, name="--out", folder=True)
     labels = read_labels(asked.labels) if asked.labels is not None and asked.sample is None else None
     tally = count(audit, asked, labels, progress=progress)
     figures = {
         "format": FORMAT,
         "policyguard": __version__,
-        "audit": _about(audit, tally),
+        "audit": _about(audit),
         **tally.figures(worst_of_k=asked.k, values=asked.values),
         "labels": None if labels is None else labels.figures(tally.sampler),
     }
@@ -99,6 +104,26 @@ def make_report(
         drawn = tally.sampler.draw(asked.sample)
         sampled = write_sheet(asked.labels, drawn, size=asked.sample, seed=asked.seed)
     return Written(files, figures, sampled)
+
+
+def thumbnails_of(audit: Audit) -> Thumbnail:
+    """Reads the images of examples from the audit's source, each only if it still is what was judged."""
+    spec = spec_of(audit)
+
+    def thumbnail(example: Mapping[str, Any]) -> str:
+        from policyguard.images.written import thumbnail as made
+
+        part, row = audit.part(example["part"]), example["row"]
+        image: Any = None
+        if part.kind == "files" and "://" not in part.items[row].path:
+            image = Path(spec.absolute(part.items[row].path))
+        else:
+            with suppress(NotNowError):
+                found = next(islice(pictures(part, spec, accept_changed=True), row, None), None)
+                image = None if found is None or found.image is None else found.image.data
+        return "" if image is None else made(image, example["sha256"])
+
+    return thumbnail
 
 
 def count(
@@ -119,6 +144,7 @@ def count(
             else f"it carries: {', '.join(audit.keep) or 'none'}; "
             "name columns with --keep when the audit starts",
         )
+    audit.require_own()
     total = sum(batch.num_rows for batch in audit.rows(["row"]))
     if not total:
         raise UsageError(
@@ -148,25 +174,22 @@ def scale_of(about: Mapping[str, Any]) -> Scale:
     rules = {}
     for policy in policies:
         for rule in policy["rules"]:
-            name = f"{policy['id']}:{rule['id']}" if several else rule["id"]
-            rules[name] = rule.get("threshold") or policy["threshold"]
+            if rule["status"] != "exempt":
+                name = f"{policy['id']}:{rule['id']}" if several else rule["id"]
+                rules[name] = rule["threshold"]
     return Scale(None if several else policies[0]["threshold"], rules)
 
 
-def _about(audit: Audit, tally: Tally) -> dict[str, Any]:
+def _about(audit: Audit) -> dict[str, Any]:
     """Which audit it is, and how much of it is done."""
-    planned = 0
-    rows: int | None = 0
-    for part in audit.parts():
-        planned += 1
-        rows = None if rows is None or part.rows is None else rows + part.rows
     names = ("source", "policies", "model", "settings")
+    done, counts = len(audit.files()), audit.about["counts"]
     return {
-        **{name: audit.about.get(name) for name in names},
-        "parts": planned,
-        "parts_done": len(audit.files()),
-        "rows_planned": rows,
-        "complete": len(audit.files()) == planned,
+        **{name: audit.about[name] for name in names},
+        "parts": counts["parts"],
+        "parts_done": done,
+        "rows_planned": counts["rows"],
+        "complete": done == counts["parts"],
     }
 
 

@@ -367,6 +367,17 @@ class Audit:
         """The files of verdicts that are there, by their parts' order, as the file system calls them."""
         return [self.place.path(f"verdicts/{name}") for name in self.place.names("verdicts")]
 
+    def require_own(self) -> None:
+        """Raise UsageError if a file of verdicts is damaged, or is not of this audit."""
+        own = {Part(number, "", "").file for number in self.done()}
+        strange = [name for name in self.place.names("verdicts") if f"verdicts/{name}" not in own]
+        if strange:
+            more = f", and so are {len(strange) - 1:,} more" if len(strange) > 1 else ""
+            raise UsageError(
+                f"{self.place.url}/verdicts/{strange[0]} is damaged, or not of this audit{more}",
+                hint="`policyguard audit resume` makes the files of its own parts again; move others away",
+            )
+
     def rows(
         self, columns: Sequence[str] | None = None, *, where: pa.compute.Expression | None = None
     ) -> Iterator[pa.RecordBatch]:

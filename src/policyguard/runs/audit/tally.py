@@ -188,13 +188,14 @@ class Tally:
         for name in ("degraded", "partial"):
             self.marks[name] += pc.sum(table[name]).as_py() or 0
         self.marks["duplicates"] += table.num_rows - table["duplicate_of"].null_count
-        unclear = table.select(["outcome", "reason"]).filter(~judged)
-        for pair in unclear.group_by(["outcome", "reason"]).aggregate([([], "count_all")]).to_pylist():
-            reason = re.sub(r"\d+", "#", pair["reason"] or "no reason given")[:200]
-            known = (pair["outcome"], reason)
+        names = ("key", "duplicate_of", "outcome", "reason")
+        unclear = table.select(names).filter(~judged)
+        for key, first, outcome, reason in zip(*(unclear[name].to_pylist() for name in names), strict=True):
+            words = (reason or "no reason given").removeprefix(f"{key}: ").removeprefix(f"{first}: ")
+            known = outcome, re.sub(r"\d+", "#", words)[:200]
             if known not in self._reasons and len(self._reasons) >= _MAX_REASONS:
-                known = pair["outcome"], "other reasons"
-            self._reasons[known] += pair["count_all"]
+                known = outcome, "other reasons"
+            self._reasons[known] += 1
 
     def _count_rules(self, table: pa.Table, violates: Any, judged: Any, score: Any) -> Any:
         """Count the rows under each rule; how far each row is from the other decision (inf: unknown)."""

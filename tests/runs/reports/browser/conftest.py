@@ -59,20 +59,53 @@ def look(driver: WebDriver, width: int = 1200, theme: str = "light") -> None:
 
 
 @pytest.fixture
-def visit(browser: WebDriver, tmp_path: Path) -> Iterator[Callable[..., WebDriver]]:
-    """Write a report and open it. Afterwards, nothing may have gone wrong and nothing have been asked for."""
+def open_page(browser: WebDriver) -> Iterator[Callable[[Path], WebDriver]]:
+    """Open a file. Afterwards, nothing may have gone wrong and nothing have been asked for."""
 
-    def open_page(images: list[CheckedImage] | None = None, **options: Any) -> WebDriver:
-        options.setdefault("info", run_info(tmp_path))
-        text = written(tmp_path, "html", every_kind() if images is None else images, **options)
-        path = tmp_path / "report.html"
-        path.write_text(text, encoding="utf-8")
+    def opened(path: Path) -> WebDriver:
         browser.get(path.as_uri())
         # On a busy machine ``get`` can come back before the page's script has run.
         wait_until(lambda: browser.execute_script("return document.readyState") == "complete")
         return browser
 
-    yield open_page
+    yield opened
     assert [] == browser.get_log("browser")
     asked = browser.execute_script("return performance.getEntriesByType('resource').map((r) => r.name)")
     assert [] == [name for name in asked if not name.startswith("data:")]
+
+
+@pytest.fixture
+def visit(open_page: Callable[[Path], WebDriver], tmp_path: Path) -> Callable[..., WebDriver]:
+    """Write a report of a run and open it."""
+
+    def opened(images: list[CheckedImage] | None = None, **options: Any) -> WebDriver:
+        options.setdefault("info", run_info(tmp_path))
+        text = written(tmp_path, "html", every_kind() if images is None else images, **options)
+        path = tmp_path / "report.html"
+        path.write_text(text, encoding="utf-8")
+        return open_page(path)
+
+    return opened
+
+
+FAINT = """
+// Text whose contrast with what is behind it is under 4.5 (WCAG 2.2, 1.4.3); disabled controls are exempt.
+const light = (rgb) => rgb.map((c) => c / 255)
+  .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+const behind = (node) => {
+  for (; node; node = node.parentElement) {
+    const color = parse(getComputedStyle(node).backgroundColor);
+    if (color.length === 3 || color[3] === 1) return color.slice(0, 3);
+  }
+  return [255, 255, 255];
+};
+return [...document.querySelectorAll("body *")].filter((node) =>
+  [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())
+  && !node.closest("script, style, noscript, option, :disabled, svg")
+  && !node.closest("label")?.querySelector(":disabled") && node.checkVisibility()).filter((node) => {
+    const [a, b] = [light(parse(getComputedStyle(node).color).slice(0, 3)), light(behind(node))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
+  }).map((node) => node.outerHTML);
+"""

@@ -15,7 +15,7 @@ from selenium.webdriver.support.select import Select
 
 from policyguard.runs.reports.text import visible_line
 from policyguard.runs.run import ImageStatus
-from runs.reports.browser.conftest import look
+from runs.reports.browser.conftest import FAINT, look
 from runs.reports.support import every_kind, finding, image, many, run_info, stopped
 from runs.reports.test_html import HOSTILE, hostile_run, picture, with_hash
 
@@ -204,30 +204,7 @@ def test_it_fits_the_screen_and_can_be_read(width: int, theme: str, visit: Visit
         element.click()
     wide = driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0
-    assert [] == driver.execute_script(_FAINT)
-
-
-_FAINT = """
-// Text whose contrast with what is behind it is under 4.5 (WCAG 2.2, 1.4.3); disabled controls are exempt.
-const light = (rgb) => rgb.map((c) => c / 255)
-  .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-const behind = (node) => {
-  for (; node; node = node.parentElement) {
-    const color = parse(getComputedStyle(node).backgroundColor);
-    if (color.length === 3 || color[3] === 1) return color.slice(0, 3);
-  }
-  return [255, 255, 255];
-};
-return [...document.querySelectorAll("body *")].filter((node) =>
-  [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())
-  && !node.closest("script, style, noscript, option, :disabled, svg")
-  && !node.closest("label")?.querySelector(":disabled") && node.checkVisibility()).filter((node) => {
-    const [a, b] = [light(parse(getComputedStyle(node).color).slice(0, 3)), light(behind(node))];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
-  }).map((node) => node.outerHTML);
-"""
+    assert [] == driver.execute_script(FAINT)
 
 
 def test_the_rules_of_an_image_that_only_came_close_are_told_apart(visit: Visit) -> None:

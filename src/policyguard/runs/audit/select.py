@@ -1,0 +1,340 @@
+"""What an audit is for: the rows that a condition holds for, and the images themselves, in a folder.
+
+Covered: a copy is put in its place whole, and only if its bytes are the ones that were judged; what stands
+there already stays, and is named if it differs; no name leads out of the folder, and no link is followed
+within it. Not covered: a hard link shares its bytes with the source, so whoever changes one changes both; and
+a power cut can leave a file empty, which the next run names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BufferedReader
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Self
+
+from policyguard.errors import UsageError
+from policyguard.images.sniff import media_type
+from policyguard.outcomes import Action
+from policyguard.runs.audit.reading import NotNowError, pictures
+from policyguard.runs.audit.report import scale_of
+from policyguard.runs.audit.rows import Audit, Part
+from policyguard.runs.audit.run import spec_of
+from policyguard.runs.audit.sources import Spec, is_image_name
+from policyguard.runs.audit.tally import chunks
+from policyguard.runs.audit.where import Where, parse_where
+from policyguard.strict.files import check_place, replacing
+from policyguard.strict.text import quoted
+
+__all__ = ["ALLOWED", "Copied", "copy", "read_where", "select"]
+
+ALLOWED = f'action != "{Action.BLOCK}"'
+"""The images that may be used: what ``Verdict.allowed`` holds for."""
+_NAMED = 1000
+"""Images that could not be copied of which each is told."""
+
+
+def read_where(audit: Audit, text: str) -> Where:
+    """A condition on the rows of ``audit``. Raises UsageError that points at what is wrong."""
+    return parse_where(text, keep=audit.keep, rules=list(scale_of(audit.about).rules))
+
+
+def select(
+    audit: Audit,
+    where: Where,
+    out: Path | Callable[[str], object],
+    *,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> int:
+    """Write the rows that ``where`` holds for, and give their number.
+
+    A function is called with each key and a line end, and a ``.txt`` file has the same lines; a ``.parquet``
+    file has all columns. The old file stays until the new one is whole. Raises UsageError for another ending,
+    and for a key with a line break in a list.
+    """
+    if not isinstance(out, Path):
+        return _lines(audit, where, out, progress)
+    if out.suffix not in (".txt", ".parquet"):
+        raise UsageError(
+            f"--out: '{out}' ends in neither .txt nor .parquet", hint="the ending says what is written"
+        )
+    check_place(out, name="--out", folder=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as file:
+        if out.suffix == ".txt":
+            return _lines(audit, where, lambda line: file.write(line.encode()), progress)
+        from pyarrow import parquet
+
+        count = 0
+        writer: Any = None
+        for table in _selected(audit, where, None, progress):
+            writer = writer or parquet.ParquetWriter(file, table.schema, compression="zstd")
+            writer.write_table(table)
+            count += table.num_rows
+        if writer is not None:
+            writer.close()
+    return count
+
+
+def _lines(
+    audit: Audit, where: Where, write: Callable[[str], object], progress: Callable[[int], None]
+) -> int:
+    count = 0
+    for table in _selected(audit, where, ["key"], progress):
+        for key in table["key"].to_pylist():
+            if "\n" in key or "\r" in key:
+                raise UsageError(
+                    f"the key {quoted(key)} holds a line break, and cannot stand in a list",
+                    hint="write a .parquet file",
+                )
+            write(f"{key}\n")
+        count += table.num_rows
+    return count
+
+
+def _selected(
+    audit: Audit, where: Where, columns: list[str] | None, progress: Callable[[int], None]
+) -> Iterator[Any]:
+    audit.require_own()
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *where.columns]))
+    seen = 0
+    for table in chunks(audit.rows(wanted)):
+        yield where.filter(table)
+        seen += table.num_rows
+        progress(seen)
+
+
+@dataclass
+class Copied:
+    """What became of the selected images. ``counts`` has ``copied``, ``there already`` and ``failed``, and of
+    all selected the ``flagged``, ``degraded`` and ``partial``; ``problems`` names the first that failed.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, key: str, problem: str | None) -> None:
+        """An image that was copied, or why it was not."""
+        self.counts["copied" if problem is None else "failed"] += 1
+        if problem is not None and len(self.problems) < _NAMED:
+            self.problems.append(f"{key}: {problem}")
+
+
+def copy(
+    audit: Audit,
+    folder: Path,
+    where: Where,
+    *,
+    link: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Copied:
+    """Put the images that ``where`` holds for into ``folder``, each under its key.
+
+    What a run that was stopped has put there is left as it is, if it has the bytes that were judged.
+    ``link``: hard links to the source's files instead of copies. ``progress`` gets the number of images done
+    after each part. Raises UsageError if ``folder`` cannot take
+    them, or for ``link`` where the source has no files on this machine.
+    """
+    spec, done = spec_of(audit), Copied()
+    columns = ["part", "row", "key", "sha256", "action", "degraded", "partial"]
+    tables = _selected(audit, where, columns, lambda rows: None)
+    rows = (row for table in tables for row in table.select(columns).to_pylist())
+    with _Target(folder, audit, spec) as target:
+        _copy_rows(audit, rows, spec, target, done, link=link, progress=progress)
+    return done
+
+
+def _copy_rows(
+    audit: Audit,
+    rows: Iterator[dict[str, Any]],
+    spec: Spec,
+    target: _Target,
+    done: Copied,
+    *,
+    link: bool,
+    progress: Callable[[int], None],
+) -> None:
+    for number, group in groupby(rows, key=lambda row: row["part"]):
+        wanted: dict[int, tuple[str, str]] = {}
+        for row in group:
+            key, sha256 = row["key"], row["sha256"]
+            done.counts.update(name for name in ("degraded", "partial") if row[name])
+            done.counts["flagged"] += row["action"] == Action.FLAG
+            if sha256 is None:
+                done.add(key, "its bytes could not be read when it was judged")
+            elif target.holds(key, sha256):
+                done.counts["there already"] += 1
+            else:
+                wanted[row["row"]] = key, sha256
+        if wanted:
+            _copy_part(audit.part(number), spec, wanted, target, done, link=link)
+        progress(sum(done.counts[name] for name in ("copied", "there already", "failed")))
+
+
+def _copy_part(
+    part: Part, spec: Spec, wanted: dict[int, tuple[str, str]], target: _Target, done: Copied, *, link: bool
+) -> None:
+    if part.kind == "files" and not any("://" in part.items[row].path for row in wanted):
+        for row, (key, sha256) in wanted.items():
+            source = Path(spec.absolute(part.items[row].path))
+            done.add(key, target.put(key, sha256, source, link=link))
+        return
+    if link:
+        raise UsageError(
+            f"'{part.location}' is not made of files on this machine, which alone can be linked",
+            hint="leave out --link",
+        )
+    reason = "it is not in its shard any more"
+    try:
+        for row, picture in enumerate(pictures(part, spec, accept_changed=True)):
+            if row in wanted:
+                key, sha256 = wanted.pop(row)
+                image = picture.image
+                if image is None or image.error is not None:
+                    done.add(key, "it cannot be read any more")
+                else:
+                    done.add(key, target.put(key, sha256, image.data))
+            if not wanted:
+                return
+    except NotNowError as error:
+        reason = str(error)
+    for key, _ in wanted.values():
+        done.add(key, reason)
+
+
+class _Target:
+    """The folder that images are put into."""
+
+    def __init__(self, folder: Path, audit: Audit, spec: Spec) -> None:
+        check_place(folder, name="the folder for the images", folder=True)
+        root = Path(os.path.realpath(folder))
+        held = [Path(os.path.realpath(spec.absolute(name))) for name in spec.sources if "://" not in name]
+        if audit.place.local is not None:
+            held.append(Path(os.path.realpath(audit.place.local)))
+        for place in held:
+            if place in (root, *root.parents):
+                raise UsageError(
+                    f"{folder} lies in {place}, which belongs to the audit",
+                    hint="name a folder outside of it",
+                )
+        root.mkdir(parents=True, exist_ok=True)
+        self._root, self._staging = root, root / ".policyguard-partial"
+        shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
+        self._staging.mkdir(exist_ok=True)
+        # Names in a source such as ../photos begin with the way up to it, which no copy needs.
+        ways_up = {found[0] for name in spec.sources if (found := re.match(r"(\.\./)+", name))}
+        self._ways_up = sorted(ways_up, key=len, reverse=True)
+        self._made: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _place(self, key: str, ending: str = "") -> Path:
+        """Where an image goes. Raises _RefusedError if that is not in the folder."""
+        name = re.sub(r"^[a-z0-9+.-]+://", "", key, flags=re.IGNORECASE)
+        way_up = next(filter(name.startswith, self._ways_up), "")
+        name = os.path.normpath(name.removeprefix(way_up).lstrip("/"))
+        if "\0" in name or name in (".", "..") or name.startswith("../") or os.path.isabs(name):  # noqa: PTH117
+            raise _RefusedError("its name leads out of the folder")
+        place = self._root / (name + ending)
+        if place.parent not in self._made:
+            for step in (place.parent, *place.parent.parents):
+                if step == self._root:
+                    break
+                if step.is_symlink():
+                    raise _RefusedError(f"{step} is a link, and is not followed")
+        return place
+
+    def holds(self, key: str, sha256: str) -> bool:
+        """Whether the image is there already."""
+        for ending in ("",) if is_image_name(key) else ("", *_ENDINGS.values()):
+            with suppress(_RefusedError, OSError):
+                if _sha256(self._place(key, ending)) == sha256:
+                    return True
+        return False
+
+    def put(self, key: str, sha256: str, source: Path | bytes, *, link: bool = False) -> str | None:
+        """Put an image in its place; None, or why it is not there."""
+        partial: Path | None = None
+        try:
+            if isinstance(source, Path):
+                source = Path(os.path.realpath(source))  # the file itself, not a link to it
+                with _opened(source) as file:
+                    head = file.read(_HEAD)
+            else:
+                head = source[:_HEAD]
+            ending = "" if is_image_name(key) else _ENDINGS.get(media_type(head) or "", "")
+            place = self._place(key, ending)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(place.parent)
+            partial = self._staging / uuid.uuid4().hex
+            if isinstance(source, bytes):
+                partial.write_bytes(source)
+            elif link:
+                os.link(source, partial)
+            else:
+                with _opened(source) as file, partial.open("xb") as copied:
+                    while block := file.read(_BLOCK):
+                        copied.write(block)
+            if _sha256(partial) != sha256:
+                return "it has changed since it was judged"
+            return _published(partial, place, sha256)
+        except _RefusedError as error:
+            return str(error)
+        except OSError as error:
+            return f"{error.strerror or error}"
+        finally:
+            if partial is not None:
+                partial.unlink(missing_ok=True)
+
+
+class _RefusedError(Exception):
+    """An image has no place in the folder."""
+
+
+_BLOCK, _HEAD = 1 << 20, 64
+_ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "image/webp": ".webp"}
+
+
+def _opened(path: Path) -> BufferedReader:
+    """A file for reading; what is none (a pipe would wait for ever) raises OSError."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(0, "it is no file any more")
+    return file
+
+
+def _sha256(path: Path) -> str | None:
+    """Of the file at ``path``; None if there is none. A link is not followed."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    with _opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _published(partial: Path, place: Path, sha256: str) -> str | None:
+    """Give the file its name, unless something else has it."""
+    try:
+        os.link(partial, place)
+    except FileExistsError:
+        return None if _sha256(place) == sha256 else f"{place} is there already and holds something else"
+    except OSError:  # a file system without hard links
+        if os.path.lexists(place):
+            return None if _sha256(place) == sha256 else f"{place} is there already and holds something else"
+        partial.rename(place)
+    return None
