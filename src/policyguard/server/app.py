@@ -455,6 +455,7 @@ def configured(app: Any, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=75,  # longer than clients and proxies keep a connection: they end it, not we
         h11_max_incomplete_event_size=2**15,
         timeout_graceful_shutdown=round(settings.timeout + settings.body_seconds),
     )
