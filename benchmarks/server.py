@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python benchmarks/server.py [latency] [throughput] [memory] [reload] [--requests N]
 
-The service runs in a process of its own on one core, the clients here on the others. The backend is a fake one
-that waits and answers, so that what is measured is HTTP, decoding, queueing and deciding. Figures are of
+The service runs in a process of its own on one core, the clients here on the others. The backend is a fake
+one that waits and answers, so that what is measured is HTTP, decoding, queueing and deciding. Figures are of
 this machine at this moment: run it alone.
 """
 
@@ -31,7 +31,13 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.testing import FakeBackend
 
 ROOT = Path(__file__).parents[1]
-POLICY = "id: bench/{name}\nversion: 1.0.{n}\ntitle: T\nrules:\n  - {{id: red, title: Red {n}, unsafe: [red {n}]}}\n"
+POLICY = """\
+id: bench/{name}
+version: 1.0.{n}
+title: T
+rules:
+  - {{id: red, title: Red {n}, unsafe: [red {n}]}}
+"""
 PICTURE = (ROOT / "examples" / "images" / "picnic.png").read_bytes()
 
 
@@ -61,7 +67,7 @@ def run_service(options: dict) -> None:  # type: ignore[type-arg]
 
     async def run() -> None:
         task = asyncio.create_task(server.serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.01)
         print(server.servers[0].sockets[0].getsockname()[1], flush=True)
         await task
@@ -74,7 +80,8 @@ async def service(folder: Path, *, delay: float, room: int) -> AsyncIterator[tup
     """A client of a running service, and the service's process id."""
     write(folder, 0)
     options = json.dumps({"folder": str(folder), "delay": delay, "room": room})
-    process = subprocess.Popen([sys.executable, __file__, "--serve", options], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, "--serve", options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 (quick)
     try:
         assert process.stdout is not None
         port = int(await asyncio.to_thread(process.stdout.readline))
@@ -156,8 +163,8 @@ async def throughput(folder: Path, requests: int) -> None:
         cpu = (worked(pid) - before) / requests * 1000
     own = room / delay
     print(
-        f"throughput: {clients} clients, {room} at a time at {delay * 1000:g} ms: {requests / seconds:.0f}/s, "
-        f"{requests / seconds / own:.0%} of the backend's own {own:.0f}/s; "
+        f"throughput: {clients} clients, {room} at a time at {delay * 1000:g} ms: "
+        f"{requests / seconds:.0f}/s, {requests / seconds / own:.0%} of the backend's own {own:.0f}/s; "
         f"{cpu:.1f} ms of CPU each"
     )
 
@@ -209,16 +216,22 @@ async def reload(folder: Path, requests: int) -> None:
             write(folder, number)
             (await client.post("/v1/policies/bench/reload")).raise_for_status()
             before = done
-            while done < before + 20:
+            while done < before + 20:  # noqa: ASYNC110 (counted by others)
                 await asyncio.sleep(0.005)
         stop = True
         await asyncio.gather(*tasks)
     print(
-        f"reload: {reloads} reloads under {done} requests: none dropped, {mixed} mixed, {len(titles)} policies seen"
+        f"reload: {reloads} reloads under {done} requests: none dropped, {mixed} mixed, "
+        f"{len(titles)} policies seen"
     )
 
 
-PARTS = {"latency": (latency, 2000), "throughput": (throughput, 2000), "memory": (memory, 5000), "reload": (reload, 0)}
+PARTS = {
+    "latency": (latency, 2000),
+    "throughput": (throughput, 2000),
+    "memory": (memory, 5000),
+    "reload": (reload, 0),
+}
 
 
 def main() -> None:

@@ -50,16 +50,18 @@ class Service:
     state: State
     backend: Any
     folder: Path
+    server: uvicorn.Server
+    client: httpx.Client
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
     def post(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=None, trust_env=False, **options)
+        return self.client.post(path, **options)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=None, trust_env=False, **options)
+        return self.client.get(path, **options)
 
     def check(self, image: bytes, policy: str = "colours", **options: Any) -> httpx.Response:
         return self.post(f"/v1/check?policy={policy}", files={"image": ("a.png", image)}, **options)
@@ -82,7 +84,8 @@ def serving(folder: Path, *, backend: Any = None, **options: Any) -> Iterator[Se
         wait_until(lambda: server.started or not thread.is_alive())
         try:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            yield Service(url, app.state.service, backend, folder)
+            with httpx.Client(base_url=url, timeout=None, trust_env=False, verify=False) as client:
+                yield Service(url, app.state.service, backend, folder, server, client)
         finally:
             server.should_exit = True
             thread.join()

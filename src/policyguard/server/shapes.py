@@ -121,6 +121,14 @@ class ReadyBody(BaseModel):
 
 
 CHECK: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "policy",
+            "in": "query",
+            "description": "A policy; several must all allow. Needed where the service has more than one.",
+            "schema": {"type": "array", "items": {"type": "string"}},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -150,7 +158,7 @@ CHECK: dict[str, Any] = {
                 }
             },
         },
-    }
+    },
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)

@@ -1,0 +1,169 @@
+"""Under load: policies are replaced between requests, too much is refused, and the end is graceful."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from integrations.http.pictures import GREEN, RED, picture
+from policyguard.backends.base import AssessmentRequest
+from policyguard.testing import FakeBackend
+from server.support import Service, serving, write
+from support.waiting import wait_until
+
+
+class Gate(FakeBackend):
+    """Answers once it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.opened = threading.Event()
+        self.entered = 0
+
+    def assess(self, requests: Any) -> Any:
+        self.entered += 1
+        self.opened.wait()
+        return super().assess(requests)
+
+
+@contextmanager
+def asking(service: Service, count: int) -> Iterator[list[Any]]:
+    """``count`` requests in flight, and their answers to come."""
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            yield [pool.submit(service.check, picture(GREEN)) for _ in range(count)]
+        finally:
+            service.backend.opened.set()
+
+
+def test_a_hundred_reloads_drop_no_request_and_mix_no_fingerprints(tmp_path: Path) -> None:
+    with serving(tmp_path, backend=FakeBackend(0.97)) as service:
+        titles: dict[str, str] = {}
+        done, stop = [0] * 4, threading.Event()
+
+        def ask(place: int) -> None:
+            while not stop.is_set():
+                answer = service.check(picture(RED))
+                verdict = answer.json()
+                (policy,), (finding,) = verdict["evidence"]["policies"], verdict["findings"]
+                assert 200 == answer.status_code
+                assert finding["title"] == titles.setdefault(policy["fingerprint"], finding["title"])
+                done[place] += 1
+
+        with ThreadPoolExecutor(len(done)) as pool:
+            asked = [pool.submit(ask, place) for place in range(len(done))]
+            try:
+                for number in range(100):
+                    write(tmp_path, title=f"Red {number}")
+                    pushed = service.post("/v1/policies/colours/reload").json()
+                    told = service.check(picture(RED)).json()
+                    assert pushed["fingerprint"] == told["evidence"]["policies"][0]["fingerprint"]
+                    assert f"Red {number}" == told["findings"][0]["title"]
+                    before = sum(done)
+                    wait_until(lambda before=before: sum(done) > before or any(each.done() for each in asked))
+            finally:
+                stop.set()
+            for each in asked:
+                each.result()
+        assert len(set(titles.values())) == len(titles)
+        assert len(titles) > 50
+
+
+def test_a_request_ends_under_the_policy_it_began_with(tmp_path: Path) -> None:
+    with serving(tmp_path, backend=(gate := Gate())) as service, asking(service, 1) as answers:
+        wait_until(lambda: gate.entered)
+        before = service.state.policies.current.live["colours"].policy.fingerprint
+        write(tmp_path, title="Crimson")
+        assert before != service.post("/v1/policies/colours/reload").json()["fingerprint"]
+        gate.opened.set()
+        assert before == answers[0].result().json()["evidence"]["policies"][0]["fingerprint"]
+
+
+def test_more_than_the_queue_holds_is_told_to_come_back(tmp_path: Path) -> None:
+    with serving(tmp_path, backend=Gate(), workers=1, queue=2) as service, asking(service, 3) as answers:
+        room = service.state.room
+        wait_until(lambda: (room.judging, room.waiting) == (1, 2))
+        refused = service.check(picture(GREEN))
+        assert (429, False) == (refused.status_code, refused.json()["allowed"])
+        assert int(refused.headers["Retry-After"]) >= 1
+        service.backend.opened.set()
+        assert [True] * 3 == [answer.result().json()["allowed"] for answer in answers]
+        assert service.check(picture(GREEN)).json()["allowed"]
+        assert (0, 0) == (room.judging, room.waiting)
+
+
+def test_who_waits_too_long_is_told_to_come_back(tmp_path: Path) -> None:
+    with serving(tmp_path, backend=Gate(), workers=1, timeout=0.2) as service, asking(service, 3) as answers:
+        wait_until(lambda: sum(answer.done() for answer in answers) == 2)
+        assert [429, 429] == [answer.result().status_code for answer in answers if answer.done()]
+        assert 0 == service.state.room.waiting
+
+
+def test_no_more_images_are_judged_at_once_than_was_said(tmp_path: Path) -> None:
+    class Counting(FakeBackend):
+        running = most = 0
+        lock = threading.Lock()
+
+        def assess(self, requests: list[AssessmentRequest]) -> Any:  # type: ignore[override]
+            with self.lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+            try:
+                return super().assess(requests)
+            finally:
+                with self.lock:
+                    self.running -= 1
+
+    backend = Counting(0.0, delay=0.01)
+    with serving(tmp_path, backend=backend, workers=3) as service, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(service.check, [picture(GREEN, seed=n) for n in range(48)]))
+    assert {200} == {answer.status_code for answer in answers}
+    assert backend.most <= 3
+
+
+def test_the_end_waits_for_what_is_in_flight(tmp_path: Path) -> None:
+    with serving(tmp_path, backend=(gate := Gate())) as service, asking(service, 1) as answers:
+        wait_until(lambda: gate.entered)
+        service.server.should_exit = True
+        wait_until(lambda: not _connects(service))
+        gate.opened.set()
+        assert answers[0].result().json()["allowed"]
+    assert gate.closed is False  # a backend that was handed in is its owner's
+
+
+def _connects(service: Service) -> bool:
+    try:
+        service.get("/healthz")
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def test_the_files_are_looked_at_without_being_asked(tmp_path: Path) -> None:
+    with serving(tmp_path, reload_every=0.01) as service:
+        write(tmp_path, title="Crimson")
+        wait_until(lambda: service.check(picture(RED)).json()["findings"][0]["title"] == "Crimson")
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_large_requests(tmp_path: Path) -> None:
+    import os
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    image = picture(GREEN) + bytes(600_000)
+    with serving(tmp_path) as service:
+        sizes = []
+        for _ in range(4):
+            for _ in range(1000):
+                service.check(image).raise_for_status()
+            sizes.append(resident())
+    assert sizes[-1] - sizes[0] < 20 * 2**20
