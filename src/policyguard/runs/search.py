@@ -137,11 +137,13 @@ def _walk(folder: str, skipped: Skipped, *, ending: str = "") -> Iterator[Source
         skipped.hidden += len(hidden)
         skipped.linked += len(linked)
         folders[:] = sorted(set(folders) - hidden - linked)
-        for path in (here / name for name in sorted(files)):
-            if path.suffix.lower() in IMAGE_SUFFIXES or (ending and path.suffix.lower() == ending):
-                yield Source(str(path))
+        prefix = "" if str(here) == "." else os.path.join(here, "")  # noqa: PTH118 (a million of them)
+        for name in sorted(files):
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if suffix in IMAGE_SUFFIXES or (ending and suffix == ending):
+                yield Source(prefix + name)
             else:
-                skipped.endings[path.suffix.lower()] += 1
+                skipped.endings[suffix] += 1
     # A folder that cannot be listed may hold anything: the guard gets it, and reports it as unscannable.
     yield from map(Source, sorted(unreadable))
 

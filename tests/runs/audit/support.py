@@ -87,6 +87,6 @@ def counted(dones: Iterable[Done]) -> Counter[str]:
 
 def contents(folder: Path) -> Iterator[tuple[str, list[Any]]]:
     """The verdict files of an audit, whole, but for the seconds."""
-    for path in sorted((folder / "verdicts").iterdir()):
+    for path in sorted((folder / "verdicts").glob("[!.]*")):  # a kill may leave a hidden file behind
         table = parquet.read_table(path)
         yield path.name, [table.schema.metadata, table.drop_columns(["seconds"]).to_pylist()]
