@@ -18,7 +18,7 @@ from policyguard.backends.base import require_backend
 from policyguard.checking import Checker
 from policyguard.checking.checker import Normalise
 from policyguard.checking.rounds import Opened
-from policyguard.checking.shadow import Shadow, ShadowRun, ShadowStats
+from policyguard.checking.shadow import Shadow, ShadowRun, ShadowStats, Sink
 from policyguard.errors import ConfigurationError
 from policyguard.strict.arguments import InOneProcess, count, seconds, switch
 from policyguard.verdict import Verdict
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from policyguard.policy import Policy, ResolvedPolicy
 
     PolicyLike: TypeAlias = str | Path | Policy | ResolvedPolicy
-    ShadowLike: TypeAlias = "PolicyLike | Guard | Shadow"
+    ShadowLike: TypeAlias = "PolicyLike | Guard | Shadow | Sink"
 
 __all__ = ["Guard", "Progress", "Shadow", "ShadowStats"]
 
@@ -159,7 +159,9 @@ class Guard(InOneProcess):
         for resolved in self.policies:
             self.backend.accept(resolved)
         wanted: Any = shadow if isinstance(shadow, list | tuple) else () if shadow is None else (shadow,)
-        self._shadows = tuple(self._cast(item) for item in wanted)
+        ready = [item for item in wanted if isinstance(item, Sink)]  # of a service, which ends them itself
+        self._runs = tuple(self._cast(item) for item in wanted if item not in ready)
+        self._shadows: tuple[Sink, ...] = (*ready, *self._runs)
 
     def with_policy(self, policy: PolicyLike | Sequence[PolicyLike]) -> Guard:
         """A guard with another policy and the same backend, cache and lists: nothing is loaded again.
@@ -177,11 +179,11 @@ class Guard(InOneProcess):
 
     def shadow_stats(self) -> tuple[ShadowStats, ...]:
         """What each shadow did so far."""
-        return tuple(run.stats for run in self._shadows)
+        return tuple(run.stats for run in self._runs)
 
     def close(self) -> None:
         """End the shadows, and free the backend, if this guard built it."""
-        for run in self._shadows:
+        for run in self._runs:
             run.close()
         if self._owns_backend:
             self.backend.close()
@@ -315,19 +317,10 @@ class Guard(InOneProcess):
     def _cast(self, item: ShadowLike) -> ShadowRun:
         shadow = item if isinstance(item, Shadow) else Shadow(item)
         if isinstance(shadow.of, Guard):
-            guard, closing = shadow.of, None
-        else:
-            backend = self.backend.aside()
-            guard = Guard(shadow.of, backend=backend, timeout=self.timeout)
-            closing = None if backend is self.backend else backend.close
-        checker, reading = Checker(guard.policies, guard.backend, guard.timeout), guard._reading(None)
-        return ShadowRun(
-            shadow,
-            ", ".join(f"{policy.id} {policy.version}" for policy in guard.policies),
-            lambda opened: checker.judge([opened], reading)[0],
-            workers=guard.backend.preferred_workers,
-            closing=closing,
-        )
+            return shadow_run(shadow, shadow.of)
+        backend = self.backend.aside()
+        guard = Guard(shadow.of, backend=backend, timeout=self.timeout)
+        return shadow_run(shadow, guard, None if backend is self.backend else backend.close)
 
     def _reading(self, explain: bool | None) -> Reading:
         wanted = self.explain if explain is None else switch("explain", explain)
@@ -339,6 +332,19 @@ class Guard(InOneProcess):
         workers = count("workers", workers)
         self.backend.make_room(workers)
         return workers
+
+
+def shadow_run(shadow: Shadow, guard: Guard, closing: Callable[[], None] | None = None) -> ShadowRun:
+    """``shadow`` at work, with the policies, model and settings of ``guard``."""
+    checker = Checker(guard.policies, guard.backend, guard.timeout)  # without shadows of its own
+    reading = Reading.EXPLAIN if guard.explain else Reading.FAST
+    return ShadowRun(
+        shadow,
+        ", ".join(f"{policy.id} {policy.version}" for policy in guard.policies),
+        lambda opened: checker.judge([opened], reading)[0],
+        workers=guard.backend.preferred_workers,
+        closing=closing,
+    )
 
 
 def _resolve_all(policy: Any) -> tuple[ResolvedPolicy, ...]:

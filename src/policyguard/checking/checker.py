@@ -22,7 +22,7 @@ from policyguard.verdict import Evidence, Verdict
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
-    from policyguard.checking.shadow import ShadowRun
+    from policyguard.checking.shadow import Sink
     from policyguard.images import Image
     from policyguard.lists import HashList, Hit
     from policyguard.policy import ResolvedPolicy
@@ -45,7 +45,7 @@ class Checker:
     backend: Backend
     timeout: float | None = None
     normalise: Normalise = False
-    shadows: tuple[ShadowRun, ...] = ()
+    shadows: tuple[Sink, ...] = ()
     lists: tuple[HashList, ...] = ()
 
     def open(self, source: object) -> Opened:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from policyguard.assessment import Failure
 from policyguard.errors import ConfigurationError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from policyguard.checking.rounds import Opened
 
-__all__ = ["Shadow", "ShadowRun", "ShadowStats", "cast_shadows"]
+__all__ = ["Shadow", "ShadowRun", "ShadowStats", "Sink", "cast_shadows"]
 
 _WORKERS = 8
 _PIXELS = 64_000_000
@@ -95,6 +95,15 @@ class ShadowStats:
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__} | {"rules": dict(self.rules)}
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """What takes in what a guard has judged, and gives what will be known of it."""
+
+    name: str
+
+    def offer(self, item: Opened, verdict: Verdict) -> ShadowCheck | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,18 +265,16 @@ class ShadowRun:
         _log.log(level, "shadow %r gave no verdict (the answer is not touched): %s", self.name, failure)
 
 
-def cast_shadows(
-    runs: Sequence[ShadowRun], opened: Sequence[Opened], verdicts: list[Verdict]
-) -> list[Verdict]:
+def cast_shadows(shadows: Sequence[Sink], opened: Sequence[Opened], verdicts: list[Verdict]) -> list[Verdict]:
     """``verdicts``, each with what the shadows will make of its image."""
     result = []
     for item, verdict in zip(opened, verdicts, strict=True):
         checks = []
-        for run in runs:
+        for shadow in shadows:
             try:
-                check = run.offer(item, verdict)
+                check = shadow.offer(item, verdict)
             except Exception:
-                _log.warning("shadow %r failed to take an image", run.name, exc_info=True)
+                _log.warning("shadow %r failed to take an image", shadow.name, exc_info=True)
                 continue
             if check is not None:
                 checks.append(check)

@@ -82,6 +82,26 @@ def run(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="For one check, and its wait.")
     ] = 30.0,
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shadow",
+            metavar="NAME=POLICY",
+            help="Let another policy judge beside the served policy NAME, without effect; "
+            "NAME alone: the same policy by --shadow-model. Repeatable.",
+        ),
+    ] = None,
+    shadow_share: Annotated[
+        float,
+        typer.Option("--shadow-share", metavar="SHARE", help="Of the images, that shadows judge (0 to 1)."),
+    ] = 0.1,
+    shadow_model: Annotated[
+        str | None, typer.Option("--shadow-model", metavar="MODEL", help="The model of shadows.")
+    ] = None,
+    shadow_base_url: Annotated[
+        str | None,
+        typer.Option("--shadow-base-url", metavar="URL", help="A server that runs --shadow-model."),
+    ] = None,
 ) -> ExitCode:
     """Serve verdicts over HTTP, and a page to try policies on.
 
@@ -109,6 +129,10 @@ def run(
             workers=workers,
             queue=queue,
             timeout=timeout,
+            shadow=tuple(shadow or ()),
+            shadow_share=shadow_share,
+            shadow_model=shadow_model,
+            shadow_base_url=shadow_base_url,
         )
     )
 

@@ -38,6 +38,7 @@ from policyguard.server.keys import Caller, Keys
 from policyguard.server.playground import Playground
 from policyguard.server.policies import Policies, Snapshot, sources
 from policyguard.server.requests import Refusal, Room, question, read_json
+from policyguard.server.shadows import Shadows
 from policyguard.verdict import Verdict
 
 __all__ = ["Settings", "State", "configured", "create_app", "is_loopback", "serve"]
@@ -61,6 +62,7 @@ class Settings:
     wait. ``timeout``: seconds for one check, and for the wait before it. ``body_limit``, ``memory``: MiB that
     one body, and all that are held, may have. ``body_seconds``: in which a body must have come.
     ``reload_every``: seconds between looks at the policy files; ``None``: only when asked.
+    ``shadow``: what judges beside served policies, see ``Shadows``, on ``shadow_share`` of their images.
     """
 
     policies: tuple[str, ...]
@@ -83,6 +85,10 @@ class Settings:
     memory: int = 512
     body_seconds: float = 30.0
     reload_every: float | None = 1.0
+    shadow: tuple[str, ...] = ()
+    shadow_share: float = 0.1
+    shadow_model: str | None = None
+    shadow_base_url: str | None = None
 
 
 @dataclass(slots=True)
@@ -94,11 +100,13 @@ class State:
     policies: Policies
     room: Room
     keys: Keys | None
+    shadows: Shadows
     metrics: Metrics = field(init=False)
     ready: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.policies, self.room)
+        self.metrics.registry.register(self.shadows)
         self.ready = Readiness(self.guard.backend)
 
     @property
@@ -131,7 +139,11 @@ class State:
     def guard_for(self, names: Sequence[str], snapshot: Snapshot) -> Guard:
         """The guard that wants all of ``names`` to allow."""
         return snapshot.guard(
-            names, self.backend, explain=self.settings.explain, timeout=self.settings.timeout
+            names,
+            self.backend,
+            explain=self.settings.explain,
+            timeout=self.settings.timeout,
+            shadow=self.shadows.of(names),
         )
 
     async def judge(
@@ -201,7 +213,16 @@ def create_app(settings: Settings) -> FastAPI:
         body_seconds=settings.body_seconds,
     )
     keys = None if settings.keys is None else Keys(settings.keys)
-    state = State(settings, guard, policies, room, keys)
+    shadows = Shadows(
+        settings.shadow,
+        policies,
+        guard.backend,
+        share=settings.shadow_share,
+        model=settings.shadow_model,
+        base_url=settings.shadow_base_url,
+        timeout=settings.timeout,
+    )
+    state = State(settings, guard, policies, room, keys, shadows)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -217,6 +238,7 @@ def create_app(settings: Settings) -> FastAPI:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(shadows.close)
             guard.close()
 
     app = FastAPI(
@@ -232,7 +254,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = state
     _answer_errors(app)
     _add_routes(app, state)
-    page = Playground(policies, guard.backend, room, images=settings.images, write=settings.write)
+    page = Playground(
+        policies, guard.backend, room, images=settings.images, write=settings.write, shadows=shadows.to_dicts
+    )
     app.include_router(page.router())
     app.add_middleware(Door, keys=keys, metrics=state.metrics, host=settings.host)
     return app
@@ -259,6 +283,7 @@ async def _watch(state: State, seconds: float) -> None:
         await asyncio.sleep(seconds)
         try:
             await asyncio.to_thread(state.policies.poll)
+            await asyncio.to_thread(state.shadows.refresh)
             if state.keys is not None:
                 await asyncio.to_thread(state.keys.poll)
         except Exception:

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from policyguard.backends.base import Backend
+from policyguard.checking.shadow import Sink
 from policyguard.errors import ConfigurationError, PolicyError, Problem, UsageError
 from policyguard.guard import Guard
 from policyguard.policy import ResolvedPolicy, packaged_policies
@@ -70,13 +71,21 @@ class Snapshot:
     def _guards(self) -> dict[tuple[str, ...], Guard]:
         return {}
 
-    def guard(self, names: Sequence[str], backend: Backend, *, explain: bool, timeout: float | None) -> Guard:
+    def guard(
+        self,
+        names: Sequence[str],
+        backend: Backend,
+        *,
+        explain: bool,
+        timeout: float | None,
+        shadow: Sequence[Sink] = (),
+    ) -> Guard:
         """A guard that wants all of ``names`` to allow. Raises KeyError and UsageError."""
         key = tuple(names)
         guard = self._guards.get(key)
         if guard is None:
             policies = [self.live[name].policy for name in key]
-            guard = Guard(policies, backend=backend, explain=explain, timeout=timeout)
+            guard = Guard(policies, backend=backend, explain=explain, timeout=timeout, shadow=shadow)
             if len(self._guards) < 256:  # who names every combination shall not fill the memory
                 self._guards[key] = guard
         return guard

@@ -1,0 +1,220 @@
+"""The shadows of a service: another policy or model beside a served one, on a share of the traffic.
+
+They act on nothing, delay nothing and fail nothing (see ``checking.shadow``). A policy's file is looked at as
+those of served policies are; what was counted before a reload goes on being counted. Of each image its hash,
+outcomes, actions and scores are kept for the page, of the last ones only, and no picture.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily
+
+from policyguard.errors import ConfigurationError, UsageError
+from policyguard.guard import Guard, Shadow, shadow_run
+from policyguard.server.policies import Policies, sources
+from policyguard.strict.explain import nearest
+
+if TYPE_CHECKING:
+    from policyguard.backends.base import Backend
+    from policyguard.checking.rounds import Opened
+    from policyguard.checking.shadow import ShadowRun
+    from policyguard.policy import ResolvedPolicy
+    from policyguard.verdict import ImageChange, ShadowCheck, Verdict
+
+__all__ = ["ServiceShadow", "Shadows"]
+
+_log = logging.getLogger("policyguard.server")
+_RECENT = 200
+_RESULTS = ("compared", "dropped", "failed")
+
+
+class ServiceShadow:
+    """One shadow of one served policy. ``source``: its policy; ``None``: the served one, by another model."""
+
+    def __init__(
+        self, policy: str, source: str | None, backend: Backend, *, share: float, timeout: float
+    ) -> None:
+        self.policy, self.source = policy, source
+        self.name = source or policy
+        self._backend, self._share, self._timeout = backend, share, timeout
+        self._own = None if source is None else Policies([source], backend)
+        self._runs: list[ShadowRun] = []  # one for each state of the policy; the last is at work
+        self._fingerprints: tuple[str, str] | None = None
+        self._lock = Lock()
+        self._counts: Counter[str] = Counter()
+        self._rules: Counter[tuple[str, str]] = Counter()
+        self._recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
+
+    def offer(self, item: Opened, verdict: Verdict) -> ShadowCheck | None:
+        """Take in what the guard has judged, if it is in the sample. Waits for nothing."""
+        with self._lock:
+            run = self._runs[-1] if self._runs else None
+        return None if run is None else run.offer(item, verdict)
+
+    def refresh(self, served: ResolvedPolicy | None) -> None:
+        """Take up a changed policy. One that cannot be used leaves the old one in its place.
+
+        Raises UsageError where there is no old one.
+        """
+        if self._own is not None:
+            self._own.poll()
+            served = next(live.policy for live in self._own.current.live.values())
+        if served is None or (served.fingerprint, served.decision_fingerprint) == self._fingerprints:
+            return
+        try:
+            guard = Guard(served, backend=self._backend, timeout=self._timeout)
+            run = shadow_run(Shadow(guard, share=self._share, on_compared=self._note), guard)
+        except UsageError as error:
+            if not self._runs:
+                raise
+            _log.error("the shadow of %s stays as it was: %s", self.policy, error)
+            return
+        self._fingerprints = (served.fingerprint, served.decision_fingerprint)
+        with self._lock:
+            self._runs.append(run)
+
+    def close(self) -> None:
+        for run in self._runs:
+            run.close()
+
+    def _note(self, change: ImageChange) -> None:
+        step = change.after.action.severity - change.before.action.severity
+        direction = "weaker" if step < 0 else "stronger" if step > 0 else "other"
+        entry = {
+            "image_sha256": change.after.evidence.image_sha256,
+            "changed": change.changed,
+            "rules": list(change.rules),
+            "fingerprint": change.after.evidence.policies[0]["fingerprint"],
+        }
+        for name, verdict in (("before", change.before), ("after", change.after)):
+            entry[name] = {"outcome": verdict.outcome, "action": verdict.action, "score": verdict.score}
+        with self._lock:
+            self._recent.appendleft(entry)
+            if change.changed:
+                self._rules.update((rule, direction) for rule in change.rules or ("",))
+                self._counts.update(["changed", direction])
+
+    def totals(self) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+        """Counts since the service began, and changes by rule and direction."""
+        with self._lock:
+            stats = [run.stats for run in self._runs]
+            counts, rules = Counter(self._counts), Counter(self._rules)
+        for each in stats:
+            counts.update({name: getattr(each, name) for name in ("sampled", *_RESULTS)})
+        return counts, rules
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the page: counts, and the last images by hash."""
+        counts, rules = self.totals()
+        names = ("sampled", *_RESULTS, "changed", "weaker", "stronger")
+        by_rule: Counter[str] = Counter()
+        for (rule, _), number in rules.items():
+            by_rule[rule or "(no rule)"] += number
+        stats: dict[str, Any] = {"name": self.name, "share": self._share, "rules": dict(by_rule)}
+        with self._lock:
+            recent = list(self._recent)
+        return {"policy": self.policy, "stats": stats | {n: counts[n] for n in names}, "recent": recent}
+
+
+class Shadows:
+    """All shadows of a service, and their lines of ``/metrics``.
+
+    ``given``: ``NAME=POLICY``, a served policy and the file or packaged name of what judges beside it; or
+    ``NAME`` alone, the same policy by ``model``. Raises ConfigurationError and PolicyError.
+    """
+
+    def __init__(
+        self,
+        given: Sequence[str],
+        policies: Policies,
+        backend: Backend,
+        *,
+        share: float = 0.1,
+        model: str | None = None,
+        base_url: str | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self._policies = policies
+        self._closing: Backend | None = None
+        self.all: tuple[ServiceShadow, ...] = ()
+        if not given:
+            if model is not None:
+                raise ConfigurationError(
+                    "--shadow-model is of no use alone", hint="name a policy: --shadow NAME"
+                )
+            return
+        pairs = [_pair(item, policies) for item in given]
+        if model is None and (bare := next((name for name, source in pairs if source is None), None)):
+            raise ConfigurationError(
+                f"--shadow {bare}: the same policy by the same model",
+                hint=f"name another policy ({bare}=FILE), or another model (--shadow-model)",
+            )
+        if model is not None:
+            beside = [
+                policies.current.live[name].policy for name, _ in pairs if name in policies.current.live
+            ]
+            backend = self._closing = Guard(beside, model=model, base_url=base_url, timeout=timeout).backend
+        elif (aside := backend.aside()) is not backend:
+            backend = self._closing = aside
+        self.all = tuple(
+            ServiceShadow(name, source, backend, share=share, timeout=timeout) for name, source in pairs
+        )
+        self.refresh()
+
+    def of(self, names: Sequence[str]) -> tuple[ServiceShadow, ...]:
+        """The shadows of a request under ``names``: only where it is judged under one policy."""
+        return tuple(each for each in self.all if [each.policy] == list(names))
+
+    def refresh(self) -> None:
+        """Take up policies whose files have changed."""
+        for each in self.all:
+            live = self._policies.current.live.get(each.policy)
+            each.refresh(None if live is None else live.policy)
+
+    def close(self) -> None:
+        for each in self.all:
+            each.close()
+        if self._closing is not None:
+            self._closing.close()
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return [each.to_dict() for each in self.all]
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """For Prometheus, read when somebody looks."""
+        images = CounterMetricFamily(
+            "policyguard_shadow_images",
+            "Images in the sample of a shadow: compared, dropped (no room) or failed.",
+            labels=["policy", "shadow", "result"],
+        )
+        changes = CounterMetricFamily(
+            "policyguard_shadow_changes",
+            "Compared images that a shadow treats otherwise, by the rules that it is put down to.",
+            labels=["policy", "shadow", "rule", "direction"],
+        )
+        for each in self.all:
+            counts, rules = each.totals()
+            for result in _RESULTS:
+                images.add_metric([each.policy, each.name, result], counts[result])
+            for (rule, direction), number in sorted(rules.items()):
+                changes.add_metric([each.policy, each.name, rule, direction], number)
+        yield images
+        yield changes
+
+
+def _pair(item: str, policies: Policies) -> tuple[str, str | None]:
+    name, separator, source = item.partition("=")
+    known = [name for name, _ in sources(policies.given)]
+    if name not in known:
+        close = nearest(name, known)
+        hint = f"did you mean {close!r}?" if close else f"there are {', '.join(known[:12])}"
+        raise ConfigurationError(f"--shadow {item}: no policy called {name!r} is served", hint=hint)
+    if separator and not source:
+        raise ConfigurationError(f"--shadow {item}: which policy?", hint=f"write {name}=FILE")
+    return name, source or None

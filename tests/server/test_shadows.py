@@ -1,0 +1,157 @@
+"""Shadows of a service: they judge a share of the traffic, change no answer, and what they say is counted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integrations.http.pictures import _judge, data_uri, picture
+from policyguard.errors import ConfigurationError, PolicyError
+from policyguard.testing import FakeBackend
+from server.support import POLICY, Service, serving, write
+from support.waiting import wait_until
+
+
+def shadow_policy(folder: Path, action: str = "flag") -> Path:
+    """The served policy, with another action for red."""
+    text = POLICY.format(name="next", version="2.0.0", title="Red")
+    path = folder / "next.yaml"
+    path.write_text(text.replace("    unsafe: [red areas]", f"    unsafe: [red areas]\n    action: {action}"))
+    return path
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    (tmp_path / "policies").mkdir()
+    file = shadow_policy(tmp_path)
+    shadow = (f"colours={file}",)
+    with serving(tmp_path / "policies", shadow=shadow, shadow_share=1.0) as running:
+        yield running
+
+
+def shown(service: Service) -> dict[str, Any]:
+    (shadow,) = service.get("/page-api/shadows").json()["shadows"]
+    return dict(shadow)
+
+
+def settled(service: Service, images: int) -> dict[str, Any]:
+    def done() -> bool:
+        stats = shown(service)["stats"]
+        return stats["compared"] + stats["dropped"] + stats["failed"] == images
+
+    wait_until(done)
+    return shown(service)
+
+
+def test_a_shadow_changes_no_answer_and_is_counted_by_rule(service: Service) -> None:
+    answers = [service.check(picture(colour)).json() for colour in ("red", "blue", "red")]
+    assert [answer["action"] for answer in answers] == ["block", "allow", "block"]
+    assert "shadows" not in answers[0]
+    page = settled(service, 3)
+    stats = page["stats"]
+    assert (stats["compared"], stats["changed"], stats["weaker"]) == (3, 2, 2)
+    assert stats["rules"] == {"red": 2}
+    lines = service.get("/metrics").text.splitlines()
+    name = next(line for line in lines if line.startswith("policyguard_shadow_changes_total"))
+    assert 'rule="red"' in name
+    assert 'direction="weaker"' in name
+    assert name.endswith(" 2.0")
+    assert any(
+        line.startswith("policyguard_shadow_images_total")
+        and 'result="compared"' in line
+        and line.endswith(" 3.0")
+        for line in lines
+    )
+
+
+def test_what_is_kept_for_the_page_are_hashes_and_scores(service: Service) -> None:
+    answer = service.check(picture("red")).json()
+    (entry,) = settled(service, 1)["recent"]
+    assert entry["image_sha256"] == answer["evidence"]["image_sha256"]
+    assert entry.keys() == {"image_sha256", "changed", "rules", "fingerprint", "before", "after"}
+    assert entry["before"] == {"outcome": "violates", "action": "block", "score": answer["score"]}
+    assert entry["after"]["action"] == "flag"
+
+
+def test_every_endpoint_that_judges_has_shadows(service: Service) -> None:
+    image = {"type": "image_url", "image_url": {"url": data_uri(picture("red"))}}
+    moderated = service.post("/v1/moderations", json={"model": "colours", "input": [image]})
+    assert moderated.json()["results"][0]["flagged"] is True
+    assert settled(service, 1)["stats"]["changed"] == 1
+
+
+def test_a_shadow_that_fails_fails_nothing_and_is_counted(tmp_path: Path) -> None:
+    def judge(request: Any) -> Any:
+        return RuntimeError("it broke") if request.policy.id == "tests/next" else _judge(request)
+
+    (tmp_path / "policies").mkdir()
+    file = shadow_policy(tmp_path)
+    file.write_text(file.read_text().replace("red areas", "crimson areas"))
+    options: dict[str, Any] = {"shadow": (f"colours={file}",), "shadow_share": 1.0}
+    with serving(tmp_path / "policies", backend=FakeBackend(judge), **options) as service:
+        assert service.check(picture("red")).json()["action"] == "block"
+        assert settled(service, 1)["stats"]["failed"] == 1
+
+
+def test_a_shadow_is_taken_up_when_its_file_changes_and_kept_while_it_is_wrong(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.check(picture("red"))
+    assert settled(service, 1)["stats"]["changed"] == 1
+    file = service.folder.parent / "next.yaml"
+    caplog.set_level(logging.ERROR, "policyguard.server")
+    for text, changed in (
+        ("id: broken\n", 2),
+        (shadow_policy(service.folder.parent, "block").read_text(), 2),
+    ):
+        file.write_text(text)
+        for _ in range(2):
+            service.state.shadows.refresh()
+        service.check(picture("red"))
+        seen = settled(service, 2 if "broken" in text else 3)["stats"]
+        assert seen["changed"] == changed
+    assert "does not load" in caplog.text
+
+
+def test_the_served_policy_may_be_judged_by_another_model(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "policies": ("pictosafe/l3",),
+        "shadow": ("pictosafe/l3",),
+        "shadow_model": "pico",
+    }
+    with serving(tmp_path, **options) as service:
+        (shadow,) = service.state.shadows.all
+        assert shadow.name == "pictosafe/l3"
+        assert shadow._backend is not service.backend
+        assert shadow._backend.model.id != service.backend.model.id
+
+
+WRONG = [
+    (("colors=x.yaml",), {}, "no policy called 'colors' is served"),
+    (("colours=",), {}, "which policy"),
+    (("colours",), {}, "the same policy by the same model"),
+    ((), {"shadow_model": "pico"}, "of no use alone"),
+    (("colours=pictosafe/l3",), {"shadow_share": 0.0}, "share must be above 0"),
+    (("colours=pictosafe/l33",), {}, "no packaged policy"),
+]
+
+
+@pytest.mark.parametrize(("shadow", "options", "message"), WRONG, ids=[message for _, _, message in WRONG])
+def test_a_shadow_that_cannot_work_is_refused_at_the_start(
+    tmp_path: Path, shadow: tuple[str, ...], options: dict[str, Any], message: str
+) -> None:
+    write(tmp_path)
+    with (
+        pytest.raises((ConfigurationError, PolicyError), match=message),
+        serving(tmp_path, shadow=shadow, **options),
+    ):
+        pass
+
+
+def test_without_shadows_there_is_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as service:
+        assert service.get("/page-api/shadows").json() == {"shadows": []}
