@@ -341,6 +341,18 @@ def test_a_file_that_is_no_list_is_refused_with_its_line(
         HashList.load(tmp_path / "a.csv", deny="arms", **options)
 
 
+def test_a_list_of_the_other_kind_is_refused_and_one_of_its_own_is_not(tmp_path: Path) -> None:
+    """It would match nothing, and nobody would know."""
+    (tmp_path / "pdq.txt").write_text("\n".join(pdq(scene(seed, side=64)) for seed in range(60)))
+    (tmp_path / "sha.txt").write_text("\n".join(sha256(bytes([seed])) for seed in range(60)))
+    assert len(HashList.load(tmp_path / "pdq.txt", kind="pdq", deny="arms")) == 60
+    assert len(HashList.load(tmp_path / "sha.txt", kind="sha256", deny="arms")) == 60
+    with pytest.raises(ConfigurationError, match=r"pdq\.txt: these are no sha256(.|\n)*kind = 'pdq'"):
+        HashList.load(tmp_path / "pdq.txt", kind="sha256", deny="arms")
+    with pytest.raises(ConfigurationError, match=r"sha\.txt: these are no pdq(.|\n)*kind = 'sha256'"):
+        HashList.load(tmp_path / "sha.txt", kind="pdq", deny="arms")
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -44,6 +44,8 @@ _MOST_DISTANCE = 47
 _SIDE = 512
 """Larger frames are scaled down before they are hashed: it moves some ten bits and saves most of the time."""
 _TURNED_SIDE = 384
+_FEW = 50
+"""Hashes of a file from which on it shows which kind they are."""
 _MANY = 1 << 18
 """Candidates from which on comparing with all hashes is cheaper."""
 
@@ -356,7 +358,26 @@ def _read(path: Path, kind: Kind | None) -> tuple[dict[Kind, bytes], Counter[str
         raise ConfigurationError(f"{path} is not a list of hashes: it is not text in UTF-8") from None
     except csv.Error as error:
         raise ConfigurationError(f"{path} is not CSV: {error}") from None
+    for name, packed in found.items():
+        _require_likely(path, name, packed)
     return {name: bytes(packed) for name, packed in found.items()}, skipped
+
+
+def _require_likely(path: Path, kind: Kind, packed: bytearray) -> None:
+    """Raises ConfigurationError for a list of the other kind, which would match nothing, and say nothing.
+
+    Half the bits of a PDQ hash are set, to within a few; of a SHA-256 hash that is so for four in ten.
+    """
+    if len(packed) < _FEW * 32:
+        return
+    numpy = _numpy()
+    bits = numpy.unpackbits(numpy.frombuffer(packed, dtype=numpy.uint8).reshape(-1, 32)[:10_000], axis=1)
+    even = float((abs(bits.sum(axis=1, dtype=numpy.int64) - 128) <= 4).mean())
+    other, wrong = ("sha256", even < 0.7) if kind == "pdq" else ("pdq", even > 0.9)
+    if wrong:
+        raise ConfigurationError(
+            f"{path}: these are no {kind} hashes by the look of them", hint=f"say kind = '{other}'"
+        )
 
 
 _Entry = tuple[int, Kind | None, str, str]

@@ -225,6 +225,8 @@ def _attributes(verdict: Verdict) -> Attributes:
         "policyguard.score": verdict.score,
         "policyguard.label_mass": evidence.label_mass,
         "policyguard.rules": [finding.rule for finding in verdict.findings if finding.violates],
+        "policyguard.stages": list(evidence.stages) or None,
+        "policyguard.lists": [hit["list"] for hit in evidence.known] or None,
         "policyguard.cached": verdict.cached,
         "policyguard.degraded": verdict.degraded,
         "policyguard.partial": verdict.partial,
