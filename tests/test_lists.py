@@ -178,6 +178,7 @@ def test_a_cached_score_hides_no_hit_and_another_list_counts_at_once() -> None:
     assert denying.check(data).outcome is Outcome.VIOLATES
     assert denying.with_policy(policy(id="r")).check(data).outcome is Outcome.VIOLATES
     assert guard.check(data).cached
+    assert Guard(policy(), backend=guard.backend, lists=listed(scene(2))).check(data).cached
 
 
 # What PDQ finds

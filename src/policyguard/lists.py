@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ from policyguard.strict.text import quoted
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image as PILImage
 
     from policyguard.images import Image
 
@@ -135,6 +135,8 @@ class HashList:
         self.name, self.deny, self.distance = name, deny, distance
         self.skipped = tuple(skipped)
         exact, near = packed.get("sha256"), packed.get("pdq")
+        meaning = [name, deny, distance, *(hashlib.sha256(part or b"").hexdigest() for part in (exact, near))]
+        self.digest = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
         if near:
             _pdqhash()
         self._exact = _Exact(exact) if exact else None
@@ -200,17 +202,19 @@ def look_up(lists: Sequence[HashList], image: Image | Failure, data: bytes | Non
     return tuple(hit for hit in found if hit is not None)
 
 
-def pdq_hashes(frames: Sequence[PILImage]) -> NDArray[np.uint8]:
+def pdq_hashes(frames: Sequence[Any]) -> NDArray[np.uint8]:
     """The PDQ hashes of all frames, upright, turned and mirrored, of shape (n, 32), in big-endian bits.
 
     Those of a quality below 50 are left out.
     """
     numpy, compute = _numpy(), _pdqhash().compute
+    from PIL.Image import Image as PILImage
     from PIL.Image import Resampling, Transpose
 
     vectors = []
     for frame in frames:
-        large = small = frame.convert("RGB")
+        pixels = frame if isinstance(frame, PILImage) else frame.load()[0]  # a cache put decoding off
+        large = small = pixels.convert("RGB")
         if max(large.size) > _TURNED_SIDE:
             small = large.resize((_TURNED_SIDE, _TURNED_SIDE), Resampling.BOX)
         if (factor := min(large.size) // _SIDE) > 1:

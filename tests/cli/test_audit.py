@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_another_policy_is_another_audit_and_diff_compares_the_two(here: Path, c
     assert "photos/armoury.png: block -> allow" in out
     assert main(["audit", "diff", "audit", "lax", "--format", "json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["both"] == 3
+
+
+def test_lists_of_the_project_file_count_in_an_audit_and_another_list_is_another_audit(
+    here: Path, capsys: Captured
+) -> None:
+    pytest.importorskip("pdqhash")
+    picnic = hashlib.sha256((here / "photos" / "picnic.png").read_bytes()).hexdigest()
+    (here / "known.txt").write_text(f"sha256\n{picnic}\n")
+    (here / "policyguard.toml").write_text('[[lists]]\nfile = "known.txt"\ndeny = "weapons"\n')
+    assert main(["audit", "photos", *BASIC, "--out", "audit"]) == ExitCode.BLOCKED
+    assert "violates 2" in capsys.readouterr().out
+    (here / "audit" / "verdicts" / "part-00000001.parquet").unlink()
+    assert main(["audit", "resume", "audit"]) == ExitCode.BLOCKED
+    assert "violates 2" in capsys.readouterr().out
+    (here / "known.txt").write_text(f"sha256\n{'0f' * 32}\n")
+    assert main(["audit", "resume", "audit"]) == ExitCode.USAGE
+    assert "the lists of known images changed" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(here: Path, capsys: Captured) -> None:

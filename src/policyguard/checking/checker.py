@@ -58,7 +58,7 @@ class Checker:
         try:
             image: Image | Failure = (
                 decode(source, frames=plan)  # the pixels are wanted, whether or not the scores are known
-                if self.normalise or any(known.perceptual for known in self.lists)
+                if self.normalise
                 else self.backend.recall_image(source, frames=plan, policies=self.policies)
             )
         except ImageError as error:

@@ -155,10 +155,11 @@ def run(
             "dialect": settings.dialect,
             "subset": settings.subset,
             "stages": settings.project.stages() if settings.staged else None,
+            "lists": settings.project.lists(),
             "explain": settings.explain,
             "cache": settings.cache or os.environ.get("POLICYGUARD_CACHE") or "memory",
         },
-        str(settings.project.file) if settings.staged else None,
+        str(settings.project.file) if settings.staged or settings.project.settings.lists else None,
     )
     names = tuple(dict.fromkeys(name.strip() for name in keep.split(",") if name.strip()))
     spec = Spec(tuple(source), str(Path.cwd()), column, names, fetch, per_part)
@@ -257,7 +258,10 @@ def _set_of(audit: Audit, base_url: str | None, cache: str | None) -> Set:
     )
     settings, project = dict(audit.about["settings"]), audit.about["project"]
     if project:
-        settings["stages"] = find_project(Path(project)).stages()
+        found = find_project(Path(project))
+        settings["lists"] = found.lists()
+        if not settings.get("model"):
+            settings["stages"] = found.stages()
     if base_url:
         settings["base_url"] = [base_url]
     elif any("://***@" in url for url in settings["base_url"]):

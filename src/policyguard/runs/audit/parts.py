@@ -153,7 +153,11 @@ class Judge:
     ) -> None:
         self._looking = _Looking(guard.backend)
         self._guard = Guard(
-            guard.policies, backend=self._looking, explain=guard.explain, timeout=guard.timeout
+            guard.policies,
+            backend=self._looking,
+            explain=guard.explain,
+            timeout=guard.timeout,
+            lists=guard.lists,
         )
         self._place, self._spec, self._mark = place, spec, mark
         self._workers, self._accept_changed, self._most = workers, accept_changed, most

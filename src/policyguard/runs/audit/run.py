@@ -49,14 +49,16 @@ __all__ = [
 
 _MOST_NAMED = 5
 _SAMPLE = 64
+_BUILT = ("base_url", "stages", "lists")
+"""Settings that are not kept as they are: what the project file says of them is read again."""
 
 
 @dataclass(frozen=True)
 class Set:
     """What an audit is made of: policies, their files, and how the model is asked. Can be sent elsewhere.
 
-    ``settings`` are those of ``build_guard``, whose stages are those of the file ``project``; ``backend``
-    makes what takes their place, for tests.
+    ``settings`` are those of ``build_guard``, whose stages and lists are those of the file ``project``;
+    ``backend`` makes what takes their place, for tests.
     """
 
     policies: tuple[ResolvedPolicy, ...]
@@ -162,7 +164,7 @@ def start(folder: str | Path, spec: Spec, made_of: Set, *, accept_changed: bool 
 def _about(spec: Spec, made_of: Set, model: dict[str, Any]) -> dict[str, Any]:
     options = spec.to_dict()
     source = {name: options.pop(name) for name in ("sources", "root")}
-    settings = {k: value for k, value in made_of.settings.items() if k not in ("base_url", "stages")}
+    settings = {k: value for k, value in made_of.settings.items() if k not in _BUILT}
     # An audit is passed around, so a password in a server's address is left out.
     urls = [re.sub(r"://[^/@\s]*@", "://***@", url) for url in made_of.settings.get("base_url", ())]
     names = made_of.names or tuple(policy.id for policy in made_of.policies)
@@ -175,6 +177,7 @@ def _about(spec: Spec, made_of: Set, model: dict[str, Any]) -> dict[str, Any]:
         "model": model,
         "dialect": model["dialect"],
         "settings": settings | {"base_url": urls},
+        "lists": {known.name: known.digest for known in made_of.settings.get("lists", ())},
         "project": made_of.project,
     }
 
@@ -210,6 +213,7 @@ def _identity(about: dict[str, Any]) -> dict[str, Any]:
         "the policies": [[policy[name] for name in marks] for policy in about["policies"]],
         "the model": model,
         "the options": about["options"],
+        "the lists of known images": about.get("lists", {}),
         "--explain": about["settings"].get("explain", False),
         "--subset": about["settings"].get("subset", False),
     }
