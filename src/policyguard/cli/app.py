@@ -14,6 +14,7 @@ from policyguard._version import __version__
 from policyguard.cli import audit, baseline, bench, cache, models, policy, serve, train
 from policyguard.cli.check import check
 from policyguard.cli.compare import compare
+from policyguard.cli.demo import demo
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.init import init
 from policyguard.cli.models import doctor
@@ -29,7 +30,7 @@ SECTIONS = {
     "Many images": ("baseline", "cache", "audit"),
     "How good a guard is": ("compare", "calibrate", "bench"),
     "In front of apps": ("serve",),
-    "Models": ("models", "train"),
+    "Models": ("models", "train", "demo"),
 }
 """The commands by what people want, those first that everybody needs."""
 
@@ -58,6 +59,7 @@ app = typer.Typer(
 app.command("check")(check)
 app.command("quickstart")(quickstart)
 app.command("init")(init)
+app.command("demo")(demo)
 app.add_typer(audit.app, name="audit")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
