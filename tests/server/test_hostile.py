@@ -60,7 +60,12 @@ def png_bomb() -> bytes:
 
     size = (40_000).to_bytes(4, "big")
     header = size + size + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**7)))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(10**7)))
+        + chunk(b"IEND", b"")
+    )
 
 
 FORM = "Content-Type: multipart/form-data; boundary=xx"

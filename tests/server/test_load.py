@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from integrations.http.pictures import GREEN, RED, picture
+from integrations.http.pictures import GREEN, RED, data_uri, picture
 from policyguard.backends.base import AssessmentRequest
+from policyguard.server.requests import weigh
 from policyguard.testing import FakeBackend
 from server.support import Service, serving, write
 from support.waiting import wait_until
@@ -126,6 +127,23 @@ def test_no_more_images_are_judged_at_once_than_was_said(tmp_path: Path) -> None
         answers = list(pool.map(service.check, [picture(GREEN, seed=n) for n in range(48)]))
     assert {200} == {answer.status_code for answer in answers}
     assert backend.most <= 3
+
+
+def test_large_images_wait_for_each_other_and_small_ones_for_none(tmp_path: Path) -> None:
+    large = picture(GREEN, size=(7000, 7000))
+    assert 49_000_000 == weigh(large) == weigh(data_uri(large))
+    assert 0 == weigh(b"none") == weigh("data:none")
+    with serving(tmp_path, backend=(gate := Gate()), workers=8) as service, ThreadPoolExecutor(4) as pool:
+        room = service.state.room
+        try:
+            answers = [pool.submit(service.check, large) for _ in range(3)]
+            wait_until(lambda: (room.judging, room.waiting) == (2, 1))
+            small = pool.submit(service.check, picture(GREEN))
+            wait_until(lambda: room.judging == 3)
+        finally:
+            gate.opened.set()
+        assert [True] * 4 == [answer.result().json()["allowed"] for answer in [*answers, small]]
+        assert 0 == room.pixels
 
 
 def test_the_end_waits_for_what_is_in_flight(tmp_path: Path) -> None:

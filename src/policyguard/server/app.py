@@ -37,7 +37,7 @@ from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol
 from policyguard.server.keys import Caller, Keys
 from policyguard.server.playground import Playground
 from policyguard.server.policies import Policies, Snapshot, sources
-from policyguard.server.requests import Refusal, Room, question, read_json
+from policyguard.server.requests import PIXELS, Refusal, Room, question, read_json, weigh
 from policyguard.server.shadows import Shadows
 from policyguard.verdict import Verdict
 
@@ -152,7 +152,8 @@ class State:
         """The verdict on an image (bytes, or a data URI) under policies of ``snapshot``, in its turn."""
         assert isinstance(image, bytes) or image[:5].lower() == "data:"  # no path is ever opened
         guard = self.guard_for(names, snapshot)
-        async with self.room.turn():
+        pixels = weigh(image) if len(image) <= _HEAVY else await asyncio.to_thread(weigh, image)
+        async with self.room.turn(pixels):
             verdict = await guard.acheck(image, explain=explain)
         self.metrics.checked(names, verdict)
         return verdict
@@ -355,7 +356,8 @@ def _add_routes(app: FastAPI, state: State) -> None:
             names = state.named(wanted, snapshot, caller)
             screen = Screen(state.guard_for(names, snapshot), pass_on=pass_on)
             sites = await asyncio.to_thread(find_images, payload)
-            async with state.room.turn():
+            pixels = await asyncio.to_thread(lambda: sum(weigh(site.data) for site in sites if site.data))
+            async with state.room.turn(min(pixels, PIXELS)):
                 result = await screen.ascreen(sites)
             for item in result.items:
                 state.metrics.checked(names, item.verdict)

@@ -20,9 +20,15 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, Request
 
 from policyguard.errors import ConfigurationError
+from policyguard.images import Limits
+from policyguard.images.decode import parse
+from policyguard.images.sources import load
 from policyguard.integrations.http.multipart import MultipartError, split
 
-__all__ = ["Refusal", "Room", "question", "read_image", "read_json"]
+__all__ = ["PIXELS", "Refusal", "Room", "question", "read_image", "read_json", "weigh"]
+
+PIXELS = 128_000_000
+_LIMITS = Limits()
 
 Question: TypeAlias = tuple[bytes | str, list[str], bool | None]
 """An image (bytes, or a data URI), the policies that a body names, and whether reasons are wanted."""
@@ -77,6 +83,9 @@ class Room:
         body: bytes that one body may have.
         memory: bytes that all bodies together may have.
         body_seconds: seconds in which a body must have come.
+
+    Of images that are being judged, at most ``PIXELS`` are held at once (three bytes each, some more while
+    they are decoded), but always one image.
     """
 
     def __init__(
@@ -86,8 +95,9 @@ class Room:
             raise ConfigurationError("the memory for bodies is smaller than one body may be")
         self.workers, self.queue, self.wait = workers, queue, wait
         self.body, self.memory, self.body_seconds = body, memory, body_seconds
-        self.judging = self.waiting = self.held = 0
+        self.judging = self.waiting = self.held = self.pixels = 0
         self._turns = asyncio.Semaphore(workers)
+        self._lighter = asyncio.Condition()
 
     @asynccontextmanager
     async def reading(self, request: Request) -> AsyncIterator[bytes]:
@@ -151,14 +161,26 @@ class Room:
         return refusal
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """One of the places to judge an image. Raises Refusal if too many wait, or it waits too long."""
+    async def turn(self, pixels: int = 0) -> AsyncIterator[None]:
+        """One of the places to judge, for images of so many ``pixels``.
+
+        Raises Refusal if too many wait, or it waits too long.
+        """
         if self._turns.locked() and self.waiting >= self.queue:
             raise Refusal(429, "overloaded", "too many requests wait already: try again", retry_after=1)
         self.waiting += 1
         try:
             async with asyncio.timeout(self.wait):
                 await self._turns.acquire()
+                try:
+                    async with self._lighter:
+                        await self._lighter.wait_for(
+                            lambda: not self.pixels or self.pixels + pixels <= PIXELS
+                        )
+                        self.pixels += pixels
+                except BaseException:
+                    self._turns.release()
+                    raise
         except TimeoutError:
             raise Refusal(
                 429, "overloaded", f"no turn within {self.wait:g} s: try again", retry_after=self.wait / 2
@@ -171,6 +193,21 @@ class Room:
         finally:
             self.judging -= 1
             self._turns.release()
+            async with self._lighter:
+                self.pixels -= pixels
+                self._lighter.notify_all()
+
+
+def weigh(image: bytes | str) -> int:
+    """The pixels of all frames of an image, by its headers; 0 for what is refused before it is decoded."""
+    try:
+        data = load(image, _LIMITS)
+        assert isinstance(data, bytes)
+        found = parse(data)
+        width, height = found.size
+    except Exception:
+        return 0
+    return min(width * height * found.frame_count, _LIMITS.max_total_pixels)
 
 
 def question(kind: str, body: bytes) -> Question:
