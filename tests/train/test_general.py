@@ -82,7 +82,11 @@ def test_the_average_is_the_paper_s_mean_of_four_whatever_lmms_eval_counts_in(tm
 
 
 def test_a_group_without_a_figure_is_the_plain_mean_of_its_tasks(tmp_path: Path) -> None:
-    told = results(blink={" ": " ", "alias": "blink"}, blink_jigsaw={"blink_acc,none": 0.5})
+    told = results(
+        realworldqa={"exact_match,none": 0.5, "exact_match_stderr,none": float("nan")},
+        blink={" ": " ", "alias": "blink"},
+        blink_jigsaw={"blink_acc,none": 0.5},
+    )
     assert read(written(tmp_path, told)).figures["blink"] == 0.7
 
 
@@ -100,7 +104,8 @@ def test_an_older_version_s_filter_is_read_and_two_without_a_plain_one_are_not(t
         (results(mmt_val={"alias": "mmt_val"}), "has no accuracy of mmt_val"),
         (results(mmmu_val={"mmmu_acc,none": 45.0}), "is 45, and not from 0 to 1"),
         ({"overall": 1}, "has no results"),
-        ([], "is not a JSON object"),
+        ([], "has no results"),
+        (results(mmmu_val={"mmmu_acc,none": float("nan")}), "is nan, and not from 0 to 1"),
     ],
 )
 def test_results_that_are_not_whole_are_refused(told: Any, says: str, tmp_path: Path) -> None:
