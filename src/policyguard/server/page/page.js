@@ -47,7 +47,7 @@ async function load(name) {
   Object.assign(state, { name, saved: text, hash, outline: null, threshold: null });
   const { file } = config.policies.find((each) => each.name === name);
   editor.load(text);
-  by("edit-hint").textContent = `${file ?? "A packaged policy: it can be tried here, not saved."} Ctrl+Space completes. Tab leaves the editor; Ctrl+] indents.`;
+  by("edit-hint").textContent = `${file ? `${file}.` : "A packaged policy: it can be tried here, not saved."} Ctrl+Space completes. Tab leaves the editor; Ctrl+] indents.`;
   location.hash = encodeURIComponent(name);
   await read();
 }
@@ -80,7 +80,7 @@ async function read() {
       element("li", {}, element("button", {
         type: "button",
         className: problem.severity,
-        text: `${problem.severity}, line ${problem.line}: ${problem.message}`,
+        text: `${problem.severity}, ${problem.file ? "" : `line ${problem.line}: `}${problem.message}`,
         onclick: () => editor.go(problem.line, problem.column),
       })),
     ),
@@ -197,7 +197,7 @@ function count() {
   const stronger = changed.filter(({ direction }) => direction > 0).length;
   by("flips-title").textContent = !state.images.size
     ? "No images yet"
-    : `${changed.length} of ${images.length} images change` + (changed.length ? `: ${weaker} passes more easily, ${stronger} held harder` : "");
+    : `${changed.length} of ${images.length} images change` + (changed.length ? `: ${weaker} milder, ${stronger} stricter` : "");
   const rules = new Map();
   for (const { rules: names, direction } of changed) {
     for (const name of names.length ? names : ["(no rule)"]) {
@@ -356,7 +356,7 @@ by("save").onclick = () => {
     const places = new Map(asking.map((problem) => [problem.reason.line, problem]));
     fields.replaceChildren(...[...places].map(([line, { message }], number) =>
       element("p", {},
-        element("label", { htmlFor: `reason-${number}`, text: message }),
+        element("label", { htmlFor: `reason-${number}`, text: message.replace(/: this can loosen or reword .*/s, "") }),
         element("input", { type: "text", id: `reason-${number}`, name: String(line), required: true, maxLength: 1000 }))));
   } else if (state.loosened.length) {
     by("saving-why").textContent = "This can loosen what the saved policy forbids:";
@@ -436,7 +436,7 @@ async function shadows() {
     const byRule = Object.entries(stats.rules).map(([rule, number]) => `${rule} ${number}`).join(", ");
     return element("div", {},
       element("h3", { text: `${stats.name} beside ${policy}` }),
-      element("p", { text: `${stats.compared} of ${stats.sampled} compared, ${stats.changed} differ (${stats.weaker} pass more easily, ${stats.stronger} held harder); ${stats.dropped} dropped, ${stats.failed} failed. ${byRule ? `By rule: ${byRule}.` : ""}` }),
+      element("p", { text: `${stats.compared} of ${stats.sampled} compared, ${stats.changed} differ (${stats.weaker} milder, ${stats.stronger} stricter); ${stats.dropped} dropped, ${stats.failed} failed. ${byRule ? `By rule: ${byRule}.` : ""}` }),
       element("table", { hidden: !rows.length },
         element("caption", { text: "The last that differ, by hash; no image is kept" }),
         element("thead", {}, element("tr", {}, ...["Image", "Answer", "Shadow", "Rules"].map((text) => element("th", { scope: "col", text })))),
@@ -448,7 +448,7 @@ async function shadows() {
 async function start() {
   config = await ask("start");
   editor = createEditor({ parent: by("editor"), label: "The policy as YAML", describedBy: "edit-hint", schema: config.schema, nonce: document.querySelector("meta[name=style-nonce]").content, changed: edited });
-  by("model").textContent = `${config.model}${config.write ? "" : " · nothing is written (no --write)"}`;
+  by("model").textContent = `Model: ${config.model}${config.write ? "" : " · nothing is written (no --write)"}`;
   by("policy").replaceChildren(...config.policies.map(({ name, title, error }) =>
     element("option", { value: name, text: `${name}: ${title}${error ? " (does not load)" : ""}` })));
   by("policy").onchange = async () => {
