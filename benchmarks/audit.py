@@ -30,7 +30,7 @@ from policyguard.testing import FakeBackend
 from runs.audit.support import folder_of, made_of, shot, spec
 
 
-def overhead(root: Path, scenes: int = 400, runs: int = 5) -> None:
+def overhead(root: Path, scenes: int = 100, runs: int = 3) -> None:
     """pico over the same scenes, by ``check_many`` and by an audit, in turns."""
     from policyguard.pictosafe import Sizes, make
 
@@ -39,14 +39,14 @@ def overhead(root: Path, scenes: int = 400, runs: int = 5) -> None:
     policy = load_policy("pictosafe/l3").resolve()
     with Guard(policy) as guard:
         guard.warm()
-        list(guard.check_many(images[:32]))
+        list(guard.check_many(images[:16]))
         made = Set((policy,), settings={"cache": None}, backend=lambda: _Open(guard.backend))
         times: dict[str, list[float]] = {"check_many": [], "audit": []}
         for number in range(runs):
             began = time.process_time()
             assert len(list(guard.check_many(images))) == scenes
             times["check_many"].append(time.process_time() - began)
-            audit = start(root / f"audit{number}", spec("data/images", root=root, per_part=100), made)
+            audit = start(root / f"audit{number}", spec("data/images", root=root, per_part=50), made)
             began = time.process_time()
             work = Work(audit.place.url, made)
             assert (

@@ -368,13 +368,14 @@ def _code(counts: Counter[str], missing: int, fail_on: FailOn) -> ExitCode:
 def _print_estimate(found: Estimate, workers: int, gpus: float, style: TextOrJson) -> None:
     rate = found.rate * workers
     hours = None if found.rows is None else found.rows / rate / 3600
+    taken = gpus or found.gpus
     values = {
         "parts": found.parts,
         "images": found.rows,
         "sample": found.sample,
         "images per second": round(rate, 2),
         "hours": None if hours is None else round(hours, 3),
-        "GPU-hours": None if hours is None else round(hours * gpus * workers, 3),
+        "GPU-hours": None if hours is None or taken is None else round(hours * taken * workers, 3),
         "prompt tokens per image, without the image's own": found.prompt_tokens,
         "MB on the disk": None if found.rows is None else round(found.rows * found.bytes_per_row / 1e6, 1),
         "blocked in the sample": found.counts["action block"],
@@ -383,7 +384,7 @@ def _print_estimate(found: Estimate, workers: int, gpus: float, style: TextOrJso
         print(json.dumps(values))
         return
     for name, value in values.items():
-        text = "not known before the shards are read" if value is None else f"{value:,}"
+        text = "not known before it has run" if value is None else f"{value:,}"
         print(f"{name}: {text}")
     if workers > 1:
         warn(f"measured with one worker, and multiplied by {workers}")

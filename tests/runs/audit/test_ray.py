@@ -33,9 +33,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False},
     )
     made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    ray.init(address=made.address, log_to_driver=False)
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
     yield made
-    ray.shutdown()
     made.shutdown()
 
 

@@ -98,3 +98,9 @@ def test_duckdb_pandas_and_polars_read_the_rows_in_a_line_each(tmp_path: Path) -
     assert duckdb.sql(f"SELECT count(*) FROM '{files}'").fetchall() == [(6,)]
     assert len(pd.read_parquet(f"{tmp_path}/verdicts")) == 6
     assert pl.read_parquet(files).height == 6
+
+
+def test_a_key_in_the_address_of_a_store_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigurationError, match=r"s3://\*\*\*@bucket/x holds a key") as caught:
+        open_filesystem("s3://id:secret@bucket/x")
+    assert "secret" not in str(caught.value)

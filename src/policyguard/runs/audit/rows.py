@@ -229,7 +229,12 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     Raises ConfigurationError, with what to install, where there is none.
     """
     fs = arrow_fs()
-    scheme, separator, _ = url.partition("://")
+    scheme, separator, rest = url.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise ConfigurationError(
+            f"{scheme}://***@{rest.partition('@')[2]} holds a key, which would be in every row",
+            hint="give it in the environment, as the store's own tools want it",
+        )
     if not separator:
         return fs.LocalFileSystem(), str(Path(url).absolute())
     try:

@@ -311,7 +311,7 @@ class Estimate:
 
     ``rate`` is images per second, measured over ``sample`` images with one worker; ``bytes_per_row`` what a
     row takes on the disk; ``prompt_tokens`` those of the text put to the model per image, None where that is
-    not known.
+    not known; ``gpus`` how many the model took here, None where it runs on a server.
     """
 
     parts: int
@@ -320,6 +320,7 @@ class Estimate:
     rate: float
     bytes_per_row: float
     prompt_tokens: int | None
+    gpus: int | None
     counts: Counter[str]
 
 
@@ -352,15 +353,30 @@ def estimate(spec: Spec, made_of: Set, *, workers: int | None = None, sample: in
             counts.update(done.counts)
         seconds = perf_counter() - began
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
-        tokens = _prompt_tokens(guard)
+        tokens, gpus = _prompt_tokens(guard), _gpus(guard)
     judged = max(1, counts["rows"])
     return Estimate(
-        number, rows if known else None, counts["rows"], judged / seconds, size / judged, tokens, counts
+        parts=number,
+        rows=rows if known else None,
+        sample=counts["rows"],
+        rate=judged / seconds,
+        bytes_per_row=size / judged,
+        prompt_tokens=tokens,
+        gpus=gpus,
+        counts=counts,
     )
 
 
 _MOST_SAMPLED = 8
 """Parts that a sample is drawn from, at most twice as many."""
+
+
+def _gpus(guard: Guard) -> int | None:
+    if guard.backend.model.backend != "transformers":
+        return None
+    import torch
+
+    return int(torch.cuda.is_available())
 
 
 def _prompt_tokens(guard: Guard) -> int | None:
