@@ -1,4 +1,4 @@
-"""Audits 2,000 pictogram scenes with pico, kills the run on the way, resumes it, and compares two policies.
+"""Audits 2,000 pictogram scenes with pico, kills the run on the way, resumes it, compares, and reports.
 
     python examples/demo_audit.py [FOLDER]          (or: make demo-audit)
 
@@ -7,9 +7,11 @@ pico is a toy: it judges pictogram scenes under PictoSafe policies and nothing e
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
+import webbrowser
 from pathlib import Path
 
 SCENES = 2000
@@ -23,6 +25,8 @@ def policyguard(*arguments: str) -> list[str]:
 def main(folder: Path, scenes: int = SCENES) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data, audit, other = (str(folder / name) for name in ("scenes", "audit", "audit-l2"))
+    for old in (audit, other):
+        shutil.rmtree(old, ignore_errors=True)
     if not Path(data).exists():
         sizes = ["--scenes", str(scenes), "--pairs", "0", "--held-out", "0"]
         subprocess.run(policyguard("bench", "pictosafe", "make", data, *sizes), check=True)
@@ -39,6 +43,9 @@ def main(folder: Path, scenes: int = SCENES) -> None:
     second = ["audit", f"{data}/images", "--policy", "pictosafe/l2", "--out", other, *cache]
     subprocess.run(policyguard(*second, "--fail-on", "never"), check=True)
     subprocess.run(policyguard("audit", "diff", audit, other, "--list", "3"), check=True)
+    subprocess.run(policyguard("audit", "report", audit), check=True)
+    if sys.stdout.isatty():
+        webbrowser.open((Path(audit) / "report" / "report.html").resolve().as_uri())
 
 
 if __name__ == "__main__":

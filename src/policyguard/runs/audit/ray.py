@@ -70,12 +70,14 @@ class RayEngine:
     def __call__(self, work: Work, numbers: Sequence[int], moved: Moved) -> Iterator[Done]:
         """Raises UsageError for what is wrong with the set-up, MissingExtraError without Ray."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
             import ray
             from ray.data import ActorPoolStrategy, DataContext
         except ImportError:
             raise MissingExtraError("ray", "ray") from None
-        logging.getLogger("ray").setLevel(logging.ERROR)  # the bar is ours
+        for name in ("ray", "ray.data"):  # the bar is ours
+            logging.getLogger(name).setLevel(logging.ERROR)
         began = not ray.is_initialized()
         if began:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
