@@ -106,7 +106,7 @@ def test_without_a_label_in_some_stratum_there_are_no_figures() -> None:
 def test_intervals_hold_the_true_value_about_as_often_as_they_say(
     sizes: list[int], called: list[int], rates: list[float], labelled: list[int]
 ) -> None:
-    """Of 150 samples, at least 92% (for 95%: all but about 7; 12 or more of 150 is a chance of under 5%)."""
+    """Of 80 samples, at least 90%: for 95%, 8 or fewer miss in 98 of 100 cases, and the seed is fixed."""
     random = np.random.default_rng(7)
     size = np.array(sizes)
     unsafe = random.binomial(size, rates)
@@ -117,7 +117,7 @@ def test_intervals_hold_the_true_value_about_as_often_as_they_say(
         "prevalence": unsafe.sum() / size.sum(),
     }
     held = dict.fromkeys(truth, 0)
-    for _ in range(150):
+    for _ in range(80):
         found = random.hypergeometric(unsafe, size - unsafe, labelled)
         strata = [
             Stratum(str(place), bool(over[place]), sizes[place], labelled[place], int(found[place]))
@@ -127,4 +127,4 @@ def test_intervals_hold_the_true_value_about_as_often_as_they_say(
         assert figures is not None
         for name, value in truth.items():
             held[name] += figures[name].low <= value <= figures[name].high
-    assert min(held.values()) >= 0.92 * 150
+    assert min(held.values()) >= 0.9 * 80

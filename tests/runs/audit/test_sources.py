@@ -215,3 +215,10 @@ def test_a_column_of_large_binaries_holds_images_too(tmp_path: Path) -> None:
     parquet_of(tmp_path / "x.parquet", {"picture_data": column})
     found, _ = audited(tmp_path / "out", spec("x.parquet", root=tmp_path))
     assert [row["outcome"] for row in found] == ["complies"]
+
+
+def test_a_carried_text_that_is_no_utf_8_is_written_with_escapes(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", [shot(1)])
+    (tmp_path / "x.jsonl").write_text('{"path": "photos/00000.png", "label": "\\ud800 cat"}\n')
+    found, _ = audited(tmp_path / "out", spec("x.jsonl", root=tmp_path, keep=("label",)))
+    assert [row["keep_label"] for row in found] == [r"\ud800 cat"]

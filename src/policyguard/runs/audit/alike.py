@@ -15,8 +15,11 @@ def textured(hashes: Any) -> Any:
 
 
 def _bits(values: Any) -> Any:
+    """How many bits of each are set."""
     import numpy as np
 
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        return np.bitwise_count(values)
     table = np.array([byte.bit_count() for byte in range(256)], np.uint8)
     return table[np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)].sum(axis=1)
 
@@ -36,7 +39,8 @@ def same(values: Any) -> Any:
 
 
 def near(hashes: Any, use: Any) -> Any:
-    """Pairs of rows whose difference hashes differ in at most 2 of 64 bits, enough of them to link all.
+    """Each row that is used, beside one row that stands for its group: rows whose difference hashes differ in
+    at most 2 of 64 bits, and chains of them.
 
     Two bits touch at most two of six stretches of the hash, so the other four are equal: for each choice of
     four, rows are sorted by them, and only neighbours compared. Among many that are equal there, each is
@@ -45,12 +49,10 @@ def near(hashes: Any, use: Any) -> Any:
     import numpy as np
 
     index = use.nonzero()[0]
-    stretches = [np.uint64(((1 << width) - 1) << start) for start, width in
-                 ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))]  # fmt: skip
     values, first, inverse = np.unique(hashes[index], return_index=True, return_inverse=True)
-    pairs = [np.stack([index, index[first[inverse]]])]
-    for chosen in combinations(stretches, 4):
-        masked = values & np.bitwise_or.reduce(np.array(chosen))
+    groups = np.arange(len(values))
+    for chosen in combinations(_STRETCHES, 4):
+        masked = values & np.uint64(sum(chosen))
         order = np.argsort(masked, kind="stable")
         masked, sorted_values = masked[order], values[order]
         for step in range(1, 33):
@@ -58,22 +60,30 @@ def near(hashes: Any, use: Any) -> Any:
             if not len(equal):
                 break
             close = equal[_bits(sorted_values[equal + step] ^ sorted_values[equal]) <= 2]
-            pairs.append(np.stack([index[first[order[close]]], index[first[order[close + step]]]]))
-    return np.concatenate(pairs, axis=1)
+            one, other = order[close], order[close + step]
+            new = groups[one] != groups[other]
+            groups = together(groups, np.stack([one[new], other[new]]))
+    _, leaders = np.unique(groups, return_index=True)
+    return np.stack([index, index[first[leaders[groups[inverse]]]]])
+
+
+_STRETCHES = [
+    ((1 << width) - 1) << start
+    for start, width in ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))
+]
 
 
 def together(labels: Any, pairs: Any) -> Any:
-    """``labels`` with those joined that a pair of rows links."""
+    """``labels``, numbers from 0 of which none is missing, with those joined that a pair of rows links."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not len(labels):
+    if not pairs.size:
         return labels
     count = int(labels.max()) + 1
-    links = coo_array(
-        (np.ones(pairs.shape[1], np.int8), (labels[pairs[0]], labels[pairs[1]])), (count, count)
-    )
+    ones = np.ones(pairs.shape[1], np.int8)
+    links = coo_array((ones, (labels[pairs[0]], labels[pairs[1]])), (count, count))
     return connected_components(links, directed=False)[1][labels]
 
 

@@ -230,7 +230,7 @@ class _Target:
         root.mkdir(parents=True, exist_ok=True)
         self._root, self._staging = root, root / ".policyguard-partial"
         shutil.rmtree(self._staging, ignore_errors=True)  # of a run that was killed
-        self._staging.mkdir(exist_ok=True)
+        self._staging.mkdir()
         # Names in a source such as ../photos begin with the way up to it, which no copy needs.
         ways_up = {found[0] for name in spec.sources if (found := re.match(r"(\.\./)+", name))}
         self._ways_up = sorted(ways_up, key=len, reverse=True)
@@ -249,6 +249,8 @@ class _Target:
         name = os.path.normpath(name.removeprefix(way_up).lstrip("/"))
         if "\0" in name or name in (".", "..") or name.startswith("../") or os.path.isabs(name):  # noqa: PTH117
             raise _RefusedError("its name leads out of the folder")
+        if name.partition("/")[0] == self._staging.name:
+            raise _RefusedError(f"the name {self._staging.name} is needed for what is not whole yet")
         place = self._root / (name + ending)
         if place.parent not in self._made:
             for step in (place.parent, *place.parent.parents):

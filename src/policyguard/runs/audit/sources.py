@@ -447,7 +447,7 @@ def _read_jsonl(spec: Spec, name: str, text: Iterable[str]) -> Iterator[tuple[in
 
 
 def as_text(value: object) -> str | None:
-    """A value that is carried along, as the text it is written with."""
+    """A value that is carried along, as the text it is written with; half surrogate pairs as escapes."""
     if value is None or isinstance(value, str):
-        return value
+        return value and value.encode("utf-8", "backslashreplace").decode()
     return None if isinstance(value, bytes) else json.dumps(value, default=str, ensure_ascii=False)
