@@ -509,7 +509,7 @@ def test_pico_runs_from_end_to_end_and_prints_figures_beside_the_published(
     from policyguard.pictosafe.scene import draw_scene
 
     rng, rows = Random(5), []
-    for number in range(4):
+    for number in range(2):
         scene = draw_scene(rng)
         picture = io.BytesIO()
         Renderer(STYLES[0]).draw(scene).save(picture, "PNG")
@@ -528,7 +528,7 @@ def test_pico_runs_from_end_to_end_and_prints_figures_beside_the_published(
     asked = ["bench", "safeedit", str(tmp_path), "--policy", "pictosafe/{level}", "--model", "pico"]
     assert main([*asked, "--json", "--cache", str(tmp_path / "cache")]) == ExitCode.OK
     told = json.loads(capsys.readouterr().out)
-    assert told["rows"]["judged"] == 20
+    assert told["rows"]["judged"] == 10
     assert (
         next(line for line in told["figures"] if line["group"] == "all" and line["metric"] == "accuracy")[
             "papers"

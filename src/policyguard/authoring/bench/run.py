@@ -142,7 +142,8 @@ def run_rows(
             unused.append(Problem(f"{why}: {reason}", file, int(line), field=row.name))
             continue
         answer = Answer.of(verdict.outcome)
-        known = ratings.unsafe.get((verdict.evidence.image_sha256 or "", row.policy.fingerprint))
+        key = verdict.evidence.image_sha256 or "", row.policy.fingerprint
+        known: bool | None = ratings.unsafe.get(key, answer is Answer.UNSAFE)
         if not verdict.outcome.judged:
             silent[verdict.outcome.value] += 1
             reasons[reason] += 1
