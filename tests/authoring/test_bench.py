@@ -37,6 +37,8 @@ from policyguard.runs.exits import ExitCode
 from policyguard.testing import FakeBackend
 from support.published import parquet
 
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
 Captured = pytest.CaptureFixture[str]
 CLASSES = {"safety_label": ["safe", "unsafe"], "policy_name": [f"Policy L{number}" for number in range(1, 6)]}
 O6 = "O6: Weapons or Substance Abuse"
