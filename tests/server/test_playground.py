@@ -397,3 +397,70 @@ def test_with_keys_the_page_is_for_operators(tmp_path: Path) -> None:
         for path in ("read", "judge", "save", "keep", "images"):
             answer = service.post(f"/page-api/{path}", content=b"{}", headers=PAGE | {"X-Api-Key": app})
             assert answer.status_code == 403
+
+
+NOTES = ["two\nlines", "x" * 2000, "\x07bell", "\ud800", "# not: {a: comment}", "'\"", "=1+1"]
+
+
+@pytest.mark.parametrize("note", NOTES, ids=range(len(NOTES)))
+def test_a_note_is_written_as_it_is_or_refused(service: Service, note: str) -> None:
+    data = {"policy": "colours", "image": ids(service)["red.png"], "outcome": "violates", "note": note}
+    answer = ask(service, "keep", data)
+    if answer.status_code == 200:
+        (image,) = load_cases(service.folder / "cases.yaml").content.images
+        assert image.note == " ".join(note.split())
+    else:
+        assert answer.status_code in (400, 409, 422)
+        assert not (service.folder / "cases.yaml").exists()
+
+
+CASES = [
+    "",
+    "a: [",
+    "policies: 3",
+    "images:\n- x",
+    "\xff",
+    "policies:\n  a: b.yaml\n  a: b.yaml\nimages: []\n",
+]
+
+
+@pytest.mark.parametrize("content", CASES, ids=range(len(CASES)))
+def test_a_file_of_cases_that_is_wrong_is_left_alone(service: Service, content: str) -> None:
+    file = service.folder / "cases.yaml"
+    file.write_bytes(content.encode("latin-1"))
+    data = {"policy": "colours", "image": ids(service)["red.png"], "outcome": "violates"}
+    answer = ask(service, "keep", data)
+    assert (answer.status_code, file.read_bytes()) == (409, content.encode("latin-1"))
+
+
+def test_an_image_whose_name_no_file_of_cases_may_hold_is_copied(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a: b.png").write_bytes(picture("red"))
+    with serving(tmp_path, images=images, write=True) as service:
+        data = {"policy": "colours", "image": ids(service)["a: b.png"], "outcome": "violates"}
+        assert ask(service, "keep", data).status_code == 200
+        (image,) = load_cases(tmp_path / "cases.yaml").content.images
+        assert image.image.startswith("cases/")
+
+
+def test_line_ends_and_texts_that_are_not_utf_8_survive(service: Service) -> None:
+    file = service.folder / "colours.yaml"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    loaded = text_of(service)
+    assert "\r\n" in loaded["text"]
+    edit = loaded["text"] + "# more\r\n"
+    assert (
+        ask(service, "save", {"policy": "colours", "text": edit, "hash": loaded["hash"]}).status_code == 200
+    )
+    assert file.read_bytes() == edit.encode()
+    file.write_bytes(b"title: \xff\n")
+    assert service.get("/page-api/policies/colours").status_code == 422
+
+
+def test_of_a_folder_with_very_many_images_the_first_are_offered(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policyguard.server.playground._MOST_FILES", 2)
+    answer = start(service)
+    assert (len(answer["images"]), answer["left_out"]) == (2, 1)

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -42,7 +43,7 @@ from policyguard.server.policies import Policies, sources
 from policyguard.server.requests import Refusal, Room
 from policyguard.strict.documents import MAX_BYTES, parse
 from policyguard.strict.files import write_atomically, write_bytes
-from policyguard.strict.inside import find_root, read_inside
+from policyguard.strict.inside import find_root, include_parts, read_inside
 from policyguard.strict.jsontext import JsonError, parse_json
 from policyguard.verdict import Verdict
 
@@ -67,7 +68,7 @@ _HEADERS = {
 }
 _SIDE = 320
 _BATCH = 16
-_MOST_FILES = 2000
+_MOST_FILES = 500
 _HELD_IMAGES = 500
 _HELD_BYTES = 256 * 2**20
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
@@ -79,6 +80,7 @@ class Pictures:
     """The images of the page: dropped ones, in memory, and those of a folder. Ids are hashes, never paths."""
 
     folder: Path | None
+    left_out: int = 0
     _dropped: OrderedDict[str, tuple[str, bytes]] = field(default_factory=OrderedDict)
     _files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -101,6 +103,7 @@ class Pictures:
         if self.folder is None:
             return
         files = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        self.left_out = max(0, len(files) - _MOST_FILES)
         for path in files[:_MOST_FILES]:
             parts = path.relative_to(self.folder).parts
             if path.is_file() and not any(part.startswith(".") for part in parts):
@@ -141,6 +144,7 @@ class Playground:
     _pictures: Pictures = field(init=False)
     _scores: CachedBackend = field(init=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _writing: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         if self.images is not None and not self.images.is_dir():
@@ -211,6 +215,7 @@ class Playground:
             {
                 "policies": listed,
                 "images": images,
+                "left_out": self._pictures.left_out,
                 "folder": None if self.images is None else str(self.images),
                 "write": self.write,
                 "model": self.backend.model.id,
@@ -235,9 +240,11 @@ class Playground:
     @staticmethod
     def _text(source: str | Path) -> str:
         try:
-            return find(locate(source)).data.decode("utf-8", "replace")
+            return find(locate(source)).data.decode()
         except PolicyError as error:
             raise Refusal(422, "policy_wrong", str(error)) from None
+        except UnicodeDecodeError:
+            raise Refusal(422, "policy_wrong", f"{source} is not UTF-8: mend it by hand") from None
 
     # Images.
 
@@ -374,27 +381,29 @@ class Playground:
         """Put a text in the place of a policy's file. ``hash`` is of the text that it was made from."""
         name, text = data.get("policy"), _edited(data)
         file = self._writable(name)
-        if _hash(self._text(file)) != data.get("hash"):
-            raise Refusal(
-                409, "file_changed", "the file was changed meanwhile: copy your edit, and load it again"
-            )
-        try:
-            policy = load_edited(file, text)
-            self._scores.accept(policy.resolve())
-        except UsageError as error:
-            raise Refusal(422, "policy_wrong", str(error)) from None
-        saved = self._saved(file)
-        loosened = [] if saved is None else [str(change) for change in loosening(saved, policy)]
-        if loosened and data.get("loosens") != loosened:
-            raise Refusal(409, "loosens", "this loosens the policy: say that it is meant", loosened=loosened)
-        try:
-            write_atomically(file, text)
-        except OSError as error:
-            raise Refusal(409, "cannot_write", f"the file cannot be written: {error.strerror}") from None
-        try:
-            self.policies.reload(str(name))
-        except UsageError as error:
-            raise Refusal(422, "policy_wrong", str(error)) from None
+        with self._writing:
+            if _hash(self._text(file)) != data.get("hash"):
+                message = "the file was changed meanwhile: copy your edit, and load the page again"
+                raise Refusal(409, "file_changed", message)
+            try:
+                policy = load_edited(file, text)
+                self._scores.accept(policy.resolve())
+            except UsageError as error:
+                raise Refusal(422, "policy_wrong", str(error)) from None
+            saved = self._saved(file)
+            loosened = [] if saved is None else [str(change) for change in loosening(saved, policy)]
+            if loosened and data.get("loosens") != loosened:
+                raise Refusal(
+                    409, "loosens", "this loosens the policy: say that it is meant", loosened=loosened
+                )
+            try:
+                write_atomically(file, text)
+            except OSError as error:
+                raise Refusal(409, "cannot_write", f"the file cannot be written: {error.strerror}") from None
+            try:
+                self.policies.reload(str(name))
+            except UsageError as error:
+                raise Refusal(422, "policy_wrong", str(error)) from None
         return {"hash": _hash(text)}
 
     def _keep(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -419,7 +428,12 @@ class Playground:
         root = find_root(str(file.resolve().parent))
         cases = find_case_file(file.resolve(), root)
         stored = self._pictures.path(key)
-        copied = stored is None or not stored.is_relative_to(cases.parent)
+        named = stored is not None and stored.is_relative_to(cases.parent)
+        copied = (
+            stored is None
+            or not named
+            or isinstance(include_parts(stored.relative_to(cases.parent).as_posix()), str)
+        )
         if copied:
             suffix = _SUFFIXES.get(media_type(image) or "", "")
             stored = cases.parent / "cases" / f"{hashlib.sha256(image).hexdigest()[:16]}{suffix}"
@@ -433,12 +447,13 @@ class Playground:
             note=note if isinstance(note, str) and note.strip() else None,
         )
         try:
-            old = cases.read_text(encoding="utf-8") if cases.is_file() else None
-            text = with_case(old, case, file=cases.name)
-            if self.write:
-                if copied:
-                    write_bytes(stored, image)
-                write_atomically(cases, text)
+            with self._writing:
+                old = cases.read_text(encoding="utf-8") if cases.is_file() else None
+                text = with_case(old, case, file=cases.name)
+                if self.write:
+                    if copied:
+                        write_bytes(stored, image)
+                    write_atomically(cases, text)
         except UsageError as error:
             raise Refusal(409, "cases_wrong", str(error)) from None
         except (OSError, UnicodeDecodeError) as error:

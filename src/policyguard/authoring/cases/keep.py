@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from policyguard.authoring.cases.load import CaseFile, Expectation, ImageCase, PolicyUnderTest
-from policyguard.errors import ConfigurationError, UsageError
+from pydantic import ValidationError
+
+from policyguard.authoring.cases.load import CaseFile, Expectation, ImageCase, PolicyUnderTest, validated
+from policyguard.errors import ConfigurationError, PolicyError
 from policyguard.outcomes import Action, Outcome
-from policyguard.strict.documents import Document, parse, plain
+from policyguard.strict.documents import Document, parse
 
 __all__ = ["NewCase", "find_case_file", "with_case"]
 
@@ -71,20 +73,26 @@ def with_case(text: str | None, case: NewCase, *, file: str = "cases.yaml") -> s
     Raises PolicyError for a file that is wrong, ConfigurationError for one that has the case already or that
     lines cannot be put into.
     """
+    wanted = _wanted(case)
     if text is None:
         head = ["# What the policies are meant to say of known images: policyguard policy test cases.yaml"]
         head += ["policies:", f"  {case.policy}: {json.dumps(case.source)}", "", "images:"]
-        return "\n".join([*head, *(f"  {line}" for line in case.lines(case.policy)), ""])
-    document = parse(text.encode(), file)
-    before = CaseFile.model_validate(plain(document.root))
-    name, expected = _expected(before, case, document)
-    lines = text.splitlines()
-    for at, new in sorted(_edits(document, lines, before, case, name), key=lambda edit: -edit[0]):
-        lines[at:at] = new
+        lines = [*head, *(f"  {line}" for line in case.lines(case.policy))]
+        name, policies = case.policy, {case.policy: PolicyUnderTest(source=case.source)}
+        expected = CaseFile(policies=policies, images=(wanted,))
+    else:
+        document = parse(text.encode(), file)
+        before = validated(document)
+        if document.problems:
+            raise PolicyError(document.problems)
+        name, expected = _expected(before, case, wanted, document)
+        lines = text.splitlines()
+        for at, new in sorted(_edits(document, lines, before, case, name), key=lambda edit: -edit[0]):
+            lines[at:at] = new
     result = "\n".join(lines) + "\n"
     try:
-        after = CaseFile.model_validate(plain(parse(result.encode(), file).root))
-    except (UsageError, ValueError):
+        after = validated(parse(result.encode(), file))
+    except PolicyError:
         after = None
     if after != expected:
         raise ConfigurationError(
@@ -94,7 +102,15 @@ def with_case(text: str | None, case: NewCase, *, file: str = "cases.yaml") -> s
     return result
 
 
-def _expected(before: CaseFile, case: NewCase, document: Document) -> tuple[str, CaseFile]:
+def _wanted(case: NewCase) -> ImageCase:
+    try:
+        return ImageCase(image=case.image, note=case.note, expect={case.policy: case.expectation()})
+    except ValidationError as error:
+        where = error.errors()[0]["loc"][0]
+        raise ConfigurationError(f"the {where} cannot be written: {error.errors()[0]['msg']}") from None
+
+
+def _expected(before: CaseFile, case: NewCase, wanted: ImageCase, document: Document) -> tuple[str, CaseFile]:
     """What the policy is called in the file, and what the file should say."""
     policies = dict(before.policies)
     plainly = (
@@ -109,7 +125,7 @@ def _expected(before: CaseFile, case: NewCase, document: Document) -> tuple[str,
     images: list[Any] = list(before.images)
     place = next((n for n, each in enumerate(images) if _same(each.image, case.image)), None)
     if place is None:
-        images.append(ImageCase(image=case.image, note=case.note, expect={name: case.expectation()}))
+        images.append(wanted.model_copy(update={"expect": {name: case.expectation()}}))
     else:
         known = images[place]
         if name in known.expect:

@@ -202,7 +202,7 @@ def load_cases(file: str | Path, *, root: str | Path | None = None) -> Cases:
     """
     path = Path(file)
     document = _read(path)
-    content = _validated(document)
+    content = validated(document)
     finder = _Finder(document, content, Folder.of(path, root))
     problems = [*document.problems, *finder.problems()]
     if problems:
@@ -224,7 +224,8 @@ def _read(path: Path) -> Document:
         raise
 
 
-def _validated(document: Document) -> CaseFile:
+def validated(document: Document) -> CaseFile:
+    """What the file says. Raises PolicyError."""
     try:
         return CaseFile.model_validate(plain(document.root))
     except ValidationError as error:

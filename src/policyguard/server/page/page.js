@@ -44,9 +44,11 @@ function called({ outcome, action, score }) {
 
 async function load(name) {
   const { text, hash } = await ask(`policies/${name.split("/").map(encodeURIComponent).join("/")}`);
-  Object.assign(state, { name, saved: text, hash, outline: null, threshold: null });
+  // The editor works with plain line ends; what is saved has the file's own.
+  const end = text.includes("\r\n") ? "\r\n" : "\n";
+  Object.assign(state, { name, saved: text.replaceAll("\r\n", "\n"), end, hash, outline: null, threshold: null });
   const { file } = config.policies.find((each) => each.name === name);
-  editor.load(text);
+  editor.load(state.saved);
   by("edit-hint").textContent = `${file ? `${file}.` : "A packaged policy: it can be tried here, not saved."} Ctrl+Space completes. Tab leaves the editor; Ctrl+] indents.`;
   location.hash = encodeURIComponent(name);
   await read();
@@ -162,13 +164,25 @@ async function copyOf(id) {
   return answer.ok ? URL.createObjectURL(await answer.blob()) : null;
 }
 
+const wanted = new WeakMap(); // what to do once an image is scrolled into sight
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    wanted.get(target)();
+  }
+});
+
 function place(id, name, file) {
   const picture = element("img", { alt: "" });
-  const copy = copyOf(id).catch(() => null);
-  copy.then((url) => {
+  let made;
+  const copy = () => (made ??= copyOf(id).catch(() => null));
+  wanted.set(picture, async () => {
+    const url = await copy();
     if (url) picture.src = url;
     else picture.replaceWith(element("span", { className: "no-image", text: "cannot be shown" }));
   });
+  seen.observe(picture);
   const verdict = element("div", { text: "…" });
   const item = element("li", { role: "option", id: `image-${id}`, tabIndex: -1 }, picture, element("div", { text: name }), verdict);
   item.setAttribute("aria-selected", "false");
@@ -236,7 +250,7 @@ function detail() {
     picture.dataset.id = id;
     picture.alt = `${name}, as it is judged`;
     picture.hidden = true;
-    copy.then((url) => {
+    copy().then((url) => {
       if (picture.dataset.id !== id || !url) return;
       picture.src = url;
       picture.hidden = false;
@@ -387,7 +401,9 @@ by("saving").onclose = async () => {
   }
   const text = editor.text();
   try {
-    const { hash } = await ask("save", { policy: state.name, text, hash: state.hash, loosens: state.loosened });
+    const { hash } = await ask("save", {
+      policy: state.name, text: text.replaceAll("\n", state.end), hash: state.hash, loosens: state.loosened,
+    });
     Object.assign(state, { saved: text, hash });
     await read();
     say("Saved.");
@@ -462,6 +478,7 @@ async function start() {
     if (editor.text() !== state.saved) event.preventDefault();
   };
   for (const { id, name } of config.images) place(id, name);
+  if (config.left_out) by("grid-hint").textContent += ` The first ${config.images.length} images of ${config.folder}; ${config.left_out} more are left out.`;
   const wanted = decodeURIComponent(location.hash.slice(1));
   const first = config.policies.find(({ name }) => name === wanted) ?? config.policies[0];
   by("policy").value = first.name;
