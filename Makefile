@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-audit test-ray serve test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico sprites clean test-gpu test-browser fuzz test-viewers
+.PHONY: help demo demo-audit test-ray serve test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico clean test-gpu test-browser fuzz test-viewers
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,10 +25,23 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Setting up $(VENV) for all tests: a few minutes, about 2 GB"
 	$(INSTALL) -c constraints.txt -e '.[dev]'
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.serve $@
+
+$(VENV)/.serve: $(VENV)/.demo
+	$(INSTALL) -c constraints.txt -e '.[server,transformers]'
+	@touch $@
 
 demo: $(VENV)/.demo  ## Judge drawn images under five policies with the packaged model
 	$(BIN)/python -m policyguard demo
+
+demo-audit: $(VENV)/.ready  ## Audit 2,000 scenes with the packaged model, killed and resumed on the way
+	$(BIN)/python examples/demo_audit.py
+
+serve: $(VENV)/.serve  ## Serve the PictoSafe policies with the packaged model, at http://127.0.0.1:8765
+	$(BIN)/policyguard serve policies/pictosafe --images examples/images
+
+test-ray: $(VENV)/.ready  ## Audit on a Ray cluster of two nodes on this machine
+	$(BIN)/python -m pytest -m slow tests/runs/audit/test_ray.py --timeout 1800
 
 test: $(VENV)/.ready  ## Run the tests, as many at a time as there are cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile

@@ -1,6 +1,6 @@
 """A weakened pico in front of pico: how many calls of the strong guard it saves, and what it misses.
 
-    python benchmarks/cascade.py [--scenes 3000] [--noise 0.1] [--misses 0.005] [--seed 0]
+    python benchmarks/cascade.py [--scenes 2000] [--noise 0.1] [--misses 0.005] [--seed 0]
 
 Goal: on fresh scenes, recall within 0.5 points of the strong guard alone, at no more than half of its calls.
 The cheap guard is pico with noise on its weights; the band is measured on as many scenes as are judged then.
@@ -100,7 +100,7 @@ def measure(count: int, noise: float, misses: float, seed: int) -> Figures:
     )
 
 
-def main(count: int = 3000, noise: float = 0.1, misses: float = 0.005, seed: int = 0) -> None:
+def main(count: int = 2000, noise: float = 0.1, misses: float = 0.005, seed: int = 0) -> None:
     import torch
 
     torch.set_num_threads(1)  # a model this small is slower on several, and much slower on busy ones
@@ -116,7 +116,7 @@ def main(count: int = 3000, noise: float = 0.1, misses: float = 0.005, seed: int
 if __name__ == "__main__":
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--scenes", type=int, default=3000)
+    parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--misses", type=float, default=0.005)
     parser.add_argument("--seed", type=int, default=0)

@@ -24,11 +24,14 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(len(blocks(ROOT / "README.md", "python"))))
-def test_the_readme_s_python_runs(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+TOUR = ROOT / "docs" / "tour.md"
+
+
+@pytest.mark.parametrize("number", range(len(blocks(TOUR, "python"))))
+def test_the_tour_s_python_runs(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("POLICYGUARD_MODEL", raising=False)
-    code = compile(blocks(ROOT / "README.md", "python")[number], "README.md", "exec")
+    code = compile(blocks(TOUR, "python")[number], "tour.md", "exec")
     exec(code, {})
 
 
@@ -74,10 +77,10 @@ def test_every_module_on_the_page_of_public_ones_exists_and_no_other_is_shown_to
             assert modules & public, (page, module)
 
 
-def test_the_readme_s_policy_is_a_policy(tmp_path: Path) -> None:
+def test_the_tour_s_policy_is_a_policy(tmp_path: Path) -> None:
     from policyguard.policy import load_policy
 
-    (text,) = blocks(ROOT / "README.md", "yaml")
+    (text,) = blocks(TOUR, "yaml")
     path = tmp_path / "house.yaml"
     path.write_text(text)
     assert load_policy(path).resolve().rules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -109,3 +110,9 @@ def test_the_linter_reads_every_file_of_the_package_and_of_the_tests() -> None:
     listed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()
     files = {str(path) for folder in ("src", "tests") for path in (root / folder).rglob("*.py")}
     assert sorted(files - set(listed)) == []
+
+
+def test_every_target_that_make_promises_is_there() -> None:
+    makefile = (TESTS.parent / "Makefile").read_text()
+    (promised,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert set(promised.split()) == set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))

@@ -577,6 +577,35 @@ def test_a_server_without_scores_that_talks_now_and_then_is_read_strictly(
     assert figures["L3/f1"]["silent"] == 2
 
 
+def test_a_guard_is_asked_in_the_sentences_it_was_trained_on_where_they_are_given(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    pytest.importorskip("httpx")
+    from backends.remote.server import ToyServer
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    texts = {name: f"My {name}." for name in ("preamble", "exempt", "sensitive", "steps")}
+    wording = tmp_path / "wording.yaml"
+    wording.write_text(json.dumps(texts))
+    with ToyServer() as server:
+        asked = ["bench", "llavaguard", str(llavaguard(folder)), "--base-url", server.url]
+        asked += ["--model", server.model, "--dialect", "llavaguard"]
+        assert main(asked) == ExitCode.OK
+        assert "in sentences of ours" in capsys.readouterr().err
+        before = len(server.bodies())
+        assert main([*asked, "--wording", str(wording)]) == ExitCode.OK
+        assert "in sentences of ours" not in capsys.readouterr().err
+        said = [json.dumps(body) for body in server.bodies()[before:]]
+        assert said
+        assert all(
+            ("My preamble." in text and "- show a museum" in text) or "My sensitive." in text for text in said
+        )
+        assert any("My exempt." in text for text in said)
+        assert main([*asked, "--wording", str(tmp_path / "none.yaml")]) == ExitCode.USAGE
+        assert main([*asked[:-1], "pico", "--wording", str(wording)]) == ExitCode.USAGE
+
+
 # What was published.
 
 

@@ -282,6 +282,30 @@ def test_the_command_compares_without_labels(
     assert "one and two: 50.0% alike, 2 images differ" in printed
 
 
+def test_the_stages_of_the_project_file_are_compared_as_one_guard(
+    shop: Path, house: str, served: dict[str, Backend], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shop.parent)
+    arguments = ["compare", "-p", house, "--models", "two,stages", "--labels", str(shop)]
+    shop.write_text(shop.read_text().replace(";gore", ""))
+    assert main(arguments) == 2
+    assert "the project file, and it has none" in capsys.readouterr().err
+    served |= {"one": FakeBackend(red), "two": FakeBackend(red)}
+    shop.with_name("policyguard.toml").write_text(
+        '[[stages]]\nmodel = "one"\nband = [0, 0.9]\n[[stages]]\nmodel = "two"\n'
+    )
+    for backend in served.values():
+        backend.close = lambda: None  # type: ignore[method-assign]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "stages: one was asked 1.00 times an image\nstages: two was asked 0.75 times an image" in printed
+    assert "two and stages: 100.0% alike" in printed
+    assert main([*arguments, "-f", "json"]) == 0
+    guards = {guard["name"]: guard for guard in json.loads(capsys.readouterr().out)["guards"]}
+    assert guards["stages"]["asked_by_stage"] == {"one": 4, "two": 3}
+    assert guards["two"]["asked_by_stage"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

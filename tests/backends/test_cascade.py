@@ -20,6 +20,7 @@ from policyguard.backends.cascade import model_digest
 from policyguard.backends.sensors import SensorBackend
 from policyguard.cache import MemoryCache
 from policyguard.testing import FakeBackend
+from support.examples import example
 from support.guards import Watched, picture, png, policy, shade
 
 
@@ -524,6 +525,16 @@ def test_measuring_a_guard_gives_a_band_for_its_model_and_policy() -> None:
     assert Guard(POLICY, stages=stages).check(picture(10)).evidence.stages == ("cheap",)
     with pytest.raises(ConfigurationError, match="one model under one policy"):
         measure_band(Guard(POLICY, stages=stages), images, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_weakened_pico_saves_half_the_calls_of_pico_and_keeps_its_recall() -> None:
+    pytest.importorskip("torch")
+    figures = example("cascade", "benchmarks").measure(2000, 0.1, 0.005, 0)
+    cascade, alone, _ = figures.recall
+    assert cascade >= alone - 0.005
+    assert figures.calls <= 0.5
 
 
 @pytest.mark.parametrize("scores", [[1.5], [float("nan")], [0.1, 0.2]])

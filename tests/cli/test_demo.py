@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,9 @@ def test_the_command_judges_with_the_packaged_model_alone(
     assert "blocks only pair-dagger" in " ".join(out.split())
     assert "45 verdicts in" in out
     assert "on chart pico answers UNDECIDED" in " ".join(out.split())
+    for policy, row_of in (
+        ("l1", ("ALLOW", "ALLOW")),
+        ("l3", ("ALLOW", "BLOCK")),
+    ):  # as docs/two-policies.png shows
+        for name, action in zip(("pair-camera", "pair-dagger"), row_of, strict=True):
+            assert re.split(r"\s{2,}", row(out, name))[int(policy[1])].startswith(action)

@@ -186,10 +186,10 @@ def test_sizes_that_measure_nothing_are_refused(wrong: dict[str, int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_figures_in_the_readme_are_those_that_its_command_prints(
+def test_the_figures_in_the_tour_are_those_that_its_command_prints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "docs" / "tour.md").read_text(encoding="utf-8")
     claim = re.search(r"`policyguard (bench pictosafe run [^`]*)` prints (.*?) shows that", readme, re.DOTALL)
     assert claim is not None
     assert 0 == main(claim[1].split())

@@ -26,6 +26,8 @@ from policyguard.authoring.metrics import (
     mcnemar,
     measure,
 )
+from policyguard.backends.base import WrappingBackend
+from policyguard.backends.cascade import CascadeBackend
 from policyguard.cache.backend import remembering
 from policyguard.errors import ConfigurationError
 from policyguard.guard import Guard
@@ -54,6 +56,7 @@ class GuardResult:
     ``asked``: how many requests its model answered; ``seconds``: the median over the images for which it
     was asked, None if it was asked for none. ``scores``: each image's score under each rule; empty where they
     were not read. ``figures`` is None without labels, and ``rules`` holds those rules that some label names.
+    ``stages``: of several guards in a row, how many requests each was asked.
     ``confusion``: (what the label says, what the guard found) -> images.
     """
 
@@ -68,6 +71,7 @@ class GuardResult:
     rules: Mapping[str, Figures] | None = None
     calibration_error: float | None = None
     confusion: Mapping[tuple[str, str], int] | None = None
+    stages: Mapping[str, int] | None = None
 
     @property
     def cost(self) -> float | None:
@@ -82,6 +86,7 @@ class GuardResult:
             "outcomes": dict(Counter(str(verdict.outcome) for verdict in self.verdicts)),
             "asked": self.asked,
             "asked_per_image": self.asked / total,
+            "asked_by_stage": None if self.stages is None else dict(self.stages),
             "seconds_per_image": self.seconds,
             "cost_per_image": None if self.cost is None else self.cost / total,
             "figures": None if self.figures is None else self.figures.to_dict(),
@@ -203,18 +208,30 @@ def compare_guards(
         guard = Guard(policy, backend=remembering(backend))
         resolved = guard.policies[0]
         head = Head.of(resolved)
+        before = stages_asked(backend) or {}
         judged = judge(guard, images, names=names, progress=progress)
+        stages = {name: count - before[name] for name, count in (stages_asked(backend) or {}).items()}
         if labels is not None and not results:
             hashes = [verdict.evidence.image_sha256 for verdict in judged.verdicts]
             labels.require_one_label_each([(lb, h) for lb, h in zip(found, hashes, strict=True) if lb])
         scores = rule_scores(guard, images, judged.verdicts) if named else ()
         result = _result(name, guard.backend.model, judged, (prices or {}).get(name), scores)
+        result = replace(result, stages=stages or None)
         results.append(_measured(result, resolved, found) if labels is not None else result)
     if head is None or resolved is None:
         raise ConfigurationError("there is no guard to compare")
     shown = tuple(verdict.source for verdict in results[0].verdicts)
     notes = () if labels is None else tuple(_notes(labels, found, resolved))
     return Comparison(head, shown, found, tuple(results), _pairs(results, found), notes)
+
+
+def stages_asked(backend: Backend) -> Mapping[str, int] | None:
+    """Stage -> how many requests it was asked so far; None for a backend without stages."""
+    while isinstance(backend, WrappingBackend):
+        backend = backend.inner
+    if not isinstance(backend, CascadeBackend):
+        return None
+    return {stage.title: asked for stage, asked in zip(backend.stages, backend.asked, strict=True)}
 
 
 def rule_scores(

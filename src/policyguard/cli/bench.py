@@ -20,6 +20,7 @@ from policyguard.strict.text import is_terminal, one_line
 
 if TYPE_CHECKING:
     from policyguard.authoring.bench import BenchReport, Compared
+    from policyguard.dialects import Dialect
 
 __all__ = ["app"]
 
@@ -132,6 +133,19 @@ def _refuse_options(context: typer.Context, *names: str) -> None:
         )
 
 
+def _dialect_with(wording: Path, model: str | None, base_url: str | None, dialect: str | None) -> Dialect:
+    """The dialect of the model, or the one called ``dialect``, with the sentences in ``wording``."""
+    from policyguard.backends.registry import resolve_model, resolve_served
+    from policyguard.dialects import get_dialect
+
+    name = model or os.environ.get("POLICYGUARD_MODEL")
+    if not (dialect or name):
+        raise UsageError("--wording goes with --model or --dialect")
+    served = base_url or os.environ.get("POLICYGUARD_BASE_URL")
+    known = (resolve_served if served else resolve_model)(name or "")
+    return get_dialect(dialect or known.dialect, wording=str(wording))
+
+
 def _field(benchmark: str, says: str) -> None:
     """Add the command of one of the field's benchmarks."""
 
@@ -143,6 +157,14 @@ def _field(benchmark: str, says: str) -> None:
         model: MODEL = None,
         base_url: BASE_URL = None,
         dialect: DIALECT = None,
+        wording: Annotated[
+            Path | None,
+            typer.Option(
+                "--wording",
+                metavar="FILE",
+                help="The sentences that the model was trained on, from your own copy (docs/guards.md).",
+            ),
+        ] = None,
         subset: SUBSET = None,
         split: Annotated[str, typer.Option("--split", help="train, validation, test or all.")] = "test",
         images: Annotated[
@@ -213,7 +235,7 @@ def _field(benchmark: str, says: str) -> None:
             policies,
             model=model,
             base_url=base_url,
-            dialect=dialect,
+            dialect=dialect if wording is None else _dialect_with(wording, model, base_url, dialect),
             subset=bool(subset),
             cache=cache,
             patience=PATIENCE,
@@ -242,6 +264,8 @@ def _field(benchmark: str, says: str) -> None:
             _print_report(report, beside)
         for note in loaded.notes:
             warn(note)
+        if "wording=own" in report.model.settings:
+            warn("the model was asked in sentences of ours: --wording gives it those it was trained on")
         warn_of([*loaded.problems, *report.unused])
         return ExitCode.OK if report.complete else ExitCode.UNJUDGED
 

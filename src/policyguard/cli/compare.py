@@ -29,12 +29,14 @@ from policyguard.strict.text import one_line
 if TYPE_CHECKING:
     from policyguard.authoring.compare import Comparison
     from policyguard.authoring.labels import Labels
+    from policyguard.backends import Stage
     from policyguard.backends.base import Backend
     from policyguard.cache import VerdictCache
     from policyguard.policy import Policy
 
 __all__ = ["compare"]
 
+_STAGES = "stages"
 _FIGURES = {
     "precision": "precision",
     "recall": "recall",
@@ -71,8 +73,8 @@ def compare(
         typer.Option(
             "--models",
             metavar="A,B,...",
-            help="The guards, separated by commas: whatever --model takes elsewhere, or MODEL@URL for one on "
-            "a server of its own. Repeatable.",
+            help="The guards, separated by commas: whatever --model takes elsewhere, MODEL@URL for one on a "
+            "server of its own, or `stages` for those of the project file in a row. Repeatable.",
         ),
     ],
     paths: IMAGES = None,
@@ -176,6 +178,8 @@ def _models(texts: Sequence[str], base_url: str | None) -> dict[str, tuple[str, 
             raise UsageError("--models holds an empty name", hint="such as --models pico,other")
         if name in specs:
             raise UsageError(f"--models names {name!r} twice")
+        if name == _STAGES:
+            _stages()  # that there are any, before minutes of judging
         server = f"http{url}" if at else None if runs_here(model) else base_url
         specs[name] = model, server
     return specs
@@ -209,9 +213,25 @@ def _backends(
     from policyguard.guard import Guard
 
     for name, (model, url) in specs.items():
-        with Guard(policy, model=model, base_url=url, cache=cache, subset=subset) as guard:
+        stages = _stages() if name == _STAGES else None
+        if stages is not None:
+            opened = Guard(policy, stages=stages, cache=cache)
+        else:
+            opened = Guard(policy, model=model, base_url=url, cache=cache, subset=subset)
+        with opened as guard:
             load_model(guard, sys.stderr)
             yield name, guard.backend
+
+
+def _stages() -> list[Stage]:
+    from policyguard.runs.project import find_project
+
+    if (stages := find_project().stages()) is None:
+        raise UsageError(
+            "--models names the stages of the project file, and it has none",
+            hint="write [[stages]] into policyguard.toml; see docs/stages.md",
+        )
+    return stages
 
 
 def _print(comparison: Comparison) -> None:
@@ -244,6 +264,9 @@ def _print(comparison: Comparison) -> None:
             for figures in [(guard.rules or {})[rule]]
         ]
         _table(["rule", "guard", "images", "precision", "recall", "AUC"], rows)
+    for guard in comparison.ranking:
+        for stage, asked in (guard.stages or {}).items():
+            print(f"{one_line(guard.name)}: {one_line(stage)} was asked {asked / total:.2f} times an image")
     for pair in comparison.pairs:
         line = f"{one_line(pair.first)} and {one_line(pair.second)}: {pair.agreement:.1%} alike"
         rules = sum(not image.changed for image in pair.differing)
