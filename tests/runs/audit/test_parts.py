@@ -223,6 +223,8 @@ def test_an_audit_is_one_set_of_policies_one_model_and_one_source(tmp_path: Path
         start(tmp_path / "out", spec("more", root=tmp_path), made_of())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="lies in the source 'photos'"):
+        start(tmp_path / "photos" / "out", found, made_of())
     with pytest.raises(UsageError, match="holds other files"):
         start(tmp_path / "full", found, made_of())
 
@@ -237,6 +239,8 @@ def test_a_file_of_verdicts_that_is_cut_short_or_of_another_audit_is_done_again(
     files[0].write_bytes(files[0].read_bytes()[:200])
     files[1].write_bytes(files[2].read_bytes())
     assert left(audit) == [0, 1]
+    resume(audit, made_of())
+    assert len(rows(audit)) == 2
     run(audit)
     assert dict(contents(tmp_path / "out")) == before
     assert left(audit) == []

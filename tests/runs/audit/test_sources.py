@@ -53,6 +53,30 @@ def test_an_image_named_by_two_sources_is_judged_once(tmp_path: Path) -> None:
     assert keys(found) == ["photos/00000.png", "photos/00001.png"]
 
 
+def test_an_image_of_a_folder_that_a_list_names_too_is_judged_once(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", [shot(1), shot(2)])
+    (tmp_path / "list.csv").write_text("path\nphotos/00001.png\nphotos/../photos/00000.png\n")
+    notes: list[str] = []
+    parts = list(plan(spec("photos", "list.csv", root=tmp_path), notes))
+    assert [[item.path for item in part.items] for part in parts] == [
+        ["photos/00000.png", "photos/00001.png"],
+        ["photos/../photos/00000.png"],
+    ]
+    assert notes == [
+        "list.csv: row 0 names 'photos/00001.png' again (another source did); each is judged once"
+    ]
+
+
+def test_a_list_that_cannot_be_read_to_its_end_is_refused_by_name(tmp_path: Path) -> None:
+    names = [f"photos/{number}.png" for number in range(5000)]
+    path = parquet_of(tmp_path / "x.parquet", {"path": names}, rows_per_group=1000)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = b"\xff" * 400
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="the source cannot be listed"):
+        list(plan(spec("x.parquet", root=tmp_path), []))
+
+
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_every_image_of_a_tar_shard_is_a_row_with_the_fields_of_its_sample(tmp_path: Path, mode: str) -> None:
     name = "s.tar" if mode == "w" else "s.tar.gz"

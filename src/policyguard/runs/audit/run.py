@@ -131,6 +131,13 @@ def start(folder: str | Path, spec: Spec, made_of: Set, *, accept_changed: bool 
     Raises UsageError if another audit or other files are there, or if there is nothing to judge.
     """
     place = Place(folder)
+    for source in spec.sources:
+        inside = "://" not in source and place.local is not None and Path(spec.absolute(source)).is_dir()
+        if inside and Path(place.url).resolve().is_relative_to(Path(spec.absolute(source)).resolve()):
+            raise UsageError(
+                f"{place.url} lies in the source '{source}', which would change as it is written",
+                hint="name another folder with --out",
+            )
     try:
         audit = Audit.open(folder)
     except UsageError:
@@ -252,6 +259,7 @@ def resume(audit: Audit, made_of: Set, *, accept_changed: bool = False) -> Audit
     Raises UsageError if its policies, its model or (unless ``accept_changed``) its source changed.
     """
     _require_same_verdicts(audit, made_of)
+    drop_damaged(audit)
     if not accept_changed and (changes := changed(audit)):
         more = f", and {len(changes) - _MOST_NAMED:,} more parts" if len(changes) > _MOST_NAMED else ""
         raise UsageError(
@@ -400,6 +408,16 @@ def left(audit: Audit) -> list[int]:
     """The numbers of the parts that are to be done, in order."""
     done = audit.done()
     return [number for number in range(audit.about["counts"]["parts"]) if number not in done]
+
+
+def drop_damaged(audit: Audit) -> None:
+    """Remove files of verdicts that will be made again. Raises UsageError for files of no part of it."""
+    own = {Part(number, "", "").file for number in range(audit.about["counts"]["parts"])}
+    done = {Part(number, "", "").file for number in audit.done()}
+    for name in audit.place.names("verdicts"):
+        if (file := f"verdicts/{name}") in own - done:
+            audit.place.filesystem.delete_file(audit.place.path(file))
+    audit.require_own()
 
 
 def drop_errors(audit: Audit) -> int:

@@ -86,17 +86,15 @@ class _Plan:
     spec: Spec
     notes: list[str] = field(default_factory=list)
     count: bool = True
+    seen: set[str] = field(default_factory=set)
 
     def parts(self) -> Iterator[Part]:
         waiting: list[Item] = []
         location = ""
-        seen: set[str] | None = set() if len(self.names) > 1 else None
         for source in self.names:
             for found in self.files(source):
-                if seen is not None:
-                    if found.name in seen:
-                        continue
-                    seen.add(found.name)
+                if self.repeats(found.name):
+                    continue
                 name = found.name.lower()
                 if is_image_name(name) or not name.endswith((*_SHARDS, *_LISTS, ".arrow")):
                     location = location or source
@@ -111,6 +109,14 @@ class _Plan:
                 yield from self.shard(found)
         if waiting:
             yield _listed(location, waiting)
+
+    def repeats(self, name: str) -> bool:
+        """Whether another source brought ``name`` before."""
+        if len(self.names) == 1:
+            return False
+        known = name in self.seen
+        self.seen.add(name)
+        return known
 
     @cached_property
     def names(self) -> list[str]:
@@ -264,6 +270,9 @@ class _Plan:
             if (before := known.setdefault(mark, number)) != number:
                 repeated.append(f"row {number:,} names '{value}' again (row {before:,} did)")
                 continue
+            if self.repeats(path):
+                repeated.append(f"row {number:,} names '{value}' again (another source did)")
+                continue
             size = mtime = None
             if "://" not in path:
                 with suppress(OSError):
@@ -289,8 +298,11 @@ def plan(spec: Spec, notes: list[str], *, count: bool = True) -> Iterator[Part]:
         raise UsageError(
             f"'{plain[0]}' has no columns to keep", hint="--keep is for lists, Parquet files and tar shards"
         )
-    parts = _Plan(spec, notes, count).parts()
-    return (replace(part, number=number) for number, part in enumerate(parts))
+    try:
+        for number, part in enumerate(_Plan(spec, notes, count).parts()):
+            yield replace(part, number=number)
+    except (OSError, arrow().ArrowException) as error:
+        raise UsageError(f"the source cannot be listed: {error}") from error
 
 
 def _is_plain(source: str, spec: Spec) -> bool:
