@@ -16,8 +16,7 @@ pytest.importorskip("prometheus_client")
 from integrations.http.pictures import GREEN, RED, data_uri, picture
 from policyguard.images import decode
 from policyguard.server.keys import new_key
-from server.support import Service, serving
-from server.test_litellm import TURNED
+from server.support import TURNED, Service, serving
 from support.examples import ROOT
 
 pytestmark = pytest.mark.sdk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from typing import Any
 
 import httpx
 import uvicorn
+from PIL import Image
 
-from integrations.http.pictures import _judge
+from images.support import exif
+from integrations.http.pictures import GREEN, _judge, data_uri
 from policyguard.server.app import Settings, State, configured, create_app
 from policyguard.testing import FakeBackend
 from support.waiting import wait_until
@@ -31,6 +34,16 @@ rules:
     unsafe: [orange areas]
     action: flag
 """
+
+
+def _turned() -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 16), GREEN).save(buffer, "JPEG", exif=b"Exif\0\0" + exif(6))
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+TURNED = _turned()
+"""A JPEG that viewers may turn, so that a plain file is passed on in its place."""
 
 
 def write(folder: Path, name: str = "colours", *, version: str = "1.0.0", title: str = "Red") -> Path:

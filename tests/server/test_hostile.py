@@ -8,14 +8,14 @@ import re
 import socket
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from integrations.http.pictures import GREEN, data_uri, picture
 from policyguard.server.door import PatientProtocol
-from server.support import Service, serving
+from server.support import TURNED, Service, serving
 from support.waiting import wait_until
 
 IMAGE = picture(GREEN)
@@ -257,12 +257,45 @@ def test_leave_to_send_too_much_is_not_given(tmp_path: Path) -> None:
 
 def test_more_bodies_than_there_is_memory_for_are_told_to_come_back(tmp_path: Path) -> None:
     with serving(tmp_path, body_limit=1, memory=1) as service:
-        large = request(length=str(2**20), body=b"{")
+        large = request(length=str(2**20), body=bytes(2**20 - 1))
         with socket.create_connection(("127.0.0.1", service.port)) as first:
             first.sendall(large)
-            wait_until(lambda: service.state.room.held == 2**20)
+            wait_until(lambda: service.state.room.held == 2**20 - 1)
             answer = sent(service, request())
             assert b"HTTP/1.1 429" in answer
             assert b"retry-after: " in answer.lower()
         wait_until(lambda: service.state.room.held == 0)
         assert service.check(IMAGE).json()["allowed"]
+
+
+def test_announcing_large_bodies_keeps_nobody_out(tmp_path: Path) -> None:
+    with serving(tmp_path, body_limit=1, memory=1) as service, ExitStack() as held:
+        for _ in range(20):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            connection.sendall(request(length=str(2**20), body=b"{"))
+        wait_until(lambda: service.state.room.held == 20)
+        assert service.check(IMAGE).json()["allowed"]
+
+
+def test_broken_characters_break_no_answer(service: Service) -> None:
+    turned = {"type": "image_url", "image_url": {"url": TURNED}}
+    message = {"role": "user", "content": [turned, {"type": "text", "text": "\ud800"}]}
+    body = json.dumps({"input_type": "request", "structured_messages": [message]}).encode()
+    answer = sent(service, request(target="/beta/litellm_basic_guardrail_api", body=body))
+    assert b"200 OK" in answer
+    assert b"\\ud800" in answer
+
+
+def test_a_bug_is_500_with_our_body_and_in_the_log_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tmp_path) as service:
+        service.state.room.turn = None  # type: ignore[method-assign, assignment]
+        answer = service.check(IMAGE)
+    assert (500, False, "bug") == (
+        answer.status_code,
+        answer.json()["allowed"],
+        answer.json()["error"]["code"],
+    )
+    assert "Traceback" in caplog.text
+    assert "Traceback" not in answer.text

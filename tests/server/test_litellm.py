@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
-from images.support import exif
 from integrations.http.pictures import GREEN, RED, b64, data_uri, picture
 from policyguard.assessment import Failure, FailureKind
 from policyguard.images import decode
 from policyguard.server.shapes import LITELLM
 from policyguard.testing import FakeBackend
-from server.support import Service, serving, write
+from server.support import TURNED, Service, serving, write
 
 GREEN_URI, RED_URI = data_uri(picture(GREEN)), data_uri(picture(RED))
 
@@ -120,15 +117,6 @@ def test_the_policy_is_named_where_there_are_several(tmp_path: Path) -> None:
             answer = post(service, asked(images=[RED_URI], additional_provider_specific_params=more))
             assert status == answer.status_code
             assert 200 != status or "BLOCKED" == answer.json()["action"]
-
-
-def in_jpeg(**options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (24, 16), GREEN).save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
-TURNED = data_uri(in_jpeg(exif=b"Exif\0\0" + exif(6)), "image/jpeg")
 
 
 def test_what_was_judged_is_passed_on_in_messages(service: Service) -> None:

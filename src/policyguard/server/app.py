@@ -21,7 +21,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from policyguard._version import __version__
@@ -37,7 +37,7 @@ from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol
 from policyguard.server.keys import Caller, Keys
 from policyguard.server.playground import Playground
 from policyguard.server.policies import Policies, Snapshot, sources
-from policyguard.server.requests import PIXELS, Refusal, Room, question, read_json, weigh
+from policyguard.server.requests import PIXELS, Json, Refusal, Room, question, read_json, weigh
 from policyguard.server.shadows import Shadows
 from policyguard.verdict import Verdict
 
@@ -311,7 +311,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
             if names is None or more:
                 names = state.named([*asked, *more], snapshot, caller)
             verdict = await state.judge(image, names, snapshot, explain=explain)
-        return JSONResponse(verdict.to_dict())
+        return Json(verdict.to_dict())
 
     @app.post(
         "/v1/moderations",
@@ -339,7 +339,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
                     for url in urls
                 ]
                 results.append(shapes.moderation(len(items) - len(urls), verdicts, policies))
-        return JSONResponse(shapes.moderations(names[0], results))
+        return Json(shapes.moderations(names[0], results))
 
     @app.post(
         shapes.LITELLM,
@@ -361,7 +361,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
                 result = await screen.ascreen(sites)
             for item in result.items:
                 state.metrics.checked(names, item.verdict)
-            return JSONResponse(await asyncio.to_thread(shapes.litellm_answer, result, payload))
+            return Json(await asyncio.to_thread(shapes.litellm_answer, result, payload))
 
     @app.get("/v1/policies", response_model=shapes.PoliciesBody, responses=problems)
     async def policies(request: Request) -> Response:
@@ -370,7 +370,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
         known: dict[str, dict[str, Any]] = {name: live.to_dict() for name, live in snapshot.live.items()}
         for name, error in snapshot.errors.items():
             known.setdefault(name, {"name": name})["error"] = _said(error, caller)
-        return JSONResponse({"policies": [each for name, each in known.items() if caller.may_use(name)]})
+        return Json({"policies": [each for name, each in known.items() if caller.may_use(name)]})
 
     @app.post("/v1/policies/{name:path}/reload", response_model=shapes.PolicyBody, responses=problems)
     async def reload(name: str, request: Request) -> Response:
@@ -387,12 +387,12 @@ def _add_routes(app: FastAPI, state: State) -> None:
             raise Refusal(422, "policy_wrong", str(error)) from None
         except KeyError:
             raise Refusal(404, "policy_unknown", "there is no policy of this name") from None
-        return JSONResponse(live.to_dict())
+        return Json(live.to_dict())
 
     @app.get("/healthz", response_model=shapes.HealthBody)
     async def healthz() -> Response:
         """Whether the process answers."""
-        return JSONResponse({"status": "ok"})
+        return Json({"status": "ok"})
 
     @app.get("/readyz", response_model=shapes.ReadyBody, responses={503: {"model": shapes.ReadyBody}})
     async def readyz(request: Request) -> Response:
@@ -405,9 +405,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
             if caller.may_use(name)
         }
         said = problem if problem is None or caller.operator else "the backend does not answer"
-        return JSONResponse(
-            {"ready": problem is None, "problem": said, "policies": errors}, 503 if problem else 200
-        )
+        return Json({"ready": problem is None, "problem": said, "policies": errors}, 503 if problem else 200)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
@@ -495,8 +493,8 @@ def serve(settings: Settings) -> ExitCode:
             f"{settings.host} can be reached from other machines, and nobody is asked for a key",
             hint="leave out --host, or give --keys with a file that `policyguard serve key new` makes",
         )
-    app = create_app(settings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app = create_app(settings)
     if settings.keys is None:
         _log.info("without --keys, this machine alone is answered")
     server = uvicorn.Server(configured(app, settings))

@@ -11,6 +11,7 @@ itself, which uvicorn and h11 read, and encryption: a proxy in front has to.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from policyguard.verdict import Verdict
 
 __all__ = ["CONTENT_TYPE", "Door", "Metrics", "PatientProtocol", "caller_of"]
+
+_log = logging.getLogger("policyguard.server")
 
 OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
 """Paths that need no key. What they show is public, or says less to whoever has none."""
@@ -114,8 +117,14 @@ class Door:
         except Refusal as refusal:
             await refusal.response()(scope, receive, send_on)
         else:
-            with _continuing(scope):
-                await self.app(scope, receive, send_on)
+            try:
+                with _continuing(scope):
+                    await self.app(scope, receive, send_on)
+            except Exception:
+                _log.exception("this is a bug in policyguard")
+                if answered:
+                    raise
+                await Refusal(500, "bug", "the service failed").response()(scope, receive, send_on)
         finally:
             self._metrics.answered(scope["path"], answered, perf_counter() - began)
 

@@ -12,6 +12,7 @@ valid, shorter policy in between: write files aside and move them into place, as
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,12 +112,13 @@ def sources(given: Sequence[str]) -> Iterator[tuple[str, str | Path]]:
 
 
 def _policy_files(folder: Path) -> Iterator[Path]:
-    for file in folder.rglob("*"):
-        parts = file.relative_to(folder).parts
-        hidden = any(part.startswith((".", "_")) for part in parts)
-        cases = file.stem == "cases" or file.stem.endswith(".cases")
-        if file.suffix.lower() in SUFFIXES and not hidden and not cases and file.is_file():
-            yield file
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "_")) and name != "node_modules"]
+        for name in names:
+            file = Path(place, name)
+            cases = file.stem == "cases" or file.stem.endswith(".cases")
+            if file.suffix.lower() in SUFFIXES and not name.startswith((".", "_")) and not cases:
+                yield file
 
 
 def _stamp(file: Path) -> Stamp:

@@ -25,7 +25,7 @@ from policyguard.images.decode import parse
 from policyguard.images.sources import load
 from policyguard.integrations.http.multipart import MultipartError, split
 
-__all__ = ["PIXELS", "Refusal", "Room", "question", "read_image", "read_json", "weigh"]
+__all__ = ["PIXELS", "Json", "Refusal", "Room", "question", "read_image", "read_json", "weigh"]
 
 PIXELS = 128_000_000
 _LIMITS = Limits()
@@ -67,10 +67,17 @@ class Refusal(Exception):  # noqa: N818 (an answer, not a fault)
         if close:
             self.headers["Connection"] = "close"
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Json:
         kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         error = {"message": self.message, "type": kind, "param": None, "code": self.code} | self.more
-        return JSONResponse({"allowed": False, "error": error}, self.status, headers=self.headers)
+        return Json({"allowed": False, "error": error}, self.status, headers=self.headers)
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: broken characters, of a caller or a model, break no answer."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class Room:
@@ -106,21 +113,17 @@ class Room:
         size = int(announced) if announced and announced.isascii() and announced.isdigit() else 0
         if size > self.body:
             raise await self._too_large(request)
-        held = 0
+        held = 0  # what came, and not what was announced: announcing costs nothing
         chunks: list[bytes] = []
         try:
-            held = self._take(size)
             async with asyncio.timeout(self.body_seconds):
-                count = 0
                 async for chunk in request.stream():
+                    held += self._take(len(chunk))
                     chunks.append(chunk)
-                    count += len(chunk)
-                    if count > self.body:
+                    if held > self.body:
                         chunks.clear()
                         raise await self._too_large(request)
-                    if count > held:
-                        held += self._take(count - held)
-            if announced and count != size:
+            if announced and held != size:
                 raise Refusal(400, "body_incomplete", "the body is shorter than it says", close=True)
             data = b"".join(chunks)
             chunks.clear()

@@ -161,7 +161,7 @@ CHECK: dict[str, Any] = {
     },
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 503)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503)
 }
 
 
