@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ import pytest
 
 from integrations.http.pictures import GREEN, RED, data_uri, picture
 from policyguard.backends.base import AssessmentRequest
+from policyguard.runs.exits import ExitCode
+from policyguard.server.app import Settings, serve
 from policyguard.server.requests import weigh
 from policyguard.testing import FakeBackend
 from server.support import Service, serving, write
@@ -185,3 +188,15 @@ def test_memory_stays_flat_over_many_large_requests(tmp_path: Path) -> None:
                 service.check(image).raise_for_status()
             sizes.append(resident())
     assert sizes[-1] - sizes[0] < 20 * 2**20
+
+
+def test_a_port_that_is_taken_ends_it_with_a_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(policies=(str(tmp_path),), backend=FakeBackend(), port=taken.getsockname()[1])
+        assert ExitCode.USAGE == serve(settings)
+    assert "address already in use" in caplog.text

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -498,5 +498,6 @@ def serve(settings: Settings) -> ExitCode:
     if settings.keys is None:
         _log.info("without --keys, this machine alone is answered")
     server = uvicorn.Server(configured(app, settings))
-    server.run()
+    with suppress(SystemExit):  # what uvicorn ends with where the port is taken; its log has said so
+        server.run()
     return ExitCode.OK if server.started else ExitCode.USAGE

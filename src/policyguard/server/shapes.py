@@ -161,7 +161,8 @@ CHECK: dict[str, Any] = {
     },
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503)
+    status: {"model": ErrorBody}
+    for status in (400, 401, 403, 404, 408, 413, 415, 421, 422, 429, 431, 500, 503)
 }
 
 
