@@ -53,7 +53,8 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     """Decide on one frame. The rule, in order:
 
     1. A ``Failure`` has the outcome of its kind.
-    2. UNDECIDED if the model rates it so; if ``label_mass`` is under ``policy.min_label_mass``; or if
+    2. Where the policy holds a calibration, it is put on p_unsafe (in per-rule dialects on every P(k)).
+       UNDECIDED if the model rates it so; if ``label_mass`` is under ``policy.min_label_mass``; or if
        p_unsafe lies in ``policy.undecided_band`` (both ends included).
     3. Rule scores: joint dialects r_k = p_unsafe * P(k | unsafe), per-rule dialects r_k = P(k) with
        p_unsafe their maximum. The share of ``exempt`` rules is taken out of p_unsafe first.
@@ -76,6 +77,7 @@ def decide(policy: ResolvedPolicy, result: Assessment | Failure) -> Decision:
     if (wrong := unfit(policy, result)) is not None:
         return _unjudged(policy, Outcome.ERROR, wrong, cached=result.cached, stages=stages)
 
+    result = _calibrated(policy, result)
     scores = _rule_scores(policy, result)
     p_unsafe, notes = _without_exempt(policy, result, scores)
 
@@ -223,6 +225,16 @@ def unfit(policy: ResolvedPolicy, result: Assessment) -> str | None:
     if result.scoring == "per_rule" and abs((result.p_unsafe or 0.0) - highest) > _SLACK:
         return "the model's score for the image is not the highest of its rule scores"
     return None
+
+
+def _calibrated(policy: ResolvedPolicy, result: Assessment) -> Assessment:
+    """``result`` with the policy's calibration on its scores; shares of competing rules stay as they are."""
+    if policy.calibration is None or result.p_unsafe is None:
+        return result
+    rules = result.rule_scores
+    if rules is not None and result.scoring == "per_rule":
+        rules = {rule: policy.calibrated(score) for rule, score in rules.items()}
+    return replace(result, p_unsafe=policy.calibrated(result.p_unsafe), rule_scores=rules)
 
 
 def _rule_scores(policy: ResolvedPolicy, result: Assessment) -> dict[str, float] | None:

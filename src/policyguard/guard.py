@@ -158,6 +158,7 @@ class Guard(InOneProcess):
             self._owns_backend = True
         for resolved in self.policies:
             self.backend.accept(resolved)
+            _require_calibrated(resolved, self.backend)
         wanted: Any = shadow if isinstance(shadow, list | tuple) else () if shadow is None else (shadow,)
         ready = [item for item in wanted if isinstance(item, Sink)]  # of a service, which ends them itself
         self._runs = tuple(self._cast(item) for item in wanted if item not in ready)
@@ -377,6 +378,24 @@ def _known(lists: Any, policies: tuple[ResolvedPolicy, ...]) -> tuple[HashList, 
         if one.deny is not None:
             require_rule(policies, one.deny, f"list '{one.name}'")
     return known
+
+
+def _require_calibrated(policy: ResolvedPolicy, backend: Backend) -> None:
+    """Raise ConfigurationError for a calibration that was measured on another model or text."""
+    if (calibration := policy.calibration) is None:
+        return
+    from policyguard.backends.cascade import model_digest
+
+    model = backend.model
+    if calibration.model != model_digest(model) or calibration.policy != policy.fingerprint:
+        which = f"another text of policy '{policy.id}'"
+        if calibration.policy == policy.fingerprint:
+            which = f"{calibration.name} under policy '{policy.id}', and this guard is {model.id}"
+            which += ", run in another way" if calibration.name == model.id else ""
+        raise ConfigurationError(
+            f"the policy's calibration is that of {which}",
+            hint="measure this one with `policyguard calibrate`, or use the policy without `calibration:`",
+        )
 
 
 def _addresses(text: str | None) -> str | list[str] | None:

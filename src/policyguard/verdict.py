@@ -55,7 +55,8 @@ class Finding:
 class Evidence:
     """What the verdict rests on. Holds no image: hashes, names, numbers.
 
-    Each of ``policies`` has id, version, fingerprint and, where it weakens a base, ``weakenings``.
+    Each of ``policies`` has id, version, fingerprint and, where there are any, ``calibration`` and
+    ``weakenings``.
     ``unexplained`` says what blocks the image besides its findings: why one of its frames, or one of several
     policies, could not be judged. It is empty exactly when accepting the findings would leave nothing that
     blocks; a verdict that VIOLATES can hold such reasons too.

@@ -315,6 +315,7 @@ def test_of_defaults_and_outcomes_the_stricter_win(tmp_path: Path) -> None:
             "min_label_mass": 0.7,
             "frames": "all",
             "without_scores": "refuse",
+            "calibration": None,
         }
         assert policy.resolve().outcomes[Outcome.ERROR] is Action.BLOCK
 

@@ -11,6 +11,7 @@ from policyguard.strict.lazy import lazily
 
 if TYPE_CHECKING:
     from policyguard.authoring.bands import band_of, measure_band
+    from policyguard.authoring.calibrate import CalibrationReport, calibrate_guard, write_overlay
     from policyguard.authoring.cases import CaseReport, CaseResult, Cases, Status, load_cases, run_cases
     from policyguard.authoring.compare import Comparison, GuardResult, Pair, compare_guards
     from policyguard.authoring.compare_page import comparison_page
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from policyguard.authoring.labels import Label, Labels, load_labels
     from policyguard.authoring.linter import Level, Remark, TokenCounter, doubts, lint
     from policyguard.authoring.metrics import Figure, Figures
+    from policyguard.authoring.thresholds import Target
 
 __all__ = [
     "BehaviourDiff",
+    "CalibrationReport",
     "CaseReport",
     "CaseResult",
     "Cases",
@@ -48,8 +51,10 @@ __all__ = [
     "PolicyDiff",
     "Remark",
     "Status",
+    "Target",
     "TokenCounter",
     "band_of",
+    "calibrate_guard",
     "compare_guards",
     "compare_on",
     "compare_policies",
@@ -62,6 +67,7 @@ __all__ = [
     "load_labels",
     "measure_band",
     "run_cases",
+    "write_overlay",
 ]
 
 _CASES = ("CaseReport", "CaseResult", "Cases", "Status", "load_cases", "run_cases")
@@ -71,7 +77,9 @@ _HOMES = {
     **dict.fromkeys(("band_of", "measure_band"), ".bands"),
     **dict.fromkeys(_CASES, ".cases"),
     **dict.fromkeys(_DIFF, ".diff"),
+    **dict.fromkeys(("CalibrationReport", "calibrate_guard", "write_overlay"), ".calibrate"),
     **dict.fromkeys(_COMPARE, ".compare"),
+    "Target": ".thresholds",
     **dict.fromkeys(("Figure", "Figures"), ".metrics"),
     **dict.fromkeys(("Label", "Labels", "load_labels"), ".labels"),
     "comparison_page": ".compare_page",

@@ -118,13 +118,24 @@ def _allowed(number: int, rate: float, confidence: float, kind: str) -> int:
     """How many of ``number`` images may be wrong while the bound stays within ``rate``."""
     if not 0.0 < rate < 1.0 or not 0.0 < confidence < 1.0:
         raise ConfigurationError("rates and confidence must be shares between 0 and 1")
-    if _at_most(0, number, rate) > 1.0 - confidence:
-        needed = math.ceil(math.log(1.0 - confidence) / math.log1p(-rate))
+    if (wrong := most_wrong(number, rate, confidence)) is None:
         raise ConfigurationError(
             f"{number} {kind} images cannot show that at most {rate:g} of them go wrong "
             f"({confidence:.0%} confidence)",
-            hint=f"label about {needed - number} more, or allow a higher rate",
+            hint=f"label about {enough(rate, confidence) - number} more, or allow a higher rate",
         )
+    return wrong
+
+
+def enough(rate: float, confidence: float) -> int:
+    """How many images show, if none of them goes wrong, that at most ``rate`` do."""
+    return math.ceil(math.log(1.0 - confidence) / math.log1p(-rate))
+
+
+def most_wrong(number: int, rate: float, confidence: float) -> int | None:
+    """How many of ``number`` images may go wrong and still show that at most ``rate`` do; None: not one."""
+    if _at_most(0, number, rate) > 1.0 - confidence:
+        return None
     wrong = 0
     while wrong + 1 < number and _at_most(wrong + 1, number, rate) <= 1.0 - confidence:
         wrong += 1

@@ -113,6 +113,22 @@ def _top() -> dict[str, Any]:
     }
 
 
+def _calibration() -> dict[str, Any]:
+    digest = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    values: dict[str, Any] = {
+        "model": digest,
+        "policy": digest,
+        "slope": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
+        "intercept": {"type": "number", "minimum": -1000, "maximum": 1000},
+        "name": {"$ref": "#/definitions/line"},
+        "data": digest,
+        "images": {"type": "integer", "minimum": 1},
+    }
+    required = tuple(name for name in values if name != "intercept")
+    written = "What is done to a model's scores: `policyguard calibrate` writes it."
+    return _object(values, required=required) | {"description": written}
+
+
 def _definitions() -> dict[str, Any]:
     action = _ref("action", "What a violation does.")
     threshold = _ref("threshold", "It violates from this score.")
@@ -153,6 +169,7 @@ def _definitions() -> dict[str, Any]:
             "let ratings stand in.",
             "enum": ["refuse", "ratings"],
         },
+        "calibration": _nullable(_calibration()),
     }
     return {
         "rule_id": {"type": "string", "pattern": _RULE_ID},

@@ -53,9 +53,11 @@ def holds_enough(assessment: Assessment, policy: ResolvedPolicy, reading: Readin
         return False
     if assessment.rating is Rating.UNDECIDED:
         return True  # without a score it may be thresholds that made it so; with one, the model said it
-    if assessment.blind_below > 0.0 and policy.decisive_score <= assessment.blind_below:
+    if assessment.blind_below > 0.0 and (
+        policy.decisive_score <= assessment.blind_below or policy.calibration is not None
+    ):
         return False
-    if reading == "explain" and assessment.rationale is None and score >= policy.threshold:
+    if reading == "explain" and assessment.rationale is None and score >= policy.raw(policy.threshold):
         return False  # perhaps words that could not be read; under a higher threshold that is a failure
     if _rules_are_read(assessment):
         return True

@@ -222,6 +222,8 @@ def _policy_evidence(policy: ResolvedPolicy) -> dict[str, Any]:
         "version": policy.version,
         "fingerprint": policy.fingerprint,
     }
+    if policy.calibration is not None:
+        evidence["calibration"] = policy.calibration.model_dump()
     if policy.weakenings:
         evidence["weakenings"] = [weakening.to_dict() for weakening in policy.weakenings]
     return evidence

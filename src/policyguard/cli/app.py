@@ -13,7 +13,7 @@ import typer
 from policyguard._version import __version__
 from policyguard.cli import audit, baseline, bench, cache, models, policy, serve, train
 from policyguard.cli.check import check
-from policyguard.cli.compare import compare
+from policyguard.cli.compare import calibrate, compare
 from policyguard.cli.demo import demo
 from policyguard.cli.errors import debug as debug_setting
 from policyguard.cli.init import init
@@ -64,6 +64,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(policy.app, name="policy")
 app.command("compare")(compare)
+app.command("calibrate")(calibrate)
 app.command("models")(models.models)
 app.command("doctor")(doctor)
 app.add_typer(cache.app, name="cache")

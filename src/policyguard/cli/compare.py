@@ -1,11 +1,13 @@
-"""``policyguard compare``: which guard is best on one's own images."""
+"""``policyguard compare`` and ``calibrate``: which guard is best on one's own images, and its thresholds."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,19 +16,24 @@ import typer
 from policyguard.cli.errors import command, warn
 from policyguard.cli.options import (
     BASE_URL,
+    DIALECT,
+    MODEL,
     PARAMETERS,
     ROOT,
     STYLE,
     SUBSET,
     TextOrJson,
     load_policy_with,
+    parse_parameters,
 )
 from policyguard.cli.policy_diff import JUDGED, kept_scores
 from policyguard.errors import UsageError
+from policyguard.policy.files import is_path
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line
 
 if TYPE_CHECKING:
+    from policyguard.authoring.calibrate import CalibrationReport
     from policyguard.authoring.compare import Comparison
     from policyguard.authoring.labels import Labels
     from policyguard.backends import Stage
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from policyguard.cache import VerdictCache
     from policyguard.policy import Policy
 
-__all__ = ["compare"]
+__all__ = ["calibrate", "compare"]
 
 _STAGES = "stages"
 _FIGURES = {
@@ -142,6 +149,149 @@ def compare(
         write_report(page, [text])
         print(f"wrote {page}", file=sys.stderr)
     return ExitCode.OK
+
+
+class Scaling(StrEnum):
+    """How scores become shares of unsafe images."""
+
+    PLATT = "platt"
+    TEMPERATURE = "temperature"
+    NONE = "none"
+
+
+@command
+def calibrate(
+    policy: ONE_POLICY,
+    labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help=LABELS_HELP)],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="recall=0.98, precision=0.9, or cost=fn:10,fp:1 for what a miss and a false alarm cost.",
+        ),
+    ],
+    paths: IMAGES = None,
+    model: MODEL = None,
+    base_url: BASE_URL = None,
+    dialect: DIALECT = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Write a policy that extends this one, thresholds set."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --out.")] = False,
+    review: Annotated[
+        float | None,
+        typer.Option(
+            "--review",
+            metavar="SHARE",
+            help="Leave this share of images undecided, such as 0.05, for people to look at.",
+        ),
+    ] = None,
+    scaling: Annotated[
+        Scaling, typer.Option("--scaling", help="How scores become shares of unsafe images.")
+    ] = Scaling.PLATT,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds", metavar="N", min=2, help="Cross-validate: choose on all images, report each unseen."
+        ),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", metavar="SHARE", help="How sure the promise is.")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option("--seed", help="Which image is on which side.")] = 0,
+    style: STYLE = TextOrJson.TEXT,
+    judged: JUDGED = None,
+    subset: SUBSET = None,
+    root: ROOT = None,
+    values: PARAMETERS = None,
+) -> ExitCode:
+    """Choose thresholds for one guard on labelled images: on one half, reported on the other.
+
+    Exit code: 0 chosen; 1 the other half does not bear the target out, and nothing is written; 2 the labels
+    are too few to promise it, or the set-up is wrong.
+    """
+    import policyguard.authoring.calibrate as choosing
+    from policyguard.authoring.thresholds import Target
+    from policyguard.cli.progress import load_model, progress_bar
+    from policyguard.guard import Guard
+    from policyguard.policy.merge import rebuilt
+
+    wanted = Target.parse(target)
+    if out is not None and out.exists() and not force:
+        raise UsageError(f"{out} is there already", hint="name another file, or replace it with --force")
+    if out is not None and out.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"--out writes a policy, and {out} does not end in .yaml")
+    loaded = load_policy_with(policy, root=root, parameters=values)
+    known, _, _ = find_images(paths, labels, loaded, root)
+    assert known is not None
+    bare = rebuilt(loaded, defaults=loaded.defaults.model_copy(update={"calibration": None}))
+    with (
+        kept_scores(judged) as cache,
+        Guard(
+            bare, model=model, base_url=base_url, dialect=dialect, cache=cache, subset=bool(subset)
+        ) as guard,
+    ):
+        load_model(guard, sys.stderr)
+        with progress_bar(sys.stderr) as move:
+            report = choosing.calibrate_guard(
+                loaded,
+                known,
+                wanted,
+                backend=guard.backend,
+                scaling=scaling.value,
+                review=review,
+                folds=folds,
+                confidence=confidence,
+                seed=seed,
+                progress=lambda done, total: move(done, total, "judging"),
+            )
+    if style is TextOrJson.JSON:
+        print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+    else:
+        print("\n".join(_report_lines(report)))
+    if not report.kept:
+        warn(f"the interval of the other images does not reach {wanted}: nothing is written")
+        return ExitCode.BLOCKED
+    if out is not None:
+        parameters = parse_parameters(values)
+        extends = policy if not is_path(policy) else Path(os.path.relpath(policy, out.parent)).as_posix()
+        choosing.write_overlay(report, out, base=loaded, extends=extends, parameters=parameters, root=root)
+        print(f"wrote {out}", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _report_lines(report: CalibrationReport) -> Iterator[str]:
+    policy, after, before = report.policy, report.after, report.before
+    how = f"{report.folds} folds of {report.fitted}" if report.folds else f"{report.fitted}"
+    sure = f"{report.target}, sure to {report.confidence:.0%}"
+    yield f"{policy.id} {policy.version} with {one_line(report.model)}: {sure}"
+    yield f"chosen on {how} labelled images, measured on {report.reported} that had no part in it"
+    yield ""
+    yield f"threshold          {policy.threshold:g} (was {report.base.threshold:g})"
+    for rule in policy.rules:
+        was = report.base.rule(rule.id).threshold
+        if rule.threshold is not None and rule.threshold != was:
+            own = "the policy's" if was is None else f"{was:g}"
+            yield f"  {rule.id:<16} {rule.threshold:g} (was {own})"
+    if policy.undecided_band is not None:
+        low, high = policy.undecided_band
+        yield f"undecided          scores from {low:g} to {high:g}: {report.reviewed} of all images"
+    if policy.calibration is not None:
+        yield f"scores             {policy.calibration}"
+    yield f"calibration error  {report.errors[0]:.3f} -> {report.errors[1]:.3f}"
+    for name, title in list(_FIGURES.items())[:4]:
+        yield f"{title:<18} {getattr(before, name)} -> {getattr(after, name)}"
+    yield f"{'caught or held':<18} {report.caught} of unsafe images"
+    if report.cost is not None:
+        yield f"{'cost per image':<18} {report.cost[0]:.4f} -> {report.cost[1]:.4f}"
+    for rule_id, figures in report.rules.items():
+        yield f"rule {rule_id}: recall {figures.recall}, precision {figures.precision}"
+    for note in report.unmeasured:
+        yield f"not chosen for {note}"
 
 
 def find_images(

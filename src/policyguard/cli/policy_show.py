@@ -134,6 +134,8 @@ def policy_lines(policy: Policy) -> Iterator[str]:
     if resolved.undecided_band is not None:
         low, high = resolved.undecided_band
         yield f"undecided     scores from {low:g} to {high:g}{origins('defaults.undecided_band')}"
+    if resolved.calibration is not None:
+        yield f"calibration   {printable(str(resolved.calibration))}{origins('defaults.calibration')}"
     yield f"label floor   {resolved.min_label_mass:g}{origins('defaults.min_label_mass')}"
     yield f"frames        {resolved.frames}{origins('defaults.frames')}"
     if resolved.needs_scores or resolved.without_scores == "ratings":

@@ -204,4 +204,4 @@ def _violates(policy: ResolvedPolicy, rule: str, result: Assessment) -> bool:
     if result.p_unsafe is None:
         return result.rating is Rating.UNSAFE
     threshold = policy.rule(rule).threshold
-    return result.p_unsafe >= (policy.threshold if threshold is None else threshold)
+    return result.p_unsafe >= policy.raw(policy.threshold if threshold is None else threshold)

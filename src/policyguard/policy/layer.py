@@ -20,7 +20,7 @@ from policyguard.policy.fields import (
     Title,
     Unjudged,
 )
-from policyguard.policy.schema import Model, Rule, Status
+from policyguard.policy.schema import Calibration, Model, Rule, Status
 
 __all__ = [
     "LAYER_FIELDS",
@@ -103,6 +103,7 @@ class DefaultsChange(Model):
     min_label_mass: Share = 0.5
     frames: Literal["all", "sample"] = "all"
     without_scores: Literal["refuse", "ratings"] = "refuse"
+    calibration: Calibration | None = None
 
 
 class Head(Model):

@@ -75,6 +75,9 @@ def _head(old: Policy, new: Policy) -> Iterator[Change]:
     if was.without_scores == "refuse" != now.without_scores:
         description = "lets ratings stand in for scores, which decide below 0.5"
         yield Change(None, "defaults.without_scores", description)
+    if was.calibration != now.calibration:
+        described = "none" if now.calibration is None else str(now.calibration)
+        yield Change(None, "defaults.calibration", f"reads scores in another way: {described}")
 
 
 def _rules(old: Policy, new: Policy) -> Iterator[Change]:

@@ -106,6 +106,9 @@ def _defaults(defaults: Sequence[Defaults]) -> Defaults:
         undecided_band=(min(b[0] for b in bands), max(b[1] for b in bands)) if bands else None,
         min_label_mass=max(d.min_label_mass for d in defaults),
         frames="all" if any(d.frames == "all" for d in defaults) else "sample",
+        calibration=defaults[0].calibration
+        if all(d.calibration == defaults[0].calibration for d in defaults)
+        else None,
         without_scores="refuse" if any(d.without_scores == "refuse" for d in defaults) else "ratings",
     )
 

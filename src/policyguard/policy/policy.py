@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from policyguard.errors import PolicyError, Problem
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy.fields import (
     SEMVER,
@@ -97,8 +98,9 @@ class Policy(Model):
         """The flat, immutable form that guards work with."""
         from policyguard.policy.resolved import ResolvedPolicy
 
+        calibration = self.defaults.calibration
         outcomes = {outcome: Action.BLOCK for outcome in Outcome if not outcome.judged} | self.outcomes
-        return ResolvedPolicy(
+        resolved = ResolvedPolicy(
             id=self.id,
             version=self.version,
             title=self.title,
@@ -111,7 +113,18 @@ class Policy(Model):
             min_label_mass=self.defaults.min_label_mass,
             frames=self.defaults.frames,
             without_scores=self.defaults.without_scores,
+            calibration=calibration,
             outcomes={Outcome.COMPLIES: Action.ALLOW} | outcomes,
             weakenings=self.weakenings,
             parameters=self.parameters,
         )
+        if calibration is not None and calibration.policy != resolved.fingerprint:
+            message = (
+                f"was measured on another text of this policy (fingerprint {calibration.policy[:16]}, "
+                f"and this is {resolved.fingerprint[:16]})"
+            )
+            raise PolicyError(
+                [Problem(message, self.id, field="defaults.calibration")],
+                hint="measure it again with `policyguard calibrate`, or set `calibration: null`",
+            )
+        return resolved

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from policyguard.errors import ConfigurationError, PolicyError, Problem
 from policyguard.outcomes import Action, Outcome
-from policyguard.policy.schema import Rule, Status, Weakening
+from policyguard.policy.schema import Calibration, Rule, Status, Weakening
 from policyguard.strict.explain import nearest
 from policyguard.strict.text import collapsed as one_line
 
@@ -77,7 +77,7 @@ class ResolvedPolicy:
     It can be compared, hashed, copied and sent to another process.
 
     Attributes:
-        threshold: P(unsafe) in (0, 1] from which an image violates.
+        threshold: P(unsafe) in (0, 1] from which an image violates, calibrated where there is a calibration.
         action: what a violating rule without an action of its own does.
         outcomes: the action for every outcome but ``VIOLATES``, whose action the rules give.
         weakenings: changes that can loosen or reword what a base forbids, with the reason for each.
@@ -87,8 +87,8 @@ class ResolvedPolicy:
         fingerprint: SHA-256, in hex, of what the model sees and of nothing else: world, title, description,
             and the rules in order, each with id, title, description, unsafe, safe and status.
         decision_fingerprint: SHA-256, in hex, of what turns scores into actions: thresholds, actions,
-            outcomes, undecided band, label floor, frames and, where there are any, signals, and that ratings
-            may stand in for scores.
+            outcomes, undecided band, label floor, frames and, where there are any, signals, a calibration,
+            and that ratings may stand in for scores.
     """
 
     id: str
@@ -104,6 +104,7 @@ class ResolvedPolicy:
     frames: Literal["all", "sample"]
     outcomes: Mapping[Outcome, Action]
     without_scores: Literal["refuse", "ratings"] = "refuse"
+    calibration: Calibration | None = None
     weakenings: tuple[Weakening, ...] = field(default=(), compare=False, repr=False)
     parameters: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     text: str = field(init=False, repr=False)
@@ -146,11 +147,21 @@ class ResolvedPolicy:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         return _rebuild, (values | {"outcomes": dict(self.outcomes), "parameters": dict(self.parameters)},)
 
+    def calibrated(self, score: float) -> float:
+        """What a model's own score counts as."""
+        return score if self.calibration is None else self.calibration.apply(score)
+
+    def raw(self, score: float) -> float:
+        """The model's own score that counts as ``score``: the same, where the policy holds no calibration."""
+        if self.calibration is None:
+            return score
+        return self.calibration.undo(score) * (1.0 - 1e-12)  # rounding must not put it above
+
     @property
     def decisive_score(self) -> float:
-        """The lowest p_unsafe that can make a difference: below it no threshold and no band is reached."""
+        """The lowest p_unsafe of a model that can make a difference: below it nothing is reached."""
         marks = [self.threshold, *(rule.threshold for rule in self.rules if rule.threshold is not None)]
-        return min(marks if self.undecided_band is None else [*marks, self.undecided_band[0]])
+        return self.raw(min(marks if self.undecided_band is None else [*marks, self.undecided_band[0]]))
 
     @property
     def needs_scores(self) -> bool:
@@ -163,7 +174,7 @@ class ResolvedPolicy:
         return tuple(
             rule.id
             for rule in self.rules
-            if rule.status != "exempt" and rule.threshold is not None and rule.threshold < EVEN
+            if rule.status != "exempt" and rule.threshold is not None and self.raw(rule.threshold) < EVEN
         )
 
     def rule(self, rule_id: str) -> Rule:
@@ -188,7 +199,12 @@ class ResolvedPolicy:
 
     def _decided(self) -> object:
         # Left out where it is "refuse", which is how policies of before it existed are decided.
-        allowed = {} if self.without_scores == "refuse" else {"without_scores": self.without_scores}
+        allowed: dict[str, object] = (
+            {} if self.without_scores == "refuse" else {"without_scores": self.without_scores}
+        )
+        if self.calibration is not None:
+            seen = ("model", "policy", "slope", "intercept")
+            allowed["calibration"] = {name: getattr(self.calibration, name) for name in seen}
         signals = {rule.id: rule.signals for rule in self.rules if rule.signals}
         return (allowed | {"signals": signals} if signals else allowed) | {
             "threshold": self.threshold,

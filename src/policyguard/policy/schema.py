@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -20,6 +21,7 @@ from policyguard.outcomes import Action
 from policyguard.policy.fields import (
     SLUG,
     Band,
+    Line,
     Lines,
     Share,
     Signals,
@@ -33,6 +35,7 @@ from policyguard.strict.explain import capped, explain
 
 __all__ = [
     "MAX_RULES",
+    "Calibration",
     "Defaults",
     "Model",
     "Origin",
@@ -144,6 +147,48 @@ class Rule(Model):
         return self
 
 
+_Digest = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
+
+
+class Calibration(Model):
+    """How far to trust one model's scores under one policy: score = logistic(slope * log-odds + intercept).
+
+    Platt scaling (Platt 1999), or temperature scaling with ``intercept`` 0 (Guo et al. 2017). ``model`` is
+    the digest of what was measured and ``policy`` the policy's fingerprint: it holds for no other. ``name``,
+    ``data`` (SHA-256 of the labels) and ``images`` are for people.
+    """
+
+    model: _Digest
+    policy: _Digest
+    slope: Annotated[float, Field(strict=True, gt=0.0, le=1000.0, allow_inf_nan=False)]
+    intercept: Annotated[float, Field(strict=True, ge=-1000.0, le=1000.0, allow_inf_nan=False)] = 0.0
+    name: Line
+    data: _Digest
+    images: Annotated[int, Field(strict=True, ge=1)]
+
+    def apply(self, score: float) -> float:
+        """The calibrated score, which rises with ``score``; 0 and 1 stay what they are."""
+        if not 0.0 < score < 1.0:
+            return score
+        return _logistic(self.slope * math.log(score / (1.0 - score)) + self.intercept)
+
+    def undo(self, score: float) -> float:
+        """The model's own score that ``apply`` makes ``score`` of."""
+        if not 0.0 < score < 1.0:
+            return score
+        return _logistic((math.log(score / (1.0 - score)) - self.intercept) / self.slope)
+
+    def __str__(self) -> str:
+        return f"slope {self.slope:g}, intercept {self.intercept:g}, for {self.name} ({self.images} images)"
+
+
+def _logistic(odds: float) -> float:
+    if odds >= 0.0:
+        return 1.0 / (1.0 + math.exp(-odds))
+    share = math.exp(odds)
+    return share / (1.0 + share)
+
+
 class Defaults(Model):
     """What holds where a rule says nothing else.
 
@@ -151,7 +196,8 @@ class Defaults(Model):
     high, both included, are UNDECIDED. ``min_label_mass``: the share of the model's next-token probability
     that its answer labels must get; below it the answer is UNDECIDED. ``frames``: judge every frame of an
     animation, or a sample of them where there are too many. ``without_scores``: where scores below 0.5 decide
-    and a server gives ratings alone, refuse it, or let ratings stand in for scores.
+    and a server gives ratings alone, refuse it, or let ratings stand in for scores. ``calibration``: what
+    is done to a model's scores before thresholds and bands are looked at (``policyguard calibrate``).
     """
 
     threshold: Threshold = 0.5
@@ -160,3 +206,4 @@ class Defaults(Model):
     min_label_mass: Share = 0.5
     frames: Literal["all", "sample"] = "all"
     without_scores: Literal["refuse", "ratings"] = "refuse"
+    calibration: Calibration | None = None

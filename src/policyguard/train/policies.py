@@ -101,6 +101,7 @@ def document_of(policy: ResolvedPolicy) -> Policy:
             min_label_mass=policy.min_label_mass,
             frames=policy.frames,
             without_scores=policy.without_scores,
+            calibration=policy.calibration,
         ),
         outcomes={outcome: action for outcome, action in outcomes.items() if action is not Action.BLOCK},
     )

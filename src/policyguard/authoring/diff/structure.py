@@ -254,6 +254,8 @@ def _whole(old: ResolvedPolicy, new: ResolvedPolicy) -> Iterator[Change]:
     yield from _graded(None, "defaults.frames", old.frames, new.frames, 1 if new.frames == "all" else -1)
     alone = old.without_scores, new.without_scores
     yield from _graded(None, "defaults.without_scores", *alone, 1 if alone[1] == "refuse" else -1)
+    read = (str(old.calibration or "none"), str(new.calibration or "none"))
+    yield from _plain(None, "defaults.calibration", *read, Effect.UNCLEAR)
     for outcome in Outcome:
         if not outcome.judged:
             a, b = old.outcomes[outcome], new.outcomes[outcome]

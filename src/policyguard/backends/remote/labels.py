@@ -114,7 +114,8 @@ def with_rules(
         assessment = replace(assessment, category=max(by_rule, key=lambda rule: by_rule[rule]))
     most = scores.ceiling / (total + scores.ceiling)
     unlisted = [rule for rule in policy.rules if rule.id not in by_rule and rule.status != "exempt"]
-    if any(rule.threshold is not None and p_unsafe * most >= rule.threshold for rule in unlisted):
+    reach = policy.calibrated(p_unsafe) * most
+    if any(rule.threshold is not None and reach >= rule.threshold for rule in unlisted):
         return _noted(assessment, "the server lists too few tokens to read all rules")
     # Shares err on the side of the violation: listed active rules get the most that they can have, exempt
     # ones, which lower the score, the least, and unlisted ones what is left.

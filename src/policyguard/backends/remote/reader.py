@@ -238,7 +238,9 @@ class Reader:
                 )
         except (AnswerError, CallError) as error:
             p_unsafe = assessment.p_unsafe or 0.0
-            if assessment.rating is Rating.UNDECIDED or p_unsafe < conversation.policy.threshold:
+            if assessment.rating is Rating.UNDECIDED or p_unsafe < conversation.policy.raw(
+                conversation.policy.threshold
+            ):
                 raise
             note = f"the explanation could not be read: {self.chat.quote(str(error))}"
             return replace(assessment, notes=(*assessment.notes, note))

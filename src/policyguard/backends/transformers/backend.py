@@ -32,7 +32,7 @@ PLANS = 64
 
 def _plan_key(policy: ResolvedPolicy) -> tuple[str, float]:
     """What the model reads, and the threshold, which says whether a broken explanation is a failure."""
-    return policy.fingerprint, policy.threshold
+    return policy.fingerprint, policy.raw(policy.threshold)
 
 
 def _installed_version() -> str:

@@ -159,7 +159,7 @@ def explained(plan: Plan, dialect: Dialect, scores: Scores, text: str) -> Assess
         if answer.rating is not scores.rating:
             raise AnswerError(f"the answer reads '{answer.rating}' where the scores say '{scores.rating}'")
     except AnswerError as error:
-        if scores.rating is Rating.UNDECIDED or scores.p_unsafe < plan.policy.threshold:
+        if scores.rating is Rating.UNDECIDED or scores.p_unsafe < plan.policy.raw(plan.policy.threshold):
             return Failure(FailureKind.ERROR, str(error))
         return replace(scored, notes=(f"the explanation could not be read: {error}",))
     return replace(scored, category=answer.category, rationale=answer.rationale)
