@@ -527,6 +527,26 @@ def test_measuring_a_guard_gives_a_band_for_its_model_and_policy() -> None:
         measure_band(Guard(POLICY, stages=stages), images, labels)
 
 
+def test_a_band_of_a_sensor_counts_for_its_rules_and_signals_alone() -> None:
+    sensor = SensorBackend(Shades(), subset=True)
+    images, labels = [picture(number) for number in range(200)], [number >= 50 for number in range(200)]
+    result = measure_band(
+        Guard(two_rules(), backend=sensor), images, labels, rules=["red"], misses=0.05, false_alarms=None
+    )
+    assert 45 / 255 < result.low < 55 / 255
+    second = strong(0.0)
+    stages = [Stage(backend=sensor, rules=("red",), band=result, misses=0.05), second]
+    assert Guard(two_rules(), stages=stages).check(picture(10)).evidence.stages == ("shades", "strong")
+    assert {rule.id for request in second.requests for rule in request.policy.rules} == {"arms"}
+    other = two_rules().model_dump(mode="json")
+    other["rules"][0]["signals"] = ["shades/red", "shades/blue"]
+    assert Guard(policy(rules=other["rules"]), stages=stages).check(picture(10)).evidence.stages == (
+        "strong",
+    )
+    with pytest.raises(ConfigurationError, match="no rule 'rad'"):
+        measure_band(Guard(two_rules(), backend=sensor), images, labels, rules=["rad"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_weakened_pico_saves_half_the_calls_of_pico_and_keeps_its_recall() -> None:

@@ -14,14 +14,16 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from policyguard.backends.cascade import CASCADE, MeasuredBand, model_digest
+from policyguard.backends.cascade import CASCADE, MeasuredBand, model_digest, policy_digest
 from policyguard.errors import ConfigurationError
+from policyguard.guard import Guard
+from policyguard.policy.resolved import require_rule
 
 if TYPE_CHECKING:
     from policyguard.assessment import ModelIdentity
-    from policyguard.guard import Guard
     from policyguard.policy import ResolvedPolicy
 
 __all__ = ["band_of", "measure_band"]
@@ -32,24 +34,34 @@ def measure_band(
     images: Iterable[object],
     labels: Sequence[bool],
     *,
+    rules: Sequence[str] | None = None,
     misses: float | None = 0.005,
     false_alarms: float | None = 0.01,
     confidence: float = 0.95,
 ) -> MeasuredBand:
     """The band of ``guard``, asked about ``images``, of which ``labels`` say what is unsafe. See ``band_of``.
 
+    ``rules``: those of the stage, where it looks at some rules only; the labels are about these.
     Raises ConfigurationError, also for a guard of several policies or stages.
     """
     if len(guard.policies) != 1 or guard.backend.model.backend == CASCADE:
         raise ConfigurationError(
             "a band is measured on one model under one policy", hint="Guard(POLICY, model=THE_CHEAP_ONE)"
         )
-    scores = [verdict.score for verdict in guard.check_many(images)]
+    policy = guard.policies[0]
+    if rules is not None:
+        for rule in rules:
+            require_rule([policy], rule, "rules")
+        kept = tuple(one for one in policy.rules if one.status == "exempt" or one.id in rules)
+        policy = replace(policy, rules=kept)
+    # Without lists: it is the model that is measured.
+    asked = Guard(policy, backend=guard.backend, timeout=guard.timeout)
+    scores = [verdict.score for verdict in asked.check_many(images)]
     return band_of(
         scores,
         labels,
         model=guard.backend.model,
-        policy=guard.policies[0],
+        policy=policy,
         misses=misses,
         false_alarms=false_alarms,
         confidence=confidence,
@@ -109,7 +121,7 @@ def band_of(
         unsafe=len(unsafe),
         safe=len(safe),
         model=model_digest(model),
-        policy=policy.fingerprint,
+        policy=policy_digest(policy),
         data=data,
     )
 

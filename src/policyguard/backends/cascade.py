@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from policyguard.dialects import Dialect
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["CASCADE", "CascadeBackend", "MeasuredBand", "Stage", "model_digest"]
+__all__ = ["CASCADE", "CascadeBackend", "MeasuredBand", "Stage", "model_digest", "policy_digest"]
 
 CASCADE = "cascade"
 """``ModelIdentity.backend`` of guards in a row: thresholds say who answers, so cache keys hold them too."""
@@ -50,7 +50,7 @@ class MeasuredBand:
         miss: of all unsafe images, the share that scores below ``low`` is at most this, with ``confidence``.
         unsafe, safe: how many labelled images of each it was measured on.
         model: ``model_digest`` of the model that gave the scores.
-        policy: fingerprint of the policy that they were given under.
+        policy: ``policy_digest`` of the policy that they were given under.
         data: SHA-256 of the scores and labels.
     """
 
@@ -104,7 +104,7 @@ class MeasuredBand:
 
     def fits(self, model: ModelIdentity, policy: ResolvedPolicy) -> bool:
         """Whether it was measured on this model under this policy."""
-        return self.model == model_digest(model) and self.policy == policy.fingerprint
+        return self.model == model_digest(model) and self.policy == policy_digest(policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,6 +473,14 @@ def model_digest(model: ModelIdentity) -> str:
     if (model.revision or "").startswith("sha256:"):
         del values["id"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def policy_digest(policy: ResolvedPolicy) -> str:
+    """Names what a model or sensor is asked: the policy's fingerprint, with the signals of its rules."""
+    signals = {rule.id: list(rule.signals) for rule in policy.rules if rule.signals}
+    if not signals:
+        return policy.fingerprint
+    return hashlib.sha256(json.dumps([policy.fingerprint, signals], sort_keys=True).encode()).hexdigest()
 
 
 def _severest(policy: ResolvedPolicy) -> int:
