@@ -110,8 +110,8 @@ class Verdict:
     image that was let through or flagged though it could not be judged; ``partial`` one of which only some
     frames were looked at. ``retryable``: it could not be judged, and asking again later may help.
     ``normalised``, where it was asked for: what was judged as a PNG or JPEG file that every viewer shows
-    alike (no metadata, upright, sRGB), to be passed on in the image's place. None for an image that is
-    blocked or was not judged, and for an animation. It is never part of ``to_dict``.
+    alike (no metadata, upright, sRGB; an animation as an animated PNG), to be passed on in the image's place.
+    None for an image that is blocked or was not judged. It is never part of ``to_dict``.
     ``shadows``: what the guard's shadows make of the image, known later (see ``ShadowCheck``); only of those
     whose sample it is in. They are no part of what a verdict says: equality and ``to_dict`` leave them out.
     """

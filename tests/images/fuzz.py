@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
+#: Pixels: to write larger images takes seconds, and the fuzzer would try nothing else meanwhile.
+MOST_WRITTEN = 1_000_000
 
 
 def holds(data: bytes) -> None:
@@ -45,12 +47,13 @@ def holds(data: bytes) -> None:
         again = decode(image.plain)
         assert (image.plain, 1) == (again.plain, len(again.frames))
         assert image.frames[0].tobytes() == again.frames[0].tobytes()
-    if (written := plain_file(image)) is None:
-        assert image.frame_count > 1
-    else:
-        again = decode(written)
-        assert image.size == again.size
-        assert again.is_plain or plain_file(again) == written
+    if image.size[0] * image.size[1] * image.frame_count > MOST_WRITTEN:
+        return
+    written = plain_file(image)
+    again = decode(written)
+    assert image.size == again.size
+    assert image.frame_count >= again.frame_count
+    assert again.is_plain or plain_file(again) == written
 
 
 def mended(data: bytes, rng: random.Random) -> bytes:

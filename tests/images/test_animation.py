@@ -83,7 +83,8 @@ def test_transparent_frames_are_seen_on_white_and_on_black(kind: str) -> None:
     frames = [plain((255, 0, 0, 255), mode="RGBA"), plain((0, 255, 0, 0), mode="RGBA")]
     options = {"disposal": 2} if kind == "GIF" else {"disposal": 1, "blend": 0} if kind == "PNG" else {}
     hidden = [GREEN] if kind == "PNG" else []
-    assert colours(animation(frames, kind, **options)) == [RED, WHITE, BLACK, *hidden]
+    expected = [RED, WHITE, BLACK, *hidden]  # and then what they look like together
+    assert colours(animation(frames, kind, **options))[: len(expected)] == expected
 
 
 def test_a_gif_frame_that_covers_a_part_leaves_the_rest_of_the_one_before() -> None:
@@ -94,7 +95,7 @@ def test_a_gif_frame_that_covers_a_part_leaves_the_rest_of_the_one_before() -> N
 def test_a_gif_frame_that_clears_itself_leaves_a_hole() -> None:
     """Browsers clear to transparent, whatever the background colour says."""
     frames = decode(gif((9, 9), gif_frame((0, 0, 9, 9), 1, disposal=2), gif_frame((4, 4, 2, 2), 2))).frames
-    assert [frame.getpixel((0, 0)) for frame in frames] == [RED, WHITE, BLACK]
+    assert [frame.getpixel((0, 0)) for frame in frames[:3]] == [RED, WHITE, BLACK]
 
 
 def test_a_gif_frame_that_restores_the_one_before_is_gone_afterwards() -> None:
@@ -240,13 +241,54 @@ def test_frames_that_are_looked_at_one_by_one_are_not_put_together() -> None:
     assert len(decode(slow).frames) == 4
 
 
-def test_whole_images_in_turn_are_not_put_together() -> None:
-    frames = [plain((10 + 40 * n, 200 - 40 * n, 90), (40, 40)) for n in range(5)]
-    assert len(decode(animation(frames, "PNG")).frames) == 5
+def test_of_whole_images_in_turn_the_average_is_judged_and_nothing_that_stands_out() -> None:
+    frames = [plain((10 + 60 * n, 200 - 40 * n, 90), (40, 40)) for n in range(4)]
+    image = decode(animation(frames, "PNG"))
+    assert len(image.frames) == 5
+    assert image.frames[-1].getpixel((9, 9)) == (100, 140, 90)
 
 
-def test_a_text_that_is_typed_is_put_together_at_most_once() -> None:
-    frames = [plain(WHITE, (80, 20)) for _ in range(8)]
-    for number, frame in enumerate(frames):
-        frame.paste(BLACK, (0, 8, 10 * number, 14))
-    assert len(decode(animation(frames, "GIF")).frames) <= 10
+def redness(image: PILImage) -> float:
+    """How red the middle of an image is on average, where ``mark`` has its square."""
+    return image.crop((16, 16, 48, 48)).resize((1, 1), pil.Resampling.BOX).getpixel((0, 0))[0]
+
+
+@pytest.mark.parametrize("flicker", [1, 2])
+def test_a_flicker_of_all_that_nobody_sees_does_not_hide_what_frames_show_together(flicker: int) -> None:
+    frames = [
+        pil.eval(frame, lambda level, more=number % 2 * flicker: level + more)
+        for number, frame in enumerate(split_over(*mark(), 4))
+    ]
+    image = decode(animation(frames, "PNG"))
+    reds = [redness(frame) for frame in image.frames]
+    assert max(reds[:4]) < 160 < 200 < max(reds[4:])
+
+
+def test_what_is_shown_together_late_is_judged_as_well() -> None:
+    """Many stretches of frames that look alike, and then one that shows more than its frames."""
+    picture, ground = mark()
+    still = [ground.copy() for _ in range(24)]
+    for number, frame in enumerate(still):
+        frame.putpixel((number, 63), (121, 120, 120))
+    frames = [still[(number * step) % 24] for step in (1, 5, 7, 11, 13, 17, 19, 23) for number in range(24)]
+    image = decode(animation(frames + split_over(picture, ground, 4) * 4, "PNG"))
+    assert image.frame_count == 28
+    reds = [redness(frame) for frame in image.frames]
+    assert max(reds[:28]) < 160 < 200 < max(reds[28:])
+
+
+def test_more_images_in_fast_frames_than_are_judged_are_refused() -> None:
+    images = []
+    for number in range(24):
+        image = plain((120, 120, 120), (64, 64))
+        left, top = number % 8 * 8, number // 8 * 8
+        image.paste((0, 0, 0), (left, top, left + 8, top + 8))
+        images.append(image)
+    steps = (1, 5, 7, 11, 13, 17, 19, 23)
+    first, *rest = [images[(number * step) % 24] for step in steps for number in range(24)]
+    fast, slow = (
+        encode(first, "PNG", save_all=True, append_images=rest, duration=delay) for delay in (100, 110)
+    )
+    with pytest.raises(ImageError, match=r"in so many orders.*\n.*more than 100 ms"):
+        decode(fast)
+    assert len(decode(slow).frames) == 24

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import random
 import struct
@@ -16,6 +15,7 @@ from PIL import Image as pil  # noqa: N813 (the module)
 from PIL import ImageCms, ImageFile
 from PIL.Image import Image as PILImage
 
+from images.crafted import KINDS
 from images.fuzz import CORPUS, holds
 from images.support import (
     animation,
@@ -109,6 +109,15 @@ def fix_checksums(data: bytes) -> bytes:
     return join_png(chunks)
 
 
+def check_reason(error: ImageError) -> None:
+    """A refusal names what is wrong with the file in our own words, and a way out."""
+    assert error.hint
+    assert "cannot be decoded" not in error.message  # what is said of what nobody thought of
+    cause: BaseException | None = error
+    while cause := cause.__cause__:
+        assert str(cause) not in error.message or not str(cause)
+
+
 def attack(rounds: int, seed: int) -> tuple[int, int]:
     """(decoded, refused) of ``rounds`` mutated files; everything else fails."""
     chance = random.Random(seed)
@@ -122,8 +131,10 @@ def attack(rounds: int, seed: int) -> tuple[int, int]:
         images: list[Image] = []
 
         def attempt(data: bytes = hostile, images: list[Image] = images) -> None:
-            with contextlib.suppress(ImageError):
+            try:
                 images.append(decode(data, frames="sample"))
+            except ImageError as error:
+                check_reason(error)
 
         try:
             work = calls(attempt)
@@ -170,11 +181,13 @@ def test_a_truncated_file_is_never_judged_by_what_is_left(name: str) -> None:
     for length in range(len(data)):
         try:
             image = decode(data[:length])
-        except ImageError:
+        except ImageError as error:
+            check_reason(error)
             continue
         assert "no end marker" in image.notes[0]
         if "gif" in name:  # a GIF does not say how many frames it has
-            assert whole[: len(image.frames)] == [frame.tobytes() for frame in image.frames]
+            frames = image.frames[: image.frame_count]  # and then what they look like together
+            assert whole[: len(frames)] == [frame.tobytes() for frame in frames]
         else:
             assert length >= len(data) - 12
             assert whole == [frame.tobytes() for frame in image.frames]
@@ -309,9 +322,26 @@ def test_a_frame_among_many_is_as_much_work_as_one_among_few(kind: str) -> None:
         assert calls(lambda data=data: decode(data, frames="sample")) < 800 * count
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_wrong_with_a_crafted_file_is_told_in_our_own_words(kind: str) -> None:
+    reasons = set()
+    for _, data in KINDS[kind]():
+        try:
+            decode(data)
+        except ImageError as error:
+            check_reason(error)
+            reasons.add(error.message)
+    assert reasons
+
+
 @pytest.mark.parametrize(
     "error",
-    [AssertionError(), struct.error("unpack_from requires a buffer"), IndexError("index out of range")],
+    [
+        AssertionError(),
+        struct.error("unpack_from requires a buffer"),
+        IndexError("index out of range"),
+        OSError("broken data stream when reading image file"),
+    ],
 )
 def test_a_slip_of_the_decoder_over_damaged_data_is_not_told_as_a_reason(error: Exception) -> None:
     with (

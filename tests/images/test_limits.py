@@ -199,8 +199,14 @@ def test_chunks_that_hold_nothing_are_bounded() -> None:
         with pytest.raises(ImageError, match="more than 50,000 pieces"):
             decode(data[:33] + chunk(kind, b"") * 60_000 + data[33:])
     jpeg = encode(plain((1, 2, 3)), "JPEG")
-    with pytest.raises(ImageError, match="more than 10,000 segments"):
-        decode(jpeg[:2] + segment(0xE5, b"") * 12_000 + jpeg[2:])
+    scan = jpeg.index(b"\xff\xda") + 20
+    for part in (segment(0xE5, b""), b"\xff\1"):
+        for at in (2, scan):
+            with pytest.raises(ImageError, match="more than 10,000 segments"):
+                decode(jpeg[:at] + part * 12_000 + jpeg[at:])
+    long = chunk(b"eXIf", b"\1\x12\0\3\0\0\0\1" * 600_000)
+    with pytest.raises(ImageError, match=r"has 4\.6 MiB of EXIF metadata.*\n.*-strip"):
+        decode(data[:33] + long + data[33:])
     with pytest.raises(ImageError, match="tiny pieces"):
         decode(gif((9, 9), gif_frame((0, 0, 9, 9), 1))[:-2] + b"\1\0" * 200_000 + b"\0;")
 

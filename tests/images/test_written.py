@@ -21,6 +21,8 @@ from images.support import (
     chunk,
     encode,
     exif,
+    gif,
+    gif_frame,
     join_png,
     matrix_profile,
     png_chunks,
@@ -30,8 +32,10 @@ from images.support import (
     srgb_profile,
     ycck,
 )
-from policyguard import Guard, Verdict
-from policyguard.images import decode
+from policyguard import Guard, Outcome, Verdict
+from policyguard.errors import ImageError
+from policyguard.images import MAX_FRAMES, decode
+from policyguard.images.decode import parse
 from policyguard.images.written import plain_file
 from policyguard.testing import FakeBackend
 from support.guards import policy
@@ -225,12 +229,121 @@ def test_a_large_jpeg_that_is_turned_stays_small_enough_to_send() -> None:
     assert len(written) <= max(3_750_000, len(camera))
 
 
+def frames(count: int) -> list[PILImage]:
+    """Images of a mark that moves on, so that each is another one."""
+    result = []
+    for number in range(count):
+        image = reference().copy()
+        image.paste((200, 40, 40), (number, 4, number + 20, 24))
+        result.append(image)
+    return result
+
+
+def clear_frames() -> list[PILImage]:
+    return [soft(), faint(), cut_out()]
+
+
+BOX = (4, 4, 20, 20)
+GIF_PARTS = (gif_frame((0, 0, 40, 40), 1), gif_frame(BOX, 2), gif_frame((10, 10, 20, 20), 3))
+MOVING: dict[str, Callable[[], bytes]] = {
+    "gif": lambda: animation(frames(5), "GIF"),
+    "apng": lambda: animation(frames(5), "PNG"),
+    "webp": lambda: animation(frames(5), "WEBP"),
+    "apng, transparent": lambda: animation([faint(), faint().rotate(180)], "PNG"),
+    "webp, transparent": lambda: animation([faint(), faint().rotate(180)], "WEBP"),
+    "gif of parts": lambda: gif((40, 40), *GIF_PARTS),
+}
+DOUBTFUL_MOVING: dict[str, Callable[[], bytes]] = {
+    "gif with something after it": lambda: animation(frames(5), "GIF") + b"abc",
+    "apng, turned": lambda: animation(frames(3), "PNG", exif=exif(6)),
+    "apng with a profile": lambda: animation(frames(3), "PNG", icc_profile=matrix_profile((2, 0, 1))),
+    "apng that hides colours": lambda: animation(clear_frames(), "PNG"),
+    "apng, still apart": lambda: animation(frames(3), "PNG", default_image=True),
+    "webp, turned": lambda: animation(frames(3), "WEBP", exif=exif(3)),
+    "webp with something after it": lambda: animation(clear_frames(), "WEBP") + b"abc",
+    "gif, cleared": lambda: gif((40, 40), gif_frame((0, 0, 40, 40), 1, disposal=2), *GIF_PARTS[1:]),
+    "gif, restored": lambda: gif((40, 40), GIF_PARTS[0], gif_frame(BOX, 2, disposal=3), GIF_PARTS[2]),
+    "gif, not covered": lambda: gif((40, 40), *GIF_PARTS[1:]),
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_an_animation_that_all_readers_show_alike_is_plain(name: str) -> None:
+    assert decode(MOVING[name]()).is_plain
+
+
+@pytest.mark.parametrize("name", DOUBTFUL_MOVING)
+def test_another_animation_is_not(name: str) -> None:
+    assert not decode(DOUBTFUL_MOVING[name]()).is_plain
+
+
+@pytest.mark.parametrize("name", {**MOVING, **DOUBTFUL_MOVING})
+def test_an_animation_becomes_one_of_the_frames_that_were_judged(name: str) -> None:
+    image = decode({**MOVING, **DOUBTFUL_MOVING}[name]())
+    written = plain_file(image)
+    again = decode(written)
+    assert ("PNG", image.size, image.frame_count) == (again.format, again.size, again.frame_count)
+    assert again.is_plain or plain_file(again) == written
+    assert {b"IHDR", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"} >= {kind for kind, _ in png_chunks(written)}
+    if again.is_plain:  # else what is half clear shows more without its transparency, but nothing hidden
+        assert {frame.tobytes() for frame in again.frames} <= {frame.tobytes() for frame in image.frames}
+    assert image.frames[0].tobytes() == again.frames[0].tobytes()
+
+
+def test_an_animation_judged_by_a_sample_becomes_one_of_that_sample() -> None:
+    moving = animation(frames(45), "GIF")
+    image = decode(moving, frames="sample")
+    assert (image.partial, image.is_plain, image.frame_count) == (True, False, 45)
+    again = decode(plain_file(image))
+    assert [frame.tobytes() for frame in image.frames] == [frame.tobytes() for frame in again.frames]
+    delays = [parse(data).delays for data in (moving, plain_file(image))]
+    assert (len(delays[1]), sum(delays[1])) == (MAX_FRAMES, sum(delays[0]))
+    guard = Guard(policy(defaults={"frames": "sample"}), backend=FakeBackend())
+    assert guard.check(moving, normalise="unless plain").normalised == plain_file(image)
+
+
+def test_fast_frames_of_a_sample_are_judged_together_as_they_are_passed_on() -> None:
+    """Rows of a mark over every other frame, and the ground alone between them."""
+    ground = pil.new("RGB", (64, 64), (120, 120, 120))
+    shown = []
+    for number in range(63):
+        image = ground.copy()
+        image.putpixel((number, 0), (121, 120, 120))  # so that each is another one
+        if number % 4 == 0:
+            for top in range(16 + number % 8 // 4, 48, 2):
+                image.paste((220, 20, 20), (16, top, 48, top + 1))
+        shown.append(image)
+    image = decode(animation(shown, "PNG"), frames="sample")
+    again = decode(plain_file(image))
+    assert len(again.frames) > MAX_FRAMES  # together they show more than each of them does
+    judged = {frame.tobytes() for frame in image.frames}
+    assert all(frame.tobytes() in judged for frame in again.frames)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_an_animation_has_no_such_file(kind: str) -> None:
-    moving = animation([reference(), reference().rotate(180)], kind)
-    assert plain_file(decode(moving)) is None
-    same = animation([reference(), reference()], kind)
-    assert plain_file(decode(same)) is not None  # it shows one picture only
+def test_an_animation_of_one_image_becomes_a_still(kind: str) -> None:
+    written = plain_file(decode(animation([reference(), reference()], kind)))
+    assert b"acTL" not in {kind for kind, _ in png_chunks(written)}
+
+
+def noisy() -> bytes:
+    """An animation that takes more as a PNG than can be sent."""
+    images = [pil.frombytes("RGB", (640, 480), os.urandom(640 * 480 * 3)) for _ in range(6)]
+    first, *rest = images
+    moving = encode(first, "WEBP", save_all=True, append_images=rest, duration=200, quality=1)
+    return moving + b"something else"
+
+
+def test_an_animation_too_large_to_be_written_anew_is_not_passed_on() -> None:
+    with pytest.raises(ImageError, match=r"MiB as a PNG of the frames that were judged.*\n.*make it smaller"):
+        plain_file(decode(noisy()))
+    for normalise in (True, "unless plain"):
+        verdict = Guard(policy(), backend=FakeBackend()).check(noisy(), normalise=normalise)
+        assert (verdict.outcome, verdict.allowed, verdict.normalised) == (Outcome.UNSCANNABLE, False, None)
+        assert "as a PNG of the frames" in (verdict.reason or "")
+    lenient = Guard(policy(outcomes={"unscannable": "allow"}), backend=FakeBackend())
+    verdict = lenient.check(noisy(), normalise=True)
+    assert (verdict.allowed, verdict.degraded, verdict.normalised) == (True, True, None)
 
 
 # --- On the verdict ----------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ class Checker:
     """Policies, backend and deadline of one guard. ``timeout`` is seconds per image, or ``None``.
 
     With ``normalise``, verdicts on images that may pass hold a plain file of what was judged; with
-    ``"unless plain"``, only where the image's own file is not plain. ``shadows`` get what was judged.
+    ``"unless plain"``, only where the image's own file is not plain. Where none can be made, the image counts
+    as one that cannot be judged. ``shadows`` get what was judged.
     """
 
     policies: tuple[ResolvedPolicy, ...]
@@ -157,8 +158,13 @@ class Checker:
                 and not isinstance(image, Failure)
                 and not (image.is_plain and self.normalise == "unless plain")
             ):
-                with suppress(ImageError):  # no memory left to write it
+                try:
                     verdict = replace(verdict, normalised=plain_file(image))
+                except ImageError as error:
+                    reason = str(error).replace("\n  hint: ", "; ")
+                    failure = Failure(FailureKind.UNSCANNABLE, reason)
+                    failed = replace(item, image=failure, deadline=None, hits=())
+                    (verdict,) = replace(self, normalise=False, shadows=()).judge([failed], Reading.FAST)
             result.append(verdict)
         return result
 

@@ -26,7 +26,7 @@ __all__ = [
 MAX_FRAMES = 32
 
 #: Changes whenever the same bytes may decode to other pixels; part of every cache key.
-DECODE_VERSION = f"2/pillow-{PIL.__version__}"
+DECODE_VERSION = f"3/pillow-{PIL.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ class Container:
     ``turns`` are the orientations that viewers may give it, ``colours`` is what the file says of its colours.
     ``delays`` has the ms that each frame is shown. ``plain`` is the file with nothing in it but what its only
     frame's pixels need, where that is worth sending on. ``most_pixels`` is set for kinds of files that take
-    more memory or time than others of their size.
+    more memory or time than others of their size. ``unusual``: readers other than browsers, Pillow among
+    them, put its frames together in another way.
     """
 
     format: str | None
@@ -101,6 +102,7 @@ class Container:
     notes: tuple[str, ...] = ()
     plain: bytes | None = None
     most_pixels: int | None = None
+    unusual: bool = False
 
     @property
     def frame_count(self) -> int:

@@ -30,7 +30,7 @@ from policyguard.images.colour import Colours
 from policyguard.images.container import Container, Image, Limits, check_size
 from policyguard.images.exif import check_density, turns
 from policyguard.images.frames import digest, select
-from policyguard.images.refusal import Refusal, boundary
+from policyguard.images.refusal import Refusal, boundary, damaged
 from policyguard.images.render import Renderer
 from policyguard.images.sniff import Format, sniff
 from policyguard.images.sources import describe, load
@@ -98,7 +98,9 @@ def decode(
             plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
             file=loaded if isinstance(loaded, bytes) else None,
             alpha=render.alpha if selection.distinct == 1 else None,
-            is_plain=isinstance(loaded, bytes) and render.usual and not (container.notes or render.notes),
+            is_plain=isinstance(loaded, bytes)
+            and render.usual
+            and not (container.notes or render.notes or container.unusual or selection.partial),
         )
 
 
@@ -149,7 +151,7 @@ def _from_pixels(image: PILImage) -> Container:
         notes = ("the file holds more images; the one that is open was judged",)
 
     def frames() -> Iterator[PILImage]:
-        with _LOADING:
+        with _LOADING, damaged("is a PIL image that cannot be loaded"):
             steps = _key_steps(image)
             image.load()
         result = image.copy()  # what is judged must not change with the caller's image

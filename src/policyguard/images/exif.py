@@ -21,6 +21,7 @@ _X_RESOLUTION, _Y_RESOLUTION, _X_PIXELS, _Y_PIXELS = 0x011A, 0x011B, 0xA002, 0xA
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 _PREFIX = b"Exif\0\0"
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+_MAX_LENGTH = 4 * 1024 * 1024
 #: How many ways round an image is judged.
 _MAX_TURNS = 3
 #: Browsers scale an image to the size that its EXIF block states if that is its size at this density.
@@ -35,6 +36,8 @@ def turns(blocks: Sequence[bytes], *, agreed: bool = True) -> tuple[int, ...]:
     """
     if not blocks:
         return (1,)
+    if (length := sum(map(len, blocks))) > _MAX_LENGTH:
+        raise Refusal(f"has {length / 2**20:.1f} MiB of EXIF metadata", hint=_STRIP)
     usual = _usual(blocks[0]) if len(blocks) == 1 else None
     anywhere = {turn for block in blocks for turn in _anywhere(block)}
     if agreed and usual is not None and anywhere <= {usual}:

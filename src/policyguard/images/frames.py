@@ -34,6 +34,8 @@ __all__ = [
     "decoder",
     "digest",
     "frame_key",
+    "numbered",
+    "sample_of",
     "select",
 ]
 
@@ -94,9 +96,11 @@ def compose(size: tuple[int, int], patches: Iterable[Patch]) -> Iterator[PILImag
 Frames = tuple[PILImage, ...]
 _DOMAIN = b"policyguard pixels 1\0"
 #: Frames shown for at most so many ms run together in the eye (browsers turn 0 and 10 into 100), up to 16.
-_FAST, _STRETCH, _MOST_STRETCHES = 100, 16, 8
-#: Where more than this share of pixels changes with every frame, whole images follow each other.
-_MOST_CHANGED = 0.95
+_FAST, _STRETCH = 100, 16
+#: Of so many stretches that show more than their frames do, what they show is judged.
+_MOST_STRETCHES = 8
+#: Where more than this share of pixels changes by more levels with every frame, whole images take turns.
+_MOST_CHANGED, _CHANGED = 0.95, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +129,8 @@ def select(
     if len(delays) == 1:
         return Selection(_bounded([render(frames())], limits), 1)
     kept: list[Frames] = []
-    known: dict[bytes, int] = {}
     order: list[int] = []
-    for frame in frames():
-        number = known.setdefault(digest((_rgba(frame),)), len(known))
+    for number, frame in numbered(frames()):
         if number == len(kept) < MAX_FRAMES:
             kept.append(render(iter((frame,))))
             _bounded(kept, limits)
@@ -138,32 +140,50 @@ def select(
                 hint="shorten it, or let the policy judge a sample with `frames: sample`",
             )
         order.append(number)
-    count = len(known)
-    if count <= MAX_FRAMES:
-        speed = blended(order, delays, [looks[0] for looks in kept])
-        return Selection((*_bounded(kept, limits), *speed), count)
-    kept.clear()
-    chosen = {order.index(round(step * (count - 1) / (MAX_FRAMES - 1))) for step in range(MAX_FRAMES)}
-    for position, frame in enumerate(frames()):
-        if position in chosen:
-            kept.append(render(iter((frame,))))
-            _bounded(kept, limits)
-    return Selection(_bounded(kept, limits), count, partial=True)
+    count = max(order) + 1
+    if count > MAX_FRAMES:
+        kept.clear()
+        chosen = sample_of(order, delays)
+        for position, frame in enumerate(frames()):
+            if position in chosen:
+                kept.append(render(iter((frame,))))
+                _bounded(kept, limits)
+        order, delays = list(range(len(kept))), list(chosen.values())
+    speed = blended(order, delays, [looks[0] for looks in kept])
+    return Selection((*_bounded(kept, limits), *speed), count, partial=count > MAX_FRAMES)
+
+
+def numbered(frames: Iterator[PILImage]) -> Iterator[tuple[int, PILImage]]:
+    """Each of the frames, and which one of the distinct frames it is, counted from 0."""
+    known: dict[bytes, int] = {}
+    for frame in frames:
+        yield known.setdefault(digest((_rgba(frame),)), len(known)), frame
+
+
+def sample_of(order: Sequence[int], delays: Sequence[int]) -> dict[int, int]:
+    """The positions of the frames that stand for a long animation, and for how many ms each does.
+
+    ``order`` says for each frame which of the distinct ones it is, ``delays`` for how long it is shown.
+    """
+    last = max(order)
+    chosen = sorted({order.index(round(step * last / (MAX_FRAMES - 1))) for step in range(MAX_FRAMES)})
+    return {start: sum(delays[start:stop]) for start, stop in pairwise([*chosen, len(order)])}
 
 
 def blended(order: Sequence[int], delays: Sequence[int], looks: Sequence[PILImage]) -> Iterator[PILImage]:
     """What people see where frames follow each other so fast that they run together, and no frame shows.
 
-    That is, for each stretch of up to 16 frames of at most 100 ms, the average; and what stands out from it,
-    for what flickers by is brighter to the eye than its share of time. ``order`` says which of the ``looks``
-    each frame is.
+    That is, for each stretch of up to 16 frames of at most 100 ms, the average; and, but for whole images in
+    turn, what stands out from it, for what flickers by is brighter to the eye than its share of time.
+    ``order`` says which of the ``looks`` each frame is; large ones are taken at the size of a second look.
+    Raises Refusal where it is too much to judge.
     """
     small = [reduced(look) for look in looks]
+    found = 0
     for stretch in _stretches(order, delays):
-        shown = [looks[number] for number in stretch]
+        shown = [small[number] for number in stretch]
         pairs = pairwise([*stretch, stretch[0]])
-        if all(_changed(small[one], small[other]) > _MOST_CHANGED for one, other in pairs):
-            continue  # whole images in turn
+        whole = all(_changed(small[one], small[other]) > _MOST_CHANGED for one, other in pairs)
         mean, low, high = shown[0], shown[0], shown[0]
         for count, look in enumerate(shown[1:], 2):
             mean = pil.blend(mean, look, 1 / count)
@@ -173,9 +193,18 @@ def blended(order: Sequence[int], delays: Sequence[int], looks: Sequence[PILImag
             above, below = ImageChops.subtract(most, middle), ImageChops.subtract(middle, least)
             mask = ImageChops.subtract(below, above).point(lambda level: 255 if level else 0)
             bands.append(pil.composite(least, most, mask))
-        for blend in (mean, pil.merge("RGB", bands)):
-            if all(disagree(reduced(blend), small[number]) for number in set(stretch)):
-                yield blend
+        blends = [
+            blend
+            for blend in ((mean,) if whole else (mean, pil.merge("RGB", bands)))
+            if all(disagree(blend, small[number]) for number in set(stretch))
+        ]
+        found += bool(blends)
+        if found > _MOST_STRETCHES:
+            raise Refusal(
+                "shows its frames so fast, and in so many orders, that too many other images appear",
+                hint="show each frame for more than 100 ms",
+            )
+        yield from blends
 
 
 def _stretches(order: Sequence[int], delays: Sequence[int]) -> Iterator[list[int]]:
@@ -190,17 +219,18 @@ def _stretches(order: Sequence[int], delays: Sequence[int]) -> Iterator[list[int
     for run in runs:
         for start in range(0, max(len(run) - _STRETCH // 2, 1), _STRETCH // 2):
             stretch = run[start : start + _STRETCH]
-            if len(set(stretch)) > 1 and frozenset(stretch) not in known and len(known) < _MOST_STRETCHES:
+            if len(set(stretch)) > 1 and frozenset(stretch) not in known:
                 known.add(frozenset(stretch))
                 yield stretch
 
 
 def _changed(one: PILImage, other: PILImage) -> float:
-    """The share of pixels that differ between two looks."""
+    """The share of pixels that visibly differ between two looks."""
     if one.size != other.size:
         return 1.0
-    mask = ImageChops.difference(one, other).convert("L").point(lambda level: 255 if level else 0)
-    return mask.histogram()[255] / (one.width * one.height)
+    red, green, blue = ImageChops.difference(one, other).split()
+    most = ImageChops.lighter(red, ImageChops.lighter(green, blue))
+    return sum(most.histogram()[_CHANGED + 1 :]) / (one.width * one.height)
 
 
 def _rgba(frame: PILImage) -> PILImage:

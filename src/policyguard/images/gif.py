@@ -18,7 +18,7 @@ from PIL.Image import Image as PILImage
 
 from policyguard.images.container import Container, end_notes
 from policyguard.images.frames import Disposal, Patch, compose
-from policyguard.images.refusal import Refusal
+from policyguard.images.refusal import Refusal, damaged
 
 __all__ = ["parse"]
 
@@ -88,6 +88,8 @@ def parse(data: bytes) -> Container:
         frames,
         tuple(frame.delay for frame in parsed),
         notes=end_notes(data, position, marked=ended),
+        # Pillow paints what is not covered, and what is taken away again.
+        unusual=parsed[0].size != size or any(frame.disposal for frame in parsed[:-1]),
     )
 
 
@@ -133,8 +135,9 @@ def _open(frame: _Frame) -> PILImage:
             bytes([_TRAILER]),
         )
     )
-    image = GifImageFile(io.BytesIO(encoded))
-    image.load()
+    with damaged("is a damaged GIF: the compressed data of a frame makes no sense, or ends too early"):
+        image = GifImageFile(io.BytesIO(encoded))
+        image.load()
     beyond = image.histogram()[len(frame.palette) // 3 :]
     if frame.transparent is not None and frame.transparent >= len(frame.palette) // 3:
         beyond[frame.transparent - len(frame.palette) // 3] = 0  # as Pillow writes it; all leave it clear

@@ -22,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from policyguard.images.colour import Colours
 from policyguard.images.container import Container, end_notes
 from policyguard.images.exif import check_density, turns
-from policyguard.images.refusal import Refusal
+from policyguard.images.refusal import Refusal, damaged
 
 __all__ = ["parse"]
 
@@ -42,6 +42,7 @@ _SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
 _MAX_SCANS, _USUAL_SCANS, _MAX_SCANNED = 100, 16, 1_000_000_000
 _FEWER_SCANS = "save it again, for example `jpegtran -copy all in.jpg > out.jpg`"
 _MAX_SEGMENTS = 10_000
+_MANY_SEGMENTS = f"is a JPEG of more than {_MAX_SEGMENTS:,} segments"
 #: Colours of inks take twice the time of others.
 _MAX_INK = 40_000_000
 
@@ -54,10 +55,8 @@ def parse(data: bytes) -> Container:
     pieces: set[int] = set()
     notes: tuple[str, ...] = ()
     header, adobe = b"", False
-    for count, (code, start, end) in enumerate(_segments(data)):
+    for code, start, end in _segments(data):
         body = data[start + 4 : end]
-        if count > _MAX_SEGMENTS:
-            raise Refusal(f"is a JPEG of more than {_MAX_SEGMENTS:,} segments")
         if code in _FRAME_HEADERS:
             if header:
                 raise Refusal("is a damaged JPEG: it declares its size twice")
@@ -97,8 +96,9 @@ def parse(data: bytes) -> Container:
     encoded = b"".join(kept)
 
     def frames() -> Iterator[PILImage]:
-        image = JpegImageFile(io.BytesIO(encoded))
-        image.load()
+        with damaged("is a damaged JPEG: its tables or its compressed data make no sense"):
+            image = JpegImageFile(io.BytesIO(encoded))
+            image.load()
         yield image
 
     return Container(
@@ -132,9 +132,12 @@ def _is_progressive(kept: list[bytes]) -> bool:
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (marker code, start of the segment, its end) up to and including the first start of scan."""
-    position = 2
+    position, count = 2, 0
     while marker := _MARKER.search(data, position):
         code, start = marker[1][0], marker.start()
+        count += 1
+        if count > _MAX_SEGMENTS:
+            raise Refusal(_MANY_SEGMENTS)
         if code == _EOI:
             return
         if code == _SOI:
@@ -154,11 +157,14 @@ def _end_of_scans(data: bytes, position: int, header: bytes, *, progressive: boo
 
     Refuses scans that do not hold every coefficient of every colour to the last bit, each bit once.
     """
-    scans = 0
+    scans = count = 0
     # For each component and coefficient, how many low bits are still missing; -1 before its first scan.
     missing = {name: [-1] * 64 for name in header[6::3]}
     while marker := _SCAN_MARKER.search(data, position):
         code = marker[1][0]
+        count += 1
+        if count > _MAX_SEGMENTS:
+            raise Refusal(_MANY_SEGMENTS)
         if code == _EOI:
             if any(bits for levels in missing.values() for bits in levels):
                 raise Refusal("is a JPEG whose scans hold only a part of the image, or cut short")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from policyguard.errors import ImageError
 
-__all__ = ["Refusal", "boundary"]
+__all__ = ["Refusal", "boundary", "damaged"]
 
 RESAVE = "open it in an image editor and save it again as PNG or JPEG"
 
@@ -40,16 +39,18 @@ def boundary(name: str) -> Iterator[None]:
         raise ImageError(
             f"{name}: does not fit into memory", hint="make it smaller, or give the process more memory"
         ) from error
-    except Exception as error:
+    except Exception as error:  # what it says is about the decoder's inside, and stays in the cause
         raise ImageError(
-            f"{name}: cannot be decoded: {_detail(error)}", hint=f"if it looks fine, {RESAVE}"
+            f"{name}: cannot be decoded: its parts do not fit together", hint=f"if it looks fine, {RESAVE}"
         ) from error
 
 
-def _detail(error: Exception) -> str:
-    if isinstance(error, AssertionError | struct.error | LookupError | ArithmeticError | TypeError):
-        return "its parts do not fit together"  # a reader's own slip over damaged data says nothing more
+@contextmanager
+def damaged(reason: str) -> Iterator[None]:
+    """Refuse with this reason whatever a decoder of Pillow cannot read."""
     try:
-        return " ".join(str(error).split())[:200] or type(error).__name__
-    except Exception:  # the error of a hostile object
-        return "it raises an error that cannot be read"
+        yield
+    except (Refusal, MemoryError):
+        raise
+    except Exception as error:
+        raise Refusal(reason) from error

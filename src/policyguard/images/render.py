@@ -8,8 +8,9 @@ than the first, and at up to four megapixels: a guard model sees no more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from PIL import Image as pil  # noqa: N813 (the module; Image is taken)
@@ -17,13 +18,15 @@ from PIL import ImageChops
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling, Transpose, frombytes
 
-from policyguard.images.colour import Colours
+from policyguard.images.colour import Colours, Way
 from policyguard.images.refusal import Refusal
 
 __all__ = [
     "Renderer",
     "disagree",
     "eight_bit",
+    "is_opaque",
+    "opaque",
     "reduced",
     "rgb",
     "upright",
@@ -34,7 +37,8 @@ __all__ = [
 _SIDE, _VISIBLE = 8, 24
 #: ... or, where browsers take sides, the whole image differs by more than so many.
 _VISIBLE_MEAN = 5
-_STRIP_PIXELS = 2_000_000
+#: Pixels that are worked on at a time: few enough to stay in the processor's cache.
+_STRIP_PIXELS = 128 * 1024
 #: The most pixels of a second look.
 _SECOND = 4_000_000
 _BACKGROUNDS = ("white", "black")
@@ -55,12 +59,29 @@ def usual(image: PILImage) -> PILImage:
             image = image.copy()  # converting it writes the transparency into its palette
         if image.mode not in ("LA", "RGBA"):
             image = image.convert("LA" if grey else "RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            return image
-        return image.getchannel("L") if grey else image.convert("RGB")
+        return opaque(image) if is_opaque(image) else image
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     return image
+
+
+def is_opaque(image: PILImage) -> bool:
+    """Whether no pixel of an LA or RGBA image is transparent."""
+    for _, piece in _strips(image):
+        alpha = piece.getchannel("A").tobytes()
+        if alpha != b"\xff" * len(alpha):  # many times faster than Pillow's ways to look at each pixel
+            return False
+    return True
+
+
+def opaque(image: PILImage) -> PILImage:
+    """An LA or RGBA image without its transparency; any other as it is."""
+    if image.mode != "RGBA":
+        return image.getchannel("L") if image.mode == "LA" else image
+    look = _Look(image.size)
+    for box, piece in _strips(image):  # in half the time of Pillow's conversion
+        look.put(frombytes("RGB", piece.size, piece.tobytes(), "raw", "RGBX"), box)
+    return cast("PILImage", look.image)
 
 
 def rgb(image: PILImage) -> PILImage:
@@ -129,8 +150,8 @@ class _Gap:
     pixels: int = 0
 
     def add(self, one: PILImage, other: PILImage) -> None:
-        if one is other:
-            return
+        if one is other or self.block > _VISIBLE:
+            return  # nothing to see, or all there is to know
         blocks = ImageChops.difference(one, other).reduce(_SIDE)
         extrema = cast("tuple[tuple[int, int], ...]", blocks.getextrema())
         self.block = max(self.block, *(high for _, high in extrema))
@@ -149,8 +170,8 @@ def disagree(one: PILImage, other: PILImage) -> bool:
     return gap.shows(doubtful=True)
 
 
-def _strips(image: PILImage, unit: int) -> Iterator[tuple[tuple[int, int, int, int], PILImage]]:
-    """The image from top to bottom in boxes of a few megapixels and a multiple of ``unit`` rows."""
+def _strips(image: PILImage, unit: int = 1) -> Iterator[tuple[tuple[int, int, int, int], PILImage]]:
+    """The image from top to bottom in boxes of a multiple of ``unit`` rows."""
     rows = max(_STRIP_PIXELS // image.width // unit, 1) * unit
     if rows >= image.height:
         yield (0, 0, *image.size), image
@@ -209,30 +230,28 @@ class Renderer:
             return [first(image)]
         step = _step(image)
         looks = [_Look(image.size) for _ in (_BACKGROUNDS if clear else (None,))]
-        bare = _Look(image.size, step)
         apart, hidden = [_Gap() for _ in others], [_Gap() for _ in looks]
         for box, piece in _strips(image, _SIDE * step):
-            opaque = piece.convert(piece.mode.removesuffix("A")) if clear else piece
-            taken = first(opaque)
-            small = bare.put(taken, box)
+            bare = opaque(piece)
+            taken = first(bare)
+            small = reduced(taken, step)
             for gap, way in zip(apart, others, strict=True):
-                gap.add(small, reduced(way(opaque), step))
+                if not gap.block > _VISIBLE:
+                    gap.add(small, reduced(way(bare), step))
             for look, gap, shown in zip(looks, hidden, _on_backgrounds(taken, piece), strict=True):
                 look.put(shown, box)
                 if clear:
                     gap.add(small, reduced(shown, step))
+        more: list[Callable[[PILImage], list[PILImage]]] = []
         if all(gap.shows() for gap in hidden):
             self._note("it shows something else where its transparency is left out; judged so as well")
-            looks.append(bare)
+            more.append(lambda piece: [first(opaque(piece))])
         for gap, way in zip(apart, others, strict=True):
             if gap.shows(doubtful=self.colours.doubtful):
                 self._note("viewers disagree on its colours; judged with and without its colour information")
-                more = [_Look(image.size, step) for _ in (_BACKGROUNDS if clear else (None,))]
-                for box, piece in _strips(image, _SIDE * step):
-                    opaque = piece.convert(piece.mode.removesuffix("A")) if clear else piece
-                    for look, shown in zip(more, _on_backgrounds(way(opaque), piece), strict=True):
-                        look.put(shown, box)
-                looks += more
+                more.append(partial(_another_way, way))
+        for render in more:
+            looks += _second(image, render, step)
         return [look.image for look in looks if look.image is not None]
 
     def _note(self, text: str) -> None:
@@ -241,16 +260,29 @@ class Renderer:
 
 
 def _on_backgrounds(colours: PILImage, piece: PILImage) -> list[PILImage]:
-    """RGB ``colours`` with the transparency of ``piece``, on each background; as they are if it has none."""
+    """RGB ``colours`` with the transparency of ``piece``, on white and black; as they are if it has none."""
     if not piece.mode.endswith("A"):
         return [colours]
     alpha = piece.getchannel("A")
-    parts = []
-    for background in _BACKGROUNDS:
-        canvas = pil.new("RGB", piece.size, background)
-        canvas.paste(colours, mask=alpha)
-        parts.append(canvas)
-    return parts
+    on_black = pil.new("RGB", piece.size)
+    on_black.paste(colours, mask=alpha)
+    left = ImageChops.invert(alpha)  # what white adds; never more than there is room for
+    return [ImageChops.add_modulo(on_black, pil.merge("RGB", [left] * 3)), on_black]
+
+
+def _another_way(way: Way, piece: PILImage) -> list[PILImage]:
+    return _on_backgrounds(way(opaque(piece)), piece)
+
+
+def _second(image: PILImage, render: Callable[[PILImage], list[PILImage]], step: int) -> list[_Look]:
+    """Further looks of an image, put together from what ``render`` makes of each strip."""
+    looks: list[_Look] = []
+    for box, piece in _strips(image, _SIDE * step):
+        shown = render(piece)
+        looks = looks or [_Look(image.size, step) for _ in shown]
+        for look, part in zip(looks, shown, strict=True):
+            look.put(part, box)
+    return looks
 
 
 @dataclass(slots=True)
@@ -261,16 +293,15 @@ class _Look:
     step: int = 1
     image: PILImage | None = None
 
-    def put(self, part: PILImage, box: tuple[int, int, int, int]) -> PILImage:
-        """Add the part that shows a ``box`` of the whole, and give it back, reduced."""
+    def put(self, part: PILImage, box: tuple[int, int, int, int]) -> None:
+        """Add the part that shows a ``box`` of the whole."""
         part = reduced(part, self.step)
         if box[3] - box[1] == self.size[1]:
             self.image = part
-            return part
+            return
         if self.image is None:
             self.image = pil.new("RGB", (part.width, -(-self.size[1] // self.step)))
         self.image.paste(part, (0, box[1] // self.step))
-        return part
 
 
 def _step(image: PILImage) -> int:

@@ -188,7 +188,13 @@ def _stream(file: Any, limits: Limits) -> bytes:
     parts: list[bytes] = []
     missing = limits.max_bytes + 1
     while missing > 0:
-        part = file.read(missing)
+        try:
+            part = file.read(missing)
+        except Exception as error:
+            raise Refusal(
+                f"cannot be read: its read() raises {_printable(type(error).__name__)}",
+                hint="read it yourself and pass the bytes",
+            ) from error
         if inspect.iscoroutine(part):
             part.close()
             raise Refusal("is an asynchronous file object", hint="await its read() and pass the bytes")

@@ -16,7 +16,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from policyguard.images.colour import Colours
 from policyguard.images.container import Container, end_notes
 from policyguard.images.exif import check_density, turns
-from policyguard.images.refusal import Refusal
+from policyguard.images.refusal import Refusal, damaged
+from policyguard.images.render import is_opaque, opaque
 
 __all__ = ["parse"]
 
@@ -28,6 +29,7 @@ _USED = 0x10
 _FLAGS_AT = 20
 _FRAME_HEADER = 16
 _VP8L_SIGNATURE = 0x2F
+_DAMAGED = "is a damaged WebP: the compressed data of an image in it makes no sense, or ends too early"
 
 
 def parse(data: bytes) -> Container:
@@ -62,17 +64,19 @@ def parse(data: bytes) -> Container:
     def frames() -> Iterator[PILImage]:
         for body in denying:
             alone = _alone(body)
-            if alone.getchannel("A").getextrema() != (255, 255):
+            if not is_opaque(alone):
                 raise Refusal("is a WebP with transparency that its header denies; viewers disagree on it")
             if not animated and alone.size == size:
-                yield alone.convert("RGB")
+                yield opaque(alone)
                 return
-        image = WebPImageFile(io.BytesIO(encoded))
+        with damaged(_DAMAGED):
+            image = WebPImageFile(io.BytesIO(encoded))
         if image.size != size or image.n_frames != len(delays):
             raise Refusal("is a damaged WebP: its header and its frames do not agree")
         for number in range(len(delays)):
-            image.seek(number)
-            image.load()
+            with damaged(_DAMAGED):
+                image.seek(number)
+                image.load()
             if animated:
                 yield image
         if not animated:
@@ -91,6 +95,8 @@ def parse(data: bytes) -> Container:
         Colours(extra[b"ICCP"][0] if kind == b"VP8X" and extra[b"ICCP"] else None),
         end_notes(data, end, marked=True),
         most_pixels=_MAX_PIXELS,
+        # Without its flag for transparency, libwebp paints what is not covered.
+        unusual=animated and not first[0] & _ALPHA and _uncovers(moving, size),
     )
 
 
@@ -123,13 +129,18 @@ def _inner(moving: list[bytes]) -> Iterator[bytes]:
         yield from (part for kind, part in _chunks(body, _FRAME_HEADER) if kind == b"VP8L")
 
 
+def _uncovers(moving: list[bytes], size: tuple[int, int]) -> bool:
+    """Whether the frames of an animation leave a part of it uncovered."""
+    covered = tuple(1 + int.from_bytes(moving[0][at : at + 3], "little") for at in (6, 9))
+    return covered != size or any(body[15] & 1 for body in moving[:-1])
+
+
 def _alone(body: bytes) -> PILImage:
     """A lossless image whose header says that its transparency is not used, with that transparency."""
     used = body[:4] + bytes([body[4] | _USED]) + body[5:]
     chunk = b"VP8L" + struct.pack("<I", len(used)) + used + bytes(len(used) & 1)
-    image: PILImage = WebPImageFile(io.BytesIO(b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk))
-    image.load()
-    return image
+    with damaged(_DAMAGED):
+        return WebPImageFile(io.BytesIO(b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk)).copy()
 
 
 def _has_alpha(chunks: list[tuple[bytes, bytes]], moving: list[bytes]) -> bool:

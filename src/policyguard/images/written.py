@@ -10,35 +10,40 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image as PILImage
 
 from policyguard.errors import ImageError
-from policyguard.images.container import Image
+from policyguard.images.container import Container, Image
 from policyguard.images.decode import decode, parse
-from policyguard.images.refusal import boundary
-from policyguard.images.render import upright, usual
+from policyguard.images.frames import numbered, sample_of
+from policyguard.images.refusal import Refusal, boundary
+from policyguard.images.render import opaque, upright, usual
 
 __all__ = ["THUMBNAIL", "plain_file", "preview", "small_jpeg", "thumbnail"]
 
 _ROOM = 3_750_000
 """Bytes that every provider takes (5 MB of base64). Only a file that was larger becomes larger than this."""
 _QUALITIES = (92, 85, 75, 60)
+_LONGEST = 65_535
+"""The most ms that a frame of a PNG can be shown."""
 
 
-def plain_file(image: Image) -> bytes | None:
-    """What was judged as a PNG or JPEG file; None for an animation, which no such file shows.
+def plain_file(image: Image) -> bytes:
+    """What was judged as a PNG or JPEG file; of an animation, an animated PNG of the frames that were judged.
 
     Where the file itself is plain but for its metadata, its pixels are not encoded again. Pixels of lossy
     files (JPEG, most of WebP) become JPEG, all others PNG, or JPEG where that would be too large to send.
-    Transparency stays; what is fully clear is white. Raises ImageError if it does not fit into memory.
+    Transparency stays; what is fully clear is white. Raises ImageError if it does not fit into memory, or is
+    an animation that would be too large to send.
     """
     if image.plain is not None:
         return image.plain
-    if image.frame_count > 1:
-        return None
     with boundary(image.source):
         frame, room = image.frames[0], max(_ROOM, len(image.file or b""))
+        if image.file is not None and image.frame_count > 1:
+            return _moving(image, image.file, room)
         if image.alpha is not None:
             return _encoded(_clear(image.alpha, frame, image.file), "PNG")
         if not _is_lossy(image):
@@ -54,17 +59,56 @@ def plain_file(image: Image) -> bytes | None:
 
 def _clear(alpha: PILImage, frame: PILImage, file: bytes | None) -> PILImage:
     """A still with its transparency. Of pixels that came without a file, those on white are what is left."""
-    if file is None:
-        result = frame.convert("RGBA")
-    else:
+    if file is not None:
         container = parse(file)
-        image, turn = usual(next(container.frames())), container.turns[0]
-        (way, *_), alpha = container.colours.ways(image.mode[:-1]), upright(image.getchannel("A"), turn)
-        result = upright(way(image.convert(image.mode[:-1])), turn).convert("RGBA")
+        return _shown(next(container.frames()), container)
+    result = frame.convert("RGBA")
     result.putalpha(alpha)
-    result.paste((255, 255, 255, 0), mask=alpha.point([255, *[0] * 255]))
+    return _white_where_clear(result)
+
+
+def _shown(frame: PILImage, container: Container) -> PILImage:
+    """A frame as it was judged first: in RGB or RGBA, upright, without any metadata."""
+    image, turn = usual(frame), container.turns[0]
+    clear = image.mode.endswith("A")
+    way, *_ = container.colours.ways(image.mode.removesuffix("A"))
+    result = upright(way(opaque(image)), turn)
+    if clear:
+        result = result.convert("RGBA")
+        result.putalpha(upright(image.getchannel("A"), turn))
+        return _white_where_clear(result)
+    result = result.copy()
     result.info = {}
     return result
+
+
+def _white_where_clear(image: PILImage) -> PILImage:
+    image.paste((255, 255, 255, 0), mask=image.getchannel("A").point([255, *[0] * 255]))
+    image.info = {}
+    return image
+
+
+def _moving(image: Image, file: bytes, room: int) -> bytes:
+    """An animated PNG of the frames that were judged, for as long as each was shown, over and over again."""
+    container = parse(file)
+    chosen = dict(enumerate(container.delays))
+    if image.partial:
+        chosen = sample_of([number for number, _ in numbered(container.frames())], container.delays)
+    frames = [
+        _shown(frame, container) for position, frame in enumerate(container.frames()) if position in chosen
+    ]
+    if any(frame.mode == "RGBA" for frame in frames):
+        frames = [frame.convert("RGBA") for frame in frames]
+    delays = [min(delay, _LONGEST) for delay in chosen.values()]
+    first, *rest = frames
+    png = _encoded(first, "PNG", save_all=True, append_images=rest, duration=delays, loop=0)
+    if len(png) > room:
+        raise Refusal(
+            f"would take {len(png) / 2**20:.1f} MiB as a PNG of the frames that were judged; "
+            f"{room / 2**20:.1f} MiB can be sent",
+            hint="make it smaller or shorter",
+        )
+    return png
 
 
 def _is_lossy(image: Image) -> bool:
@@ -74,7 +118,7 @@ def _is_lossy(image: Image) -> bool:
 _HEAD = 64 * 1024
 
 
-def _encoded(image: PILImage, kind: str, **options: int) -> bytes:
+def _encoded(image: PILImage, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

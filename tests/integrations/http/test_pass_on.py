@@ -51,6 +51,7 @@ DOUBTFUL: dict[str, Callable[[], bytes]] = {
     "webp": lambda: encoded(green(), "WEBP", lossless=True, exif=exif(6)),
     "gif with something after it": lambda: encoded(green("P"), "GIF") + b"abc",
     "png that hides a colour": hidden,
+    "an animation with something after it": lambda: animation([green(), green().rotate(180)], "GIF") + b"abc",
 }
 PLAIN_FILES = {
     "png": picture(GREEN),
@@ -69,6 +70,8 @@ def judged(data: bytes) -> PILImage:
 def same(sent: bytes, original: bytes) -> bool:
     """Whether a file shows what was judged of another one, and is plain or at least hides nothing."""
     one, other = judged(original), decode(sent).frames[0]
+    if decode(sent).frame_count != decode(original).frame_count:
+        return False
     if one.size != other.size or not sent.startswith((b"\x89PNG", b"\xff\xd8")):
         return False
     pairs = zip(one.tobytes(), other.tobytes(), strict=True)

@@ -3,8 +3,7 @@
 
 Covered: PNG, JPEG, WebP and GIF. What stands in for a blocked image has its size and format, one frame, and
 no metadata. Blur and pixelation keep at most 8 colours along the longer side, spread over the whole image,
-so that shapes and text are gone. Not covered: what large areas of colour still tell; animations, which pass
-as they are.
+so that shapes and text are gone. Not covered: what large areas of colour still tell.
 """
 
 from __future__ import annotations
