@@ -7,7 +7,9 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -457,6 +459,48 @@ def test_a_row_that_frees_every_category_is_bad(tmp_path: Path) -> None:
         load_rows("llavaguard", tmp_path)
 
 
+CELLS: list[Any] = [
+    None, "", 0, 1, True, -5, 3.5, [], {}, {"path": "a.png"}, {"bytes": "x"}, "../a.png", "a\x00.png",
+    "safe", "Unsafe", "L1", "Policy L2", "O1", "O1: x", "NA", "Highly Unsafe", "a_v2", "x" * 9000,
+    "\u202eabc", "O1:\nO1:\n", "O1: \nCan:\n- only\n", 10**30, "Lexica", "Hate",
+    "O6: a:\nCategory O6 is declared as non-violating.", "O6: a:\nCategory O6 is declared as sensitive.",
+    "http://x/y.png", [{"value": "x"}, {"value": "{}"}], [{"value": 1}, {"value": 2}], [[], []],
+    [{"value": "O1: b:\nShould not:\n- q"}, {"value": '{"rating": "Unsafe", "category": "O1"}'}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("benchmark", [*BENCHMARKS])
+def test_whatever_stands_in_a_table_is_a_row_or_is_named(benchmark: str, tmp_path: Path) -> None:
+    """Rows of random cells, most of them right: nothing but our own errors, and a report that is JSON."""
+    (tmp_path / "a.png").write_bytes(png(200))
+    right = {
+        "image": "a.png",
+        "safety_label": "unsafe",
+        "rating": "Unsafe",
+        "source": "Lexica",
+        "policy_name": "Policy L2",
+        "category": "Hate" if benchmark == "unsafebench" else "O1",
+        "policy": f"O1: Hate:\n{body('mock')}",
+    }
+    columns = {*right, "id", "url", "policy_level", "severity", "score", "conversations", "decision", "label"}
+    draw, rows = Random(7), []
+    for _ in range(100):
+        made = [
+            {name: right.get(name) if draw.random() < 0.8 else draw.choice(CELLS) for name in sorted(columns)}
+            for _ in range(4)
+        ]
+        (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+        try:
+            loaded = load_rows(benchmark, tmp_path)
+        except ConfigurationError:
+            continue
+        assert len(loaded.rows) + len(loaded.problems) == 4
+        rows += [replace(row, place=f"{row.place}{len(rows)}") for row in loaded.rows]
+    assert len(rows) > 20
+    loaded.rows = rows
+    json.dumps(run_rows(benchmark, loaded, backend=FakeBackend(reds)).to_dict(), allow_nan=False)
+
+
 def test_a_policy_that_does_not_exist_is_a_mistake_of_the_caller_and_of_no_row(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="safeedit"):
         load_rows("safeedit", safeedit(tmp_path, {"L1": [("safe", 0)]}), policy="safeedit/x{level}")
@@ -504,8 +548,6 @@ def test_pico_runs_from_end_to_end_and_prints_figures_beside_the_published(
     tmp_path: Path, capsys: Captured
 ) -> None:
     """Pictogram scenes in SafeEditBench's form, under PictoSafe's levels."""
-    from random import Random
-
     from policyguard.pictosafe.render import STYLES, Renderer
     from policyguard.pictosafe.rules import is_unsafe, symbolic_level
     from policyguard.pictosafe.scene import draw_scene
