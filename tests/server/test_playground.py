@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+import policyguard
 from integrations.http.pictures import picture
 from policyguard.authoring import load_cases
 from policyguard.authoring.editor import json_schema
@@ -397,6 +398,31 @@ def test_with_keys_the_page_is_for_operators(tmp_path: Path) -> None:
         for path in ("read", "judge", "save", "keep", "images"):
             answer = service.post(f"/page-api/{path}", content=b"{}", headers=PAGE | {"X-Api-Key": app})
             assert answer.status_code == 403
+
+
+def test_an_operator_sees_the_policies_of_its_key(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    owner = {"Authorization": f"Bearer {new_key(keys, 'owner', policies=['colours'], operator=True)}"}
+    (tmp_path / "policies").mkdir()
+    write(tmp_path / "policies")
+    write(tmp_path / "policies", "other")
+    with serving(tmp_path / "policies", keys=keys, write=True) as service:
+        listed = service.get("/page-api/start", headers=owner).json()["policies"]
+        assert [policy["name"] for policy in listed] == ["colours"]
+        assert service.get("/page-api/policies/other", headers=owner).status_code == 403
+        for path in ("read", "judge", "save", "keep"):
+            assert ask(service, path, {"policy": "other"}, **owner).status_code == 403
+
+
+def test_the_editor_is_small_and_comes_with_its_licences() -> None:
+    page = Path(policyguard.__file__).parent / "server" / "page"
+    assert (page / "editor.js").stat().st_size < 450_000
+    licences = (page / "editor.LICENCES.txt").read_text()
+    build = Path(__file__).parents[2] / "integrations" / "server" / "page"
+    wanted = json.loads((build / "package.json").read_text())["devDependencies"]
+    bundled = [f"{name} {version} (MIT)" for name, version in wanted.items() if name != "esbuild"]
+    assert [line for line in bundled if line not in licences] == []
+    assert "registry" not in (build / "package-lock.json").read_text()
 
 
 NOTES = ["two\nlines", "x" * 2000, "\x07bell", "\ud800", "# not: {a: comment}", "'\"", "=1+1"]

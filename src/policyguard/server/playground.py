@@ -16,6 +16,7 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -39,6 +40,7 @@ from policyguard.policy import Policy, ResolvedPolicy
 from policyguard.policy.files import find, locate
 from policyguard.policy.load import load_edited
 from policyguard.policy.loosening import loosening
+from policyguard.server.door import caller_of
 from policyguard.server.policies import Policies, sources
 from policyguard.server.requests import Refusal, Room
 from policyguard.strict.documents import MAX_BYTES, parse
@@ -111,10 +113,12 @@ class Pictures:
 
     def find(self, key: object) -> tuple[str, bytes]:
         """The name and the bytes of an image. Raises Refusal."""
-        if isinstance(key, str) and key in self._dropped:
+        if not isinstance(key, str):
+            raise Refusal(422, "field_wrong", "an image is named by its id")
+        with suppress(KeyError):  # another thread may let go of it meanwhile
             self._dropped.move_to_end(key)
             return self._dropped[key]
-        if isinstance(key, str) and key in self._files and self.folder is not None:
+        if key in self._files and self.folder is not None:
             parts = self._files[key]
             try:
                 return "/".join(parts), read_inside(str(self.folder.resolve()), parts, limit=_MOST_BYTES)[0]
@@ -186,6 +190,7 @@ class Playground:
                     raise Refusal(400, "body_malformed", f"the body {error}") from None
                 if not isinstance(data, dict):
                     raise Refusal(422, "field_wrong", "the body is not an object")
+                _require(request, data.get("policy"))
                 if asyncio.iscoroutinefunction(answer):
                     result = await answer(data)
                 else:
@@ -196,10 +201,12 @@ class Playground:
 
     # What there is.
 
-    async def _start(self) -> Response:
-        snapshot = self.policies.current
+    async def _start(self, request: Request) -> Response:
+        snapshot, caller = self.policies.current, caller_of(request.scope)
         listed = []
         for name, source in sources(self.policies.given):
+            if not caller.may_use(name):
+                continue
             live = snapshot.live.get(name)
             listed.append(
                 {
@@ -224,12 +231,14 @@ class Playground:
             }
         )
 
-    async def _policy(self, name: str) -> Response:
+    async def _policy(self, name: str, request: Request) -> Response:
+        _require(request, name)
         text = await asyncio.to_thread(self._text, self._source(name))
         return _answer({"name": name, "text": text, "hash": _hash(text)})
 
-    async def _shadows(self) -> Response:
-        return _answer({"shadows": self.shadows()})
+    async def _shadows(self, request: Request) -> Response:
+        caller = caller_of(request.scope)
+        return _answer({"shadows": [each for each in self.shadows() if caller.may_use(each["policy"])]})
 
     def _source(self, name: object) -> str | Path:
         known: Mapping[str, str | Path] = dict(sources(self.policies.given))
@@ -488,6 +497,12 @@ def _from_page(request: Request) -> None:
     """Raise Refusal for what a form of another site could send."""
     if request.method != "GET" and request.headers.get("x-policyguard") != "page":
         raise Refusal(403, "header_missing", "send the header X-PolicyGuard: page")
+
+
+def _require(request: Request, policy: object) -> None:
+    """Raise Refusal for a policy that is none of the caller's."""
+    if isinstance(policy, str) and not caller_of(request.scope).may_use(policy):
+        raise Refusal(403, "policy_not_allowed", "this key may not use this policy")
 
 
 def _answer(data: Any) -> JSONResponse:

@@ -319,3 +319,35 @@ def test_where_keys_are_asked_for_the_page_asks_for_one(driver: WebDriver, tmp_p
         page.drop("red.png", picture("red"))
         page.until(lambda: "block" in page.option("red.png"))
         assert owner not in page.driver.page_source
+
+
+def test_what_shadows_said_is_listed_by_hash(driver: WebDriver, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    shadow = write(tmp_path, "next")
+    shadow.write_text(
+        shadow.read_text().replace("unsafe: [red areas]", "unsafe: [red areas]\n    action: flag")
+    )
+    options: dict[str, Any] = {"shadow": (f"colours={shadow}",), "shadow_share": 1.0}
+    with serving(tmp_path / "policies", **options) as service:
+        answer = service.check(picture("red")).json()
+        wait_until(lambda: service.state.shadows.all[0].to_dict()["recent"])
+        page = Page(driver, service).ready()
+        page.until(lambda: "1 of 1 compared, 1 differ" in page.text("shadows"))
+        assert "By rule: red 1" in page.text("shadows")
+        assert answer["evidence"]["image_sha256"][:16] in page.text("shadows")
+
+
+def test_windows_line_ends_are_kept(driver: WebDriver, service: Service) -> None:
+    file = service.folder / "colours.yaml"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    page = Page(driver, service).ready()
+    page.said("2 images judged")
+    assert not page("revert").is_enabled(), "nothing was edited"
+    edit(page, "title: Colours", "title: Colour")
+    page.until(lambda: page("save").is_enabled())
+    page("save").click()
+    assert "Nothing in it loosens" in page("saving").text
+    page("saving-ok").click()
+    page.said("Saved.")
+    assert b"title: Colour\r\n" in file.read_bytes()
+    assert file.read_bytes().count(b"\n") == file.read_bytes().count(b"\r\n")
