@@ -169,7 +169,8 @@ def select(
     with progress_bar(sys.stderr) as move:
         count = selected(audit, condition, out or _print_key, progress=lambda n: move(n, None, "rows read"))
     _warn_of_rest(audit)
-    print(f"{count:,} images" + (f" in {printable(str(out))}" if out else ""), file=sys.stderr)
+    where_to = f" in {printable(str(out))}" if out else ""
+    print(f"{count:,} image{'' if count == 1 else 's'}{where_to}", file=sys.stderr)
     return ExitCode.OK
 
 

@@ -144,6 +144,12 @@ def test_the_mark_stands_under_the_place_and_the_hint_says_what_to_write(audit: 
     assert wrong.value.hint == "did you mean block?"
 
 
+def test_a_carried_number_is_a_text_and_the_hint_says_so(audit: Audit) -> None:
+    with pytest.raises(UsageError) as wrong:
+        read_where(audit, "label == 1")
+    assert wrong.value.hint == 'write "1"'
+
+
 def test_a_condition_of_any_length_is_read_or_refused(audit: Audit) -> None:
     assert len(selected(audit, " or ".join(["row == 0"] * 800))) == 1
     with pytest.raises(UsageError, match="longer than 10,000 characters"):

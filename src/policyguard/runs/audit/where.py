@@ -257,7 +257,8 @@ class _Parser:
             guess = f'"{token.text}"' if kind is _Kind.TEXT and token.kind == "word" else None
             self._fail(f"expected a value, found {self._seen()}", hint=guess and f"put it in quotes: {guess}")
         if found is not kind:
-            self._fail(f"{name} is {kind}, and {self._seen()} is {found}")
+            quotes = f'write "{token.text}"' if kind is _Kind.TEXT else None
+            self._fail(f"{name} is {kind}, and {self._seen()} is {found}", hint=quotes)
         if (words := _VALUES.get(name)) and value not in words:
             self._unknown(token, f"{name} is never {quoted(value)}", value, words)
         if name == "dhash":
