@@ -9,6 +9,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -240,6 +241,7 @@ def test_what_is_allowed_is_copied_under_its_name(photos: Path, tmp_path: Path) 
 _COPY = """
 import sys
 from pathlib import Path
+from random import Random
 from policyguard.runs.audit.rows import Audit
 from policyguard.runs.audit.select import copy, read_where
 audit = Audit.open(sys.argv[1])
@@ -423,3 +425,45 @@ def test_a_folder_within_the_source_or_the_audit_is_refused(
     audit = audit_of(tmp_path, spec(tmp_path, "photos"), verdict)
     with pytest.raises(UsageError, match="which belongs to the audit"):
         copied(audit, tmp_path / inside)
+
+
+def _conditions(random: Random, depth: int = 0) -> tuple[str, str]:
+    """A condition, and the same in SQL."""
+    kind = random.randrange(3 if depth > 2 else 6)
+    if kind == 3:
+        text, sql = _conditions(random, depth + 1)
+        return f"not {text}" if text.startswith(("(", "not")) else f"not ({text})", f"(NOT ({sql}))"
+    if kind > 3:
+        word = ("and", "or")[kind - 4]
+        texts, sqls = zip(*(_conditions(random, depth + 1) for _ in range(random.randint(2, 3))), strict=True)
+        return f"({f' {word} '.join(texts)})", f"({f' {word} '.join(sqls)})"
+    if kind == 0:
+        rule, inside = random.choice(["arms", "gore"]), random.random() < 0.5
+        text = f'"{rule}" {"in" if inside else "not in"} rules'
+        found = f"len(list_filter(rules, lambda r: r.rule = '{rule}')) > 0"
+        return text, found if inside else f"NOT ({found})"
+    if kind == 1:
+        column = random.choice(["score", "closest.score", "row"])
+        sign, number = random.choice(["==", "!=", "<", "<=", ">", ">="]), random.choice([0.2, 0.45, 0.5, 3])
+        if random.random() < 0.25:
+            return f"{column} is null", f"{column} IS NULL"
+        return f"{column} {sign} {number}", f"{column} {sign.replace('==', '=')} {number}"
+    column = random.choice(["keep_label", "key", "action"])
+    word = random.choice(["cat", "cats/a.png"] if column != "action" else ["block", "flag"])
+    negated = random.choice(["", "not "])
+    return random.choice([
+        (f'{column} == "{word}"', f"{column} = '{word}'"),
+        (f'{column} contains "{word}"', f"contains({column}, '{word}')"),
+        (f'{column} {negated}in ("{word}", "flag")', f"{column} {negated}IN ('{word}', 'flag')"),
+    ])  # fmt: skip
+
+
+def test_conditions_mean_what_they_mean_in_sql(audit: Audit) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    random = Random(11)
+    with duckdb.connect() as connection:
+        connection.sql(f"CREATE TABLE rows AS SELECT * FROM '{audit.place.path('verdicts')}/*.parquet'")
+        for _ in range(100):
+            text, sql = _conditions(random)
+            expected = connection.sql(f"SELECT key FROM rows WHERE {sql} ORDER BY row").fetchall()
+            assert selected(audit, text) == [key for (key,) in expected], text

@@ -181,6 +181,8 @@ class _Parser:
         return found if inside else ~found
 
     def _test(self) -> Any:
+        from pyarrow import compute as pc
+
         column, kind, name = self._column()
         if kind is _Kind.RULES:
             self._fail("rules is a list", hint='ask for one, such as "weapons" in rules')
@@ -200,7 +202,8 @@ class _Parser:
                 values.append(self._value(name, kind))
             self._need(")")
             found = column.isin(values)
-            return (found if inside else ~found) & column.is_valid()
+            nothing = arrow().scalar(None, arrow().bool_())
+            return pc.if_else(column.is_valid(), found if inside else ~found, nothing)
         if token.text in _COMPARE:
             if kind is not _Kind.NUMBER and token.text not in ("==", "!="):
                 self._fail(f"{name} is {kind}, which {token.text} does not compare", hint="use == or !=")
