@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from integrations.http.pictures import GREEN, RED, data_uri, picture
 from policyguard.backends.base import AssessmentRequest
 from policyguard.runs.exits import ExitCode
 from policyguard.server.app import Settings, serve
-from policyguard.server.requests import weigh
+from policyguard.server.requests import Refusal, Room, weigh
 from policyguard.testing import FakeBackend
 from server.support import Service, serving, write
 from support.waiting import wait_until
@@ -91,23 +92,42 @@ def test_a_request_ends_under_the_policy_it_began_with(tmp_path: Path) -> None:
 
 
 def test_more_than_the_queue_holds_is_told_to_come_back(tmp_path: Path) -> None:
-    with serving(tmp_path, backend=Gate(), workers=1, queue=2) as service, asking(service, 3) as answers:
+    """One is judged, one is decoded meanwhile, and two wait."""
+    with serving(tmp_path, backend=Gate(), workers=1, queue=2) as service, asking(service, 4) as answers:
         room = service.state.room
-        wait_until(lambda: (room.judging, room.waiting) == (1, 2))
+        wait_until(lambda: (room.judging, room.waiting, service.backend.entered) == (2, 2, 1))
         refused = service.check(picture(GREEN))
         assert (429, False) == (refused.status_code, refused.json()["allowed"])
         assert int(refused.headers["Retry-After"]) >= 1
         service.backend.opened.set()
-        assert [True] * 3 == [answer.result().json()["allowed"] for answer in answers]
+        assert [True] * 4 == [answer.result().json()["allowed"] for answer in answers]
         assert service.check(picture(GREEN)).json()["allowed"]
         assert (0, 0) == (room.judging, room.waiting)
 
 
-def test_who_waits_too_long_is_told_to_come_back(tmp_path: Path) -> None:
-    with serving(tmp_path, backend=Gate(), workers=1, timeout=0.2) as service, asking(service, 3) as answers:
-        wait_until(lambda: sum(answer.done() for answer in answers) == 2)
-        assert [429, 429] == [answer.result().status_code for answer in answers if answer.done()]
-        assert 0 == service.state.room.waiting
+def test_who_waits_too_long_gets_no_verdict_that_allows(tmp_path: Path) -> None:
+    with serving(tmp_path, backend=Gate(), workers=1, timeout=0.2) as service, asking(service, 4) as answers:
+        wait_until(lambda: sum(answer.done() for answer in answers) == 3)
+        for answer in (answer.result() for answer in answers if answer.done()):
+            body = answer.json()
+            assert (answer.status_code, body["allowed"]) in ((429, False), (200, False))
+            assert 429 == answer.status_code or "error" == body["outcome"]
+        assert 1 == service.backend.entered
+
+
+def test_no_turn_in_time_is_told_to_come_back() -> None:
+    async def run() -> None:
+        room = Room(workers=1, queue=9, wait=0.01, body=1, memory=1, body_seconds=1.0)
+        async with room.turn():
+            with pytest.raises(Refusal) as refused:
+                async with room.turn():
+                    pass
+            assert (429, "1") == (refused.value.status, refused.value.headers["Retry-After"])
+            assert (1, 0) == (room.judging, room.waiting)
+        async with room.turn():
+            assert 1 == room.judging
+
+    asyncio.run(run())
 
 
 def test_no_more_images_are_judged_at_once_than_was_said(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -25,8 +26,8 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from policyguard._version import __version__
-from policyguard.assessment import Failure, FailureKind
-from policyguard.backends.base import Backend
+from policyguard.assessment import Failure, FailureKind, Result
+from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend
 from policyguard.errors import ConfigurationError, PolicyGuardError, UsageError
 from policyguard.guard import Guard
 from policyguard.integrations.extract import find_images
@@ -93,10 +94,11 @@ class Settings:
 
 @dataclass(slots=True)
 class State:
-    """What the parts of one service share; ``app.state.service``."""
+    """What the parts of one service share; ``app.state.service``. ``backend``: that of ``guard``, in turn."""
 
     settings: Settings
     guard: Guard
+    backend: Backend
     policies: Policies
     room: Room
     keys: Keys | None
@@ -108,10 +110,6 @@ class State:
         self.metrics = Metrics(self.policies, self.room)
         self.metrics.registry.register(self.shadows)
         self.ready = Readiness(self.guard.backend)
-
-    @property
-    def backend(self) -> Backend:
-        return self.guard.backend
 
     def named(self, wanted: Sequence[str], snapshot: Snapshot, caller: Caller) -> tuple[str, ...]:
         """The names of the policies that a request means; the only one there is, if it names none."""
@@ -167,6 +165,27 @@ class State:
         return verdict
 
 
+class InTurn(WrappingBackend):
+    """Asks ``inner`` at most ``workers`` things at the same time, while the next images are being decoded."""
+
+    def __init__(self, inner: Backend, workers: int) -> None:
+        super().__init__(inner)
+        self._turns = asyncio.Semaphore(workers)
+
+    async def aassess(self, requests: Sequence[AssessmentRequest]) -> list[Result]:
+        deadline = min((each.deadline for each in requests if each.deadline is not None), default=None)
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - monotonic())):
+                await self._turns.acquire()
+        except TimeoutError:
+            busy = Failure(FailureKind.ERROR, "the model was busy until the deadline", retryable=True)
+            return [busy] * len(requests)
+        try:
+            return await self.inner.aassess(requests)
+        finally:
+            self._turns.release()
+
+
 class Readiness:
     """Whether the backend answers, asked at most every few seconds and by one at a time."""
 
@@ -206,7 +225,7 @@ def create_app(settings: Settings) -> FastAPI:
     workers = settings.workers or max(1, guard.backend.preferred_workers)
     guard.backend.make_room(workers)
     room = Room(
-        workers=workers,
+        workers=workers + min(workers, (os.cpu_count() or 1) + 2),  # some are decoded while others are judged
         queue=settings.queue,
         wait=settings.timeout,
         body=settings.body_limit * _MIB,
@@ -223,7 +242,7 @@ def create_app(settings: Settings) -> FastAPI:
         base_url=settings.shadow_base_url,
         timeout=settings.timeout,
     )
-    state = State(settings, guard, policies, room, keys, shadows)
+    state = State(settings, guard, InTurn(guard.backend, workers), policies, room, keys, shadows)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

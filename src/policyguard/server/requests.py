@@ -84,7 +84,7 @@ class Room:
     """How much a service takes on at once: bytes of bodies it holds, images it judges, requests that wait.
 
     Args:
-        workers: images that are judged at the same time.
+        workers: requests whose images are judged or made ready to be at the same time.
         queue: requests that may wait for their turn; one more is refused.
         wait: seconds a request may wait for its turn.
         body: bytes that one body may have.
