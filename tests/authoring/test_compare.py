@@ -306,6 +306,36 @@ def test_the_stages_of_the_project_file_are_compared_as_one_guard(
     assert guards["two"]["asked_by_stage"] is None
 
 
+def test_a_band_is_measured_on_labels_and_read_by_stages(
+    tmp_path: Path, house: str, served: dict[str, Backend], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["image,label"]
+    for shade in [*range(60), *range(150, 210)]:
+        (tmp_path / f"{shade}.png").write_bytes(picture(shade))
+        rows.append(f"{shade}.png,{'safe' if shade < 100 else 'unsafe'}")
+    labels, band = tmp_path / "many.csv", tmp_path / "one.band.json"
+    labels.write_text("\n".join(rows))
+    served |= {"one": FakeBackend(red), "two": FakeBackend(red)}
+    arguments = ["calibrate", "-p", house, "--model", "one", "--labels", str(labels)]
+    assert main([*arguments, "--band", str(band)]) == 2
+    assert "60 unsafe images cannot show" in capsys.readouterr().err
+    assert main([*arguments]) == 2
+    assert "there is no --target" in capsys.readouterr().err
+    allowed = ["--misses", "0.05", "--false-alarms", "0.05", "--band", str(band)]
+    served["one"] = FakeBackend(red)
+    assert main([*arguments, *allowed]) == 0
+    assert "60 unsafe and 60 safe images" in capsys.readouterr().err
+    served["one"] = FakeBackend(red)
+    (tmp_path / "policyguard.toml").write_text(
+        f'policy = "{house}"\n[[stages]]\nmodel = "one"\nband = "one.band.json"\nmisses = 0.05\n'
+        '[[stages]]\nmodel = "two"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    main(["check", "0.png", "200.png", "--quiet"])
+    assert isinstance(served["two"], FakeBackend)
+    assert not served["two"].requests
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

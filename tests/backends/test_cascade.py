@@ -19,6 +19,7 @@ from policyguard.backends import AssessmentRequest, CascadeBackend, MeasuredBand
 from policyguard.backends.cascade import model_digest
 from policyguard.backends.sensors import SensorBackend
 from policyguard.cache import MemoryCache
+from policyguard.policy.schema import Calibration
 from policyguard.testing import FakeBackend
 from support.examples import example
 from support.guards import Watched, picture, png, policy, shade
@@ -500,6 +501,15 @@ def test_a_sample_that_is_too_small_says_how_many_are_missing() -> None:
         band([0.9] * 600, [0.1] * 10)
     assert band([0.9] * 600, [0.1] * 10, false_alarms=None).high is None
     assert band([0.9] * 3, [0.1] * 400, misses=None).low == 0.0
+
+
+def test_a_band_is_one_of_the_model_s_own_scores() -> None:
+    facts = {"model": "0" * 64, "policy": POLICY.fingerprint, "slope": 2.0, "name": "m", "data": "0" * 64}
+    scaled = replace(POLICY, calibration=Calibration(**facts, images=9))
+    with pytest.raises(ConfigurationError, match="holds a calibration"):
+        band_of([0.5], [True], model=cheap().model, policy=scaled)
+    assert measured(cheap()).fits(cheap().model, POLICY)
+    assert not measured(cheap()).fits(cheap().model, scaled)
 
 
 def test_what_had_no_score_is_neither_missed_nor_an_alarm() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from policyguard.backends.cascade import CASCADE, MeasuredBand, model_digest, policy_digest
 from policyguard.errors import ConfigurationError
-from policyguard.guard import Guard
+from policyguard.guard import Guard, Progress
 from policyguard.policy.resolved import require_rule
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def measure_band(
     misses: float | None = 0.005,
     false_alarms: float | None = 0.01,
     confidence: float = 0.95,
+    progress: Progress | None = None,
 ) -> MeasuredBand:
     """The band of ``guard``, asked about ``images``, of which ``labels`` say what is unsafe. See ``band_of``.
 
@@ -56,7 +57,7 @@ def measure_band(
         policy = replace(policy, rules=kept)
     # Without lists: it is the model that is measured.
     asked = Guard(policy, backend=guard.backend, timeout=guard.timeout)
-    scores = [verdict.score for verdict in asked.check_many(images)]
+    scores = [verdict.score for verdict in asked.check_many(images, progress=progress)]
     return band_of(
         scores,
         labels,
@@ -89,8 +90,14 @@ def band_of(
             violating.
         confidence: how sure both bounds are, each by itself.
 
-    Raises ConfigurationError where scores and labels do not match, or where there are too few of a kind.
+    Raises ConfigurationError where scores and labels do not match, where there are too few of a kind, and for
+    a policy with a calibration: guards in a row compare the models' own scores.
     """
+    if policy.calibration is not None:
+        raise ConfigurationError(
+            f"policy '{policy.id}' holds a calibration, and a band is one of the model's own scores",
+            hint="measure it under the policy without `calibration:`, which is the one that stages take",
+        )
     if len(scores) != len(labels):
         raise ConfigurationError(f"there are {len(scores)} scores and {len(labels)} labels")
     pairs = list(zip(scores, labels, strict=True))

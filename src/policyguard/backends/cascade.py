@@ -104,7 +104,8 @@ class MeasuredBand:
 
     def fits(self, model: ModelIdentity, policy: ResolvedPolicy) -> bool:
         """Whether it was measured on this model under this policy."""
-        return self.model == model_digest(model) and self.policy == policy_digest(policy)
+        own = policy.calibration is None  # the scores are the model's own, as those that were measured
+        return own and self.model == model_digest(model) and self.policy == policy_digest(policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from policyguard.backends import Stage
     from policyguard.backends.base import Backend
     from policyguard.cache import VerdictCache
+    from policyguard.guard import Guard
     from policyguard.policy import Policy
 
 __all__ = ["calibrate", "compare"]
@@ -164,13 +165,14 @@ def calibrate(
     policy: ONE_POLICY,
     labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help=LABELS_HELP)],
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--target",
             metavar="TARGET",
             help="recall=0.98, precision=0.9, or cost=fn:10,fp:1 for what a miss and a false alarm cost.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     paths: IMAGES = None,
     model: MODEL = None,
     base_url: BASE_URL = None,
@@ -202,6 +204,30 @@ def calibrate(
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="SHARE", help="How sure the promise is.")
     ] = 0.95,
+    band: Annotated[
+        Path | None,
+        typer.Option(
+            "--band",
+            metavar="FILE",
+            help="Measure where this guard may decide as the first of several, and write it for [[stages]].",
+        ),
+    ] = None,
+    misses: Annotated[
+        float,
+        typer.Option(
+            "--misses",
+            metavar="SHARE",
+            help="For --band: the share of unsafe images that it may call safe; 0: it calls none safe.",
+        ),
+    ] = 0.005,
+    false_alarms: Annotated[
+        float,
+        typer.Option(
+            "--false-alarms",
+            metavar="SHARE",
+            help="For --band: the share of safe images that it may call violating; 0: it calls none so.",
+        ),
+    ] = 0.01,
     seed: Annotated[int, typer.Option("--seed", help="Which image is on which side.")] = 0,
     style: STYLE = TextOrJson.TEXT,
     judged: JUDGED = None,
@@ -209,7 +235,7 @@ def calibrate(
     root: ROOT = None,
     values: PARAMETERS = None,
 ) -> ExitCode:
-    """Choose thresholds for one guard on labelled images: on one half, reported on the other.
+    """Choose thresholds for one guard on labelled images: on one half, reported on the other. Or its --band.
 
     Exit code: 0 chosen; 1 the other half does not bear the target out, and nothing is written; 2 the labels
     are too few to promise it, or the set-up is wrong.
@@ -220,7 +246,9 @@ def calibrate(
     from policyguard.guard import Guard
     from policyguard.policy.merge import rebuilt
 
-    wanted = Target.parse(target)
+    if target is None and (band is None or out is not None):
+        raise UsageError("there is no --target", hint="such as --target recall=0.98; or --band FILE alone")
+    wanted = None if target is None else Target.parse(target)
     if out is not None and out.exists() and not force:
         raise UsageError(f"{out} is there already", hint="name another file, or replace it with --force")
     if out is not None and out.suffix.lower() not in (".yaml", ".yml"):
@@ -236,6 +264,10 @@ def calibrate(
         ) as guard,
     ):
         load_model(guard, sys.stderr)
+        if band is not None:
+            _measure_band(guard, known, band, misses, false_alarms, confidence)
+        if wanted is None:
+            return ExitCode.OK
         with progress_bar(sys.stderr) as move:
             report = choosing.calibrate_guard(
                 loaded,
@@ -262,6 +294,33 @@ def calibrate(
         choosing.write_overlay(report, out, base=loaded, extends=extends, parameters=parameters, root=root)
         print(f"wrote {out}", file=sys.stderr)
     return ExitCode.OK
+
+
+def _measure_band(
+    guard: Guard, labels: Labels, file: Path, misses: float, false_alarms: float, confidence: float
+) -> None:
+    from policyguard.authoring.bands import measure_band
+    from policyguard.cli.progress import progress_bar
+
+    with progress_bar(sys.stderr) as move:
+        found = measure_band(
+            guard,
+            [label.image for label in labels.all],
+            [label.unsafe for label in labels.all],
+            misses=misses or None,
+            false_alarms=false_alarms or None,
+            confidence=confidence,
+            progress=lambda done, total: move(done, total, "judging"),
+        )
+    try:
+        found.save(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from None
+    safe = f"safe below {found.low:.4g} (at most {found.miss:.3%} of what is unsafe)" if found.low else ""
+    violates = "" if found.high is None else f"violating from {found.high:.4g}"
+    means = ", ".join(filter(None, (safe, violates))) or "nothing by itself"
+    line = f"wrote {file}: it decides {means}; measured on {found.unsafe} unsafe and {found.safe} safe images"
+    print(line, file=sys.stderr)
 
 
 def _report_lines(report: CalibrationReport) -> Iterator[str]:
