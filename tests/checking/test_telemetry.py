@@ -348,3 +348,27 @@ def test_checks_that_stop_nothing_are_marked_so(
     }
     assert {True: 2, False: 1} == counted
     assert [True, True, False] == ["(watched" in record.getMessage() for record in caplog.records]
+
+
+def test_the_checks_of_shadows_are_marked_and_counted_by_what_became_of_them(collected: Collected) -> None:
+    strict = policy(id="strict", defaults={"threshold": 0.2})
+    with Guard(policy(), backend=Watched(), shadow=strict) as guard:
+        for image in (png(5), png(90)):  # the second violates under the shadow alone
+            guard.check(image).shadows[0].wait()
+        guard.close()
+        guard.check(png(6))
+    spans = [dict(span.attributes or {}) for span in collected.spans()]
+    marked = {(span["policyguard.policy.id"], span["policyguard.shadow"]) for span in spans}
+    assert marked == {("p", False), ("strict", True)}
+    assert all(span.parent is None for span in collected.spans())
+    results = {
+        point.attributes["policyguard.shadow.result"]: point.value
+        for point in collected.points("policyguard.shadows")
+    }
+    assert results == {"agrees": 1, "differs": 1, "dropped": 1}
+    checks = {
+        point.attributes["policyguard.shadow"]: point.value
+        for point in collected.points("policyguard.checks")
+    }
+    assert sum(point.value for point in collected.points("policyguard.checks")) == 5
+    assert set(checks) == {True, False}
