@@ -33,7 +33,8 @@ def audit(folder: str | Path, *, parts: int = 2, keep: tuple[str, ...] = ("label
         buffer = io.BytesIO()
         parquet.write_table(pa.Table.from_pylist(rows, schema(keep)), buffer)
         place.write(part.file, buffer.getvalue())
-    about = {"format": FORMAT, "options": {"keep": list(keep)}}
+    names = ("mark", "source", "policies", "model", "settings", "counts")
+    about = {"format": FORMAT, "options": {"keep": list(keep)}, **dict.fromkeys(names)}
     place.write("audit.json", json.dumps(about).encode())
     return Audit.open(folder)
 
@@ -76,6 +77,9 @@ def test_a_folder_without_an_audit_and_one_of_another_format_are_refused(tmp_pat
         Audit.open(tmp_path)
     (tmp_path / "audit.json").write_text('{"format": 99}')
     with pytest.raises(UsageError, match="is an audit of format 99, and this version reads format 1"):
+        Audit.open(tmp_path)
+    (tmp_path / "audit.json").write_text('{"format": 1, "options": {}}')
+    with pytest.raises(UsageError, match="lacks mark, source, policies"):
         Audit.open(tmp_path)
     (tmp_path / "audit.json").write_text('{"format"')
     with pytest.raises(UsageError, match="cannot be read"):

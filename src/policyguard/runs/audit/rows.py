@@ -42,6 +42,8 @@ __all__ = [
 
 FORMAT = 1
 """Of the rows, and of the folder. Raised with every change that a reader must know of."""
+_HELD = ("mark", "source", "options", "policies", "model", "settings", "counts")
+"""What an ``audit.json`` of this format holds, besides what only people read."""
 _PARTS_TOGETHER = 16
 """Parts per row group of the manifest, so that one part is read without the others."""
 
@@ -326,6 +328,11 @@ class Audit:
             raise UsageError(
                 f"{place.url} is an audit of format {found}, and this version reads format {FORMAT}",
                 hint="use the version of policyguard that wrote it, or audit again",
+            )
+        if missing := [name for name in _HELD if name not in about]:
+            raise UsageError(
+                f"{place.url}/audit.json lacks {', '.join(missing)}",
+                hint="it was changed by hand: audit again",
             )
         return cls(place, about)
 
