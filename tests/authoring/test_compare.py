@@ -13,7 +13,8 @@ from cli.support import picture, program, red
 from policyguard.authoring.compare import Comparison, compare_guards
 from policyguard.authoring.compare_page import comparison_page
 from policyguard.authoring.labels import load_labels
-from policyguard.backends import Backend, build_backend
+from policyguard.backends import Backend, Stage, build_backend
+from policyguard.backends.cascade import CascadeBackend
 from policyguard.cache import CachedBackend, MemoryCache
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError, PolicyError
@@ -234,6 +235,27 @@ def test_the_page_is_the_same_whenever_it_is_made(shop: Path) -> None:
     assert made() == made()
 
 
+def test_a_row_of_guards_shows_what_it_saves_and_lets_pass_and_is_asked_once(shop: Path) -> None:
+    cheap, strong = FakeBackend(red, rules={"arms": 1.0, "gore": 0.0}), FakeBackend(1.0)
+    row = CascadeBackend(
+        [Stage(backend=cheap, band=(0, 0.9), name="cheap"), Stage(backend=strong, name="strong")]
+    )
+    labels = load_labels(shop, policy().resolve())
+    images = [label.image for label in labels.all]
+    alone = FakeBackend(0.0)
+    prices = {"cheap": 1.0, "strong": 10.0, "alone": 10.0}
+    guards: list[tuple[str, Backend]] = [("row", row), ("alone", alone)]
+    result = compare_guards(policy(), images, guards, labels=labels, prices=prices)
+    assert result.guards[0].stages == {"cheap": 4, "strong": 3}
+    assert (result.guards[0].cost, result.guards[1].cost) == (34.0, 40.0)
+    assert len(strong.requests) == 3
+    assert result.pairs[0].let_pass == (0, 4)
+    assert result.guards[0].rules is not None
+    assert result.guards[0].rules["arms"].recall.value == 1.0
+    assert result.guards[0].rules["arms"].auc.value is None
+    assert "strong: 0.75 requests per image" in comparison_page(result)
+
+
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Backend]:
     """Backends in the place of models, by name."""
@@ -262,7 +284,11 @@ def test_the_command_prints_figures_and_writes_a_report(
     printed = capsys.readouterr()
     assert re.search(r"recall +0\.500 \[.*0\.500 \[", printed.out)
     assert re.search(r"cost per image +0\.5 +–", printed.out)
-    assert "one and two: 0.0% alike, 4 images differ; right alone 2 and 2 times, p 1" in printed.out
+    assert (
+        "one and two: 0.0% alike, 4 images differ; they let pass 2 and 2 that the other stops; right alone"
+        in printed.out
+    )
+    assert "2 and 2 times, p 1" in printed.out
     assert "data:image/svg" in report.read_text()
     for backend in (served["one"], served["two"]):
         assert isinstance(backend, FakeBackend)

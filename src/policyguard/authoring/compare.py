@@ -54,8 +54,9 @@ class GuardResult:
     """One guard on all images, in order.
 
     ``asked``: how many requests its model answered; ``seconds``: the median over the images for which it
-    was asked, None if it was asked for none. ``scores``: each image's score under each rule; empty where they
-    were not read. ``figures`` is None without labels, and ``rules`` holds those rules that some label names.
+    was asked, None if it was asked for none; ``cost``: of all of them. ``scores``: each image's score under
+    each rule; empty where they were not read. ``figures`` is None without labels, and ``rules`` holds those
+    rules that some label names.
     ``stages``: of several guards in a row, how many requests each was asked.
     ``confusion``: (what the label says, what the guard found) -> images.
     """
@@ -65,18 +66,13 @@ class GuardResult:
     verdicts: tuple[Verdict, ...]
     asked: int
     seconds: float | None
-    price: float | None = None
+    cost: float | None = None
     scores: tuple[Mapping[str, float], ...] = ()
     figures: Figures | None = None
     rules: Mapping[str, Figures] | None = None
     calibration_error: float | None = None
     confusion: Mapping[tuple[str, str], int] | None = None
     stages: Mapping[str, int] | None = None
-
-    @property
-    def cost(self) -> float | None:
-        """What all images cost at ``price`` for a request."""
-        return None if self.price is None else self.price * self.asked
 
     def to_dict(self) -> dict[str, Any]:
         total = max(1, len(self.verdicts))
@@ -103,6 +99,7 @@ class GuardResult:
 class Pair:
     """Two guards: the images on which they differ; with labels also McNemar's test.
 
+    ``let_pass``: how many images comply for the first that violate for the second, and the other way round.
     ``p`` is adjusted for the number of pairs (Holm).
     """
 
@@ -110,6 +107,7 @@ class Pair:
     second: str
     agreement: float
     differing: tuple[ImageChange, ...]
+    let_pass: tuple[int, int] = (0, 0)
     paired: Paired | None = None
     p: float | None = None
 
@@ -122,6 +120,7 @@ class Pair:
             "agreement": self.agreement,
             "differ_in_outcome": outcome,
             "differ_in_rules_only": len(self.differing) - outcome,
+            "let_pass": list(self.let_pass),
             "mcnemar": test,
         }
 
@@ -195,7 +194,8 @@ def compare_guards(
 
     So an iterator that opens a backend when it is drawn and closes it at the next holds one model in memory.
     ``names`` are what images are called in the result. ``prices``: what one request to a guard's model costs,
-    in any currency. ``progress`` is called with the images done and how many there are, guard by guard.
+    in any currency; of guards in a row, by the names of the stages. ``progress`` is called with the images
+    done and how many there are, guard by guard.
 
     Raises UsageError when the set-up is wrong, PolicyError for labels that do not fit the images, and
     MissingExtraError without scikit-learn where there are labels.
@@ -214,10 +214,10 @@ def compare_guards(
         if labels is not None and not results:
             hashes = [verdict.evidence.image_sha256 for verdict in judged.verdicts]
             labels.require_one_label_each([(lb, h) for lb, h in zip(found, hashes, strict=True) if lb])
-        scores = rule_scores(guard, images, judged.verdicts) if named else ()
-        result = _result(name, guard.backend.model, judged, (prices or {}).get(name), scores)
-        result = replace(result, stages=stages or None)
-        results.append(_measured(result, resolved, found) if labels is not None else result)
+        # In a row, other thresholds would put images to other stages: there a rule has no scores of its own.
+        scores = rule_scores(guard, images, judged.verdicts) if named and not stages else ()
+        result = _result(name, guard.backend.model, judged, prices or {}, scores, stages)
+        results.append(_measured(result, resolved, found, ruled=named) if labels is not None else result)
     if head is None or resolved is None:
         raise ConfigurationError("there is no guard to compare")
     shown = tuple(verdict.source for verdict in results[0].verdicts)
@@ -264,15 +264,22 @@ def _result(
     name: str,
     model: ModelIdentity,
     judged: Judged,
-    price: float | None,
+    prices: Mapping[str, float],
     scores: tuple[Mapping[str, float], ...],
+    stages: Mapping[str, int],
 ) -> GuardResult:
     spent = [v.evidence.timings.model for v in judged.verdicts if not v.cached and v.evidence.frames]
     seconds = statistics.median(spent) if spent else None
-    return GuardResult(name, model, judged.verdicts, judged.asked, seconds, price, scores)
+    asked = stages or {name: judged.asked}
+    spent_on = [prices[one] * count for one, count in asked.items() if one in prices]
+    cost = sum(spent_on) if len(spent_on) == len(asked) else None
+    total = sum(asked.values())
+    return GuardResult(name, model, judged.verdicts, total, seconds, cost, scores, stages=stages or None)
 
 
-def _measured(result: GuardResult, policy: ResolvedPolicy, labels: Sequence[Label | None]) -> GuardResult:
+def _measured(
+    result: GuardResult, policy: ResolvedPolicy, labels: Sequence[Label | None], *, ruled: bool
+) -> GuardResult:
     """``result`` with its figures."""
     known = [(place, label) for place, label in enumerate(labels) if label is not None]
     verdicts = [result.verdicts[place] for place, _ in known]
@@ -282,14 +289,16 @@ def _measured(result: GuardResult, policy: ResolvedPolicy, labels: Sequence[Labe
     rules: dict[str, Figures] = {}
     confusion: Counter[tuple[str, str]] = Counter()
     sure = [(place, label) for place, label in known if label.rules is not None]
-    for rule in policy.rules if result.scores else ():
+    for rule in policy.rules if ruled else ():
         if any(rule.id in (label.rules or ()) for _, label in sure):
             rules[rule.id] = measure(
                 [
                     Judgement(rule.id in (label.rules or ()), answer_of(result.verdicts[place], rule.id))
                     for place, label in sure
                 ],
-                [
+                None
+                if not result.scores
+                else [
                     None if result.verdicts[place].score is None else result.scores[place].get(rule.id, 0.0)
                     for place, _ in sure
                 ],
@@ -324,7 +333,11 @@ def _pairs(results: Sequence[GuardResult], labels: Sequence[Label | None]) -> tu
             sides = [[Judgement(unsafe, answer_of(pair[n])) for unsafe, pair in known] for n in (0, 1)]
             paired = mcnemar(*sides)
         same = sum(not image.changed for image in images) / max(1, len(images))
-        pairs.append(Pair(one.name, other.name, same, tuple(i for i in images if i.differs), paired))
+        differing = tuple(image for image in images if image.differs)
+        outcomes = [(image.before.outcome, image.after.outcome) for image in differing]
+        passed = Outcome.COMPLIES, Outcome.VIOLATES
+        let_pass = outcomes.count(passed), outcomes.count(passed[::-1])
+        pairs.append(Pair(one.name, other.name, same, differing, let_pass, paired))
     adjusted = iter(holm([pair.paired.p for pair in pairs if pair.paired is not None]))
     return tuple(pair if pair.paired is None else replace(pair, p=next(adjusted)) for pair in pairs)
 

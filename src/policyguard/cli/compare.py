@@ -100,7 +100,7 @@ def compare(
     prices: Annotated[
         list[str] | None,
         typer.Option(
-            "--price", metavar="MODEL=PRICE", help="What one request to this model costs; repeatable."
+            "--price", metavar="MODEL=PRICE", help="What one request to a model or stage costs; repeatable."
         ),
     ] = None,
     judged: JUDGED = None,
@@ -404,7 +404,7 @@ def _prices(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[st
             value = -1.0
         if not equals or not 0.0 <= value < float("inf"):
             raise UsageError(f"--price takes MODEL=PRICE, not {text!r}", hint="such as --price pico=0.0001")
-        if name not in names:
+        if name not in names and _STAGES not in names:
             raise UsageError(f"--price names {name!r}, which --models does not")
         prices[name] = value
     return prices
@@ -482,6 +482,8 @@ def _print(comparison: Comparison) -> None:
         line += f", {len(pair.differing) - rules} images differ" + (
             f", {rules} in rules only" if rules else ""
         )
+        if any(pair.let_pass):
+            line += "; they let pass {} and {} that the other stops".format(*pair.let_pass)
         if pair.paired is not None and pair.p is not None:
             line += f"; right alone {pair.paired.first} and {pair.paired.second} times, p {pair.p:.3g}"
         print(f"\n{line}" if pair is comparison.pairs[0] else line)
