@@ -269,7 +269,8 @@ def test_a_program_that_leaves_its_shadow_working_ends() -> None:
 from PIL import Image
 from policyguard import Guard
 from policyguard.testing import FakeBackend
-guard = Guard("pictosafe/l3", backend=FakeBackend(0.1, delay=0.05), shadow="pictosafe/l5")
+slow = Guard("pictosafe/l5", backend=FakeBackend(0.9, delay=0.2))
+guard = Guard("pictosafe/l3", backend=FakeBackend(0.1), shadow=slow)
 verdicts = [guard.check(Image.new("RGB", (8, 8), (n, 0, 0))) for n in range(40)]
 print(sum(check.state == "judged" for verdict in verdicts for check in verdict.shadows) < 40)
 """
