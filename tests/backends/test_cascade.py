@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backends.remote.server import Scene, ToyServer
 from backends.sensors.test_sensor_backend import Shades
 from policyguard import Action, ConfigurationError, Guard, Outcome, Policy
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Rating
@@ -257,6 +258,28 @@ def test_shadows_of_stages_ask_beside_the_live_ones_and_close_what_is_theirs() -
     assert not first.closed
     assert not second.closed
     assert (twin := CascadeBackend([trusted(first), Stage(backend=strong())])).aside() is twin
+
+
+def test_a_strong_stage_on_a_server_gets_only_what_the_cheap_one_leaves_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POLICYGUARD_API_KEY", "sk-mine")
+    with ToyServer() as server:
+        server.default = Scene(unsafe=0.9)
+        far = Stage(model=server.model, base_url=server.url)
+        with Guard(POLICY, stages=[trusted(cheap()), far]) as guard:
+            verdicts = guard.check_many([picture(level) for level in (250, 120, 5)])
+            assert [v.evidence.stages for v in verdicts] == [("cheap",), (server.model,), ("cheap",)]
+
+            async def alone() -> Any:
+                return await guard.acheck(picture(130))
+
+            assert asyncio.run(alone()).outcome is Outcome.VIOLATES
+            before = len(server.bodies())
+            server.fault = lambda handler, honest: handler.send_json(200, honest | {"model": "another"})
+            assert guard.check(picture(131)).outcome is Outcome.ERROR
+            assert guard.check(picture(1)).outcome is Outcome.COMPLIES
+            assert len(server.bodies()) == before + 1
 
 
 # Rules
