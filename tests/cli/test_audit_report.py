@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,12 @@ def test_a_command_that_cannot_work_says_why_and_ends_in_2(
 ) -> None:
     assert main(["audit", *arguments]) == ExitCode.USAGE
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(audit: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["audit", "report", audit]) == ExitCode.USAGE
+    assert "install the extra 'audit'" in capsys.readouterr().err
 
 
 PAGE = (Path(__file__).parents[2] / "docs/audit.md").read_text(encoding="utf-8")

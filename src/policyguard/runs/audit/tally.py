@@ -52,13 +52,14 @@ class Scale:
 def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """``batches`` as tables of some 65,000 rows: parts can be small, and each table costs milliseconds."""
     held: list[pa.RecordBatch] = []
-    pa = arrow()
+    pa, rows = arrow(), 0
     for batch in batches:
         if batch.num_rows:
             held.append(batch)
-        if sum(each.num_rows for each in held) >= _CHUNK:
+            rows += batch.num_rows
+        if rows >= _CHUNK:
             yield pa.Table.from_batches(held).combine_chunks()
-            held.clear()
+            held, rows = [], 0
     if held:
         yield pa.Table.from_batches(held).combine_chunks()
 
