@@ -13,11 +13,12 @@ import pytest
 
 from cli.support import picture, red
 from policyguard import Guard, Policy
-from policyguard.assessment import Assessment, Rating
+from policyguard.assessment import Assessment, Rating, Reading
 from policyguard.authoring.calibrate import calibrate_guard, write_overlay
 from policyguard.authoring.labels import load_labels
 from policyguard.authoring.thresholds import Target, choose_threshold, fit_scaling, review_band
 from policyguard.backends.cascade import Stage, model_digest
+from policyguard.cache.keys import holds_enough
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError, PolicyError, UsageError
 from policyguard.outcomes import Action, Outcome
@@ -408,6 +409,19 @@ def test_per_rule_scores_are_calibrated_one_by_one(house: Policy) -> None:
     verdict = Guard(found, backend=backend).check(picture(1))
     assert verdict.outcome is Outcome.VIOLATES
     assert verdict.findings[0].score == verdict.score
+
+
+def test_a_stored_answer_that_hides_low_scores_serves_a_calibrated_policy_that_they_cannot_reach(
+    house: Policy,
+) -> None:
+    stored = Assessment(Rating.SAFE, 0.2, rule_scores={"arms": 1.0, "gore": 0.0}, blind_below=0.01)
+    found = calibration(house, FakeBackend(0.6), slope=1.0, intercept=2.0)  # 0.2 counts as 0.65, 0.01 as 0.07
+    resolved = with_calibration(house, found).resolve()
+    assert holds_enough(stored, resolved, Reading.FAST)
+    assert not holds_enough(stored, replace(resolved, threshold=0.06), Reading.FAST)
+    assert not holds_enough(replace(stored, blind_below=0.16), resolved, Reading.FAST), (
+        "0.8 of 0.65 is over 0.5"
+    )
 
 
 # The command.

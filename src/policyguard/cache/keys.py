@@ -53,10 +53,13 @@ def holds_enough(assessment: Assessment, policy: ResolvedPolicy, reading: Readin
         return False
     if assessment.rating is Rating.UNDECIDED:
         return True  # without a score it may be thresholds that made it so; with one, the model said it
-    if assessment.blind_below > 0.0 and (
-        policy.decisive_score <= assessment.blind_below or policy.calibration is not None
-    ):
+    if (blind := assessment.blind_below) > 0.0 and policy.decisive_score <= blind:
         return False
+    if blind > 0.0 and policy.calibration is not None and score > 0.0:
+        # A rule may hide in a share of the score, and it is the calibrated score that is shared out.
+        hidden = policy.calibrated(score) * min(1.0, blind / score)
+        if policy.calibrated(policy.decisive_score) <= hidden:
+            return False
     if reading == "explain" and assessment.rationale is None and score >= policy.raw(policy.threshold):
         return False  # perhaps words that could not be read; under a higher threshold that is a failure
     if _rules_are_read(assessment):
