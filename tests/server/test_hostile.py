@@ -299,3 +299,17 @@ def test_a_bug_is_500_with_our_body_and_in_the_log_alone(
     )
     assert "Traceback" in caplog.text
     assert "Traceback" not in answer.text
+
+
+def test_a_body_that_goes_on_after_the_answer_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientProtocol, "header_seconds", 0.2)
+    with serving(tmp_path) as service, socket.create_connection(("127.0.0.1", service.port)) as connection:
+        refusable = ("Connection: keep-alive", "Sec-Fetch-Site: cross-site")
+        connection.sendall(request(WITH_TE, *refusable, length=None, body=b""))
+        assert b"403" in connection.recv(2**16)
+        with pytest.raises(OSError, match=r".+"):  # noqa: PT012
+            while True:
+                connection.sendall(b"1\r\na\r\n")
+        assert service.check(IMAGE).json()["allowed"]

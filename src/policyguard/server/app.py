@@ -398,7 +398,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
         if not caller.operator:
             raise Refusal(403, "not_operator", "this is for keys with `operator: true`")
         snapshot = state.policies.current
-        if name not in snapshot.live and name not in snapshot.errors:
+        if not caller.may_use(name) or name not in snapshot.errors:
             state.named([name], snapshot, caller)
         try:
             live = await asyncio.to_thread(state.policies.reload, name)

@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
+import h11
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from starlette.datastructures import Headers, MutableHeaders
@@ -62,7 +63,8 @@ def caller_of(scope: MutableMapping[str, Any]) -> Caller:
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, but a request whose headers take too long ends its connection."""
+    """uvicorn's HTTP/1.1, but a request whose headers take too long ends its connection, and so does one that
+    was answered and goes on sending its body."""
 
     header_seconds = 10.0
     _begun: asyncio.TimerHandle | None = None
@@ -73,7 +75,9 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        between = self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+        if answering or between:
             self._disarm()
         elif self._begun is None and not self.transport.is_closing():
             self._arm()
