@@ -120,6 +120,7 @@ class ReadyBody(BaseModel):
     policies: dict[str, str] = Field(default_factory=dict)
 
 
+_NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 CHECK: dict[str, Any] = {
     "parameters": [
         {
@@ -150,9 +151,7 @@ CHECK: dict[str, Any] = {
                     "additionalProperties": False,
                     "properties": {
                         "image": {"type": "string", "description": "a data URI, or base64"},
-                        "policy": {
-                            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-                        },
+                        "policy": _NAMES,
                         "explain": {"type": "boolean"},
                     },
                 }
@@ -250,7 +249,7 @@ MODERATIONS: dict[str, Any] = {
                     "type": "object",
                     "required": ["input"],
                     "properties": {
-                        "model": {"type": "string", "description": "the policy"},
+                        "model": {"type": ["string", "null"], "description": "the policy"},
                         "input": {
                             "anyOf": [
                                 {"type": "string"},
@@ -358,9 +357,9 @@ GUARDRAIL: dict[str, Any] = {
                         "input_type": {"type": "string", "enum": ["request", "response"]},
                         "images": {"anyOf": [{"type": "null"}, {"type": "array", "items": {}}]},
                         "additional_provider_specific_params": {
-                            "type": "object",
+                            "type": ["object", "null"],
                             "properties": {
-                                "policy": {"type": "string"},
+                                "policy": _NAMES,
                                 "pass_on": {"type": "string", "enum": ["judged", "original"]},
                             },
                         },
@@ -385,7 +384,8 @@ def litellm_payload(data: object) -> dict[str, Any]:
 
 def litellm_settings(data: dict[str, Any]) -> tuple[list[str], PassOn]:
     """The policies, and ``pass_on``, of ``additional_provider_specific_params``. Raises Refusal."""
-    more = data.get("additional_provider_specific_params") or {}
+    given = data.get("additional_provider_specific_params")
+    more = {} if given is None else given
     if not isinstance(more, dict) or more.get("pass_on", "judged") not in ("judged", "original"):
         raise Refusal(422, "field_wrong", "`pass_on` is judged or original")
     policy = more.get("policy", [])
