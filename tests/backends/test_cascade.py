@@ -418,6 +418,7 @@ def test_policy_diff_asks_the_strong_stage_where_a_threshold_passes_the_cheap_sc
         (lambda: Stage(backend=cheap(), band=(0.1,)), "low and a high"),
         (lambda: Stage(backend=cheap(), band=7), "type int"),
         (lambda: Stage(backend=cheap(), misses=2), "share between"),
+        (lambda: Stage(backend=cheap(), misses="0.1"), "share between"),  # type: ignore[arg-type]
         (Stage, "either a model"),
         (lambda: Stage(model="pico", backend=cheap()), "either a model"),
         (lambda: Stage(backend=cheap(), rules="arms"), "list of ids"),

@@ -162,7 +162,8 @@ class Stage:
         elif band is not None and not isinstance(band, MeasuredBand):
             raise ConfigurationError(f"band is of type {type(band).__name__}", hint="give (low, high)")
         object.__setattr__(self, "band", band)
-        if misses is not None and (isinstance(misses, bool) or not 0.0 < misses < 1.0):
+        number = isinstance(misses, int | float) and not isinstance(misses, bool)
+        if misses is not None and not (number and 0.0 < misses < 1.0):
             raise ConfigurationError(f"misses must be a share between 0 and 1, such as 0.005, not {misses!r}")
         measure = "measure it with policyguard.authoring.measure_band, which gives a band to put here"
         if isinstance(band, tuple) and band[0] > 0.0:
