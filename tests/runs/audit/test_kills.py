@@ -84,3 +84,11 @@ def test_an_audit_killed_at_every_kind_of_moment_loses_and_doubles_nothing(tmp_p
 @pytest.mark.slow
 def test_audits_killed_at_random_lose_and_double_nothing(tmp_path: Path) -> None:
     example("audit_kills", "benchmarks").local_kills(tmp_path, count=1000, kills=40, pico=False, per_part=50)
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_a_whole_audit_and_a_report(tmp_path: Path) -> None:
+    example("demo_audit").main(tmp_path, scenes=40)
+    for name in ("audit", "audit-l2"):
+        assert len(rows(Audit.open(tmp_path / name), "key")) == 40
+    assert (tmp_path / "audit" / "report" / "report.html").is_file()
