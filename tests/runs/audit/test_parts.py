@@ -146,6 +146,13 @@ def test_a_file_that_is_no_parquet_is_a_row(tmp_path: Path) -> None:
     ]
 
 
+def test_a_shard_without_an_image_is_a_row_and_not_a_success(tmp_path: Path) -> None:
+    tar_of(tmp_path / "s.tar", [("a.bin", shot(1)), ("a.json", b"{}")])
+    found, _ = audited(tmp_path / "out", spec("s.tar", root=tmp_path, keep=("label",)))
+    assert [(row["key"], row["action"], row["keep_label"]) for row in found] == [("s.tar", "block", None)]
+    assert "no member of the shard is named like an image" in found[0]["reason"]
+
+
 def test_links_in_a_shard_are_not_followed(tmp_path: Path) -> None:
     import tarfile
 

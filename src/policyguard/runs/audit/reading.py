@@ -189,6 +189,9 @@ def _members(part: Part, spec: Spec) -> Iterator[Picture]:
                     fields[ending.lower()] = file.read()
             yield from finished()
             _require_end(raw)
+            if last == part.location:
+                reason = "no member of the shard is named like an image, so nothing of it was judged"
+                yield Picture(part.location, None, failure=Failure(FailureKind.UNSCANNABLE, reason))
     except (tarfile.TarError, EOFError, ValueError) as error:
         yield from finished()
         yield _broken(part, f"the shard is damaged behind '{last}', and the rest of it was not judged", error)
