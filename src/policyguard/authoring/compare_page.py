@@ -176,7 +176,7 @@ def _confusion(guard: GuardResult) -> Plot:
         for y, row in enumerate(table):
             for x, count in enumerate(row):
                 if count:
-                    axes.text(x, y, str(count), ha="center", va="center", color="wb"[whole[y][x] < 0.6])
+                    axes.text(x, y, str(count), ha="center", va="center", color="wk"[whole[y][x] < 0.6])
     return f"Confusion by rule, {one_line(guard.name)}: rows are labels, columns what it found first.", made[
         0
     ]
