@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,19 @@ def test_an_audit_killed_at_every_kind_of_moment_loses_and_doubles_nothing(tmp_p
     assert len(left(audit)) == 5  # one was done before `judging`, one before `writing`, one at `written`
     run(audit)
     assert keys(rows(audit)) == keys(rows(plain)) == sorted(set(keys(rows(audit))))
+    assert dict(contents(tmp_path / "out")) == dict(contents(tmp_path / "plain"))
+
+
+def test_two_runs_of_one_audit_at_once_end_in_the_same_files(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", (shot(number, number) for number in range(60)))
+    found = spec("photos", root=tmp_path, per_part=5)
+    audit, plain = (start(tmp_path / name, found, made_of()) for name in ("out", "plain"))
+    threads = [threading.Thread(target=run, args=(audit,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run(plain)
     assert dict(contents(tmp_path / "out")) == dict(contents(tmp_path / "plain"))
 
 
