@@ -1,7 +1,7 @@
 """What `make bench` runs: each comparison side by side in one process, printed as ratios.
 
-    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [import] [lists] [overhead] [memory] [prefix]
-                                              [rules] [workers]
+    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [decode] [import] [lists] [overhead] [memory]
+                                              [prefix] [rules] [workers]
 
 Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 import ci
+import decode
 import import_time
 import lists
 import memory
@@ -24,6 +25,7 @@ import cache
 BENCHMARKS = {
     "cache": cache.main,
     "ci": ci.main,
+    "decode": decode.main,
     "import": import_time.main,
     "lists": lists.main,
     "memory": memory.main,

@@ -598,6 +598,159 @@ def damage() -> Files:
             yield f"{at} of a hundred, ended.{kind.lower()}", data[: len(data) * at // 100] + end
 
 
+# --- 7: several at once ------------------------------------------------------------------------------------
+
+
+def filtered_rows(rows: np.ndarray, kinds: list[int]) -> bytes:
+    """Rows of one byte a pixel, each with a filter of these kinds (0 none, 1 left, 2 up) in turn."""
+    result = bytearray()
+    above = np.zeros(rows.shape[1], np.uint8)
+    for number, row in enumerate(rows):
+        kind = kinds[number % len(kinds)]
+        left = np.concatenate([[0], row[:-1]]).astype(np.uint8)
+        result += bytes([kind]) + (row - (0, left, above)[kind]).astype(np.uint8).tobytes()
+        above = row
+    return bytes(result)
+
+
+def combined_png() -> Files:
+    plain = encode(shown(), "PNG")
+    icc = {"gamma": matrix_profile(gamma=4.0), "turned": matrix_profile((1, 2, 0)), "sRGB": srgb_profile()}
+    gama = {"dark": 25_000, "light": 100_000}
+    for turn in (3, 6):
+        for name, body in icc.items():
+            parts = chunk(b"iCCP", b"x\0\0" + zlib.compress(body)), chunk(b"eXIf", exif(turn))
+            yield f"{name} and turned {turn}.png", with_chunks(plain, *parts)
+            clear = shown().convert("RGBA")
+            clear.putalpha(mask())
+            yield f"{name}, clear and turned {turn}.png", with_chunks(encode(clear, "PNG"), *parts)
+        for name, value in gama.items():
+            parts = chunk(b"gAMA", struct.pack(">I", value)), chunk(b"eXIf", exif(turn))
+            yield f"{name} and turned {turn}.png", with_chunks(plain, *parts)
+            late = with_chunks(with_chunks(plain, parts[0]), parts[1], before=b"IEND")
+            yield f"{name} and turned late {turn}.png", late
+    values = (np.asarray(mask()) > 0).astype(np.uint8)
+    black_white = bytes(3) + b"\xff" * 3
+    for name, kinds in {
+        "none": [0],
+        "left": [1],
+        "up": [2],
+        "mixed": [0, 1, 2],
+        "late": [0] * 60 + [2],
+    }.items():
+        for index in (1, 2, 130):
+            rows = filtered_rows(values * index, kinds)
+            body = chunk(b"PLTE", black_white) + chunk(b"tRNS", b"\x80") + chunk(b"IDAT", zlib.compress(rows))
+            yield (
+                f"palette filtered {name} {index}.png",
+                START + header(SIZE, 8, 3) + body + chunk(b"IEND", b""),
+            )
+    for width in (1, 3, 5, 7, 95):
+        for depth in (1, 2, 4):
+            per = 8 // depth
+            grid = np.zeros((SIZE[1], -(-width // per) * per), np.uint8)
+            grid[:, :width] = values[:, :width]
+            grid[:, width:] = (1 << depth) - 1  # padding, beyond the palette
+            packed = np.zeros((SIZE[1], grid.shape[1] // per), np.uint8)
+            for n in range(per):
+                packed |= grid[:, n::per] << (8 - depth * (n + 1))
+            parts = [chunk(b"PLTE", black_white)]
+            yield (
+                f"{width} wide of {depth} bits.png",
+                png((width, SIZE[1]), packed.tobytes(), *parts, depth=depth, colour_type=3),
+            )
+
+
+def combined_jpeg() -> Files:
+    def segments(data: bytes) -> tuple[bytes, int, int]:
+        return data, data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+
+    data, frame, scan = segments(encode(shown(), "JPEG", quality=92))
+    adobe = segment(0xEE, b"Adobe\0\x64\0\0\0\0")
+    jfif = data[2:20]
+    bare = data[:2] + data[20:]
+    for ids in (b"\1\2\3", b"RGB", b"\0\1\2", b"rgb"):
+        for name, parts in {
+            "nothing": b"",
+            "JFIF": jfif,
+            "Adobe 0": adobe,
+            "Adobe 1": adobe[:-1] + b"\1",
+            "Adobe 2": adobe[:-1] + b"\2",
+            "JFIF, Adobe 0": jfif + adobe,
+            "Adobe 0, JFIF": adobe + jfif,
+            "Adobe 0, Adobe 1": adobe + adobe[:-1] + b"\1",
+        }.items():
+            changed = bytearray(bare)
+            for n in range(3):
+                changed[frame - 18 + 10 + 3 * n] = ids[n]
+                changed[scan - 18 + 5 + 2 * n] = ids[n]
+            yield f"{name}, components {ids!r}.jpg", bytes(changed[:2]) + parts + bytes(changed[2:])
+    for sampling in ("4:4:4", "4:2:2", "4:2:0", "4:1:1"):
+        for restart in (0, 1, 7):
+            options = {"quality": 92, "subsampling": sampling, "restart_marker_blocks": restart}
+            for progressive in (False, True):
+                for block in (b"", b"Exif\0\0" + exif(6)):
+                    yield (
+                        f"{sampling} {restart} {progressive} {bool(block)}.jpg",
+                        encode(shown(), "JPEG", progressive=progressive, exif=block, **options),
+                    )
+    for profile_name in ("gamma 4.0", "channels turned"):
+        icc = dict(profiles())[profile_name]
+        for turn in (3, 6):
+            block = b"Exif\0\0" + exif(turn)
+            yield f"{profile_name}, turned {turn}.jpg", encode(shown(), "JPEG", exif=block, icc_profile=icc)
+            grey = encode(shown().convert("L"), "JPEG", exif=block)
+            yield f"grey, turned {turn} {profile_name}.jpg", grey
+            yield (
+                f"ink, turned {turn} {profile_name}.jpg",
+                encode(shown().convert("CMYK"), "JPEG", exif=block),
+            )
+    for fill in (b"\xff" * 3, b"\xff" * 500):
+        yield f"fill {len(fill)}.jpg", data[:scan] + fill + data[scan:]
+    grey = bytearray(encode(shown().convert("L"), "JPEG", quality=92))
+    for factors in (0x11, 0x22, 0x12, 0x41):
+        grey[grey.index(b"\xff\xc0") + 11] = factors
+        yield f"grey with factors {factors:x}.jpg", bytes(grey)
+
+
+def combined_moving() -> Files:
+    frames = [decoy(), shown(), decoy().transpose(pil.Transpose.FLIP_LEFT_RIGHT)]
+    clear = [frame.convert("RGBA") for frame in frames]
+    for frame in clear:
+        frame.putalpha(mask().point(lambda level: 255 - level // 2))
+    for kind, options in (("PNG", {"exif": exif(6)}), ("WEBP", {"exif": exif(6)})):
+        yield f"moving, turned.{kind.lower()}", animation(frames, kind, **options)
+        yield f"moving, turned, clear.{kind.lower()}", animation(clear, kind, **options)
+    for name in ("gamma 4.0", "channels turned"):
+        icc = dict(profiles())[name]
+        for kind in ("PNG", "WEBP"):
+            yield f"moving, {name}.{kind.lower()}", animation(frames, kind, icc_profile=icc)
+            yield f"moving, {name}, clear.{kind.lower()}", animation(clear, kind, icc_profile=icc)
+    for disposal in (0, 1, 2):
+        for blend in (0, 1):
+            options = {"disposal": disposal, "blend": blend}
+            yield f"moving, clear, {disposal} {blend}.png", animation(clear, "PNG", **options)
+            yield (
+                f"moving, still apart, {disposal} {blend}.png",
+                animation(clear, "PNG", default_image=True, **options),
+            )
+    for disposal in (0, 1, 2, 3):
+        yield f"moving, clear, {disposal}.gif", animation(clear, "GIF", disposal=disposal)
+        yield (
+            f"moving, {disposal}, own palettes.gif",
+            animation(
+                [frame.quantize(n) for frame, n in zip(frames, (4, 60, 200), strict=True)],
+                "GIF",
+                disposal=disposal,
+            ),
+        )
+    data = animation(clear, "WEBP", minimize_size=True, allow_mixed=True)
+    starts = [at for at in range(len(data) - 4) if data[at : at + 4] == b"ANMF"]
+    for n, at in enumerate(starts):
+        for flags in range(4):
+            yield f"frame {n} flags {flags}.webp", data[: at + 23] + bytes([flags]) + data[at + 24 :]
+
+
 KINDS = {
     "colour": colour,
     "geometry": geometry,
@@ -605,4 +758,5 @@ KINDS = {
     "transparency": transparency,
     "time": time,
     "damage": damage,
+    "combined": lambda: itertools.chain(combined_png(), combined_jpeg(), combined_moving()),
 }

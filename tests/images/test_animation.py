@@ -15,6 +15,7 @@ from images.support import (
     chunk,
     colours,
     encode,
+    exif,
     gif,
     gif_frame,
     join_png,
@@ -246,6 +247,16 @@ def test_of_whole_images_in_turn_the_average_is_judged_and_nothing_that_stands_o
     image = decode(animation(frames, "PNG"))
     assert len(image.frames) == 5
     assert image.frames[-1].getpixel((9, 9)) == (100, 140, 90)
+
+
+def test_an_apng_that_is_turned_is_refused_and_a_webp_is_judged_both_ways() -> None:
+    """A browser gives the one another shape, and does not turn what is in it."""
+    frames = [plain(RED, (20, 10)), plain(GREEN, (20, 10))]
+    with pytest.raises(ImageError, match=r"an animation that its EXIF metadata turns.*\n.*-strip"):
+        decode(animation(frames, "PNG", exif=exif(6)))
+    assert len(decode(animation(frames, "PNG", exif=exif(1))).frames) >= 2
+    shapes = {frame.size for frame in decode(animation(frames, "WEBP", exif=exif(6))).frames}
+    assert shapes == {(20, 10), (10, 20)}
 
 
 def redness(image: PILImage) -> float:

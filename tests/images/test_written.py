@@ -255,7 +255,6 @@ MOVING: dict[str, Callable[[], bytes]] = {
 }
 DOUBTFUL_MOVING: dict[str, Callable[[], bytes]] = {
     "gif with something after it": lambda: animation(frames(5), "GIF") + b"abc",
-    "apng, turned": lambda: animation(frames(3), "PNG", exif=exif(6)),
     "apng with a profile": lambda: animation(frames(3), "PNG", icc_profile=matrix_profile((2, 0, 1))),
     "apng that hides colours": lambda: animation(clear_frames(), "PNG"),
     "apng, still apart": lambda: animation(frames(3), "PNG", default_image=True),

@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -136,6 +137,20 @@ def media_type(data: bytes) -> str:
     return kinds.get(data[:2], "image/jpeg")
 
 
+@contextmanager
+def opened(browser: str, url: str) -> Iterator[None]:
+    """A headless browser of its own that shows a page, until the block ends."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        (Path(profile) / "user.js").write_text(PREFERENCES)
+        command = [part.format(profile=profile, url=url) for part in COMMANDS[browser]]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
 def seen(files: Sequence[bytes], browser: str) -> list[list[PILImage]]:
     """What ``browser`` shows of each file, on white and on black; nothing where it shows nothing."""
     answers: dict[int, list[PILImage]] = {}
@@ -175,18 +190,12 @@ def seen(files: Sequence[bytes], browser: str) -> list[list[PILImage]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        (Path(profile) / "user.js").write_text(PREFERENCES)
-        url = f"http://127.0.0.1:{server.server_port}/"
-        command = [part.format(profile=profile, url=url) for part in COMMANDS[browser]]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
+    try:
+        with opened(browser, f"http://127.0.0.1:{server.server_port}/"):
             done.wait()
-        finally:
-            process.kill()
-            process.wait()
-            server.shutdown()
-            server.server_close()
+    finally:
+        server.shutdown()
+        server.server_close()
     return [answers[number] for number in range(len(files))]
 
 

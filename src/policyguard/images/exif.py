@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from policyguard.images.refusal import Refusal
 
-__all__ = ["check_density", "turns"]
+__all__ = ["STRIP", "check_density", "turns"]
 
 _ORIENTATION, _EXIF = 0x0112, 0x8769
 _X_RESOLUTION, _Y_RESOLUTION, _X_PIXELS, _Y_PIXELS = 0x011A, 0x011B, 0xA002, 0xA003
@@ -26,7 +26,7 @@ _MAX_LENGTH = 4 * 1024 * 1024
 _MAX_TURNS = 3
 #: Browsers scale an image to the size that its EXIF block states if that is its size at this density.
 _DENSITY = 72
-_STRIP = "save it again without metadata, for example `magick in.jpg -auto-orient -strip out.jpg`"
+STRIP = "save it again without metadata, for example `magick in.jpg -auto-orient -strip out.jpg`"
 
 
 def turns(blocks: Sequence[bytes], *, agreed: bool = True) -> tuple[int, ...]:
@@ -37,7 +37,7 @@ def turns(blocks: Sequence[bytes], *, agreed: bool = True) -> tuple[int, ...]:
     if not blocks:
         return (1,)
     if (length := sum(map(len, blocks))) > _MAX_LENGTH:
-        raise Refusal(f"has {length / 2**20:.1f} MiB of EXIF metadata", hint=_STRIP)
+        raise Refusal(f"has {length / 2**20:.1f} MiB of EXIF metadata", hint=STRIP)
     usual = _usual(blocks[0]) if len(blocks) == 1 else None
     anywhere = {turn for block in blocks for turn in _anywhere(block)}
     if agreed and usual is not None and anywhere <= {usual}:
@@ -46,7 +46,7 @@ def turns(blocks: Sequence[bytes], *, agreed: bool = True) -> tuple[int, ...]:
     found = (first, *sorted((anywhere | {1}) - {first}))
     if len(found) > _MAX_TURNS:
         raise Refusal(
-            f"turns {len(found)} ways by its EXIF metadata; viewers disagree on which is right", hint=_STRIP
+            f"turns {len(found)} ways by its EXIF metadata; viewers disagree on which is right", hint=STRIP
         )
     return found
 
@@ -65,7 +65,7 @@ def check_density(blocks: Iterable[bytes], size: tuple[int, int]) -> None:
                 raise Refusal(
                     f"is {size[0]} x {size[1]} pixels, and its EXIF metadata has browsers show it as "
                     f"{min(wide):g} x {min(high):g}",
-                    hint=_STRIP,
+                    hint=STRIP,
                 )
 
 

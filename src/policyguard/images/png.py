@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from policyguard.images.colour import Colours
 from policyguard.images.container import Container, end_notes
-from policyguard.images.exif import check_density, turns
+from policyguard.images.exif import STRIP, check_density, turns
 from policyguard.images.frames import Disposal, Patch, compose
 from policyguard.images.refusal import Refusal, damaged
 from policyguard.images.render import eight_bit
@@ -106,6 +106,9 @@ def parse(data: bytes) -> Container:
     delays = tuple(frame.delay for frame in (*still, *chunks.frames))
     blocks = [chunks.once[b"eXIf"]] if b"eXIf" in chunks.once else []
     check_density(blocks, size)
+    ways = turns(blocks, agreed=False)
+    if len(delays) > 1 and ways != (1,):  # browsers turn its size, but not always what is in it
+        raise Refusal("is an animation that its EXIF metadata turns; viewers disagree on it", hint=STRIP)
     # 8 bits, RGB, the only compression and filter there are, not interlaced: what every decoder reads alike.
     simple = header[8:] == bytes([8, _RGB, 0, 0, 0]) and b"tRNS" not in chunks.once
     return Container(
@@ -113,7 +116,7 @@ def parse(data: bytes) -> Container:
         size,
         frames,
         delays,
-        turns(blocks, agreed=False),
+        ways,
         _colours(chunks.once),
         end_notes(data, chunks.end, marked=True),
         b"".join([_start(size, chunks.once), data[chunks.start : chunks.stop], _chunk(b"IEND", b"")])
