@@ -258,6 +258,7 @@ DOUBTFUL_MOVING: dict[str, Callable[[], bytes]] = {
     "apng with a profile": lambda: animation(frames(3), "PNG", icc_profile=matrix_profile((2, 0, 1))),
     "apng that hides colours": lambda: animation(clear_frames(), "PNG"),
     "apng, still apart": lambda: animation(frames(3), "PNG", default_image=True),
+    "apng, laid over": lambda: animation([faint(), faint().rotate(180)], "PNG", blend=1),
     "webp, turned": lambda: animation(frames(3), "WEBP", exif=exif(3)),
     "webp with something after it": lambda: animation(clear_frames(), "WEBP") + b"abc",
     "gif, cleared": lambda: gif((40, 40), gif_frame((0, 0, 40, 40), 1, disposal=2), *GIF_PARTS[1:]),

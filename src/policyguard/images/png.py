@@ -122,7 +122,8 @@ def parse(data: bytes) -> Container:
         b"".join([_start(size, chunks.once), data[chunks.start : chunks.stop], _chunk(b"IEND", b"")])
         if simple and len(delays) == len(still) == 1
         else None,
-        unusual=bool(still and chunks.frames),
+        # Pillow shows the still first, and lays what is half clear over the frame before in another way.
+        unusual=bool(still and chunks.frames) or any(frame.over for frame in chunks.frames[1:]),
         most_pixels=8 * _MAX_UNPACKED // (header[8] * _CHANNELS[header[9]]),
     )
 
