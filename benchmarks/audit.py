@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python benchmarks/audit.py overhead    # against Guard.check_many on the same images
     PYTHONPATH=tests python benchmarks/audit.py manifest    # 1,000,000 files listed: seconds, memory
-    PYTHONPATH=tests python benchmarks/audit.py memory      # 1,000 to 100,000 rows judged: memory
+    PYTHONPATH=tests python benchmarks/audit.py memory      # 5,000 to 500,000 rows judged: memory
     PYTHONPATH=tests python benchmarks/audit.py ray         # 1 and 4 workers of 16 requests, 50 ms each
 
 Ratios carry from machine to machine, milliseconds do not.
@@ -89,13 +89,14 @@ def manifest(root: Path, files: int = 1_000_000) -> None:
               f"peak {_peak():.0f} MiB, {_peak() - before:.0f} more than before")  # fmt: skip
 
 
-def memory(root: Path, rows: int = 100_000) -> None:
+def memory(root: Path, rows: int = 500_000) -> None:
     """The peak of a process that judges ``rows`` images, after a hundredth of them and at the end."""
-    folder_of(root / "some", [shot(number) for number in range(5)])
-    (root / "list.csv").write_text("path,n\n" + "".join(f"photos/{n}.png,{n}\n" for n in range(rows)))
-    (root / "photos").mkdir()
+    some = 5 + rows // 10_000  # a file takes so many links
+    folder_of(root / "some", [shot(number) for number in range(some)])
     for number in range(rows):
-        os.link(root / "some" / f"{number % 5:05}.png", root / "photos" / f"{number}.png")
+        folder = root / "photos" / f"{number // 1000:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.link(root / "some" / f"{number % some:05}.png", folder / f"{number % 1000:04}.png")
     audit = start(root / "out", spec("photos", root=root, per_part=1000), made_of())
     done, peaks = 0, {}
     for one in local(Work(audit.place.url, made_of()), left(audit), lambda counts: None):
