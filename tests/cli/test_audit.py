@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from cli.support import GOOD, Captured
 from policyguard.cli import main
+from policyguard.cli.audit import _so_far
 from policyguard.runs.exits import ExitCode
 
 pytest.importorskip("pyarrow")
@@ -35,11 +37,22 @@ def test_an_audit_says_what_it_found_and_goes_on_where_it_stopped(here: Path, ca
     assert "4 images in 2 of 2 parts" in first.out
     assert "outcomes: complies 2, unscannable 1, violates 1" in first.out
     assert "part 1, row 0: photos/broken.png" in first.err
+    assert first.out.endswith("for a report: policyguard audit report audit\n")
     (here / "audit" / "verdicts" / "part-00000000.parquet").unlink()
     assert main(["audit", "resume", "audit", "--format", "json"]) == ExitCode.BLOCKED
     counts = json.loads(capsys.readouterr().out)
     assert (counts["rows"], counts["parts left"], counts["outcome violates"]) == (4, 0, 1)
     assert main(["audit", "photos", *BASIC, "--out", "audit", "--fail-on", "never"]) == ExitCode.OK
+    assert "nothing was left to judge" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [(0.0, "0/s"), (0.372, "0.37/s"), (9.96, "10/s"), (178.4, "178/s"), (1999.6, "2,000/s")],
+)
+def test_a_running_audit_tells_a_slow_rate_and_what_could_not_be_judged(rate: float, shown: str) -> None:
+    counts = Counter({"rows": 9, "outcome violates": 4, "outcome complies": 4, "outcome undecided": 1})
+    assert _so_far(counts, rate) == f"{shown}, 4 violate, 1 could not be judged"
 
 
 def test_another_policy_is_another_audit_and_diff_compares_the_two(here: Path, capsys: Captured) -> None:

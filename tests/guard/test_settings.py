@@ -190,6 +190,20 @@ def test_settings_of_a_wrong_type_or_without_content_are_refused(
         Guard("pictosafe/l3", **{"model": "guard"} | settings)
 
 
+def test_a_key_without_a_server_is_refused_and_one_with_a_server_or_from_the_environment_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ConfigurationError, match="no base_url names one"):
+        Guard("safeedit/l3", model="gpt-5-mini", api_key="sk-1")
+    monkeypatch.setenv("POLICYGUARD_API_KEY", "sk-1")
+    Guard("safeedit/l3", model="gpt-5-mini").close()
+    monkeypatch.setenv("POLICYGUARD_BASE_URL", "http://127.0.0.1:9/v1")
+    Guard("safeedit/l3", model="gpt-5-mini", api_key="sk-1").close()
+    monkeypatch.delenv("POLICYGUARD_BASE_URL")
+    monkeypatch.setenv("POLICYGUARD_MODEL", "omni-moderation")  # a service of one address, with a key
+    Guard("modules/sexual", api_key="sk-1", subset=True).close()
+
+
 def test_an_environment_that_names_no_server_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLICYGUARD_BASE_URL", " , ")
     with pytest.raises(ConfigurationError, match="POLICYGUARD_BASE_URL"):

@@ -313,29 +313,37 @@ def _go_on(audit: Audit, work: Work, engine: Engine, fail_on: FailOn, style: Tex
         print(json.dumps({"folder": work.folder, "parts left": missing, **dict(sorted(counts.items()))}))
     else:
         print("\n".join(_summary(audit, counts, new, missing)))
+        if not numbers:
+            print("  nothing was left to judge")
+        if not missing:
+            print(f"for a report: policyguard audit report {printable(work.folder)}")
     return _code(counts, missing, fail_on)
 
 
 def _shown(
     audit: Audit, before: Counter[str], new: Counter[str], work: Work, numbers: list[int], engine: Engine
 ) -> Iterator[Any]:
-    """What ``engine`` gives, with a bar: rate, time left, share judged, violations so far."""
+    """What ``engine`` gives, with a bar: rate, time left, violations so far, what could not be judged."""
     total, began = audit.about["counts"]["rows"], monotonic()
     with progress_bar(sys.stderr) as move:
         log = log_lines(sys.stderr, total or sys.maxsize)
 
         def moved(counts: Counter[str]) -> None:
             new.update(counts)
-            done, seconds = before["rows"] + new["rows"], monotonic() - began
-            judged = sum(before[name] + new[name] for name in ("outcome complies", "outcome violates"))
-            violating = before["outcome violates"] + new["outcome violates"]
-            rate = new["rows"] / seconds if seconds > 0 else 0.0
-            words = f"{rate:,.0f}/s, {judged / max(1, done):.1%} judged, {violating:,} violate"
-            move(done, total, words)
-            log(done, words)
+            seconds = monotonic() - began
+            words = _so_far(before + new, new["rows"] / seconds if seconds > 0 else 0.0)
+            move(before["rows"] + new["rows"], total, words)
+            log(before["rows"] + new["rows"], words)
 
         with closing(engine(work, numbers, moved)) as found:  # type: ignore[type-var]
             yield from found
+
+
+def _so_far(counts: Counter[str], rate: float) -> str:
+    """``rate`` in images per second; slow models take seconds for one."""
+    unjudged = counts["rows"] - counts["outcome complies"] - counts["outcome violates"]
+    shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    return f"{shown}/s, {counts['outcome violates']:,} violate, {unjudged:,} could not be judged"
 
 
 def _summary(audit: Audit, counts: Counter[str], new: Counter[str], missing: int) -> Iterator[str]:

@@ -115,11 +115,15 @@ def test_the_key_is_sent_and_a_wrong_one_is_a_configuration_error(server: ToySer
     server.api_key = KEY
     with backend(server, api_key=KEY) as guard:
         assert isinstance(guard.assess([ask(picture())])[0], Assessment)
-    for wrong, said in (("sk-wrong-9876543210", "refuses the API key"), (None, "without an API key")):
+    for wrong, said, hint in (
+        ("sk-wrong-9876543210", "refuses the API key", "is a valid key of this server"),
+        (None, "without an API key", "OPENAI_API_KEY and the like are not read"),
+    ):
         with backend(server, api_key=wrong) as guard:
             for call in (guard.warm, lambda: guard.assess([ask(picture())])):
                 with pytest.raises(ConfigurationError, match=said) as caught:
                     call()
+                assert hint in (caught.value.hint or "")
                 assert "sk-" not in str(caught.value)
 
 

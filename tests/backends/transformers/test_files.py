@@ -204,6 +204,7 @@ def test_a_hub_id_that_is_not_in_the_cache_says_how_to_get_it_without_network(tm
     said = offline(tmp_path, "Qwen/Qwen3-VL-4B-Instruct")
     assert said.startswith("refused model 'Qwen/Qwen3-VL-4B-Instruct' is not on this machine")
     assert "hf download Qwen/Qwen3-VL-4B-Instruct" in said
+    assert "hosted model, or one on a server, needs base_url= (--base-url)" in said
 
 
 def test_a_hub_id_in_the_cache_is_found_without_network_and_checked_like_a_folder(folder: Path) -> None:

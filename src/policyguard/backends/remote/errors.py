@@ -191,10 +191,13 @@ def refusal(reply: Reply, model: str) -> Exception:
         )
     if status in (401, 403) or (status in (400, 422) and names_key):
         # The message is left out: some servers repeat the key that they refuse.
-        what = "the API key" if endpoint.api_key else "requests without an API key"
-        return ConfigurationError(
-            f"{host} refuses {what} (HTTP {status})", hint="pass api_key=... or set POLICYGUARD_API_KEY"
-        )
+        if endpoint.api_key:
+            what = "the API key"
+            hint = "check that api_key=... or POLICYGUARD_API_KEY is a valid key of this server"
+        else:
+            what = "requests without an API key"
+            hint = "pass api_key=... or set POLICYGUARD_API_KEY (OPENAI_API_KEY and the like are not read)"
+        return ConfigurationError(f"{host} refuses {what} (HTTP {status})", hint=hint)
     if 300 <= status < 400:
         return ConfigurationError(
             f"{host} redirects (HTTP {status}), and redirects are not followed",

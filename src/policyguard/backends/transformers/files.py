@@ -248,7 +248,7 @@ def _download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> P
     except errors.RepositoryNotFoundError as error:
         raise ModelLoadError(
             f"there is no model '{hub_id}' on the Hugging Face hub, and no folder of that name",
-            hint="check the spelling; for a private model run `hf auth login`",
+            hint=f"check the spelling; for a private model run `hf auth login`; {_SERVED}",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelLoadError(
@@ -257,8 +257,11 @@ def _download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> P
     except Exception as error:  # no network, offline mode, a full disk: all mean that the files are not here
         raise ModelLoadError(
             f"model '{hub_id}' is not on this machine and cannot be fetched: {_first_line(error)}",
-            hint=f"run `hf download {hub_id}` where there is a network, or give the path of a local folder",
+            hint=f"run `hf download {hub_id}` where there is a network, or give a local folder; {_SERVED}",
         ) from error
+
+
+_SERVED = "a hosted model, or one on a server, needs base_url= (--base-url)"
 
 
 def _first_line(error: BaseException) -> str:
