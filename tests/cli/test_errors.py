@@ -25,6 +25,20 @@ def test_an_unexpected_error_is_a_short_message_and_no_result(capsys: Captured) 
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, typer.Abort])
+def test_whoever_stops_a_command_or_leaves_a_question_has_found_no_bug(
+    stop: type[BaseException], capsys: Captured
+) -> None:
+    @command
+    def asking() -> ExitCode:
+        raise stop
+
+    with pytest.raises(typer.Exit) as caught:
+        asking()
+    assert ExitCode.INTERRUPTED == caught.value.exit_code
+    assert "error: interrupted\n" == capsys.readouterr().err
+
+
 def test_an_error_of_ours_shows_its_hint_on_the_next_line(capsys: Captured) -> None:
     @command
     def misused() -> ExitCode:

@@ -10,7 +10,7 @@ import pytest
 from cli.support import Captured
 from policyguard._version import DISTRIBUTION
 from policyguard.cli import main
-from policyguard.policy import packaged_policies
+from policyguard.policy import load_policy, packaged_policies
 from policyguard.runs.exits import ExitCode
 from policyguard.strict import documents
 
@@ -45,6 +45,16 @@ def test_a_new_project_lints_clean_passes_its_test_and_judges_an_image(
         (project / "image.png").write_bytes((images / f"{name}.png").read_bytes())
         assert main(["check"]) == code
     assert "harmless.png" not in capsys.readouterr().out
+
+
+def test_what_the_policy_shows_in_comments_loads_once_it_is_used(project: Path) -> None:
+    assert main(["init", "--from", "apps/marketplace"]) == ExitCode.OK
+    path = project / "policies" / "house-rules.yaml"
+    text = re.sub(r"^# (?=rules:|overrides:|  )", "", path.read_text(), flags=re.MULTILINE)
+    path.write_text(text.replace("ID-OF-A-RULE", "weapons"))
+    policy = load_policy(path)
+    assert "other-shops" in [rule.id for rule in policy.rules]
+    assert "why that is fine here" in [weakening.reason for weakening in policy.weakenings]
 
 
 @pytest.mark.parametrize("base", sorted(packaged_policies()))

@@ -102,7 +102,11 @@ CASES: dict[str, tuple[str, str]] = {
     # overrides
     "an unknown rule": (HEAD + "overrides:\n  ¶wepons: {threshold: 0.3}\n", "did you mean 'weapons'?"),
     "a rule unlike any": (HEAD + "overrides:\n  ¶zzz: {threshold: 0.3}\n", "it has weapons, gambling"),
-    "overrides as a list": (HEAD + "overrides:\n  ¶- id: weapons\n", "the id of each rule that changes"),
+    "overrides as a list": (HEAD + "overrides:\n  ¶- id: weapons\n", "such as `weapons:`"),
+    "a rule to drop, without a key": (
+        HEAD + "drop:\n  - ¶weapons\n",
+        "put `id:` before it",
+    ),
     "an override that is a word": (CHANGE + "¶exempt\n", "expected a mapping"),
     "an override that is nothing": (CHANGE.rstrip() + "¶\n", "found nothing"),
     "an override's threshold of 1.5": (

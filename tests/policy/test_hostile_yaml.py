@@ -159,6 +159,14 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     ),
     "a parameter without quotes": (GOOD + "    threshold: ¶{{ least }}\n", 'write "{{ least }}"'),
     "a parameter without quotes in a list": (GOOD + "    safe:\n      - ¶{{ toys }}\n", 'write "{{ toys }}"'),
+    "a text that begins with a parameter": (
+        GOOD + "    safe:\n      - ¶{{ toys }} on a shelf\n",
+        "with the rest of the text inside the quotes",
+    ),
+    "outcomes that are not indented": (
+        HEAD + "outcomes:¶\nundecided: flag\nrules:\n  - {id: a, title: A, unsafe: [x]}\n",
+        "indent what belongs to `outcomes:`",
+    ),
     "a threshold of true": (GOOD + "    threshold: ¶true\n", "expected a number, found true"),
     "an unknown status": (GOOD + "    status: ¶exemt\n", "did you mean exempt?"),
     "a status of no": (GOOD + "    status: ¶no\n", "found the text 'no'"),

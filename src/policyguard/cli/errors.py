@@ -41,7 +41,7 @@ def command(body: Callable[P, ExitCode]) -> Callable[P, None]:
         except BrokenPipeError:
             forget_stdout()
             code = ExitCode.BROKEN_PIPE
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):  # Ctrl+C, or Ctrl+D where a question is asked
             print_error("interrupted")
             code = ExitCode.INTERRUPTED
         except PolicyGuardError as error:

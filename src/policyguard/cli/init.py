@@ -68,7 +68,7 @@ def init(
     name = name or _ask("The new policy's id", "house-rules")
     model = model or _ask("Guard model (empty: say it with each check)", "") or None
     base_url = base_url or (_ask("Its server's address (empty: it runs here)", "") or None if model else None)
-    answer = ci or _ask("A check in CI (github, gitlab or none)", Ci.NONE)
+    answer = ci or _ask("A check in CI (github, gitlab or none)", Ci.NONE.value)
     if answer not in [*Ci]:
         raise ConfigurationError(f"{answer!r} is not github, gitlab or none")
     files = {folder / path: data for path, data in _files(base, title, name, model, base_url, Ci(answer))}
@@ -136,7 +136,7 @@ def _next(folder: Path, name: str, model: str | None) -> None:
         f"\nNext:\n"
         f"  {here}policyguard policy lint policies/{name}.yaml    # after each edit\n"
         f"  policyguard policy test cases.yaml{needs}\n"
-        f"  policyguard check{needs}\n"
+        f"  policyguard check{needs}    # every image in the folder, once there are some\n"
         "Keep .policyguard/ (the scores that were read) out of git. "
         "`policyguard quickstart` says which models run here.",
         file=sys.stderr,
@@ -168,7 +168,7 @@ extends: {base}
 #       add: [what it forbids here too]
 #     safe:
 #       add: [what is fine here]
-# weakens: why that is fine here
+#     weakens: why that is fine here
 """
 
 _PROJECT = """\

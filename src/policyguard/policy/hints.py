@@ -76,6 +76,10 @@ def _message(item: ErrorDetails) -> str | None:
             f"expected a mapping, found {seen(value)}: put the items under `add:` or `remove:`, or repeat "
             "the whole rule under `replace:`"
         )
+    if kind == "model_type" and len(path) == 2 and path[0] == "drop" and isinstance(value, str):
+        return f"expected a mapping, found {seen(value)}: put `id:` before it and `weakens:` below it"
+    if kind in ("model_type", "dict_type") and value is None and path in (("defaults",), ("outcomes",)):
+        return f"expected a mapping, found nothing: indent what belongs to `{field}:`, or delete the line"
     if kind == "string_pattern_mismatch":
         return _bad_pattern(field, str(value))
     if field == "version" and kind == "string_type":

@@ -97,7 +97,9 @@ def check_layer(source: Source) -> Layer | None:
     overrides_by_id = data.get("overrides", {})
     if not isinstance(overrides_by_id, Mapping):
         source.report(
-            ("overrides",), "expected a mapping: the id of each rule that changes, with its changes"
+            ("overrides",),
+            "expected a mapping: the id of each rule that changes, such as `weapons:`, with its changes "
+            "indented below it",
         )
         overrides_by_id = {}
     for rule_id, change in overrides_by_id.items():

@@ -77,7 +77,8 @@ def select_images(
             )
     if ignored and not kept and not unchanged and not allow_empty:
         raise UsageError(
-            f"every image is ignored by {IGNORE_FILE} or `exclude`", hint="or pass --allow-empty"
+            f"every image is ignored by {IGNORE_FILE} or `exclude`",
+            hint="add images that are not, or pass --allow-empty",
         )
     return Selection(kept, tuple(notes), ignored, unchanged, allow_empty or changed is not None)
 

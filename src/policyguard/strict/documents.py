@@ -289,7 +289,11 @@ class _Builder:
             elif not isinstance(key.value, str):
                 if isinstance(key.value, dict) and len(key.value) == 1 and value.value is None:
                     name = visible(next(iter(key.value))[:40])
-                    raise self._stop(place, f'braces without quotes are a mapping: write "{{{{ {name} }}}}"')
+                    raise self._stop(
+                        place,
+                        f'braces without quotes are a mapping: write "{{{{ {name} }}}}", with the rest of '
+                        "the text inside the quotes",
+                    )
                 if not isinstance(event, yaml.AliasEvent):
                     self._note(event, "a key is a piece of text: put it in quotes if it must look like this")
             elif key.value in values:
