@@ -444,12 +444,17 @@ def test_the_command_writes_a_policy_that_a_check_then_uses(
     assert main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^threshold +0\.\d+ \(was 0\.5\)$", printed, re.MULTILINE)
+    assert "chosen on 80 labelled images, measured on 80 that had no part in it\n" in printed
     assert 'extends: "../house.yaml"' in out.read_text()
     served.closed = False
     assert main([*arguments, "--out", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert main([*arguments, "--out", str(out), "--force", "-f", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["kept"] is True
+    served.closed = False
+    assert main([*arguments, "--out", str(out), "--force", "--folds", "4"]) == 0
+    each = "chosen on 160 labelled images, each measured under thresholds chosen without it (4 folds)\n"
+    assert each in capsys.readouterr().out
     served.closed = False
     assert main(["policy", "diff", base, str(out), "--on", str(tmp_path / "079.png")]) == 0
 

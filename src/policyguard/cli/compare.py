@@ -325,10 +325,12 @@ def _measure_band(
 
 def _report_lines(report: CalibrationReport) -> Iterator[str]:
     policy, after, before = report.policy, report.after, report.before
-    how = f"{report.folds} folds of {report.fitted}" if report.folds else f"{report.fitted}"
+    measured = f"measured on {report.reported} that had no part in it"
+    if report.folds:
+        measured = f"each measured under thresholds chosen without it ({report.folds} folds)"
     sure = f"{report.target}, sure to {report.confidence:.0%}"
     yield f"{policy.id} {policy.version} with {one_line(report.model)}: {sure}"
-    yield f"chosen on {how} labelled images, measured on {report.reported} that had no part in it"
+    yield f"chosen on {report.fitted} labelled images, {measured}"
     yield ""
     yield f"threshold          {policy.threshold:g} (was {report.base.threshold:g})"
     for rule in policy.rules:
