@@ -143,7 +143,7 @@ def test_a_thousand_files_with_ten_broken_ones_give_990_judged_and_10_reported(t
 def test_the_worst_frame_of_an_animation_wins(tmp_path: Path) -> None:
     path = tmp_path / "a.gif"
     shades = [Pictures.new("RGB", (16, 16), (60 * n, 0, 0)) for n in range(4)]
-    shades[0].save(path, save_all=True, append_images=shades[1:])
+    shades[0].save(path, save_all=True, append_images=shades[1:], duration=500)  # too slow to run together
     backend = FakeBackend(lambda request: 0.9 if request.frame.getpixel((3, 3))[0] > 150 else 0.1)
     verdict = Guard(policy(), backend=backend).check(path)
     assert (Outcome.VIOLATES, 0.9, 4) == (verdict.outcome, verdict.score, verdict.evidence.frames)

@@ -28,7 +28,6 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.policy_diff import JUDGED, kept_scores
 from policyguard.errors import UsageError
-from policyguard.policy.files import is_path
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line
 
@@ -244,6 +243,7 @@ def calibrate(
     from policyguard.authoring.thresholds import Target
     from policyguard.cli.progress import load_model, progress_bar
     from policyguard.guard import Guard
+    from policyguard.policy.files import is_path
     from policyguard.policy.merge import rebuilt
 
     if target is None and (band is None or out is not None):

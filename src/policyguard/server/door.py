@@ -148,7 +148,6 @@ class Door:
                 "key_in_url",
                 "a key stood in the address, where logs keep it: replace that key, and send the new one in "
                 "the header Authorization",
-                close=True,
             )
         keys = self._keys
         if path in ("/healthz", "/readyz"):
@@ -186,14 +185,12 @@ class Door:
         host = headers.get("host", "").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if name not in (*_LOOPBACK, self._host):
-            raise Refusal(
-                421, "host_wrong", "without keys this service answers to localhost alone", close=True
-            )
+            raise Refusal(421, "host_wrong", "without keys this service answers to localhost alone")
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"{scheme}://{host}":
-            raise Refusal(403, "origin_wrong", "a page of another site sent this", close=True)
+            raise Refusal(403, "origin_wrong", "a page of another site sent this")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            raise Refusal(403, "origin_wrong", "a page of another site sent this", close=True)
+            raise Refusal(403, "origin_wrong", "a page of another site sent this")
 
 
 _NOBODY = Caller("nobody", frozenset())

@@ -208,6 +208,10 @@ def test_a_certificate_of_nobody_is_a_wrong_set_up_that_no_policy_covers(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # as the error's hint says
         with Guard(open_door, base_url=url, model="toy-guard") as guard:
             assert guard.warm().check(picture()).outcome is Outcome.COMPLIES
+            before = len(server.bodies())
+            for shade in range(24):  # TLS has messages of its own between a request and its answer
+                assert guard.check(picture(shade)).outcome is Outcome.COMPLIES
+            assert len(server.bodies()) == before + 24
 
 
 def test_an_honest_server_that_closes_after_each_answer_is_fine(server: ToyServer) -> None:

@@ -186,6 +186,7 @@ class Stream(asyncio.Protocol):
         self.began_early = False
         self.is_between = True
         self._transport: Any = None
+        self._socket_transport: Any = None  # below TLS, where there is any
         self._head = b""
         self._received = bytearray()
         self._ended = False
@@ -196,7 +197,13 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._transport.set_write_buffer_limits(high=0)  # so that there is room when all is sent
+        if self._socket_transport is None:
+            self._socket_transport = transport
+        self._limit()
+
+    def _limit(self) -> None:
+        """Have room when all is sent. With ``high=0``, asyncio's TLS pauses when nothing is left to send."""
+        self._transport.set_write_buffer_limits(high=1, low=0)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -244,6 +251,8 @@ class Stream(asyncio.Protocol):
         if not self._ended:
             self._transport.writelines(pieces)
             await self._room.wait()
+            while self._socket_transport.get_write_buffer_size() and not self._ended:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)  # TLS tells of its own buffer alone, not of the socket's
             self.began_early |= bool(self._received)
         if self._ended:
             import httpcore
@@ -261,7 +270,7 @@ class Stream(asyncio.Protocol):
             self._transport = await loop.start_tls(
                 self._transport, self, ssl_context, server_hostname=server_hostname
             )
-        self._transport.set_write_buffer_limits(high=0)
+        self._limit()
         return self
 
     async def aclose(self) -> None:
