@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -23,6 +24,7 @@ from cache.support import assessment, picture, policy
 from policyguard import Guard, Outcome
 from policyguard.cache import SqliteCache
 from policyguard.cache.codec import decode, encode
+from policyguard.cache.file import _is_ours, _make
 from policyguard.cache.upkeep import inspect
 from policyguard.errors import ConfigurationError
 from policyguard.testing import FakeBackend
@@ -419,6 +421,28 @@ def test_eight_processes_on_one_file_find_what_the_others_have_put(path: Path) -
     hits = [int(worker.communicate()[0]) for worker in workers]
     assert 400 == inspect(path, thorough=True).entries
     assert sum(hits) >= 0.6 * 8 * 400
+
+
+def test_a_file_that_another_process_makes_into_a_cache_meanwhile_is_no_foreign_one(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None)
+    other = sqlite3.connect(path, isolation_level=None, timeout=0)
+
+    def meanwhile(action: int, name: str | None, *_: object) -> int:
+        if (
+            action == sqlite3.SQLITE_PRAGMA and name == "user_version"
+        ):  # the mark was read, the tables were not
+            with contextlib.suppress(sqlite3.OperationalError):
+                _make(other)
+        return sqlite3.SQLITE_OK
+
+    connection.set_authorizer(meanwhile)
+    assert _is_ours(connection) is False
+    other.close()
+    connection.set_authorizer(None)
+    _make(connection)
+    assert _is_ours(connection) is True
+    connection.close()
 
 
 def test_a_full_disk_costs_new_entries_and_not_the_check(path: Path, caplog: Logs) -> None:

@@ -122,12 +122,20 @@ def set_aside(path: Path) -> Path:
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
-    """Whether the file holds a cache; False if it is empty. Raises ForeignError and DamagedError."""
+    """Whether the file holds a cache; False if it is empty. Raises ForeignError and DamagedError.
+
+    Read in one transaction: another process may be making it.
+    """
+    alone = not connection.in_transaction
+    if alone:
+        connection.execute("BEGIN")
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     schema = dict(
         connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
     )
+    if alone:
+        connection.execute("COMMIT")
     if not schema and not version and not application:
         return False
     if (application, version, schema) == (_APPLICATION, _VERSION, _SCHEMA):
