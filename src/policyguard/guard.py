@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from policyguard.assessment import Reading
 from policyguard.backends.base import require_backend
+from policyguard.backends.stats import Counters, GuardStats
 from policyguard.checking import Checker
 from policyguard.checking.checker import Normalise
 from policyguard.checking.rounds import Opened
@@ -101,6 +103,7 @@ class Guard(InOneProcess):
                 hint="give an alias, a hub id or a folder; a built backend goes to `backend`",
             )
         self.backend: Backend
+        self._counters = Counters()
         self.policies = _resolve_all(policy)
         self.lists = _known(lists, self.policies)
         self.explain = switch("explain", explain)
@@ -183,6 +186,15 @@ class Guard(InOneProcess):
         """Load the model now instead of on the first check."""
         self.backend.warm()
         return self
+
+    def stats(self) -> GuardStats:
+        """What this guard and its model did so far, where the time went, and how the model is run.
+
+        Of a guard on a server or a sensor: images, and the seconds of decoding and of calls. See
+        docs/observability.md.
+        """
+        stats = self.backend.stats()
+        return replace(GuardStats.together([self._counters.snapshot(), stats]), stages=stats.stages)
 
     def shadow_stats(self) -> tuple[ShadowStats, ...]:
         """What each shadow did so far."""
@@ -319,7 +331,15 @@ class Guard(InOneProcess):
         )
 
     def _checker(self, normalise: Normalise = False) -> Checker:
-        return Checker(self.policies, self.backend, self.timeout, normalise, self._shadows, self.lists)
+        return Checker(
+            self.policies,
+            self.backend,
+            self.timeout,
+            normalise,
+            self._shadows,
+            self.lists,
+            self._counters,
+        )
 
     def _cast(self, item: ShadowLike) -> ShadowRun:
         shadow = item if isinstance(item, Shadow) else Shadow(item)

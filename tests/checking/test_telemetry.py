@@ -372,3 +372,26 @@ def test_the_checks_of_shadows_are_marked_and_counted_by_what_became_of_them(col
     }
     assert sum(point.value for point in collected.points("policyguard.checks")) == 5
     assert set(checks) == {True, False}
+
+
+def test_what_a_local_model_did_goes_out_as_metrics_once(collected: Collected) -> None:
+    from policyguard.backends.stats import Counters
+
+    counters = Counters("tiny")
+    counters.set(device="cpu", dtype="float32")
+    guard = Guard(policy(), backend=FakeBackend(0.1))
+    for _ in range(2):
+        counters.add(batch=4, tokens_computed=10, tokens_reused=5, prefix_hits=1)
+        counters.spent("model", 0.5)
+        guard.check(png())
+    found = {point.value for point in collected.points("policyguard.local.passes")}
+    assert found == {2}
+    (point,) = [
+        point
+        for point in collected.points("policyguard.local.tokens")
+        if point.attributes["policyguard.tokens"] == "reused"
+    ]
+    assert point.value == 10
+    assert point.attributes["policyguard.model.id"] == "tiny"
+    (seconds,) = collected.points("policyguard.local.seconds")
+    assert seconds.value == 1.0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from policyguard.backends.cascade import CascadeBackend, MeasuredBand, Stage
     from policyguard.backends.registry import KnownModel
     from policyguard.backends.remote import RemoteBackend, Retries
+    from policyguard.backends.stats import GuardStats
     from policyguard.backends.transformers import TransformersBackend
     from policyguard.dialects import Dialect
     from policyguard.policy import ResolvedPolicy
@@ -22,6 +23,7 @@ __all__ = [
     "AssessmentRequest",
     "Backend",
     "CascadeBackend",
+    "GuardStats",
     "MeasuredBand",
     "RemoteBackend",
     "Retries",
@@ -37,6 +39,7 @@ __getattr__ = lazily(
     __name__,
     {
         "CascadeBackend": ".cascade",
+        "GuardStats": ".stats",
         "MeasuredBand": ".cascade",
         "RemoteBackend": ".remote",
         "Retries": ".remote",

@@ -10,6 +10,7 @@ from inspect import getattr_static
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Reading, Result
+from policyguard.backends.stats import GuardStats
 from policyguard.errors import ConfigurationError, PolicyGuardError, UsageError
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class Backend(Protocol):
 
         return decode(source, frames=frames)
 
+    def stats(self) -> GuardStats:
+        """What it did so far, without what a guard counts. Default: nothing is counted."""
+        return GuardStats()
+
     def warm(self) -> None:
         """Load now what is loaded lazily."""
         return
@@ -186,6 +191,9 @@ class WrappingBackend(Backend):
         self, source: object, *, frames: Literal["all", "sample"], policies: Sequence[ResolvedPolicy]
     ) -> Image:
         return self.inner.recall_image(source, frames=frames, policies=policies)
+
+    def stats(self) -> GuardStats:
+        return self.inner.stats()
 
     def warm(self) -> None:
         self.inner.warm()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Result
 from policyguard.backends.base import AssessmentRequest, Backend, checked, failures
+from policyguard.backends.stats import GuardStats
 from policyguard.deciding import decide
 from policyguard.errors import ConfigurationError
 from policyguard.outcomes import Outcome
@@ -362,6 +363,10 @@ class CascadeBackend(Backend):
         for part in self.parts(policy):
             for number in self._chain(part):
                 self._backends[number].accept(part)
+
+    def stats(self) -> GuardStats:
+        parts = {stage.title: one.stats() for stage, one in zip(self.stages, self._backends, strict=True)}
+        return replace(GuardStats.together(list(parts.values())), stages=parts)
 
     def warm(self) -> None:
         for backend in self._backends:

@@ -8,7 +8,7 @@ Not covered: a backend in this process cannot be interrupted; an answer that com
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -22,6 +22,7 @@ from policyguard.verdict import Evidence, Verdict
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
+    from policyguard.backends.stats import Counters
     from policyguard.checking.shadow import Sink
     from policyguard.images import Image
     from policyguard.lists import HashList, Hit
@@ -39,7 +40,7 @@ class Checker:
 
     With ``normalise``, verdicts on images that may pass hold a plain file of what was judged; with
     ``"unless plain"``, only where the image's own file is not plain. Where none can be made, the image counts
-    as one that cannot be judged. ``shadows`` get what was judged.
+    as one that cannot be judged. ``shadows`` get what was judged, ``counters`` what it took.
     """
 
     policies: tuple[ResolvedPolicy, ...]
@@ -48,6 +49,7 @@ class Checker:
     normalise: Normalise = False
     shadows: tuple[Sink, ...] = ()
     lists: tuple[HashList, ...] = ()
+    counters: Counters | None = None
 
     def open(self, source: object) -> Opened:
         """Decode an image; what is wrong with it is in the result. Raises UsageError only."""
@@ -67,7 +69,10 @@ class Checker:
         hits: tuple[Hit, ...] = ()
         if self.lists:
             image, hits = self._looked_up(source, image)
-        return Opened(describe(source), image, monotonic() - began, began, hits=hits)
+        seconds = monotonic() - began
+        if self.counters is not None:
+            self.counters.spent("decode", seconds)
+        return Opened(describe(source), image, seconds, began, hits=hits)
 
     def _looked_up(self, source: object, image: Image | Failure) -> tuple[Image | Failure, tuple[Hit, ...]]:
         """The lists that the image is on. One that cannot be looked up is a Failure: it may be on any."""
@@ -98,12 +103,14 @@ class Checker:
                 requests = next(rounds)
                 while True:
                     try:
-                        results: Results = self.backend.assess(requests)
+                        with self._asking():
+                            results: Results = self.backend.assess(requests)
                     except Exception as error:
                         results = failures(error, len(requests))
                     requests = rounds.send(results)
             except StopIteration as done:
                 report.extend(self._finished(opened, done.value))
+        self._counted(report)
         return report
 
     async def ajudge(self, opened: Sequence[Opened], reading: Reading) -> list[Verdict]:
@@ -118,7 +125,8 @@ class Checker:
                 requests = next(rounds)
                 while True:
                     try:
-                        results: Results = await self.backend.aassess(requests)
+                        with self._asking():
+                            results: Results = await self.backend.aassess(requests)
                     except asyncio.CancelledError:
                         task = asyncio.current_task()
                         if task is None or task.cancelling():
@@ -134,7 +142,15 @@ class Checker:
                     report.extend(await asyncio.to_thread(self._finished, opened, verdicts))
                 else:
                     report.extend(self._finished(opened, verdicts))
+        self._counted(report)
         return report
+
+    def _asking(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.counters is None else self.counters.timed("judge")
+
+    def _counted(self, verdicts: Sequence[Verdict]) -> None:
+        if self.counters is not None:
+            self.counters.add(images=len(verdicts), cached=sum(verdict.cached for verdict in verdicts))
 
     def _finished(self, opened: Sequence[Opened], verdicts: list[Verdict]) -> list[Verdict]:
         verdicts = self._normalised(opened, verdicts)
@@ -164,7 +180,9 @@ class Checker:
                     reason = str(error).replace("\n  hint: ", "; ")
                     failure = Failure(FailureKind.UNSCANNABLE, reason)
                     failed = replace(item, image=failure, deadline=None, hits=())
-                    (verdict,) = replace(self, normalise=False, shadows=()).judge([failed], Reading.FAST)
+                    (verdict,) = replace(self, normalise=False, shadows=(), counters=None).judge(
+                        [failed], Reading.FAST
+                    )
             result.append(verdict)
         return result
 

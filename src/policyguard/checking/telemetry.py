@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from policyguard.backends.stats import news
 from policyguard.outcomes import Outcome
 from policyguard.verdict import ImageChange, Verdict
 
@@ -94,6 +95,7 @@ def observed(opened: Sequence[Opened], policies: Sequence[ResolvedPolicy]) -> It
             raise
         _guarded(_describe, spans, report)
         _guarded(_count, report)
+        _guarded(_count_models)
         _guarded(_write, report)
 
 
@@ -166,6 +168,28 @@ def _count(verdicts: Sequence[Verdict]) -> None:
             "policyguard.shadow": _shadow.get(),
         }
         instruments.checks.add(1, attributes)
+
+
+def _count_models() -> None:
+    """What the models in this process did since the last check, whoever asked them."""
+    metrics = sys.modules.get("opentelemetry.metrics")
+    if metrics is None:
+        return
+    instruments = _instruments(metrics.get_meter_provider())
+    for model, stats in news():
+        names = {
+            "policyguard.model.id": model,
+            "policyguard.device": stats.device,
+            "policyguard.model.dtype": stats.dtype,
+        }
+        instruments.passes.add(stats.passes, names)
+        for kind in ("computed", "reused", "padding"):
+            instruments.tokens.add(getattr(stats, f"tokens_{kind}"), names | {"policyguard.tokens": kind})
+        for stage, seconds in stats.seconds.items():
+            instruments.stage_seconds.add(seconds, names | {"policyguard.stage": stage})
+        for found, count in (("hit", stats.prefix_hits), ("miss", stats.prefix_misses)):
+            instruments.prefixes.add(count, names | {"policyguard.prefix": found})
+        instruments.fallbacks.add(len(stats.fallbacks), names)
 
 
 def _count_shadow(shadow: str, result: str) -> None:
@@ -262,6 +286,11 @@ class _Instruments(NamedTuple):
     check_seconds: Histogram
     model_seconds: Histogram
     shadows: Counter
+    passes: Counter
+    tokens: Counter
+    stage_seconds: Counter
+    prefixes: Counter
+    fallbacks: Counter
 
 
 def _tracer(provider: TracerProvider) -> Tracer:
@@ -295,6 +324,17 @@ def _build_instruments(provider: MeterProvider) -> _Instruments:
         histogram("policyguard.check.duration", "Decoding and judging one image."),
         histogram("policyguard.model.duration", "What one image took of the backend's time."),
         meter.create_counter("policyguard.shadows", "{check}", "Images that a shadow was to judge."),
+        meter.create_counter(
+            "policyguard.local.passes", "{pass}", "Forward passes of a model in this process."
+        ),
+        meter.create_counter(
+            "policyguard.local.tokens", "{token}", "Tokens computed, reused, and of padding."
+        ),
+        meter.create_counter("policyguard.local.seconds", "s", "Where the time of a model's checks goes."),
+        meter.create_counter(
+            "policyguard.local.prefixes", "{pass}", "Passes by whether the prefix was there."
+        ),
+        meter.create_counter("policyguard.local.fallbacks", "{fallback}", "What went another way."),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import Assessment, ModelIdentity, Rating, Result
 from policyguard.backends import registry
 from policyguard.backends.base import AssessmentRequest, Backend
+from policyguard.backends.stats import Counters, GuardStats
 from policyguard.backends.transformers import files as model_files
 from policyguard.dialects.base import require_rule_scores, require_world
 from policyguard.dialects.rule_by_rule import merge
@@ -101,6 +102,7 @@ class TransformersBackend(InOneProcess, Backend):
         self._max_batch = max_batch
         self._max_pixels = max_pixels
         self._prefix_cache_bytes = prefix_cache_bytes
+        self._counters = Counters(model)
         self._closed = False
         self._process: int | None = None
         self._set_up = RLock()
@@ -169,6 +171,9 @@ class TransformersBackend(InOneProcess, Backend):
                         readings = list(zip(prompts, row, strict=True))
                         results[index] = merge(requests[index].policy, readings)
         return [results[index] for index in range(len(requests))]
+
+    def stats(self) -> GuardStats:
+        return self._counters.snapshot()
 
     def warm(self) -> None:
         """Load the weights now."""
@@ -258,6 +263,7 @@ class TransformersBackend(InOneProcess, Backend):
                     lock=self._running,
                     max_pixels=self._max_pixels,
                     prefix_bytes=self._prefix_cache_bytes,
+                    counters=self._counters,
                 )
             return self._runner
 

@@ -19,10 +19,12 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading, Result
 from policyguard.backends.base import AssessmentRequest
+from policyguard.backends.stats import Counters
 from policyguard.backends.transformers.loading import prepare, shrink
 from policyguard.backends.transformers.plan import control_tokens, make_plan
 from policyguard.backends.transformers.reading import Scores, continuations, explained, read_scores
@@ -178,9 +180,17 @@ class Runner:
     """A loaded model with its prefix cache. ``lock`` is held while the model runs."""
 
     def __init__(
-        self, loaded: LoadedModel, dialect: Dialect, *, lock: Lock, max_pixels: int | None, prefix_bytes: int
+        self,
+        loaded: LoadedModel,
+        dialect: Dialect,
+        *,
+        lock: Lock,
+        max_pixels: int | None,
+        prefix_bytes: int,
+        counters: Counters | None = None,
     ) -> None:
         self.loaded = loaded
+        self.counters = counters or Counters()
         self.dialect = dialect
         self.prefixes = PrefixCache(prefix_bytes)
         self.has_mrope = shares_prefix(loaded.model)
@@ -239,7 +249,7 @@ class Runner:
         side = (_SIDE, _SIDE)
         frames = Image.new("RGB", side), Image.effect_noise(side, 120.0).convert("RGB")
         shrunk = [shrink(self.loaded.processor, frame, self._max_pixels) for frame in frames]
-        black, noise = (self._forward(plan, [frame])[0].float() for frame in shrunk)
+        black, noise = (self._forward(plan, [frame], counted=False)[0].float() for frame in shrunk)
         if not (black - noise).abs().max() > _SAME * black.std():  # not a number either
             raise ModelLoadError(
                 f"the model does not see images: black and noise give it the same scores under policy "
@@ -250,14 +260,15 @@ class Runner:
 
     def _think(self, plan: Plan, frame: PILImage, end: str) -> str | Result:
         """What the model decodes up to ``end``, with it; UNDECIDED if it does not come to it in time."""
-        import torch
 
-        inputs = self._prepare([plan.head], [frame], plan.special, 0)
+        with self.counters.timed("prepare"):
+            inputs = self._prepare([plan.head], [frame], plan.special, 0)
+        self._count(inputs)
         bound = plan.prompt.max_thought_tokens
         if self.loaded.context is not None:
             bound = max(1, min(bound, self.loaded.context - inputs["input_ids"].shape[1]))
         inputs = self._to_device(inputs)
-        with self._lock, torch.inference_mode():
+        with self._turn():
             (text,) = continuations(self.loaded, inputs, bound, stop=end)
         thought, found, _ = text.partition(end)
         if not found:
@@ -285,7 +296,9 @@ class Runner:
 
     def _run(self, plan: Plan, requests: Sequence[AssessmentRequest]) -> list[Result]:
         frames = [request.frame for request in requests]
-        scores = read_scores(plan, self._forward(plan, frames))
+        logits = self._forward(plan, frames)
+        with self.counters.timed("read"):
+            scores = read_scores(plan, logits)
         results: dict[int, Result] = {}
         explain = []
         for index, (request, score) in enumerate(zip(requests, scores, strict=True)):
@@ -302,45 +315,73 @@ class Runner:
             results.update(zip((index for index, _ in explain), answers, strict=True))
         return [results[index] for index in range(len(requests))]
 
-    def _forward(self, plan: Plan, frames: Sequence[PILImage]) -> Any:
+    def _forward(self, plan: Plan, frames: Sequence[PILImage], *, counted: bool = True) -> Any:
         """Logits of shape (frames, at least ``plan.keep``, vocabulary), from one forward pass."""
-        import torch
 
         shared = plan.prefix
         text, special = (plan.text, plan.special) if shared is None else (shared.rest, False)
-        inputs: Any = self._prepare(
-            [text] * len(frames), frames, special, 0 if shared is None else shared.ids.shape[1]
-        )
-        if self.has_mrope:
-            inputs = with_positions(self.loaded.model, inputs, None if shared is None else shared.ids)
-        inputs = self._to_device(inputs)
+        with self.counters.timed("prepare"):
+            inputs: Any = self._prepare(
+                [text] * len(frames), frames, special, 0 if shared is None else shared.ids.shape[1]
+            )
+            if counted:
+                self._count(inputs)
+            if self.has_mrope:
+                inputs = with_positions(self.loaded.model, inputs, None if shared is None else shared.ids)
+            inputs = self._to_device(inputs)
         options: dict[str, Any] = {"use_cache": False}
         if self._keeps_logits:
             options["logits_to_keep"] = plan.keep
-        with self._lock, torch.inference_mode():
+        with self._turn():
             if shared is not None:
                 key = (plan.policy.fingerprint, plan.prompt.rule)
+                hit = key in self.prefixes
                 cache = self.prefixes.get_or_make(key, lambda: self._compute(shared.ids))
+                tokens, again = shared.ids.shape[1], len(frames) - (not hit)
+                self.counters.add(
+                    prefix_hits=int(hit),
+                    prefix_misses=int(not hit),
+                    tokens_computed=0 if hit else tokens,
+                    tokens_reused=again * tokens,
+                )
                 options |= {"past_key_values": fork_prefix(cache, len(frames)), "use_cache": True}
             return self.loaded.model(**inputs, **options).logits[:, -plan.keep :]
 
     def _explain(self, plan: Plan, frames: Sequence[PILImage], scores: Sequence[Scores]) -> list[Result]:
-        import torch
 
         begun = [
             plan.answered(score.rating, score.category if score.rating is Rating.UNSAFE else None)
             for score in scores
         ]
-        inputs = self._prepare([plan.head + text for text in begun], frames, plan.special, 0)
+        with self.counters.timed("prepare"):
+            inputs = self._prepare([plan.head + text for text in begun], frames, plan.special, 0)
+        self._count(inputs)
         length = inputs["input_ids"].shape[1]
         bound = plan.prompt.max_new_tokens
         if self.loaded.context is not None:
             bound = max(1, min(bound, self.loaded.context - length))
         inputs = self._to_device(inputs)
-        with self._lock, torch.inference_mode():
+        with self._turn():
             more = continuations(self.loaded, inputs, bound)
         texts = [before + after for before, after in zip(begun, more, strict=True)]
         return [explained(plan, self.dialect, score, text) for score, text in zip(scores, texts, strict=True)]
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Where the model runs: one batch at a time."""
+        import torch
+
+        began = perf_counter()
+        with self._lock:
+            self.counters.spent("wait", perf_counter() - began)
+            with self.counters.timed("model"), torch.inference_mode():
+                yield
+
+    def _count(self, inputs: Any) -> None:
+        """Count a forward pass over ``inputs``."""
+        mask = inputs["attention_mask"]
+        real = int(mask.sum())
+        self.counters.add(batch=len(mask), tokens_computed=real, tokens_padding=mask.numel() - real)
 
     def _prepare(self, texts: Sequence[str], frames: Sequence[PILImage], special: bool, before: int) -> Any:
         try:
