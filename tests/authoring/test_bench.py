@@ -28,12 +28,12 @@ from policyguard.authoring.bench import (
     score,
 )
 from policyguard.authoring.bench.rows import CATEGORIES
-from policyguard.authoring.metrics import Answer
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.published import MEASURES, SYSTEMS
 from policyguard.cache import CachedBackend, SqliteCache
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError, PolicyError
+from policyguard.metrics import Answer
 from policyguard.policy import load_policy
 from policyguard.runs.exits import ExitCode
 from policyguard.testing import FakeBackend

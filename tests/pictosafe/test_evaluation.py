@@ -17,9 +17,9 @@ from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
 from policyguard.cli import main
 from policyguard.errors import ConfigurationError, MissingExtraError
+from policyguard.metrics import Answer, Judgement, f1
 from policyguard.pictosafe import Report, Sizes, make, run
 from policyguard.pictosafe.benchmark import Benchmark
-from policyguard.pictosafe.metrics import Answer, Judgement, f1
 from policyguard.pictosafe.rules import LEVELS
 
 Build = Callable[[object], Guard]

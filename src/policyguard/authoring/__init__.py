@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from policyguard.authoring.editor import json_schema
     from policyguard.authoring.labels import Label, Labels, load_labels
     from policyguard.authoring.linter import Level, Remark, TokenCounter, doubts, lint
-    from policyguard.authoring.metrics import Figure, Figures
     from policyguard.authoring.thresholds import Target
+    from policyguard.metrics import Figure, Figures
 
 __all__ = [
     "BehaviourDiff",
@@ -80,7 +80,7 @@ _HOMES = {
     **dict.fromkeys(("CalibrationReport", "calibrate_guard", "write_overlay"), ".calibrate"),
     **dict.fromkeys(_COMPARE, ".compare"),
     "Target": ".thresholds",
-    **dict.fromkeys(("Figure", "Figures"), ".metrics"),
+    **dict.fromkeys(("Figure", "Figures"), "policyguard.metrics"),
     **dict.fromkeys(("Label", "Labels", "load_labels"), ".labels"),
     "comparison_page": ".compare_page",
     **dict.fromkeys(("Level", "Remark", "TokenCounter", "doubts", "lint"), ".linter"),

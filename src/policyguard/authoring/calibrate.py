@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.authoring.compare import answer_of, rule_scores
 from policyguard.authoring.diff.behaviour import judge
-from policyguard.authoring.metrics import (
+from policyguard.authoring.thresholds import HELD, Rated, Target, choose_threshold, fit_scaling, review_band
+from policyguard.backends.cascade import CASCADE, model_digest
+from policyguard.cache.backend import remembering
+from policyguard.errors import ConfigurationError, PolicyError, UsageError
+from policyguard.guard import Guard
+from policyguard.metrics import (
     Answer,
     Figure,
     Figures,
@@ -28,11 +33,6 @@ from policyguard.authoring.metrics import (
     measure,
     proportion,
 )
-from policyguard.authoring.thresholds import HELD, Rated, Target, choose_threshold, fit_scaling, review_band
-from policyguard.backends.cascade import CASCADE, model_digest
-from policyguard.cache.backend import remembering
-from policyguard.errors import ConfigurationError, PolicyError, UsageError
-from policyguard.guard import Guard
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy.loosening import loosening
 from policyguard.policy.merge import rebuilt

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.authoring.diff.behaviour import Judged, judge
 from policyguard.authoring.diff.structure import Head
-from policyguard.authoring.metrics import (
+from policyguard.backends.base import WrappingBackend
+from policyguard.backends.cascade import CascadeBackend
+from policyguard.cache.backend import remembering
+from policyguard.errors import ConfigurationError
+from policyguard.guard import Guard
+from policyguard.metrics import (
     Answer,
     Figures,
     Judgement,
@@ -26,11 +31,6 @@ from policyguard.authoring.metrics import (
     mcnemar,
     measure,
 )
-from policyguard.backends.base import WrappingBackend
-from policyguard.backends.cascade import CascadeBackend
-from policyguard.cache.backend import remembering
-from policyguard.errors import ConfigurationError
-from policyguard.guard import Guard
 from policyguard.outcomes import Outcome
 from policyguard.verdict import ImageChange, in_short
 

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from policyguard.authoring.metrics import Judgement, ranks, reliability
 from policyguard.errors import MissingExtraError
-from policyguard.pictosafe.metrics import require_metrics
+from policyguard.metrics import Judgement, ranks, reliability, require_metrics
 from policyguard.strict.page import STYLE, render
 from policyguard.strict.text import one_line
 from policyguard.verdict import violated

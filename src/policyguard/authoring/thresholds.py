@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
 from policyguard.authoring.bands import enough, most_wrong
-from policyguard.authoring.metrics import Figure, proportion
 from policyguard.errors import ConfigurationError, UsageError
+from policyguard.metrics import Figure, proportion
 
 __all__ = ["HELD", "Rated", "Target", "choose_threshold", "fit_scaling", "review_band"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from policyguard.metrics import Answer, Judgement
 from policyguard.pictosafe.benchmark import Benchmark, Shot
-from policyguard.pictosafe.metrics import Answer, Judgement
 from policyguard.pictosafe.render import Style
 from policyguard.pictosafe.rules import LEVELS, is_unsafe, load_level, symbolic_level, violating
 

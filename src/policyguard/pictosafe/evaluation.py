@@ -8,10 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from policyguard.pictosafe.asking import Asked, CanJudge, Judgements, Progress, judge
-from policyguard.pictosafe.benchmark import DEFAULT_SIZES, Benchmark, Sizes, draw_benchmark
-from policyguard.pictosafe.dataset import load
-from policyguard.pictosafe.metrics import (
+from policyguard.metrics import (
     Answer,
     Judgement,
     accuracy,
@@ -22,6 +19,9 @@ from policyguard.pictosafe.metrics import (
     require_metrics,
     share,
 )
+from policyguard.pictosafe.asking import Asked, CanJudge, Judgements, Progress, judge
+from policyguard.pictosafe.benchmark import DEFAULT_SIZES, Benchmark, Sizes, draw_benchmark
+from policyguard.pictosafe.dataset import load
 from policyguard.pictosafe.render import STYLES, Style
 
 __all__ = [

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import Assessment, ModelIdentity, Rating, Result
 from policyguard.authoring.bench.rows import BENCHMARKS, BenchRow, Loaded
 from policyguard.authoring.bench.scoring import SCORERS, Judged, Line, score
-from policyguard.authoring.metrics import Answer, Figure
 from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend
 from policyguard.errors import ConfigurationError, Problem
 from policyguard.guard import Guard
+from policyguard.metrics import Answer, Figure
 from policyguard.outcomes import Outcome
 from policyguard.strict.explain import nearest
 

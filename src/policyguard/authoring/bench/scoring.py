@@ -6,7 +6,7 @@ What the scorers do with a row that has no answer (an answer that cannot be read
 - UnsafeBench (arXiv:2405.03486; github YitingQu/UnsafeBench, assess_effectiveness.py): a coin is thrown; here
   with a fixed seed.
 - LlavaGuard (arXiv:2406.05113; github ml-research/LlavaGuard, metrics_calculator.py): it is dropped.
-- ours: it is wrong, whatever the label (see ``authoring.metrics``, whose figures and intervals these are).
+- ours: it is wrong, whatever the label (see ``metrics``, whose figures and intervals these are).
 
 The papers' scorers look at the model's rating alone. Ours looks at the verdict, which takes out of the score
 what the model puts on exempt rules.
@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from policyguard.authoring.bench.rows import CATEGORIES, LEVELS, BenchRow
-from policyguard.authoring.metrics import Answer, Figure, Judgement, measure, proportion
+from policyguard.metrics import Answer, Figure, Judgement, measure, proportion
 
 __all__ = ["SCORERS", "Judged", "Line", "Scorer", "score"]
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from policyguard.authoring.metrics import (
+from policyguard.metrics import (
     Answer,
     Judgement,
     calibration_error,
@@ -17,7 +17,7 @@ from policyguard.authoring.metrics import (
     proportion,
     reliability,
 )
-from policyguard.authoring.metrics import _drawn_areas as drawn_areas
+from policyguard.metrics import _drawn_areas as drawn_areas
 
 pytest.importorskip("sklearn")
 
