@@ -139,6 +139,49 @@ def test_random_texts_are_refused() -> None:
             SafeguardDialect().parse(text, house())
 
 
+THOUGHT = "<think>A knife lies there.</think>"
+
+
+@pytest.mark.parametrize("name", ["safeguard:think", "instruct:think"])
+def test_a_model_that_thinks_first_is_asked_for_a_thought_and_read_behind_it(name: str) -> None:
+    dialect = get_dialect(name)
+    (prompt,), (plain,) = dialect.render(house()), get_dialect(name.partition(":")[0]).render(house())
+    assert (prompt.thinks_until, plain.thinks_until) == ("</think>", None)
+    assert "<think>" in "".join(prompt.texts())
+    assert "<think>" not in "".join(plain.texts())
+    read = dialect.parse(f"{THOUGHT}\n{answer()}", house(), prompt)
+    assert read == SafeguardDialect().parse(answer(), house())
+    assert dialect.version != get_dialect(name.partition(":")[0]).version
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        answer(),
+        f"{THOUGHT}{THOUGHT}{answer()}",
+        f"<think>{THOUGHT}{answer()}",
+        f"well {THOUGHT}{answer()}",
+        f"{THOUGHT}{answer()}</think>{answer()}",
+        f"{THOUGHT}{answer()}{answer()}",
+        f"<think>A knife lies there. {answer()}",
+        THOUGHT,
+    ],
+)
+def test_without_exactly_one_thought_in_front_nothing_is_read(text: str) -> None:
+    dialect = SafeguardDialect(mode="think")
+    with pytest.raises(AnswerError):
+        dialect.parse(text, house(), dialect.render(house())[0])
+
+
+def test_a_thought_that_gives_another_answer_or_was_never_begun_contradicts_the_rating() -> None:
+    think = SafeguardDialect(mode="think")
+    for thought in (f"<think>{answer(rating='unsafe')}</think>", answer(), "</think>", "<think><think>"):
+        assert think.contradicts(thought, Rating.SAFE), thought
+    assert not think.contradicts(THOUGHT, Rating.SAFE)
+    assert not think.contradicts(f"<think>It is {answer(rating='unsafe')}</think>", Rating.UNSAFE)
+    assert not SafeguardDialect().contradicts(answer(rating="unsafe"), Rating.SAFE)
+
+
 def test_policy_first_puts_all_text_that_depends_on_the_policy_before_the_picture() -> None:
     first, second = (
         SafeguardDialect().render(load_policy(f"safeedit/{level}").resolve())[0] for level in ("l2", "l3")

@@ -10,7 +10,7 @@ import pytest
 from policyguard.assessment import Rating
 from policyguard.dialects import Dialect, PicoDialect, SafeguardDialect
 from policyguard.policy import load_policy
-from policyguard.train.answers import conversation, split_thought
+from policyguard.train.answers import conversation
 from policyguard.train.recipe import RewardSettings
 from policyguard.train.reward import Expected, VerdictReward, score
 from support.training import POLICY
@@ -147,18 +147,12 @@ def test_class_weights_multiply_right_verdicts_only() -> None:
     ],
 )
 def test_thinking_first_needs_one_thought_and_then_the_answer(text: str, earned: float) -> None:
-    assert score(text, UNSAFE, SafeguardDialect(), SETTINGS, answer="thinking-first").value == earned
+    assert score(text, UNSAFE, SafeguardDialect(mode="think"), SETTINGS).value == earned
 
 
-def test_a_thought_is_split_off_and_pico_s_leading_space_stays() -> None:
-    assert split_thought("<think> a knife </think>\n\n unsafe A") == ("a knife", " unsafe A")
-
-
-@pytest.mark.parametrize(("form", "asks"), [("rating-first", False), ("thinking-first", True)])
-def test_only_thinking_first_asks_for_a_thought(
-    form: Literal["rating-first", "thinking-first"], asks: bool
-) -> None:
-    turns = conversation(SafeguardDialect(), POLICY_, answer=form)
+@pytest.mark.parametrize(("mode", "asks"), [("answer", False), ("think", True)])
+def test_only_thinking_first_asks_for_a_thought(mode: Literal["answer", "think"], asks: bool) -> None:
+    turns = conversation(SafeguardDialect(mode=mode), POLICY_)
     assert ("<think>" in json.dumps(turns)) is asks
     assert sum(part["type"] == "image" for turn in turns for part in turn["content"]) == 1
 
@@ -181,9 +175,7 @@ def test_pico_s_answers_earn_by_its_own_parser(text: str, earned: float) -> None
 
 
 def test_an_answer_that_was_cut_off_or_holds_control_tokens_is_unreadable_though_its_text_is_fine() -> None:
-    reward = VerdictReward(
-        {"p": POLICY_}, SafeguardDialect(), SETTINGS, answer="rating-first", ends={9}, control={9, 7, 8}
-    )
+    reward = VerdictReward({"p": POLICY_}, SafeguardDialect(), SETTINGS, ends={9}, control={9, 7, 8})
     logged: list[tuple[str, float]] = []
     ids = [[1, 9], [1], [], [7, 1, 9], [1, 9, 9], [1, 8, 9]]
     values = reward(
@@ -204,9 +196,7 @@ def test_a_nearly_right_form_earns_a_share_that_fades_and_never_more_than_a_wron
     from types import SimpleNamespace
 
     settings = RewardSettings(near=0.5, near_until=10)
-    reward = VerdictReward(
-        {"p": POLICY_}, SafeguardDialect(), settings, answer="rating-first", ends={9}, control={9}
-    )
+    reward = VerdictReward({"p": POLICY_}, SafeguardDialect(), settings, ends={9}, control={9})
     good = answer("unsafe", "A")
     pretty = json.dumps(json.loads(good), indent=2)
     texts = [good, f"```json\n{pretty}\n```", f"```\n{good}\n```", pretty, f"Answer: {good}", "unsafe"]

@@ -11,10 +11,10 @@ import pytest
 
 from policyguard.assessment import Rating
 from policyguard.deciding import decide
-from policyguard.dialects import Dialect, PicoDialect, SafeguardDialect
+from policyguard.dialects import Dialect, PicoDialect, SafeguardDialect, get_dialect
 from policyguard.outcomes import Outcome
 from policyguard.policy import ResolvedPolicy, load_policy, parse_policy
-from policyguard.train.answers import AnswerFormat
+from policyguard.train.answers import AnswerFormat, served_dialect
 from policyguard.train.export import EXPORTED_REWARDS, write_reward
 from policyguard.train.policies import PolicyShelf, document_of, write_policies
 from policyguard.train.recipe import RewardSettings
@@ -180,9 +180,8 @@ def value(
     dialect: Dialect | None = None,
     settings: RewardSettings | None = None,
 ) -> float:
-    return score(
-        text, expected, dialect or SafeguardDialect(), settings or RewardSettings(), answer=form
-    ).value
+    speaks = dialect or get_dialect(served_dialect("safeguard", form))
+    return score(text, expected, speaks, settings or RewardSettings()).value
 
 
 def test_there_are_enough_attacks() -> None:
@@ -260,7 +259,7 @@ def test_the_exported_rewards_agree_on_every_attack(
 ) -> None:
     settings = RewardSettings(rationale_bonus=0.2)
     policies = {"house": POLICY, "banded": BANDED}
-    write_reward(tmp_path, policies, dialect="safeguard", answer=form, settings=settings)
+    write_reward(tmp_path, policies, dialect=served_dialect("safeguard", form), settings=settings)
     verl, easyr1, swift = (_load(tmp_path, name, monkeypatch) for name in EXPORTED_REWARDS)
     lead = "" if form == "rating-first" else f"<think>{THOUGHT}</think>"
     attacks: list[tuple[Expected, str]] = [

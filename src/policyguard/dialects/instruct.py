@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from policyguard.dialects.base import FRAME, Answer, Message, Prompt
+from policyguard.dialects.base import FRAME, Message, Prompt
 from policyguard.dialects.safeguard import SafeguardDialect
-from policyguard.errors import AnswerError
 
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
@@ -26,6 +25,7 @@ class InstructDialect(SafeguardDialect):
 
     name = "instruct"
     version = "1"
+    reads_words = False
 
     def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         """Raises ConfigurationError for a policy without rules."""
@@ -34,9 +34,3 @@ class InstructDialect(SafeguardDialect):
             return (prompt,)
         brief, (_, question) = prompt.messages[0].parts[0], prompt.messages[1].parts
         return (replace(prompt, messages=(Message("user", (brief, FRAME, question)),)),)
-
-    def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt | None = None) -> Answer:
-        """Read one JSON object. Raises AnswerError on anything else."""
-        if not text.lstrip().startswith("{"):
-            raise AnswerError(f"the answer is not one JSON object: {text.strip()[:60]!r}")
-        return super().parse(text, policy, prompt)

@@ -8,11 +8,16 @@ rating first, so that the fast reading needs no decoding. The answer is one JSON
 A safe answer may name a rule: the one that describes the image best, as LlavaGuard's answers do. It is
 reported and decides nothing. Where the rating is all that decides (servers without scores), it is asked for
 in a form in which safe names none, and refused otherwise.
+
+``mode="think"`` (``safeguard:think``) is for models trained to think first: one more sentence asks for a
+thought inside ``<think>``, the thought is decoded (slow), and the rating is read in the object behind it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import Rating
 from policyguard.dialects.base import FRAME, Answer, Dialect, Layout, Message, Prompt
@@ -23,7 +28,7 @@ from policyguard.strict.text import shortened
 if TYPE_CHECKING:
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["SafeguardDialect"]
+__all__ = ["SafeguardDialect", "split_thought"]
 
 _ROLE = (
     "You review pictures for one policy, given below. Judge by this policy alone: not by your own taste, "
@@ -39,7 +44,25 @@ _FORMAT = (
     'the broken rule or "none", "rationale": one or two sentences on what you see and which rule decides}.'
 )
 _QUESTION = "Judge this picture under the policy."
+_THINK = (
+    "Before you answer, think aloud between <think> and </think>: what the picture shows, and what the "
+    "policy says of it. Then give the answer in the format asked for."
+)
+_OPEN, _CLOSE = "<think>", "</think>"
+_RATED = re.compile(r'"rating"\s*:\s*"(safe|unsafe)"')
 _KEYS = {"rating", "category", "rationale"}
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """The thought and the answer after it, of ``<think>...</think>answer``.
+
+    Raises AnswerError unless the text begins with one thought, closed once.
+    """
+    body = text.removeprefix(_OPEN)
+    if body == text or text.count(_OPEN) != 1 or text.count(_CLOSE) != 1:
+        raise AnswerError("the answer does not begin with one thought")
+    thought, answer = body.split(_CLOSE)
+    return thought.strip(), answer.lstrip("\n")
 
 
 class SafeguardDialect(Dialect):
@@ -47,22 +70,30 @@ class SafeguardDialect(Dialect):
 
     name = "safeguard"
     version = "1"
+    reads_words = True
+    """Whether a bare word is an answer."""
 
-    def __init__(self, *, layout: Layout = "policy-first") -> None:
+    def __init__(
+        self, *, layout: Layout = "policy-first", mode: Literal["answer", "think"] = "answer"
+    ) -> None:
         self.layout = layout
+        self.mode = mode
+        if mode == "think":
+            self.version = f"{self.version}+think"
 
     def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         """Policy text in the system turn (policy first) or after the image (image first)."""
         if not policy.keys:
             raise ConfigurationError(f"policy '{policy.id}' has no rules to judge by")
         brief = f"{_ROLE}\n\n{policy.text}\n\n{_RULES}\n\n{_FORMAT}"
+        question = f"{_QUESTION} {_THINK}" if self.mode == "think" else _QUESTION
         if self.layout == "policy-first":
             messages: tuple[Message, ...] = (
                 Message("system", (brief,)),
-                Message("user", (FRAME, _QUESTION)),
+                Message("user", (FRAME, question)),
             )
         else:
-            messages = (Message("user", (FRAME, f"{brief}\n\n{_QUESTION}")),)
+            messages = (Message("user", (FRAME, f"{brief}\n\n{question}")),)
         prompt = Prompt(
             messages=messages,
             prefill='{"rating": "',
@@ -71,16 +102,28 @@ class SafeguardDialect(Dialect):
             categories=policy.keys,
             schema=_schema(policy),
         )
+        if self.mode == "think":  # no server holds an answer to a schema whose beginning it has thought up
+            prompt = replace(prompt, prefill=f"\n{prompt.prefill}", schema=None, thinks_until=_CLOSE)
         return (prompt,)
 
+    def contradicts(self, thought: str, rating: Rating) -> bool:
+        """A thought that already gives an answer of another rating, or is none: it does not begin as one."""
+        if self.mode != "think":
+            return False
+        begun = thought.startswith(_OPEN) and thought.count(_OPEN) == 1
+        return not begun or any(rated != rating for rated in _RATED.findall(thought))
+
     def parse(self, text: str, policy: ResolvedPolicy, prompt: Prompt | None = None) -> Answer:
-        """Read ``{"rating": ..., "category": ..., "rationale": ...}`` or the bare word safe or unsafe.
+        """Read ``{"rating": ..., "category": ..., "rationale": ...}`` or the bare word safe or unsafe; in the
+        mode ``think``, behind one thought.
 
         Raises AnswerError on anything else: another word or spelling, text around the object, a missing,
         doubled or additional key, an unknown category, an unsafe rating without one, a cut-off answer.
         """
+        if self.mode == "think":
+            _, text = split_thought(text)
         bare = text.strip()
-        if bare in ("safe", "unsafe"):
+        if self.reads_words and bare in ("safe", "unsafe"):
             return Answer(Rating(bare))
         fields = _read_object(bare)
         rating, category, rationale = (fields[key] for key in ("rating", "category", "rationale"))

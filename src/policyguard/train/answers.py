@@ -1,37 +1,65 @@
 """What a guard should say: the inverse of a dialect's parser, and the request in the dialect's own layout.
 
 Every answer is read back by ``dialect.parse`` before it is used, and must begin with what the runtime puts
-into the model's mouth; so what is learnt is what is served.
+into the model's mouth; so what is learnt is what is served. A model that thinks first is trained in the
+variant of its dialect that lets it (``safeguard:think``), and is served in it.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import Rating
-from policyguard.dialects import Answer, Dialect, FrameSlot, Prompt, render_one
+from policyguard.dialects import Answer, Dialect, FrameSlot, Prompt, get_dialect, render_one
 from policyguard.errors import ConfigurationError
 from policyguard.policy import ResolvedPolicy
 
-__all__ = ["AnswerFormat", "beginning_of", "conversation", "split_thought", "write_answer"]
+if TYPE_CHECKING:
+    from policyguard.train.recipe import AssessRecipe, GrpoRecipe
+
+__all__ = [
+    "AnswerFormat",
+    "beginning_of",
+    "conversation",
+    "dialect_of",
+    "served_dialect",
+    "split_at_answer",
+    "write_answer",
+]
 
 AnswerFormat = Literal["rating-first", "thinking-first"]
 
-THINK = (
-    "Before you answer, think aloud between <think> and </think>: what the picture shows, and what the "
-    "policy says of it. Then give the answer in the format asked for."
-)
-_OPEN, _CLOSE = "<think>", "</think>"
+_THOUGHT = "Each rule of the policy is held against what the picture shows, one by one."
 
 
-def conversation(
-    dialect: Dialect, policy: ResolvedPolicy, *, answer: AnswerFormat = "rating-first"
-) -> list[dict[str, Any]]:
+def served_dialect(name: str, answer: AnswerFormat) -> str:
+    """The name of the dialect in which a guard speaks to a model that was trained so.
+
+    Raises ConfigurationError for a dialect that has no variant in which the model thinks first.
+    """
+    plain, _, mode = name.partition(":")
+    if answer == "rating-first" or mode == "think":
+        return name
+    try:
+        get_dialect(f"{plain}:think")
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"answer: thinking-first: no guard lets a model of the dialect '{name}' think first",
+            hint="train in the dialect 'safeguard', or answer: rating-first",
+        ) from None
+    return f"{plain}:think"
+
+
+def dialect_of(recipe: AssessRecipe | GrpoRecipe) -> Dialect:
+    """The dialect that the model of ``recipe`` is trained and served in. Raises ConfigurationError."""
+    return get_dialect(served_dialect(recipe.dialect, recipe.answer))
+
+
+def conversation(dialect: Dialect, policy: ResolvedPolicy) -> list[dict[str, Any]]:
     """The chat turns before the assistant's, as ``{"role", "content": [parts]}``, with one image part.
 
-    Thinking first adds one sentence to the last turn; the runtime's fast reading does not think, so a model
-    trained that way is served off the ground it was trained on. Raises ConfigurationError as ``render`` does.
+    Raises ConfigurationError as ``render`` does.
     """
     messages: list[dict[str, Any]] = []
     for message in render_one(dialect, policy).messages:
@@ -40,8 +68,6 @@ def conversation(
             for part in message.parts
         ]
         messages.append({"role": message.role, "content": parts})
-    if answer == "thinking-first":
-        messages[-1]["content"].append({"type": "text", "text": THINK})
     return messages
 
 
@@ -62,6 +88,9 @@ def write_answer(dialect: Dialect, policy: ResolvedPolicy, answer: Answer) -> st
             "rationale": answer.rationale or "",
         }
         text = json.dumps(fields, ensure_ascii=False)
+        if prompt.thinks_until is not None:
+            thought = f"{_THOUGHT} {answer.rationale or ''}".strip()
+            text = f"<think>{thought}{prompt.thinks_until}\n{text}"
     elif dialect.name == "pico":
         text = _pico(prompt, answer, key)
     else:
@@ -70,13 +99,17 @@ def write_answer(dialect: Dialect, policy: ResolvedPolicy, answer: Answer) -> st
             hint="train in the dialect 'safeguard'",
         )
     read = dialect.parse(text, policy, prompt)
-    if not text.startswith(beginning_of(prompt, answer)) or read.rating is not answer.rating:
+    _, begun = split_at_answer(text, prompt)
+    if not begun.startswith(beginning_of(prompt, answer)) or read.rating is not answer.rating:
         raise ConfigurationError(f"the dialect '{dialect.name}' reads another answer than was written")
     return text
 
 
 def beginning_of(prompt: Prompt, answer: Answer) -> str:
-    """How an answer begins, up to the last place where the guard reads scores: rating, and broken rule."""
+    """How an answer begins, up to the last place where the guard reads scores: rating, and broken rule.
+
+    Of a thinking model's, what begins behind the thought.
+    """
     beginning = prompt.prefill + prompt.label(answer.rating)
     if answer.rating is not Rating.UNSAFE or answer.category is None:
         return beginning
@@ -92,13 +125,9 @@ def _pico(prompt: Prompt, answer: Answer, key: str | None) -> str:
     return " ".join([prompt.label(Rating.UNSAFE), key or "", *(name for name in names if name)])
 
 
-def split_thought(text: str) -> tuple[str, str]:
-    """The thought and the answer after it, of ``<think>...</think>answer``.
-
-    Raises ValueError unless the text begins with one thought, closed once.
-    """
-    body = text.removeprefix(_OPEN)
-    if body == text or text.count(_OPEN) != 1 or text.count(_CLOSE) != 1:
-        raise ValueError("the answer does not begin with one thought")
-    thought, answer = body.split(_CLOSE)
-    return thought.strip(), answer.lstrip("\n")
+def split_at_answer(text: str, prompt: Prompt) -> tuple[str, str]:
+    """What was thought, with its tags, and the rest, where the guard reads: all, where none is thought."""
+    if prompt.thinks_until is None:
+        return "", text
+    thought, _, rest = text.partition(prompt.thinks_until)
+    return thought, rest

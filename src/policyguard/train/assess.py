@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from policyguard.dialects import Dialect, get_dialect
+from policyguard.dialects import Dialect
 from policyguard.errors import ConfigurationError, PolicyGuardError
-from policyguard.train.answers import conversation, write_answer
+from policyguard.train.answers import conversation, dialect_of, served_dialect, write_answer
 from policyguard.train.assess_data import AssessItem, augment
 from policyguard.train.data import LabelRow
 from policyguard.train.recipe import AssessRecipe, Data
@@ -29,7 +29,7 @@ def read_labels(recipe: AssessRecipe) -> Rows[LabelRow]:
 
     Raises ConfigurationError; also if only one label is left.
     """
-    dialect = get_dialect(recipe.dialect)
+    dialect = dialect_of(recipe)
     unrendered: dict[str, str | None] = {}
 
     def inspect(item: Located[LabelRow]) -> str | None:
@@ -72,7 +72,7 @@ def run(recipe: AssessRecipe) -> Path:
 
     A run that was stopped goes on from its last checkpoint.
     """
-    dialect = get_dialect(recipe.dialect)
+    dialect = dialect_of(recipe)
     rows = read_labels(recipe)
     train = augment(rows.train, recipe.augment, seed=recipe.seed)
     plain = recipe.augment.model_copy(update={"exceptions": 0.0, "irrelevant": 0.0, "balance": False})
@@ -92,7 +92,7 @@ def run(recipe: AssessRecipe) -> Path:
         validation=[assess_example(item, dialect) for item in validation],
         files=rows.files,
         counts=counts,
-        dialect=recipe.dialect,
+        dialect=served_dialect(recipe.dialect, recipe.answer),
     )
 
 

@@ -26,7 +26,7 @@ from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.policy import ResolvedPolicy
 from policyguard.strict.files import check_place, fresh_folder, write_json, write_lines, write_text
 from policyguard.strict.jsontext import parse_json
-from policyguard.train.answers import AnswerFormat, conversation
+from policyguard.train.answers import conversation, dialect_of, served_dialect
 from policyguard.train.grpo import held_out_prompts, read_prompts
 from policyguard.train.grpo_data import Prompt
 from policyguard.train.policies import PolicyShelf, document_of, write_policies
@@ -48,8 +48,8 @@ class ExportedReward:
         try:
             settings = parse_json((folder / SETTINGS).read_bytes())
             self._settings = RewardSettings.model_validate(settings["reward"])
-            self._answer: AnswerFormat = settings["answer"]
-            self._dialect = get_dialect(settings["dialect"])
+            form = settings.get("answer", "rating-first")  # earlier versions wrote it beside the dialect
+            self._dialect = get_dialect(served_dialect(settings["dialect"], form))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{folder / SETTINGS} is not what `policyguard train export` writes"
@@ -61,7 +61,7 @@ class ExportedReward:
         wanted = parse_json(expected)
         policy = self._shelf.get(f"#{wanted['policy']}")
         whole = Expected(policy, Rating(wanted["label"]), tuple(wanted["categories"]))
-        return score(text, whole, self._dialect, self._settings, answer=self._answer)
+        return score(text, whole, self._dialect, self._settings)
 
     def __call__(self, text: str, expected: str) -> float:
         return self.score(text, expected).value
@@ -119,13 +119,12 @@ def write_reward(
     policies: Mapping[str, ResolvedPolicy],
     *,
     dialect: str,
-    answer: AnswerFormat,
     settings: RewardSettings,
 ) -> None:
     """Write what ``ExportedReward`` reads, and a reward file per trainer. ``policies``: key -> policy."""
     write_policies(folder, {name: document_of(policy) for name, policy in policies.items()})
     reward = settings.model_dump(mode="json")
-    write_json(folder / SETTINGS, {"dialect": dialect, "answer": answer, "reward": reward})
+    write_json(folder / SETTINGS, {"dialect": dialect, "reward": reward})
     for name, code in EXPORTED_REWARDS.items():
         write_text(folder / f"reward_{name}.py", code.replace("{setup}", _SETUP))
 
@@ -140,7 +139,7 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
     check_place(out, name="FOLDER", folder=True)
     if problem := reward_problem(recipe.reward):
         raise ConfigurationError(problem)
-    dialect = get_dialect(recipe.dialect)
+    dialect = dialect_of(recipe)
     rows, units = read_prompts(recipe)
     items = [*rows.train, *rows.validation]
     if problems := check_images(items, look_into=len(items)):
@@ -151,22 +150,17 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
         write_reward(
             folder,
             {prompt.policy_key: prompt.policy for prompt in everything},
-            dialect=recipe.dialect,
-            answer=recipe.answer,
+            dialect=served_dialect(recipe.dialect, recipe.answer),
             settings=recipe.reward,
         )
         for side, prompts in sides.items():
             if not prompts:
                 continue
-            _write_parquet(
-                folder / f"verl-{side}.parquet", [_verl(item, dialect, recipe) for item in prompts]
-            )
-            _write_parquet(
-                folder / f"easyr1-{side}.parquet", [_easyr1(item, dialect, recipe) for item in prompts]
-            )
+            _write_parquet(folder / f"verl-{side}.parquet", [_verl(item, dialect) for item in prompts])
+            _write_parquet(folder / f"easyr1-{side}.parquet", [_easyr1(item, dialect) for item in prompts])
             write_lines(
                 folder / f"swift-{side}.jsonl",
-                (json.dumps(_swift(item, dialect, recipe), ensure_ascii=False) for item in prompts),
+                (json.dumps(_swift(item, dialect), ensure_ascii=False) for item in prompts),
             )
     return sorted(out.iterdir())
 
@@ -181,9 +175,9 @@ def _expected(prompt: Prompt) -> str:
     )
 
 
-def _messages(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> list[dict[str, str]]:
+def _messages(prompt: Prompt, dialect: Dialect) -> list[dict[str, str]]:
     """The chat with one text per turn, and a placeholder for the image."""
-    turns = conversation(dialect, prompt.policy, answer=recipe.answer)
+    turns = conversation(dialect, prompt.policy)
     if any(_PLACE in part.get("text", "") for turn in turns for part in turn["content"]):
         raise ConfigurationError(f"policy '{prompt.policy.id}' holds {_PLACE!r}, which stands for the image")
     return [
@@ -197,10 +191,10 @@ def _messages(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> list[dict
     ]
 
 
-def _verl(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+def _verl(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     return {
         "data_source": "policyguard",
-        "prompt": _messages(prompt, dialect, recipe),
+        "prompt": _messages(prompt, dialect),
         "images": [{"bytes": _png(prompt.path), "path": None}],
         "ability": "guard",
         "reward_model": {"style": "rule", "ground_truth": _expected(prompt)},
@@ -208,16 +202,16 @@ def _verl(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any
     }
 
 
-def _easyr1(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+def _easyr1(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     """EasyR1 takes one user turn; what the system turn says stands at its beginning."""
-    texts = [message["content"] for message in _messages(prompt, dialect, recipe)]
+    texts = [message["content"] for message in _messages(prompt, dialect)]
     images = [{"bytes": _png(prompt.path), "path": None}]
     return {"problem": "\n\n".join(texts), "images": images, "answer": _expected(prompt)}
 
 
-def _swift(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+def _swift(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     images = [str(prompt.path.resolve())]
-    return {"messages": _messages(prompt, dialect, recipe), "images": images, "expected": _expected(prompt)}
+    return {"messages": _messages(prompt, dialect), "images": images, "expected": _expected(prompt)}
 
 
 def _png(path: Path) -> bytes:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.assessment import Rating
-from policyguard.dialects import Answer, Dialect, get_dialect, render_one
+from policyguard.dialects import Answer, Dialect, render_one
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.policy import ResolvedPolicy, Status
-from policyguard.train.answers import conversation, write_answer
+from policyguard.train.answers import conversation, dialect_of, served_dialect, write_answer
 from policyguard.train.assess import require_both_labels
 from policyguard.train.assess_data import decision_sentence
 from policyguard.train.card import write_card
@@ -59,13 +59,12 @@ from policyguard.train.watch import watch_callback
 
 __all__ = ["banned_tokens", "grpo_example", "held_out_prompts", "read_prompts", "run"]
 
-_THOUGHT = "Each rule of the policy is held against what the picture shows, one by one."
 _VISION_TOKEN = re.compile(r"image|vision|video|img|picture", re.IGNORECASE)
 
 
 def read_prompts(recipe: GrpoRecipe) -> tuple[Rows[LabelRow], Units]:
     """The recipe's rows and the units to train on. Raises ConfigurationError, also if there are none."""
-    dialect = get_dialect(recipe.dialect)
+    dialect = dialect_of(recipe)
     wordings = read_wordings(recipe.variants.wordings)
     known: dict[str, bool] = {}
 
@@ -95,11 +94,11 @@ def read_prompts(recipe: GrpoRecipe) -> tuple[Rows[LabelRow], Units]:
     return rows, units
 
 
-def grpo_example(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+def grpo_example(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     """One prompt as TRL takes it; ``policy``, ``label`` and ``categories`` go to the reward."""
     return {
         "image": str(prompt.path),
-        "prompt": conversation(dialect, prompt.policy, answer=recipe.answer),
+        "prompt": conversation(dialect, prompt.policy),
         "policy": prompt.policy_key,
         "label": prompt.label,
         "categories": list(prompt.categories),
@@ -126,7 +125,7 @@ def run(recipe: GrpoRecipe) -> Path:
     from policyguard.backends.transformers.files import find, fingerprint
 
     out = Path(recipe.out).expanduser()
-    dialect = get_dialect(recipe.dialect)
+    dialect = dialect_of(recipe)
     rows, units = read_prompts(recipe)
     base = warmed_up(recipe, units.prompts) if recipe.format_warmup.updates else model_folder(recipe.model)
     held_out, group = held_out_prompts(rows), recipe.rollout.group
@@ -151,8 +150,8 @@ def run(recipe: GrpoRecipe) -> Path:
         trainer = trl.GRPOTrainer(
             model=str(base),  # a path: the KL reference is read from it again
             args=config,
-            train_dataset=image_dataset([grpo_example(prompt, dialect, recipe) for prompt in units.prompts]),
-            eval_dataset=image_dataset([grpo_example(prompt, dialect, recipe) for prompt in held_out])
+            train_dataset=image_dataset([grpo_example(prompt, dialect) for prompt in units.prompts]),
+            eval_dataset=image_dataset([grpo_example(prompt, dialect) for prompt in held_out])
             if held_out
             else None,
             processing_class=processor,
@@ -167,7 +166,8 @@ def run(recipe: GrpoRecipe) -> Path:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if watch.stopped and recipe.watch.stop:
             raise _stopped(watch.stopped, reward, out / WORK / "watch.jsonl")
-        finish(trainer, base, out, precision=recipe.run.precision, dialect=recipe.dialect)
+        spoken = served_dialect(recipe.dialect, recipe.answer)
+        finish(trainer, base, out, precision=recipe.run.precision, dialect=spoken)
     if trainer.accelerator.is_main_process:
         counts = {
             "rows": len(rows.train),
@@ -214,16 +214,17 @@ def warmed_up(recipe: GrpoRecipe, prompts: Sequence[Prompt]) -> Path:
     optim = Optim(
         lr=settings.lr, schedule="constant", batch=settings.batch, accumulate=1, max_steps=settings.updates
     )
-    values = recipe.model_dump(include={"model", "seed", "data", "tune", "run", "dialect"})
+    values = recipe.model_dump(include={"model", "seed", "data", "tune", "run", "dialect", "answer"})
     short = AssessRecipe.model_validate(values | {"stage": "assess", "out": str(out), "optim": optim})
     count = settings.updates * settings.batch * run.devices
-    dialect = get_dialect(recipe.dialect)
-    examples = [format_example(prompt, dialect, recipe) for prompt in prompts[: count + count % 2]]
+    dialect = dialect_of(recipe)
+    examples = [format_example(prompt, dialect) for prompt in prompts[: count + count % 2]]
     counts = {"examples": len(examples)}
-    return fine_tune(short, train=examples, validation=[], files={}, counts=counts, dialect=recipe.dialect)
+    spoken = served_dialect(recipe.dialect, recipe.answer)
+    return fine_tune(short, train=examples, validation=[], files={}, counts=counts, dialect=spoken)
 
 
-def format_example(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict[str, Any]:
+def format_example(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     """A prompt with a right answer, in the form asked for. Raises ConfigurationError as ``write_answer``."""
     rating = Rating(prompt.label)
     category = next(iter(prompt.categories), None)
@@ -231,11 +232,9 @@ def format_example(prompt: Prompt, dialect: Dialect, recipe: GrpoRecipe) -> dict
         category = next(rule.id for rule in prompt.policy.rules if rule.status is not Status.EXEMPT)
     sentence = None if prompt.policy.world else decision_sentence(prompt.policy, rating, category)
     text = write_answer(dialect, prompt.policy, Answer(rating, category, sentence))
-    if recipe.answer == "thinking-first":
-        text = f"<think>{_THOUGHT} {sentence or ''}</think>\n{text}"
     return {
         "image": str(prompt.path),
-        "prompt": conversation(dialect, prompt.policy, answer=recipe.answer),
+        "prompt": conversation(dialect, prompt.policy),
         "completion": [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
     }
 
@@ -266,7 +265,6 @@ def _reward(
         policies,
         dialect,
         recipe.reward,
-        answer=recipe.answer,
         ends={end for end in ends if end is not None},
         control=control,
     )
@@ -350,8 +348,8 @@ def _shares_right(
     """The share of right answers to each prompt, of ``difficulty.samples`` sampled ones."""
     import torch
 
-    dialect, times = get_dialect(recipe.dialect), recipe.difficulty.samples
-    turns = [conversation(dialect, prompt.policy, answer=recipe.answer) for prompt in prompts]
+    dialect, times = dialect_of(recipe), recipe.difficulty.samples
+    turns = [conversation(dialect, prompt.policy) for prompt in prompts]
     texts = [processor.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in turns]
     frames = [open_frame(prompt.path) for prompt in prompts]
     inputs = processor(

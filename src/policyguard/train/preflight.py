@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.backends.remote.endpoint import Endpoint
-from policyguard.dialects import get_dialect
 from policyguard.errors import PolicyGuardError
-from policyguard.train.answers import conversation
+from policyguard.train.answers import conversation, dialect_of
 from policyguard.train.assess import read_labels
 from policyguard.train.assess_data import augment
 from policyguard.train.estimate import available_disk, available_memory, estimate, measure, total_memory
@@ -141,7 +140,7 @@ def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight) -> R
     prompts = units.prompts
     if recipe.format_warmup.updates:
         try:
-            format_example(prompts[0], get_dialect(recipe.dialect), recipe)
+            format_example(prompts[0], dialect_of(recipe))
         except PolicyGuardError as error:
             result.problems.append(f"format_warmup: {error.message}")
     result.data["prompts"], result.examples = units.digest, len(prompts)
@@ -217,7 +216,7 @@ def _tokens(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any], proc
             text = f"{item.row.prompt} {item.row.caption}"
         else:
             assert item.policy is not None
-            turns = conversation(get_dialect(recipe.dialect), item.policy)
+            turns = conversation(dialect_of(recipe), item.policy)
             text = " ".join(part.get("text", "") for turn in turns for part in turn["content"])
         inputs = processor(text=[processor.image_token + text], images=[[frame]], return_tensors="pt")
         longest = max(longest, int(inputs["input_ids"].shape[1]))

@@ -135,10 +135,13 @@ class Augment(_Part):
 
 
 class AssessRecipe(_Stage):
-    """SFT on rating, category and rationale, in the dialect's own layout."""
+    """SFT on rating, category and rationale, in the dialect's own layout. ``answer``: whether the model rates
+    at once, or thinks first; a guard gives a thinking model the time.
+    """
 
     stage: Literal["assess"]
     dialect: Name = "safeguard"
+    answer: Literal["rating-first", "thinking-first"] = "rating-first"
     augment: Augment = Augment()
 
 
@@ -243,7 +246,7 @@ class Watch(_Part):
 
 
 class GrpoRecipe(_Stage):
-    """Stage 2: right verdicts under many policies. Reads ``LabelRow``s."""
+    """Stage 2: right verdicts under many policies. Reads ``LabelRow``s. ``answer`` as in ``AssessRecipe``."""
 
     stage: Literal["grpo"]
     dialect: Name = "safeguard"

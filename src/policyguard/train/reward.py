@@ -27,7 +27,7 @@ from policyguard.outcomes import Action, Outcome
 from policyguard.policy import ResolvedPolicy, Status
 from policyguard.strict.jsontext import parse_json
 from policyguard.strict.text import find_forbidden, printable
-from policyguard.train.answers import AnswerFormat, beginning_of, split_thought
+from policyguard.train.answers import beginning_of, split_at_answer
 from policyguard.train.recipe import RewardSettings
 
 __all__ = ["Expected", "Scored", "VerdictReward", "assessment_of", "score", "straightened"]
@@ -37,6 +37,7 @@ _WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\\W\\d_]{2,40}")
 _LONG = 4
 """Letters from which a word says something; shorter ones hold a sentence together."""
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_TAG = re.compile(r"</?\w+>")
 _LONGEST = 1200
 """Characters of a rationale. A longer one earns no bonus."""
 
@@ -93,27 +94,23 @@ def assessment_of(answer: Answer, policy: ResolvedPolicy) -> Assessment:
     return Assessment(answer.rating, p_unsafe, 1.0, rule_scores=scores, category=answer.category)
 
 
-def score(
-    text: str,
-    expected: Expected,
-    dialect: Dialect,
-    settings: RewardSettings,
-    *,
-    answer: AnswerFormat = "rating-first",
-) -> Scored:
+def score(text: str, expected: Expected, dialect: Dialect, settings: RewardSettings) -> Scored:
     """The reward of the completion ``text``, which ended by itself and holds no control tokens."""
     policy = expected.policy
     try:
         if find_forbidden(text) is not None:
             raise ValueError("the answer holds hidden characters")
-        if answer == "thinking-first":
-            thought, text = split_thought(text)
-            if len(_different_words(thought)) < settings.min_thought:
-                raise ValueError("the thought is too short")
         prompt = render_one(dialect, policy)
         read = dialect.parse(text, policy, prompt)
-        bare = settings.bare_words and text.strip() == str(read.rating)
-        if not bare and not text.startswith(beginning_of(prompt, read)):
+        thought, begun = split_at_answer(text, prompt)
+        beginning = beginning_of(prompt, read)
+        if prompt.thinks_until is not None:
+            if len(_different_words(_TAG.sub(" ", thought))) < settings.min_thought:
+                raise ValueError("the thought is too short")
+            # The guard puts one line break behind the thought, and reads on whatever was sampled there.
+            begun, beginning = begun.lstrip("\n"), beginning.lstrip("\n")
+        bare = settings.bare_words and begun.strip() == str(read.rating)
+        if not bare and not begun.startswith(beginning):
             raise ValueError("the answer does not begin as the guard begins it")
         if find_forbidden(read.rationale or "") is not None:
             raise ValueError("the rationale holds hidden characters")
@@ -148,14 +145,12 @@ class VerdictReward:
         dialect: Dialect,
         settings: RewardSettings,
         *,
-        answer: AnswerFormat,
         ends: Collection[int],
         control: Collection[int],
     ) -> None:
         self._policies = policies
         self._dialect = dialect
         self._settings = settings
-        self._answer: AnswerFormat = answer
         self._ends = frozenset(ends)
         self._control = frozenset(control)
         self.unread: deque[tuple[str, str]] = deque(maxlen=5)
@@ -198,7 +193,7 @@ class VerdictReward:
         body = list(ids)[:-1]
         if not ids or ids[-1] not in self._ends or self._control.intersection(body):
             return 0.0
-        near = score(straightened(text), expected, self._dialect, settings, answer=self._answer)
+        near = score(straightened(text), expected, self._dialect, settings)
         whole = (settings.wrong - settings.unreadable) * settings.near * left
         return 0.0 if near.rating is None else whole
 
@@ -215,7 +210,7 @@ class VerdictReward:
         body.pop()
         if self._control.intersection(body) or self._ends.intersection(body):
             return Scored(self._settings.unreadable, None, "the answer holds control tokens")
-        return score(text, expected, self._dialect, self._settings, answer=self._answer)
+        return score(text, expected, self._dialect, self._settings)
 
 
 def _text(completion: Any) -> str:
