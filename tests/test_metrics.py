@@ -15,6 +15,7 @@ from policyguard.metrics import (
     mcnemar,
     measure,
     proportion,
+    proportion_of_units,
     reliability,
 )
 from policyguard.metrics import _drawn_areas as drawn_areas
@@ -132,3 +133,13 @@ def test_the_calibration_error_is_the_one_worked_out_by_hand() -> None:
     ]
     assert calibration_error(unsafe, scores) == pytest.approx((0.35 + 0.025) / 2)
     assert math.isnan(calibration_error([], []))
+
+
+def test_flags_of_one_unit_count_once_for_the_interval() -> None:
+    alone = proportion_of_units([(str(number), number < 8) for number in range(10)])
+    assert alone == pytest.approx(proportion(8, 10))
+    many = proportion_of_units([(str(number % 10), number % 10 < 8) for number in range(100)])
+    assert many == pytest.approx(alone)
+    assert proportion_of_units([("a", True)] * 5) == (1.0, pytest.approx(0.025), 1.0)
+    assert proportion_of_units([("a", False)] * 5) == (0.0, 0.0, pytest.approx(0.975))
+    assert proportion_of_units([]) == (None, None, None)

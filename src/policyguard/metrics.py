@@ -38,6 +38,7 @@ __all__ = [
     "measure",
     "precision",
     "proportion",
+    "proportion_of_units",
     "ranks",
     "recall",
     "reliability",
@@ -221,6 +222,23 @@ def proportion(part: int, whole: int, *, level: float = LEVEL) -> Figure:
         return NONE
     interval = binomtest(part, whole).proportion_ci(level, method="exact")
     return Figure(part / whole, float(interval.low), float(interval.high))
+
+
+def proportion_of_units(flags: Sequence[tuple[str, bool]], *, level: float = LEVEL) -> Figure:
+    """The share of ``flags`` that are true, where those of one unit (an image, a pair) may go together.
+
+    The interval is as wide as if each unit were one observation, which is safe however alike they are:
+    Clopper and Pearson's, for a number of hits that need not be whole. Empty without flags.
+    """
+    from scipy.stats import beta
+
+    if not flags:
+        return NONE
+    value, units = sum(flag for _, flag in flags) / len(flags), len({unit for unit, _ in flags})
+    hits, tail = value * units, (1 - level) / 2
+    low = float(beta.ppf(tail, hits, units - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, units - hits)) if hits < units else 1.0
+    return Figure(value, min(low, value), max(high, value))
 
 
 def ranks(judgements: Sequence[Judgement], scores: Sequence[float | None]) -> list[float]:

@@ -1,7 +1,8 @@
 """``policyguard train``: the training stages from recipes, and the making of training data.
 
 ``train import`` and ``validate`` turn published data into rows and check them; ``train recaption`` writes
-captions for stage sft, from two models; ``train pairs`` is in ``train_pairs``.
+captions for stage sft, from two models; ``train pairs`` is in ``train_pairs``, ``train evaluate`` in
+``train_evaluate``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from policyguard.cli import train_pairs
+from policyguard.cli import train_evaluate, train_pairs
 from policyguard.cli.errors import command, warn_of
 from policyguard.cli.options import group
 from policyguard.cli.progress import progress_bar
@@ -245,6 +246,7 @@ def recaption(
     return ExitCode.BLOCKED if report.problems else ExitCode.OK
 
 
+app.command("evaluate")(train_evaluate.evaluate)
 app.command("pairs")(train_pairs.pairs)
 app.command("pairs-rows")(train_pairs.pairs_rows)
 

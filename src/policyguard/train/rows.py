@@ -27,11 +27,14 @@ __all__ = [
     "Validation",
     "assign_splits",
     "check_images",
+    "contradictions",
     "gather",
     "image_dataset",
     "images_on_two_sides",
     "listing",
+    "locate",
     "open_frame",
+    "ties",
     "validate_rows",
 ]
 
@@ -47,7 +50,7 @@ def assign_splits(rows: Sequence[Row], *, shares: Mapping[Split, float], seed: i
     """
     if abs(sum(shares.values()) - 1.0) > 1e-6 or min(shares.values()) < 0:
         raise ValueError(f"shares must add up to 1: {dict(shares)}")
-    roots = _ties(rows)
+    roots = ties(rows)
     decided: dict[str, Split] = {}
     for row in rows:
         if row.split is not None:
@@ -62,7 +65,7 @@ def assign_splits(rows: Sequence[Row], *, shares: Mapping[Split, float], seed: i
 
 def images_on_two_sides(rows: Sequence[CaptionRow | LabelRow]) -> dict[str, tuple[str, ...]]:
     """Hash of an image -> its splits, for images that are in more than one, directly or by a pair."""
-    roots = _ties(rows)
+    roots = ties(rows)
     sides: dict[str, set[str]] = {}
     for row in rows:
         if row.split is not None:
@@ -70,7 +73,7 @@ def images_on_two_sides(rows: Sequence[CaptionRow | LabelRow]) -> dict[str, tupl
     return {root: tuple(sorted(splits)) for root, splits in sorted(sides.items()) if len(splits) > 1}
 
 
-def _ties(rows: Sequence[CaptionRow | LabelRow]) -> dict[str, str]:
+def ties(rows: Sequence[CaptionRow | LabelRow]) -> dict[str, str]:
     """Hash of an image -> the smallest hash among all images that edit pairs tie it to."""
     parent: dict[str, str] = {row.sha256: row.sha256 for row in rows}
 
@@ -150,7 +153,7 @@ def gather(
             raise ConfigurationError(f"{path} holds no rows", hint="docs/training.md says what a row holds")
         shelf, useless, too_long = PolicyShelf(read.folder), set[str](), cache(_too_long)
         for row in read.rows:
-            problem, located = _locate(row, read.folder, shelf)
+            problem, located = locate(row, read.folder, shelf)
             problem = problem or inspect(located)
             if problem is None and (problem := too_long(located.path)) is not None:
                 result.problems.append(Problem(problem, str(path), field=row.image))
@@ -170,7 +173,7 @@ def gather(
             + listing(result.problems),
             hint="fix them, or let them be skipped with `data: {skip_bad: 0.05}`",
         )
-    if problems := _contradictions(good):
+    if problems := contradictions(good):
         raise ConfigurationError(
             listing(problems), hint="keep the one that is right, or give them other policies"
         )
@@ -193,7 +196,7 @@ def gather(
     return result
 
 
-def _contradictions(items: Sequence[Located[Row]]) -> list[Problem]:
+def contradictions(items: Sequence[Located[Row]]) -> list[Problem]:
     """Images that have both labels under one policy."""
     first: dict[tuple[str, str], str] = {}
     problems: dict[tuple[str, str], Problem] = {}
@@ -206,7 +209,8 @@ def _contradictions(items: Sequence[Located[Row]]) -> list[Problem]:
     return list(problems.values())
 
 
-def _locate(row: Row, folder: Path, shelf: PolicyShelf) -> tuple[str | None, Located[Row]]:
+def locate(row: Row, folder: Path, shelf: PolicyShelf) -> tuple[str | None, Located[Row]]:
+    """What is wrong with the row's policy, or ``None``, and where image and policy are."""
     path = folder / row.image
     if not isinstance(row, LabelRow):
         return None, Located(row, path)
