@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip("trl")
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]  # the fixture trains: 20 minutes of one core
+
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "train" / "experiments" / "cross_policy" / "run.py"
 SEEDS = (0, 1)
@@ -41,7 +43,6 @@ def judged(results: Path, run: str, seed: int) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_grpo_gains_on_policies_it_has_not_seen(results: Path, seed: int) -> None:
     """Rewarding right verdicts raises balanced accuracy by the margin."""
@@ -49,7 +50,6 @@ def test_grpo_gains_on_policies_it_has_not_seen(results: Path, seed: int) -> Non
     assert after["balanced_accuracy"] >= before["balanced_accuracy"] + MARGIN, (before, after)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_grpo_does_not_end_at_one_answer(results: Path, seed: int) -> None:
     """More than half of the safe and more than half of the unsafe scenes are judged right."""

@@ -16,9 +16,10 @@ from typing import Literal
 import plain
 import words
 from plain import difficulty, draw_sample, draw_scene, flip_scene, symbolic_level
-from policyguard.pictosafe.randompolicies import flip_policy
+from policyguard.pictosafe.policyforms import Difficulty
+from policyguard.pictosafe.randompolicies import draw_policy, flip_policy
 from policyguard.pictosafe.render import Renderer, styles
-from policyguard.pictosafe.rules import PictoPolicy, violating
+from policyguard.pictosafe.rules import PictoPolicy, is_unsafe, violating
 from policyguard.pictosafe.scene import Scene
 from policyguard.train.data import CaptionRow, LabelRow, write_rows
 from policyguard.train.policies import write_policies
@@ -29,7 +30,7 @@ MODERATE = difficulty(rules=4, unsafe=3, safe=2, items=8)
 EDITOR_NOISE = 0.05
 """Share of the sensitive pictograms that the scripted editor leaves out."""
 
-Pairs = Literal["plain", "pairs"]
+Pairs = Literal["plain", "pairs", "crossed"]
 
 
 class Album:
@@ -118,7 +119,8 @@ def random_rows(folder: Path, *, name: str, count: int, seed: int, kind: Pairs) 
     of another ``name`` are others.
 
     ``plain``: every row a picture and a policy of its own. ``pairs``: rows come in twos that differ in one
-    pictogram (an edit pair) or in one item of the policy, with different labels.
+    pictogram (an edit pair) or in one item of the policy, with different labels. ``crossed``: rows come in
+    fours, two pictures under two policies that disagree on both (see ``crossed``).
     """
     rng = Random(f"cross-policy random {name} {seed}")
     album = Album(folder, rng)
@@ -149,7 +151,31 @@ def random_rows(folder: Path, *, name: str, count: int, seed: int, kind: Pairs) 
     return folder / "rows.jsonl"
 
 
+def crossed(rng: Random, difficulty: Difficulty = MODERATE) -> list[tuple[Scene, PictoPolicy]]:
+    """Two pictures under two random policies: what the one forbids the other allows, for both pictures.
+
+    In order: unsafe, safe, safe, unsafe. Picture alone and policy alone say nothing about the label. Each
+    policy is drawn about either picture, by a fair coin, so that a mention does not tell the label either.
+    """
+    while True:
+        first, second = (draw_scene(rng) for _ in range(2))
+        policies = (_parting(rng, first, second, difficulty), _parting(rng, second, first, difficulty))
+        if policies[0] is not None and policies[1] is not None:
+            return [(scene, policy) for policy in policies for scene in (first, second)]
+
+
+def _parting(rng: Random, unsafe: Scene, safe: Scene, difficulty: Difficulty) -> PictoPolicy | None:
+    about, wanted = (unsafe, True) if rng.random() < 0.5 else (safe, False)
+    for _ in range(20):
+        policy = draw_policy(rng, about, unsafe=wanted, difficulty=difficulty)
+        if policy is not None and is_unsafe(policy, unsafe) and not is_unsafe(policy, safe):
+            return policy
+    return None
+
+
 def _drawn(rng: Random, kind: Pairs) -> Iterator[list[tuple[Scene, PictoPolicy]]]:
+    while kind == "crossed":
+        yield crossed(rng)
     while True:
         scene, policy = draw_sample(rng, difficulty=MODERATE)
         if kind == "plain":

@@ -12,7 +12,8 @@ from random import Random
 from typing import Any
 
 import words
-from plain import draw_sample, draw_scene, edit_pair, symbolic_level
+from material import crossed
+from plain import FULL, draw_sample, draw_scene, edit_pair, symbolic_level
 from policyguard.assessment import Rating
 from policyguard.pictosafe.render import Renderer, styles
 from policyguard.pictosafe.rules import LEVELS, PictoPolicy, is_unsafe
@@ -107,13 +108,15 @@ class Subject:
             for rating in (Rating.SAFE, Rating.UNSAFE, Rating.UNDECIDED)
         ]
         prompts = [render_rules((rule.status, *rule.texts()) for rule in policy.rules) for policy in policies]
-        found = []
+        found = [(0.0, 0.0)] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].split()))  # hardly any padding
         for start in range(0, len(prompts), BATCH):
-            inputs = self._inputs(prompts[start : start + BATCH], pictures[start : start + BATCH])
+            part = order[start : start + BATCH]
+            inputs = self._inputs([prompts[i] for i in part], [pictures[i] for i in part])
             with torch.inference_mode():
                 logits = model(**inputs, logits_to_keep=1).logits[:, -1].float()
-            shares = logits.softmax(-1)[:, ids]
-            found += [(float(u / (s + u)), float(s + u + o)) for s, u, o in shares]
+            for i, (s, u, o) in zip(part, logits.softmax(-1)[:, ids].tolist(), strict=True):
+                found[i] = u / (s + u), s + u + o
         return found
 
 
@@ -153,21 +156,48 @@ def judged(
     return figures, right
 
 
+def reading(subject: Subject, *, seed: int, fours: int) -> dict[str, Any]:
+    """How often P(unsafe) is the higher one where it should be, on ``fours`` times two pictures under two
+    policies that disagree on both. ``by_policy``: one picture, two policies; only reading them helps.
+    ``by_picture``: one policy, two pictures. ``right``: all four on the right side of one half."""
+    rng = Random(f"cross-policy test crossed {seed}")
+    drawn = [crossed(rng, FULL) for _ in range(fours)]
+    shown = _pictures(Random(seed), [scene for four in drawn for scene, _ in four[:2]])
+    again = [picture for i in range(0, len(shown), 2) for picture in 2 * shown[i : i + 2]]
+    found = [p for p, _ in subject.unsafe([policy for four in drawn for _, policy in four], again)]
+    by_policy = by_picture = right = 0
+    for a_no, b_fine, a_fine, b_no in zip(*(found[i::4] for i in range(4)), strict=True):
+        by_policy += (a_no > a_fine) + (b_no > b_fine)
+        by_picture += (a_no > b_fine) + (b_no > a_fine)
+        right += min(a_no, b_no) >= 0.5 > max(a_fine, b_fine)
+    return {
+        "fours": fours,
+        "by_policy": by_policy / (2 * fours),
+        "by_picture": by_picture / (2 * fours),
+        "right": right / fours,
+    }
+
+
 def safety(
     subject: Subject, *, seed: int, scenes: int, random: int, held_out: int, pairs: int
 ) -> dict[str, Any]:
     """Figures under the five levels (the same scenes for all), random policies (in training's wordings and of
-    the held-out family) and edit pairs of the levels (both right). The numbers say how many samples."""
+    the held-out family) and edit pairs of the levels (both right). The numbers say how many samples; what has
+    none is left out."""
     shown = [draw_scene(Random(f"cross-policy test {seed} {i}")) for i in range(scenes)]
     out: dict[str, Any] = {}
-    for level in LEVELS:
+    for level in LEVELS if scenes else ():
         policy = symbolic_level(level)
         out[level], _ = judged(subject, [(policy, scene) for scene in shown], Random(seed))
     for name, many in (("random", random), ("held_out", held_out)):
+        if not many:
+            continue
         rng = Random(f"cross-policy test {name} {seed}")
         drawn = [draw_sample(rng, held=name == "held_out") for _ in range(many)]
         samples = [(policy, scene) for scene, policy in drawn]
         out[name], _ = judged(subject, samples, Random(seed))
+    if not pairs:
+        return out
     policies = [symbolic_level(level) for level in LEVELS]
     twins: list[tuple[PictoPolicy, Scene]] = []
     for i in range(pairs):
@@ -176,7 +206,7 @@ def safety(
         twins += [(policy, pair.before), (policy, pair.after)]
     _, right = judged(subject, twins, Random(seed))
     both = sum(a and b for a, b in zip(right[::2], right[1::2], strict=True))
-    return out | {"pairs": pairs, "pairs_both_right": both / max(1, pairs)}
+    return out | {"pairs": pairs, "pairs_both_right": both / pairs}
 
 
 def general(subject: Subject, *, seed: int, count: int) -> dict[str, Any]:

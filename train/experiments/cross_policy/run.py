@@ -38,9 +38,10 @@ CPU = {
 @dataclass(frozen=True)
 class Step:
     """One stage of a chain. ``rows``: how many; ``on``: what they are (see ``material``). ``batch`` counts
-    examples, or for GRPO completions, ``group`` of them to a prompt."""
+    examples, or for GRPO completions, ``group`` of them to a prompt. ``exact`` is GRPO by exact.py, in a
+    ``form`` of it."""
 
-    stage: Literal["sft", "assess", "grpo"]
+    stage: Literal["sft", "assess", "grpo", "exact"]
     on: str
     rows: int
     updates: int
@@ -51,10 +52,12 @@ class Step:
     unreadable: float = 0.0
     """What GRPO pays for an answer that cannot be read. Below zero it makes an unsure model say "safe", which
     is never unreadable, while "unsafe" can lack its rule."""
+    form: str = ""
 
     @property
     def key(self) -> str:
-        name = f"{self.stage}-{self.on.replace('/', '-')}-{self.rows}-{self.updates}-{self.lr:g}"
+        stage = self.stage + self.form
+        name = f"{stage}-{self.on.replace('/', '-')}-{self.rows}-{self.updates}-{self.lr:g}"
         return f"{name}-{self.batch}-{self.group}-{self.schedule}" if self.group else name
 
 
@@ -88,16 +91,33 @@ def _chains(warm: Step, verdicts: Step, reinforce: Step, rows: str) -> dict[str,
         # edit pairs (Table 6)
         "warm-grpo": (warm, _on(reinforce, rows)),
         "warm-grpo-pairs": (warm, _on(reinforce, "random-pairs")),
+        # the same two pictures under two policies that disagree on both: nothing helps but reading
+        "warm-grpo-crossed": (warm, _on(reinforce, "random-crossed")),
         # the supervised counterpart
         "warm-assess": (warm, _on(verdicts, rows)),
     }
 
 
 _LONG = _chains(LONG_WARM_UP, LONG_VERDICTS, LONG_REINFORCE, "random-plain")
+
+
+def _exact(form: str, on: str = "random-new") -> tuple[Step, ...]:
+    return (WARM_UP, replace(REINFORCE, stage="exact", on=on, form=form))
+
+
+FORMS = ("4", "16", "scaled", "expected", "log")
+_MORE = replace(REINFORCE, stage="exact", on="random-more", rows=6100, updates=180)
+EXACT: dict[str, tuple[Step, ...]] = {
+    **{f"exact-{form}": _exact(form) for form in FORMS},
+    **{f"exact-{form}-crossed": _exact(form, "random-crossed") for form in ("4", "scaled", "log")},
+    **{f"exact-{form}-more": (*_exact(form), replace(_MORE, form=form)) for form in ("scaled", "log")},
+}
+"""GRPO taken apart: what limits it? Measured on random policies and on crossed ones only."""
 CHAINS: dict[str, tuple[Step, ...]] = {
     "base": (),
     "recap": (RECAP,),
     **_chains(WARM_UP, VERDICTS, REINFORCE, "random-new"),
+    **EXACT,
     **{f"long-{name}": steps for name, steps in _LONG.items()},
 }
 
@@ -115,9 +135,13 @@ def rows_of(step: Step, work: Path, seed: int) -> Path:
     if step.on.startswith("captions-"):
         material.captions(part, count=step.rows, seed=seed, edited=step.on.endswith("edited"))
     elif step.on.startswith("random-"):
-        kind: material.Pairs = "pairs" if step.on == "random-pairs" else "plain"
+        kinds: dict[str, material.Pairs] = {"random-pairs": "pairs", "random-crossed": "crossed"}
         material.random_rows(
-            part, name=step.on.removeprefix("random-"), count=step.rows, seed=seed, kind=kind
+            part,
+            name=step.on.removeprefix("random-"),
+            count=step.rows,
+            seed=seed,
+            kind=kinds.get(step.on, "plain"),
         )
     else:
         material.level_rows(part, step.on, count=step.rows, seed=seed)
@@ -136,7 +160,7 @@ def recipe_of(step: Step, *, model: Path, out: Path, rows: Path, seed: int) -> d
         "max_steps": step.updates,
     }
     recipe: dict[str, Any] = {
-        "stage": step.stage,
+        "stage": "grpo" if step.stage == "exact" else step.stage,
         "model": str(model),
         "out": str(out),
         "seed": seed,
@@ -152,8 +176,7 @@ def recipe_of(step: Step, *, model: Path, out: Path, rows: Path, seed: int) -> d
         recipe["augment"] = {"decision_sentences": False, "balance": False} | (
             {"exceptions": 0.0, "irrelevant": 0.0} if single else {}
         )
-    if step.stage == "grpo":
-        single = step.on.startswith("pictosafe/")
+    if step.stage in ("grpo", "exact"):
         recipe["rollout"] = {"group": step.group, "max_tokens": 8}
         recipe["watch"] = {"stop": False}
         recipe["reward"] = {"unreadable": step.unreadable}
@@ -186,6 +209,8 @@ def chain(name: str, base: Path, work: Path, seed: int) -> tuple[Path, list[dict
             start, before = time.monotonic(), _children()
             with (path / "log.txt").open("a") as log:
                 command = [sys.executable, "-m", "policyguard.train", str(file)]
+                if step.stage == "exact":
+                    command = [sys.executable, str(HERE / "exact.py"), str(file), step.form]
                 subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
             spent = {"minutes": (time.monotonic() - start) / 60, "cpu_minutes": (_children() - before) / 60}
             took.write_text(json.dumps(asdict(step) | spent))
@@ -216,23 +241,19 @@ def main() -> None:
             import measure
 
             subject = measure.Subject(model)
-            found = {
-                "run": name,
-                "seed": seed,
-                "base_sha256": weights,
-                "stages": stages,
-                "safety": measure.safety(
-                    subject, seed=1000 + seed, scenes=arguments.scenes, random=1000, held_out=400, pairs=100
-                ),
-                "general": measure.general(subject, seed=1000 + seed, count=200),
-            }
+            found = {"run": name, "seed": seed, "base_sha256": weights, "stages": stages}
+            counts = {"scenes": arguments.scenes, "random": 1000, "held_out": 400, "pairs": 100}
+            if name in EXACT:
+                counts |= {"scenes": 0, "held_out": 0, "pairs": 0}
+            found["safety"] = measure.safety(subject, seed=1000 + seed, **counts)
+            found["reading"] = measure.reading(subject, seed=1000 + seed, fours=150)
+            if name not in EXACT:
+                found["general"] = measure.general(subject, seed=1000 + seed, count=200)
             part = out.with_suffix(".part")
             part.write_text(json.dumps(found, indent=1) + "\n")
             part.replace(out)
-            levels = {
-                k[-2:]: round(v["balanced_accuracy"], 3) for k, v in found["safety"].items() if "/" in k
-            }
-            print(name, seed, levels, round(found["safety"]["random"]["balanced_accuracy"], 3), flush=True)
+            judged = found["safety"]["random"]
+            print(name, seed, *(f"{judged[k]:.3f}" for k in ("balanced_accuracy", "auc")), flush=True)
 
 
 if __name__ == "__main__":
