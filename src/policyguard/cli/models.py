@@ -60,9 +60,11 @@ def doctor(
 ) -> ExitCode:
     """Say what is wrong with a server that runs a guard model, and how fast it is.
 
-    Sends a few small requests and images of noise. With a sensor as --model, says what it looks at.
+    Sends a few small requests and images of noise. Without a server, --model is run here; it says on which
+    device, in which numbers and with how many threads, and why. With a sensor, it says what that looks at.
     Exit code 0 if a guard can work with it, else 2.
     """
+    from policyguard.backends import runs_here
     from policyguard.backends.registry import resolve_model
     from policyguard.policy import load_policy
 
@@ -70,6 +72,10 @@ def doctor(
     resolved = load_policy(policy).resolve() if policy else None
     if model is not None and resolve_model(model).sensor is not None:
         examination = _examine_sensor(model, resolved, base_url, dialect, timeout)
+    elif model is not None and (
+        base_url is None and (runs_here(model) or not os.environ.get("POLICYGUARD_BASE_URL"))
+    ):
+        examination = _examine_local(model, resolved, dialect)
     else:
         from policyguard.backends.remote.doctor import examine
         from policyguard.dialects import get_dialect
@@ -101,13 +107,26 @@ def _examine_sensor(
             return examine_sensor(backend, policy=policy)
 
 
+def _examine_local(model: str, policy: ResolvedPolicy | None, dialect: str | None) -> Examination:
+    from policyguard.backends import TransformersBackend
+    from policyguard.backends.transformers.doctor import examine_local
+    from policyguard.dialects import get_dialect
+
+    spoken = get_dialect(dialect) if dialect else None
+    with TransformersBackend(model, dialect=spoken) as backend, waiting("loading the model", sys.stderr):
+        return examine_local(backend, policy=policy)
+
+
 def _server_address(base_url: str | None) -> tuple[str, str | None]:
     """The server's URL and key, from option and environment. Raises ConfigurationError without a URL."""
     from policyguard.errors import ConfigurationError
 
     address = base_url or os.environ.get("POLICYGUARD_BASE_URL")
     if not address:
-        raise ConfigurationError("which server?", hint="give --base-url URL or set POLICYGUARD_BASE_URL")
+        raise ConfigurationError(
+            "which server?",
+            hint="give --base-url URL or set POLICYGUARD_BASE_URL; --model alone is a model to run here",
+        )
     if "," in address:
         raise ConfigurationError("several servers are named", hint="examine one at a time: --base-url URL")
     return address, os.environ.get("POLICYGUARD_API_KEY") or None

@@ -23,7 +23,7 @@ from backends.transformers.support import (
     tiny_backend,
 )
 from policyguard.backends.transformers import TransformersBackend, loading
-from policyguard.backends.transformers.loading import choose_device, choose_dtype
+from policyguard.backends.transformers.placement import choose_device, choose_dtype
 from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError
 from support.tiny_models import FAMILIES, Family, build_tiny_model, tiny_model
 

@@ -128,7 +128,7 @@ def load_vision(files: model_files.ModelFiles, auto: Any, device: str | None) ->
         import transformers
     except ImportError:
         raise MissingExtraError("transformers", "transformers") from None
-    from policyguard.backends.transformers.loading import choose_device
+    from policyguard.backends.transformers.placement import choose_device
 
     try:
         with model_files.quiet():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from policyguard.backends.transformers import files as model_files
 from policyguard.dialects.base import require_rule_scores, require_world
 from policyguard.dialects.rule_by_rule import merge
 from policyguard.errors import ConfigurationError, ModelLoadError
-from policyguard.strict.arguments import InOneProcess
+from policyguard.strict.arguments import InOneProcess, count
 from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class TransformersBackend(InOneProcess, Backend):
         dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``; default: bfloat16 where the hardware has it.
         max_batch: frames per forward pass; default: 16 on a GPU, 4 on a CPU.
         max_pixels: larger frames are scaled down to it; default: what the model's processor does.
+        threads: CPU threads to compute with, while this backend is asked; default: see docs/backends.md.
         prefix_cache_bytes: bound on the KV prefixes of policies kept for reuse; 0 turns the reuse off.
 
     Weights load on the first ``assess`` or in ``warm``. Thread-safe: frames are prepared in parallel, the
@@ -72,6 +73,7 @@ class TransformersBackend(InOneProcess, Backend):
         max_batch: int | None = None,
         max_pixels: int | None = None,
         prefix_cache_bytes: int = 1 << 30,
+        threads: int | None = None,
     ) -> None:
         if max_batch is not None and max_batch < 1:
             raise ConfigurationError(
@@ -99,6 +101,7 @@ class TransformersBackend(InOneProcess, Backend):
         self._revision = revision
         self._asked_device = device
         self._asked_dtype = dtype
+        self._asked_threads = None if threads is None else count("threads", threads)
         self._max_batch = max_batch
         self._max_pixels = max_pixels
         self._prefix_cache_bytes = prefix_cache_bytes
@@ -111,6 +114,7 @@ class TransformersBackend(InOneProcess, Backend):
         self._placement: tuple[Any, Any] | None = None
         self._identity: ModelIdentity | None = None
         self._runner: Runner | None = None
+        self._threads: Callable[[], int | None] = lambda: None
         self._plans: LruDict[tuple[str, float], tuple[Plan, ...]] = LruDict(PLANS)
         if model_files.is_local(self._location):
             self._find()
@@ -156,21 +160,33 @@ class TransformersBackend(InOneProcess, Backend):
         }
         waiting = {key: indices for key, indices in waiting.items() if indices}
         if waiting:
+            from policyguard.backends.transformers.placement import limited
+
             runner = self._load()
-            plans = {
-                key: self._plans_of(runner, requests[indices[0]].policy) for key, indices in waiting.items()
-            }
-            size = self.preferred_batch
-            for key, indices in waiting.items():
-                for start in range(0, len(indices), size):
-                    batch = indices[start : start + size]
-                    asked = [requests[index] for index in batch]
-                    answers = runner.read(plans[key], asked)
-                    prompts = [plan.prompt for plan in plans[key]]
-                    for index, row in zip(batch, zip(*answers, strict=True), strict=True):
-                        readings = list(zip(prompts, row, strict=True))
-                        results[index] = merge(requests[index].policy, readings)
+            with limited(self._threads()):
+                results |= self._read(runner, requests, waiting)
         return [results[index] for index in range(len(requests))]
+
+    def _read(
+        self,
+        runner: Runner,
+        requests: Sequence[AssessmentRequest],
+        waiting: dict[tuple[str, float], list[int]],
+    ) -> dict[int, Result]:
+        """The results of the requests whose indices ``waiting`` holds, by the key of their plans."""
+        results: dict[int, Result] = {}
+        plans = {key: self._plans_of(runner, requests[indices[0]].policy) for key, indices in waiting.items()}
+        size = self.preferred_batch
+        for key, indices in waiting.items():
+            for start in range(0, len(indices), size):
+                batch = indices[start : start + size]
+                asked = [requests[index] for index in batch]
+                answers = runner.read(plans[key], asked)
+                prompts = [plan.prompt for plan in plans[key]]
+                for index, row in zip(batch, zip(*answers, strict=True), strict=True):
+                    readings = list(zip(prompts, row, strict=True))
+                    results[index] = merge(requests[index].policy, readings)
+        return results
 
     def stats(self) -> GuardStats:
         return self._counters.snapshot()
@@ -227,16 +243,26 @@ class TransformersBackend(InOneProcess, Backend):
             yield f"wording={self.dialect.wording}"
 
     def _place(self) -> tuple[Any, Any]:
-        from policyguard.backends.transformers.loading import choose_device, choose_dtype
+        from policyguard.backends.transformers.placement import (
+            choose_device,
+            choose_dtype,
+            dtype_reason,
+        )
 
         with self._set_up:
             if self._placement is None:
                 device = choose_device(self._asked_device)
                 self._placement = device, choose_dtype(self._asked_dtype, device)
+                self._counters.set(
+                    device=str(device),
+                    dtype=str(self._placement[1]).removeprefix("torch."),
+                    dtype_reason=dtype_reason(self._asked_dtype, device),
+                )
             return self._placement
 
     def _load(self) -> Runner:
         from policyguard.backends.transformers.loading import load
+        from policyguard.backends.transformers.placement import ThreadChoice
         from policyguard.backends.transformers.runner import Runner
 
         self._require_open()  # before the lock, which a thread that the fork left behind may hold
@@ -257,6 +283,9 @@ class TransformersBackend(InOneProcess, Backend):
                         hint="try again once nothing writes to them",
                     )
                 self._identity = self._identify(revision)
+                size = sum(parameter.numel() for parameter in loaded.model.parameters())
+                self._threads = ThreadChoice(device, size, self._asked_threads, 1, self._counters)
+                self._threads()
                 self._runner = Runner(
                     loaded,
                     self.dialect,

@@ -1,4 +1,4 @@
-"""Load a guard model: weights, device and dtype, and its own processor, with or without torchvision.
+"""Load a guard model: weights, and its own processor, with or without torchvision.
 
 A family's processor often takes a video processor, and in transformers every video processor needs
 torchvision. A guard looks at images only, so without torchvision the same processor is put together from
@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyguard.backends.transformers.files import ModelFiles, quiet
-from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError, UsageError
+from policyguard.errors import MissingExtraError, ModelLoadError, UsageError
 from policyguard.strict.text import shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 __all__ = [
-    "DTYPES",
     "LoadedModel",
-    "choose_device",
-    "choose_dtype",
     "load",
     "load_processor",
     "prepare",
@@ -131,9 +128,6 @@ def _without_video(family: type) -> Any:
     return type(family.__name__, (family,), {"get_attributes": classmethod(get_attributes)})
 
 
-DTYPES = ("bfloat16", "float16", "float32")
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model ready to run. ``context``: the most tokens it takes; ``ends``: tokens that end an answer."""
@@ -153,54 +147,6 @@ class LoadedModel:
         )
         template = getattr(speaker, "chat_template", None) or ""
         return template if isinstance(template, str) else "\n".join(map(str, dict(template).values()))
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtraError("torch", "transformers") from None
-    return torch
-
-
-def choose_device(name: str | None) -> Any:
-    """The ``torch.device`` asked for; by default CUDA, else MPS, else the CPU. Raises ConfigurationError."""
-    torch = _torch()
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)  # naming a device that is not there fails only when it is used
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigurationError(
-            f"device='{name}' cannot be used here: {str(error).splitlines()[0]}",
-            hint="leave device out to take the best one there is, or give 'cpu'",
-        ) from error
-    return device
-
-
-def choose_dtype(name: str | None, device: Any) -> Any:
-    """The ``torch.dtype`` asked for; by default bfloat16 where the hardware computes in it.
-
-    Without bfloat16: float16 on CUDA, float32 elsewhere. Raises ConfigurationError for an unknown name.
-    """
-    torch = _torch()
-    if name is not None:
-        if name not in DTYPES:
-            raise ConfigurationError(f"dtype='{name}' is unknown", hint=f"choose one of: {', '.join(DTYPES)}")
-        return getattr(torch, name)
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
-    if device.type == "cpu" and _cpu_has_bf16(torch):
-        return torch.bfloat16
-    return torch.float32
-
-
-def _cpu_has_bf16(torch: Any) -> bool:
-    # torch versions that cannot say get float32.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) -> LoadedModel:

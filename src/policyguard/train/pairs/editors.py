@@ -248,7 +248,7 @@ def _load(model: str, device: str | None) -> Any:
         import diffusers
     except ImportError:
         raise MissingExtraError("diffusers", "train") from None
-    from policyguard.backends.transformers.loading import choose_device, choose_dtype
+    from policyguard.backends.transformers.placement import choose_device, choose_dtype
 
     place = choose_device(device)
     try:

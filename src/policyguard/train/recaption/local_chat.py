@@ -33,7 +33,8 @@ class LocalChat:
     ) -> None:
         from policyguard.backends.registry import resolve_model
         from policyguard.backends.transformers.files import complete, find
-        from policyguard.backends.transformers.loading import choose_device, choose_dtype, load
+        from policyguard.backends.transformers.loading import load
+        from policyguard.backends.transformers.placement import choose_device, choose_dtype
 
         place = choose_device(device)
         files = complete(find(resolve_model(model).location, name=model))
