@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.errors import MissingExtraError
 from policyguard.metrics import Judgement, ranks, reliability, require_metrics
-from policyguard.strict.page import STYLE, render
+from policyguard.strict.page import render
 from policyguard.strict.text import one_line
 from policyguard.verdict import violated
 
@@ -26,12 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Plot", "comparison_page", "reliability_plot", "require_plots"]
 
 _STYLE = """
-.allow { color: #15803d } .flag { color: #a16207 } .block { color: #b91c1c }
-.action { font-weight: 600 }
-.wrong { background: #fef2f2 }
-.number { text-align: right; font-variant-numeric: tabular-nums }
-.scroll { overflow-x: auto }
-img.plot { max-width: 100% }
+.wrong { background: var(--wrong) }
+img.plot { max-width: 100%; background: #fff; border-radius: 6px }
 """
 LIMIT = 500
 """Disagreements on the page; the JSON has all of them."""
@@ -63,7 +59,7 @@ def comparison_page(comparison: Comparison, *, thumbnails: Callable[[int], objec
     ]
     return render(
         "authoring/compare.html",
-        style=STYLE + _STYLE,
+        style=_STYLE,
         comparison=comparison,
         plots=list(_plots(comparison)) if any(comparison.labels) else [],
         rows=rows,

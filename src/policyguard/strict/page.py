@@ -20,40 +20,23 @@ from policyguard.strict.text import revealed
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["BLURRED", "STYLE", "render", "stream"]
+__all__ = ["asset", "render", "stream"]
 
-BLURRED = """
-label.blurred { display: inline-block; position: relative; overflow: hidden; line-height: 0 }
-label.blurred input { position: absolute; opacity: 0 }
-label.blurred img { filter: blur(14px); cursor: pointer }
-label.blurred input:checked + img { filter: none }
-label.blurred input:focus-visible + img { outline: 2px solid #1d4ed8 }
-"""
-"""For images that are blurred until clicked: ``strict/blurred.html``."""
-
-STYLE = (
-    BLURRED
-    + """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
-body { color: #1d2126; background: #fff }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
-th, td { text-align: left; vertical-align: top; padding: .5rem .7rem; border-bottom: 1px solid #d9dde2 }
-.small { color: #5b6470; font-size: .85em; overflow-wrap: anywhere }
-"""
-)
-"""For simple pages: readable text, tables, and images that are blurred until clicked."""
+_ROOT = Path(__file__).parents[1]
 
 
-def render(template: str, *, style: str = STYLE, script: str = "", **values: Any) -> str:
+def render(template: str, *, style: str = "", script: str = "", **values: Any) -> str:
     """The page that ``template``, a file in the package, makes of ``values``.
 
-    ``style`` and ``script`` are code of ours, never of anybody else's making.
+    ``style`` is what it needs besides ``strict/page.css``. It and ``script`` are code of ours, never of
+    anybody else's making.
     """
     return "".join(stream(template, style=style, script=script, **values))
 
 
-def stream(template: str, *, style: str = STYLE, script: str = "", **values: Any) -> Iterator[str]:
+def stream(template: str, *, style: str = "", script: str = "", **values: Any) -> Iterator[str]:
     """``render``, piece by piece, for long pages."""
+    style = asset("strict/page.css") + style
     scripts = f"script-src '{_hash(script)}'; " if script else ""
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; {scripts}img-src data:; base-uri 'none'; "
@@ -61,6 +44,12 @@ def stream(template: str, *, style: str = STYLE, script: str = "", **values: Any
     )
     page = _environment().get_template(template)
     return page.generate(policy=policy, style=style, script=script, **values)
+
+
+@cache
+def asset(path: str) -> str:
+    """The text of a file in the package, a style sheet or a script."""
+    return (_ROOT / path).read_text(encoding="utf-8")
 
 
 def _hash(code: str) -> str:
@@ -74,7 +63,7 @@ def _environment() -> Environment:
 
     return Environment(
         autoescape=True,
-        loader=FileSystemLoader(Path(__file__).parents[1]),
+        loader=FileSystemLoader(_ROOT),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator
 
 from policyguard.authoring.diff.behaviour import BehaviourDiff, ImageChange
 from policyguard.authoring.diff.structure import PolicyDiff
-from policyguard.strict.page import STYLE, render
+from policyguard.strict.page import render
 from policyguard.verdict import Verdict
 
 __all__ = ["diff_page"]
 
 _STYLE = """
-.weaker td:first-child { border-left: 4px solid #c2410c }
-.stronger td:first-child { border-left: 4px solid #15803d }
-.same td { color: #6b7280 }
-.action { font-weight: 600 }
-.allow { color: #15803d } .flag { color: #a16207 } .block { color: #b91c1c }
+.weaker td:first-child { border-left: 4px solid var(--amber) }
+.stronger td:first-child { border-left: 4px solid var(--green) }
+.same td { color: var(--dim) }
 """
 
 
@@ -35,7 +33,7 @@ def diff_page(
     rows = list(_rows(behaviour, thumbnails))
     return render(
         "authoring/diff/page.html",
-        style=STYLE + _STYLE,
+        style=_STYLE,
         behaviour=behaviour,
         structure=structure,
         rows=sorted(rows, key=lambda row: row[1] == "same"),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from policyguard.runs.reports.html import histogram
-from policyguard.strict.page import BLURRED, stream
+from policyguard.strict.page import asset, stream
 from policyguard.strict.text import shortened
 
 __all__ = ["report_page"]
@@ -30,7 +28,7 @@ def report_page(
     categories = sorted(figures["categories"], key=lambda rule: (-rule["violating"], -rule["attributed"]))
     return stream(
         "runs/audit/report.html",
-        style=_css(),
+        style=asset("runs/reports/report.css") + asset("runs/audit/report.css"),
         figures=figures,
         titles=titles,
         categories=categories,
@@ -83,10 +81,3 @@ def signed(value: Mapping[str, Any] | None) -> str:
         return "–"
     middle, low, high = (f"{100 * value[name]:+.2f}" for name in ("value", "low", "high"))
     return f"{middle} points ({low} to {high})"
-
-
-@cache
-def _css() -> str:
-    here = Path(__file__).parent
-    files = here.parent / "reports" / "report.css", here / "report.css"
-    return "".join(file.read_text(encoding="utf-8") for file in files) + BLURRED

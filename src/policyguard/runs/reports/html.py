@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from policyguard.runs.reports.text import (
 )
 from policyguard.runs.run import CheckedImage, ImageStatus, RunInfo, RunSummary
 from policyguard.strict.files import Spool, write_report
-from policyguard.strict.page import stream
+from policyguard.strict.page import asset, stream
 from policyguard.verdict import Finding
 
 __all__ = ["HtmlReport", "ScorePlot", "embedded_json", "histogram"]
@@ -122,8 +121,8 @@ class HtmlReport:
         titles = enumerate(f"{rule.rule.title} · {rule.name}" for rule in self._rules)
         return stream(
             "runs/reports/report.html",
-            style=_asset("report.css"),
-            script=_asset("report.js"),
+            style=asset("runs/reports/report.css"),
+            script=asset("runs/reports/report.js"),
             line=visible_line,
             ending=ending(summary),
             words=count_words(summary),
@@ -222,8 +221,3 @@ def embedded_json(value: Any) -> str:
     for char, escape in _ESCAPES.items():
         line = line.replace(char, escape)
     return line
-
-
-@cache
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")

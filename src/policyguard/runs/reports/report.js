@@ -177,6 +177,17 @@
   at("previous").addEventListener("click", () => turn(-1));
   at("next").addEventListener("click", () => turn(1));
 
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
+    if (event.key === "/") at("search").focus();
+    else if (event.key === "j" || event.key === "k") {
+      const buttons = [...document.querySelectorAll(".open")];
+      const place = buttons.indexOf(document.activeElement) + (event.key === "j" ? 1 : -1);
+      buttons[Math.max(0, Math.min(buttons.length - 1, place))]?.focus();
+    } else return;
+    event.preventDefault();
+  });
+
   // What matters first: without anything wrong, in the order of the run.
   order(rows.some((row) => row.status !== "passed") ? "status" : "order", false);
 })();

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from policyguard.images.written import preview
-from policyguard.strict.page import STYLE, render
+from policyguard.strict.page import render
 from policyguard.train.pairs.candidate import Candidate
 from policyguard.train.pairs.review import Decision, columns
 
@@ -17,16 +17,15 @@ __all__ = ["review_page"]
 
 _SIDE = 320
 _STYLE = """
-article { border: 1px solid #d9dde2; border-left: 6px solid #d9dde2; padding: .6rem 1rem; margin: 1rem 0 }
-article.now { outline: 2px solid #1d4ed8 }
-article[data-decision=accept] { border-left-color: #15803d }
-article[data-decision=reject] { border-left-color: #b91c1c }
+article { border: 1px solid var(--line); border-left-width: 6px; padding: .6rem 1rem; margin: 1rem 0 }
+article.now { outline: 2px solid var(--blue) }
+article[data-decision=accept] { border-left-color: var(--green) }
+article[data-decision=reject] { border-left-color: var(--red) }
 .twins { display: flex; gap: 1rem; flex-wrap: wrap }
-button { font: inherit; margin: 0 .3rem .3rem 0 }
-kbd { background: #eef1f4; padding: 0 .3em; border-radius: 3px }
+button { margin: 0 .3rem .3rem 0 }
 td, th { padding: .2rem .6rem }
-.unsafe { color: #b91c1c } .safe { color: #15803d }
-header { position: sticky; top: 0; background: #fff; padding: .4rem 0; z-index: 1 }
+.unsafe { color: var(--red) } .safe { color: var(--green) }
+header { position: sticky; top: 0; background: var(--ground); padding: .4rem 0; z-index: 1 }
 """
 
 SCRIPT = """
@@ -122,7 +121,7 @@ def review_page(
         pairs.append((candidate, decision, figures))
     return render(
         "train/pairs/sheet.html",
-        style=STYLE + _STYLE,
+        style=_STYLE,
         script=SCRIPT,
         columns=columns(candidates),
         pairs=pairs,

@@ -8,16 +8,16 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from policyguard.images.written import preview
-from policyguard.strict.page import STYLE, render
+from policyguard.strict.page import render
 from policyguard.train.data import CaptionRow
 
 __all__ = ["sample_page"]
 
 _SIDE = 160
 _STYLE = """
-ins { background: #dcfce7; text-decoration: none } del { background: #fee2e2 }
+ins { background: var(--right); text-decoration: none } del { background: var(--wrong) }
 td.caption { width: 38% ; white-space: pre-wrap; overflow-wrap: anywhere }
-.kept td { color: #5b6470 }
+.kept td { color: var(--dim) }
 """
 
 
@@ -28,7 +28,7 @@ def sample_page(
     chosen = random.Random(seed).sample(list(rows), min(count, len(rows)))
     return render(
         "train/recaption/page.html",
-        style=STYLE + _STYLE,
+        style=_STYLE,
         rows=[
             (row, preview(folder / row.image, side=_SIDE) if images else None, *_compared(row))
             for row in chosen
