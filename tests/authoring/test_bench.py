@@ -27,6 +27,7 @@ from policyguard.authoring.bench import (
     run_rows,
     score,
 )
+from policyguard.authoring.bench.page import bench_page
 from policyguard.authoring.bench.rows import CATEGORIES
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.published import MEASURES, SYSTEMS
@@ -589,6 +590,23 @@ def test_pico_runs_from_end_to_end_and_prints_figures_beside_the_published(
     assert "did you mean 'Qwen2.5-VL-7B'?" in capsys.readouterr().err
     assert main(["bench", "safeedit", str(tmp_path), "--model", "pico"]) == ExitCode.USAGE  # not its world
     assert main([*asked, "--own-category"]) == ExitCode.USAGE
+    page = tmp_path / "page.html"
+    assert main([*asked, "--cache", str(tmp_path / "cache"), "--html", str(page)]) == ExitCode.OK
+    assert "all/f1" in page.read_text()
+    assert main([*asked, "--thumbnails"]) == ExitCode.USAGE
+    assert "--thumbnails goes with --html" in capsys.readouterr().err
+
+
+def test_the_page_shows_figures_and_mistakes_and_pictures_only_where_asked(tmp_path: Path) -> None:
+    answers = [("unsafe", 255), ("safe", 254), ("unsafe", 1), ("safe", 0)]
+    folder = safeedit(tmp_path, {"L3": answers}, policy="No <script>alert(1)</script>.")
+    report = run_rows("safeedit", load_rows("safeedit", folder), backend=FakeBackend(reds))
+    page = bench_page(report, compare("safeedit", {}, model="fake"))
+    assert "2 rows are answered wrongly" in page
+    assert "SafeGuard-VL, arXiv:2603.01228, table 6" in page
+    assert "<script" not in page
+    assert "data:image" not in page
+    assert bench_page(report, thumbnails=True).count("data:image/jpeg") == 2
 
 
 def test_a_server_without_scores_that_talks_now_and_then_is_read_strictly(

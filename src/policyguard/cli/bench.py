@@ -213,6 +213,16 @@ def _field(benchmark: str, says: str) -> None:
             ),
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+        page: Annotated[
+            Path | None,
+            typer.Option("--html", metavar="FILE", help="Write a page of the figures and mistakes too."),
+        ] = None,
+        thumbnails: Annotated[
+            bool,
+            typer.Option(
+                "--thumbnails", help="Put thumbnails of mistakes into the page, blurred until clicked."
+            ),
+        ] = False,
     ) -> ExitCode:
         from policyguard.authoring.bench import compare, load_rows, run_rows
         from policyguard.cli.progress import progress_bar
@@ -220,6 +230,8 @@ def _field(benchmark: str, says: str) -> None:
 
         if own_category and benchmark != "unsafebench":
             raise UsageError("--own-category goes with unsafebench, whose paper asks so")
+        if thumbnails and page is None:
+            raise UsageError("--thumbnails goes with --html", hint="name the page with --html FILE")
         loaded = load_rows(
             benchmark,
             folder,
@@ -262,6 +274,12 @@ def _field(benchmark: str, says: str) -> None:
             )
         else:
             _print_report(report, beside)
+        if page is not None:
+            from policyguard.authoring.bench.page import bench_page
+            from policyguard.strict.files import write_report
+
+            write_report(page, [bench_page(report, beside, thumbnails=thumbnails)])
+            print(f"wrote {page}", file=sys.stderr)
         for note in loaded.notes:
             warn(note)
         if "wording=own" in report.model.settings:

@@ -134,7 +134,9 @@ def test_the_page_runs_its_own_script_and_nothing_else(tmp_path: Path) -> None:
 def test_the_page_asks_nobody_for_anything(tmp_path: Path) -> None:
     text = written(tmp_path, "html", every_kind(), **stopped())
     assert not re.search(r"https?://|url\(|@import|//cdn", text)
-    asked = [a[name] for _, a in Page(text).elements for name in ("src", "href", "srcset", "data") if name in a]
+    asked = [
+        a[name] for _, a in Page(text).elements for name in ("src", "href", "srcset", "data") if name in a
+    ]
     assert all(address.startswith("#") for address in asked), asked
 
 

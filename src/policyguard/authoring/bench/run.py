@@ -148,7 +148,7 @@ def run_rows(
             silent[verdict.outcome.value] += 1
             reasons[reason] += 1
             known = None
-        judged.append(Judged(row, answer, known, verdict.score))
+        judged.append(Judged(row, answer, known, verdict.score, verdict.evidence.image_sha256))
     return BenchReport(
         benchmark,
         backend.model,

@@ -30,12 +30,16 @@ NONE = Figure(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A row and what was found. ``rating``: whether the model itself rates it unsafe; ``None``: no answer."""
+    """A row and what was found. ``rating``: whether the model itself rates it unsafe; ``None``: no answer.
+
+    ``image_sha256``: of the image that was judged.
+    """
 
     row: BenchRow
     answer: Answer
     rating: bool | None
     score: float | None = None
+    image_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,8 @@ def test_the_bar_is_as_long_as_the_score_and_its_mark_stands_at_the_threshold(vi
 def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
     driver = visit()
     keys = ActionChains(driver)
-    keys.send_keys(Keys.TAB).send_keys(Keys.SPACE).perform()  # the first filter: failed
+    # Past the links to three sections, to the first filter: failed.
+    keys.send_keys(Keys.TAB * 4).send_keys(Keys.SPACE).perform()
     assert {"failed"} == {badge.text for badge in all_of(driver, ".badge")}
     for _ in range(40):
         if driver.switch_to.active_element.get_attribute("class") == "open":
@@ -129,6 +130,18 @@ def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
     assert 1 == len(all_of(driver, ".details"))
     outline = driver.switch_to.active_element.value_of_css_property("outline-style")
     assert "none" != outline
+
+
+def test_letters_go_to_the_search_and_from_image_to_image(visit: Visit) -> None:
+    driver = visit()
+    ActionChains(driver).send_keys("jj").perform()
+    buttons = all_of(driver, ".open")
+    assert driver.switch_to.active_element == buttons[1]
+    ActionChains(driver).send_keys("k").send_keys(Keys.ENTER).perform()
+    assert driver.switch_to.active_element == buttons[0]
+    assert buttons[0].get_dom_attribute("aria-expanded") == "true"
+    ActionChains(driver).send_keys("/").send_keys("jk/").perform()
+    assert one(driver, "#search").get_property("value") == "jk/"
 
 
 def test_every_control_has_a_name(visit: Visit) -> None:
