@@ -48,7 +48,7 @@ class Program(Group):
             raise
 
 
-# Help is plain text: it loads faster, and docs/cli.md holds exactly what is printed.
+# Help is plain text: it loads faster, and docs/cli/ holds exactly what is printed.
 app = typer.Typer(
     name="policyguard",
     cls=Program,
