@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-audit test-ray serve test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico clean test-gpu test-browser fuzz test-viewers
+.PHONY: help docs demo demo-audit test-ray serve test test-fast test-slow test-packaging test-sdk test-sdk-smoke test-vllm test-vllm-smoke vllm-server check format bench pico clean test-gpu test-browser fuzz test-viewers
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -70,7 +70,7 @@ test-sdk: $(VENV)/.ready  ## Run the real SDKs over the HTTP middleware, in envi
 
 test-sdk-smoke: $(VENV)/.ready  ## The same with the newest SDKs alone, in at most four minutes
 	$(BIN)/python tests/sdk/run.py --smoke --timeout 60
-test-browser: $(VENV)/.ready  ## Look at HTML reports and the page of the service in Chromium (Debian: apt install chromium chromium-driver)
+test-browser: $(VENV)/.ready  ## Look at HTML reports, the page of the service and the documentation in Chromium (Debian: apt install chromium chromium-driver)
 	$(BIN)/python -m pytest -m browser --timeout 300
 
 test-viewers: $(VENV)/.ready  ## Compare with Chromium and Firefox (Debian: apt install chromium firefox-esr)
@@ -95,6 +95,10 @@ fuzz: $(VENV)/.ready  ## Fuzz the image decoder, guided by coverage (Linux; FUZZ
 	mkdir -p runs/fuzz
 	PYTHONPATH=src:tests $(BIN)/python tests/images/fuzz.py runs/fuzz tests/images/corpus \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=30 -rss_limit_mb=2048 -artifact_prefix=runs/fuzz-
+
+docs: $(VENV)/.ready  ## Build the documentation site in build/site; a broken link is an error
+	$(BIN)/python docs/build.py
+	@echo "To read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
 
 check: $(VENV)/.ready  ## Lint and type-check
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("integrations/**/*.md"),
         *ROOT.glob("policies/*.md"),
         *ROOT.glob("train/**/*.md"),
