@@ -655,6 +655,14 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
+def torchvision_for(family: str) -> None:
+    """Skip the test where the processor of ``family`` cannot be built here."""
+    import pytest
+
+    if family in NEEDS_TORCHVISION:
+        pytest.importorskip("torchvision", reason="the processor of this family needs torchvision")
+
+
 def build(folder: Path, family: str, *, chat: str | None = None) -> Path:
     """Write a checkpoint of ``family`` with the chat template ``chat`` (default: its own); its folder."""
     if family in get_args(Family):

@@ -37,6 +37,11 @@ class GuardStats:
         tokens_reused: tokens of policies that did not, as their KV prefix was there.
         tokens_padding: what batches of unequal frames were filled up with.
         prefix_hits, prefix_misses: passes that found the policy's prefix, and those that computed it.
+        looks: frames that went through the vision tower; ``looks_reused``: frames of passes that did not, as
+            what is seen of them was there.
+        explained_there, explained_in_full: explanations decoded from where the rating was read, and those for
+            which the whole prompt was read again.
+        in_full: what is not used again, and why.
         device, dtype, threads: where, in which numbers and with how many CPU threads it computes; empty or
             ``None`` until it has loaded. Why: ``dtype_reason``, ``threads_reason``.
         replicas: processes that run the model; 0 where it runs in this one.
@@ -54,6 +59,11 @@ class GuardStats:
     tokens_padding: int = 0
     prefix_hits: int = 0
     prefix_misses: int = 0
+    looks: int = 0
+    looks_reused: int = 0
+    explained_there: int = 0
+    explained_in_full: int = 0
+    in_full: tuple[str, ...] = ()
     device: str = ""
     dtype: str = ""
     dtype_reason: str = ""
@@ -81,7 +91,7 @@ class GuardStats:
             "padding_share": self.padding_share,
             "seconds": dict(self.seconds),
             "batch_sizes": {str(size): count for size, count in sorted(self.batch_sizes.items())},
-            "fallbacks": list(self.fallbacks),
+            **{name: list(getattr(self, name)) for name in _TEXTS},
             "stages": {name: stats.to_dict() for name, stats in self.stages.items()},
         }
 
@@ -96,12 +106,14 @@ class GuardStats:
             values[name] = MappingProxyType(dict(sums))
         for name in _SAID:
             values[name] = next((said for part in parts if (said := getattr(part, name))), _DEFAULTS[name])
-        values["fallbacks"] = tuple(dict.fromkeys(text for part in parts for text in part.fallbacks))
+        for name in _TEXTS:
+            values[name] = tuple(dict.fromkeys(text for part in parts for text in getattr(part, name)))
         return cls(**values)
 
 
 _SUMS = ("seconds", "batch_sizes")
-_PLAIN = [item.name for item in fields(GuardStats) if item.name not in (*_SUMS, "fallbacks", "stages")]
+_TEXTS = ("fallbacks", "in_full")
+_PLAIN = [item.name for item in fields(GuardStats) if item.name not in (*_SUMS, *_TEXTS, "stages")]
 _DEFAULTS: Mapping[str, Any] = {item.name: item.default for item in fields(GuardStats)}
 _COUNTS = [name for name in _PLAIN if _DEFAULTS[name] == 0 and name != "threads"]
 _SAID = [name for name in _PLAIN if name not in _COUNTS]
@@ -126,6 +138,7 @@ class Counters:
         self._seconds: dict[str, float] = {}
         self._set: dict[str, Any] = {}
         self._fallbacks: dict[str, None] = {}
+        self._in_full: dict[str, None] = {}
         self._told = GuardStats()
         if model is not None:
             _LIVE.add(self)
@@ -164,6 +177,11 @@ class Counters:
             self._fallbacks[fallback] = None
         _log.warning("%s", fallback)
 
+    def note(self, in_full: str) -> None:
+        """Note what is computed in full, and why."""
+        with self._lock:
+            self._in_full[in_full] = None
+
     def snapshot(self) -> GuardStats:
         with self._lock:
             return self._snapshot()
@@ -184,5 +202,6 @@ class Counters:
             seconds=MappingProxyType(dict(self._seconds)),
             batch_sizes=MappingProxyType(dict(self._sizes)),
             fallbacks=tuple(self._fallbacks),
+            in_full=tuple(self._in_full),
             **values,
         )

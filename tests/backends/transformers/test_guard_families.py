@@ -18,16 +18,10 @@ import pytest
 
 from backends.transformers.support import assessments, policy, requests
 from policyguard.backends.transformers import TransformersBackend
-from policyguard.backends.transformers.runner import Once
 from policyguard.dialects import get_dialect
 from policyguard.errors import ConfigurationError, ModelLoadError
-from support.guard_families import GUARDS, NEEDS_TORCHVISION, Asked, differences, guard_model
+from support.guard_families import GUARDS, Asked, differences, guard_model, torchvision_for
 from support.tiny_models import tiny_model
-
-
-def torchvision_for(family: str) -> None:
-    if family in NEEDS_TORCHVISION:
-        pytest.importorskip("torchvision", reason="the processor of this family needs torchvision")
 
 
 def backend(folder: Path, **options: Any) -> TransformersBackend:
@@ -132,13 +126,19 @@ def looks_and_passes(guard: TransformersBackend) -> tuple[list[int], list[int], 
     looked: list[int] = []
     passed: list[int] = []
 
-    class Counted(Once):
+    class Counted:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             prepared.append(1)
-            return super().__call__(*args, **kwargs)
+            return self.inner(*args, **kwargs)
 
-    model, images = runner.loaded.model, runner._images
-    images.function = Counted(images.function)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    model, images = runner.loaded.model, runner.images
+    images.inner = Counted(images.inner)
     tower = next(getattr(model.model, name) for name in LOOKING if hasattr(model.model, name))
     tower.register_forward_pre_hook(lambda *_: looked.append(1))
     model.register_forward_pre_hook(lambda *_: passed.append(1))
@@ -162,7 +162,7 @@ def test_twenty_rules_are_twenty_passes_over_one_look_at_the_image(family: str, 
     guard = backend(guard_model(family), dialect=get_dialect(dialect))
     prepared, looked, passed = looks_and_passes(guard)
     under = policy(rules=20)
-    guard.assess(requests(1, under))  # makes the plans, which prepare an image of their own
+    guard.assess(requests(2, under)[1:])  # makes the plans, which prepare an image of their own
     for counted in (prepared, looked, passed):
         counted.clear()
     [found] = assessments(guard.assess(requests(1, under)))

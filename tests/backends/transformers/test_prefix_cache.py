@@ -18,8 +18,11 @@ from backends.transformers.support import (
 )
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends.transformers.features import Frame
 from policyguard.backends.transformers.loading import prepare
-from policyguard.backends.transformers.runner import PrefixCache, Runner, compute_prefix, fork_prefix
+from policyguard.backends.transformers.prefix import PrefixCache, compute_prefix, fork_prefix
+from policyguard.backends.transformers.runner import Runner
+from support.guard_families import guard_model
 from support.tiny_models import QWEN, Family
 
 LONG = policy("long", rules=6, words="weapons knife gun museum exhibits. " * 40)
@@ -35,7 +38,7 @@ def logits(runner: Runner, *, share: bool, count: int = 4) -> torch.Tensor:
     assert plan.prefix is not None
     if not share:
         plan = replace(plan, prefix=None)
-    found: torch.Tensor = runner._forward(plan, [picture(seed) for seed in range(count)])
+    found: torch.Tensor = runner._forward(plan, [Frame.of(picture(seed)) for seed in range(count)])[0]
     return found
 
 
@@ -151,9 +154,10 @@ def test_many_policies_leave_memory_bounded_and_answers_as_they_were() -> None:
     assert furthest(before, after) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:`hidden_state` is deprecated:FutureWarning")  # inside transformers
 def test_where_a_prefix_cannot_be_shared_the_full_forward_pass_runs() -> None:
     for backend in (
-        tiny_backend("llava_onevision"),
+        tiny_backend(guard_model("mllama")),
         tiny_backend("qwen3_vl", prefix_cache_bytes=0),
         tiny_backend("qwen3_vl", ImageFirst()),
     ):

@@ -9,6 +9,7 @@ import pytest
 
 from backends.transformers.support import PlainDialect, assessments, policy, requests, tiny_backend
 from policyguard.assessment import Failure, Rating
+from policyguard.backends.transformers.features import Frame
 from policyguard.dialects import PerRule, Prompt
 from policyguard.errors import ConfigurationError
 from policyguard.policy import ResolvedPolicy
@@ -82,12 +83,13 @@ def test_the_rating_is_read_behind_the_thought() -> None:
     free = Changed(thinks_until="</never>", max_thought_tokens=6)
     (thinking,) = (replace(plan, prompt=prompt) for prompt in free.render(policy()))
     request = requests(1, policy())[0]
-    thought = runner._think(thinking, request.frame, thinking.prompt.thinks_until or "")
+    frame = Frame.of(request.frame)
+    thought = runner._think(thinking, frame, thinking.prompt.thinks_until or "")
     assert not isinstance(thought, str)  # it never comes to the end of its thought
     behind = runner._after_thought(thinking, "a thought</never>")
     assert behind.prompt.prefill == "a thought</never>" + plan.prompt.prefill
     assert behind.text.startswith(plan.head + "a thought</never>")
-    [result] = runner.attempt(behind, [request])
+    [result] = runner.attempt(behind, [request], [frame])
     assert not isinstance(result, Failure)
 
 

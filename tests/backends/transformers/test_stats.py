@@ -42,7 +42,8 @@ def test_a_local_guard_counts_passes_batches_tokens_and_prefixes() -> None:
 def test_padding_counts_where_frames_of_one_batch_differ_in_size() -> None:
     backend = tiny_backend("qwen3_vl")
     unequal = requests(2, LONG)
-    backend._load().attempt(backend._plans_of(backend._load(), LONG)[0], unequal)
+    runner = backend._load()
+    runner.attempt(backend._plans_of(runner, LONG)[0], unequal, runner.see(unequal))
     stats = backend.stats()
     assert stats.batch_sizes == {2: 1}
     assert stats.tokens_padding > 0

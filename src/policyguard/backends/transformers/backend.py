@@ -56,6 +56,7 @@ class TransformersBackend(InOneProcess, Backend):
         max_pixels: larger frames are scaled down to it; default: what the model's processor does.
         threads: CPU threads to compute with, while this backend is asked; default: see docs/backends.md.
         prefix_cache_bytes: bound on the KV prefixes of policies kept for reuse; 0 turns the reuse off.
+        feature_cache_bytes: the same for what is seen of frames, which several policies share.
 
     Weights load on the first ``assess`` or in ``warm``. Thread-safe: frames are prepared in parallel, the
     model runs one batch at a time. Not usable in a process forked after that. Raises ModelLoadError, and
@@ -73,6 +74,7 @@ class TransformersBackend(InOneProcess, Backend):
         max_batch: int | None = None,
         max_pixels: int | None = None,
         prefix_cache_bytes: int = 1 << 30,
+        feature_cache_bytes: int = 1 << 28,
         threads: int | None = None,
     ) -> None:
         if max_batch is not None and max_batch < 1:
@@ -106,6 +108,7 @@ class TransformersBackend(InOneProcess, Backend):
         self._max_pixels = max_pixels
         self._prefix_cache_bytes = prefix_cache_bytes
         self._counters = Counters(model)
+        self._feature_cache_bytes = feature_cache_bytes
         self._closed = False
         self._process: int | None = None
         self._set_up = RLock()
@@ -176,12 +179,12 @@ class TransformersBackend(InOneProcess, Backend):
         """The results of the requests whose indices ``waiting`` holds, by the key of their plans."""
         results: dict[int, Result] = {}
         plans = {key: self._plans_of(runner, requests[indices[0]].policy) for key, indices in waiting.items()}
-        size = self.preferred_batch
-        for key, indices in waiting.items():
-            for start in range(0, len(indices), size):
+        size, frames = self.preferred_batch, runner.see(requests)
+        for start in range(0, max(map(len, waiting.values())), size):
+            for key, indices in waiting.items():  # all policies on some frames, then on the next
                 batch = indices[start : start + size]
                 asked = [requests[index] for index in batch]
-                answers = runner.read(plans[key], asked)
+                answers = runner.read(plans[key], asked, [frames[index] for index in batch])
                 prompts = [plan.prompt for plan in plans[key]]
                 for index, row in zip(batch, zip(*answers, strict=True), strict=True):
                     readings = list(zip(prompts, row, strict=True))
@@ -293,6 +296,7 @@ class TransformersBackend(InOneProcess, Backend):
                     max_pixels=self._max_pixels,
                     prefix_bytes=self._prefix_cache_bytes,
                     counters=self._counters,
+                    feature_bytes=self._feature_cache_bytes,
                 )
             return self._runner
 

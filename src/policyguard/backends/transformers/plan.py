@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policyguard.assessment import Rating
+from policyguard.backends.transformers.decoding import begun_after
 from policyguard.backends.transformers.loading import prepare
 from policyguard.dialects.base import FrameSlot, Message, Prompt, refuse_control_tokens
 from policyguard.errors import ConfigurationError
@@ -30,10 +31,11 @@ MIN_PREFIX = 32
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The text before the image, and what comes after it. ``ids``: shape (1, tokens)."""
+    """The text before the image, and what comes after it. ``ids``: shape (1, tokens); ``key``: the same."""
 
     ids: Any
     rest: str
+    key: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Plan:
     Args:
         head: the chat as text, up to where the assistant speaks; the image is a placeholder in it.
         text: ``head``, prefill, the label unsafe and the category prefill: all that one forward pass reads.
+        ids: ``text`` as tokens, the image as its placeholder.
         special: whether the tokenizer adds its own marks, such as a beginning of sequence.
         ratings: first token of a label -> rating; ``categories``: first token -> label text.
         rating_at, category_at: from the end (negative), the positions whose logits predict those tokens.
@@ -53,6 +56,7 @@ class Plan:
     prompt: Prompt
     head: str
     text: str
+    ids: Sequence[int]
     special: bool
     ratings: Mapping[int, Rating]
     rating_at: int
@@ -69,6 +73,13 @@ class Plan:
         """The assistant's text after ``rating``, and after ``category`` (a label) if there is one."""
         answer = self.prompt.prefill + self.prompt.label(rating)
         return answer if category is None else answer + self.prompt.category_prefill + category
+
+    def begun(self, processor: Any, answers: Sequence[str]) -> tuple[int, list[list[int]]] | None:
+        """How ``answers`` go on after a part of ``text``; see ``begun_after``."""
+        tokens = _Tokens(processor.tokenizer, self.special)
+        known = {answer: tokens.ids(self.head + answer) for answer in set(answers)}
+        # From the rating on it is known that no processor rewrites the text after the image.
+        return begun_after(self.ids, [known[answer] for answer in answers], at_most=-self.rating_at)
 
 
 def make_plan(loaded: LoadedModel, prompt: Prompt, policy: ResolvedPolicy, *, share_prefix: bool) -> Plan:
@@ -115,6 +126,7 @@ def make_plan(loaded: LoadedModel, prompt: Prompt, policy: ResolvedPolicy, *, sh
         prompt=prompt,
         head=head,
         text=text,
+        ids=ids,
         special=special,
         ratings={rating_tokens[label]: rating for label, rating in prompt.ratings.items()},
         rating_at=rating_index - 1 - len(ids),
@@ -239,4 +251,6 @@ def _prefix(loaded: LoadedModel, tokens: _Tokens, text: str, blank: Any, whole: 
     if ids.shape[1] < MIN_PREFIX:
         return None
     rest = prepare(loaded.processor, [text[start:]], [blank], special=False)["input_ids"]
-    return Prefix(ids, text[start:]) if torch.equal(torch.cat([ids, rest], 1), whole) else None
+    if not torch.equal(torch.cat([ids, rest], 1), whole):
+        return None
+    return Prefix(ids, text[start:], tuple(ids[0].tolist()))

@@ -1,8 +1,8 @@
-"""What the logits say at the places of the rating and the category; and, for explain, the decoded rest."""
+"""What the logits say at the places of the rating and the category; for explain, what the words say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,10 @@ from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Rea
 from policyguard.errors import AnswerError
 
 if TYPE_CHECKING:
-    from policyguard.backends.transformers.loading import LoadedModel
     from policyguard.backends.transformers.plan import Plan
     from policyguard.dialects.base import Dialect
 
-__all__ = ["Scores", "continuations", "explained", "read_scores"]
+__all__ = ["Scores", "explained", "read_scores"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,36 +114,6 @@ def _scores(
         category = labels[categories.index(max(categories))]
     covered = category_mass if categories else None
     return Scores(best, p_unsafe, mass, undecided, rule_scores, category, covered)
-
-
-def continuations(
-    loaded: LoadedModel, inputs: Any, max_new_tokens: int, *, stop: str | None = None
-) -> list[str]:
-    """What the model goes on to say, greedily, after each row of ``inputs``, up to an end token or the bound.
-
-    ``stop``: a text behind which nothing more is decoded.
-
-    Control tokens other than the end are left in the text, for the dialect's parser to refuse.
-    """
-    ids = inputs["input_ids"]
-    tokenizer = loaded.processor.tokenizer
-    options = {} if stop is None else {"stop_strings": [stop], "tokenizer": tokenizer}
-    output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, **options)
-    texts = []
-    for row in output.tolist():
-        last, new = row[ids.shape[1] - 1], row[ids.shape[1] :]
-        end = next((index for index, token in enumerate(new) if token in loaded.ends), len(new))
-        texts.append(_after(tokenizer, last, new[:end]))
-    return texts
-
-
-def _after(tokenizer: Any, last: int, new: Sequence[int]) -> str:
-    """The text of ``new`` after ``last``: some tokenizers drop the space in front of a text's first word."""
-    whole = tokenizer.decode([last, *new], clean_up_tokenization_spaces=False)
-    alone = tokenizer.decode([last], clean_up_tokenization_spaces=False)
-    if not whole.startswith(alone):
-        whole, alone = tokenizer.decode(list(new), clean_up_tokenization_spaces=False), ""
-    return str(whole[len(alone) :])
 
 
 def explained(plan: Plan, dialect: Dialect, scores: Scores, text: str) -> Assessment | Failure:

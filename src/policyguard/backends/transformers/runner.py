@@ -1,23 +1,15 @@
 """Run batches of frames under one plan through a loaded model.
 
-The text before the image, the policy's KV prefix, is computed once and shared by all frames under it. Two
-things make this exact (with float32, to about 1e-6 in the logits) for models with M-RoPE positions:
-
-- The positions are always passed. Left to itself, such a model takes the text after a cached prefix for
-  the continuation of whatever image it saw last (``rope_deltas`` is state on the module), or starts at
-  zero again; the logits are then silently wrong.
-- A prefix is never written to. Each batch gets a fork: new layer objects around the same tensors, which
-  ``DynamicLayer.update`` replaces by concatenation and never changes in place.
+What several questions have in common is computed once: the policy's KV prefix (``prefix``), what is seen of a
+frame (``features``), and, for an explanation, everything that the verdict was read from (``decoding``).
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
-import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -25,95 +17,28 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading, Result
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.stats import Counters
+from policyguard.backends.transformers.decoding import State, continuations, go_on, recording, text_after
+from policyguard.backends.transformers.features import SPLITS, Frame, Looks, PreparedFrames
 from policyguard.backends.transformers.loading import prepare, shrink
 from policyguard.backends.transformers.plan import control_tokens, make_plan
-from policyguard.backends.transformers.reading import Scores, continuations, explained, read_scores
+from policyguard.backends.transformers.prefix import (
+    PrefixCache,
+    compute_prefix,
+    fork_prefix,
+    has_window,
+    positions_of,
+    why_not,
+    with_positions,
+)
+from policyguard.backends.transformers.reading import Scores, explained, read_scores
 from policyguard.errors import ModelLoadError, UsageError
-from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
     from policyguard.backends.transformers.loading import LoadedModel
-    from policyguard.backends.transformers.plan import Plan
+    from policyguard.backends.transformers.plan import Plan, Prefix
     from policyguard.dialects.base import Dialect
 
-__all__ = [
-    "PrefixCache",
-    "Runner",
-    "compute_prefix",
-    "fork_prefix",
-    "shares_prefix",
-    "with_positions",
-]
-
-
-FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"})
-"""Tested with qwen2_5_vl and qwen3_vl; the others compute positions the same way. The rest run in full."""
-
-
-def shares_prefix(model: Any) -> bool:
-    """Whether a prefix of ``model`` can be shared: a known family, and plain layers in its cache."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    if model.config.model_type not in FAMILIES:
-        return False
-    layers = DynamicCache(config=model.config.get_text_config()).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-
-
-def compute_prefix(model: Any, ids: Any) -> Any:
-    """The KV cache of the text tokens ``ids``, shape (1, tokens)."""
-    import torch
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.config.get_text_config())
-    positions = torch.arange(ids.shape[1], device=ids.device).expand(3, 1, -1)
-    model.model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
-    return cache
-
-
-def fork_prefix(cache: Any, rows: int) -> Any:
-    """A cache for ``rows`` frames that begins with ``cache`` and shares its tensors. Copies no numbers."""
-    forked = copy.copy(cache)
-    forked.layers = []
-    for layer in cache.layers:
-        branch = copy.copy(layer)
-        branch.keys = layer.keys.expand(rows, -1, -1, -1)
-        branch.values = layer.values.expand(rows, -1, -1, -1)
-        forked.layers.append(branch)
-    return forked
-
-
-def with_positions(model: Any, inputs: Any, prefix_ids: Any | None) -> dict[str, Any]:
-    """``inputs`` with explicit M-RoPE positions, and a mask that covers ``prefix_ids`` before them."""
-    import torch
-
-    ids, mask, kinds = inputs["input_ids"], inputs["attention_mask"], inputs["mm_token_type_ids"]
-    skip = 0
-    if prefix_ids is not None:
-        before = prefix_ids.expand(ids.shape[0], -1)
-        skip = before.shape[1]
-        ids = torch.cat([before, ids], 1)
-        mask = torch.cat([torch.ones_like(before), mask], 1)
-        kinds = torch.cat([torch.zeros_like(before), kinds], 1)
-    positions, _ = model.model.get_rope_index(
-        input_ids=ids, mm_token_type_ids=kinds, image_grid_thw=inputs["image_grid_thw"], attention_mask=mask
-    )
-    rest = {name: value for name, value in inputs.items() if name != "mm_token_type_ids"}
-    return rest | {"attention_mask": mask, "position_ids": positions[:, :, skip:]}
-
-
-class PrefixCache(LruDict[Hashable, Any]):
-    """The most recently used prefixes, bounded by the bytes they hold; the last one is always kept."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes, weigh=_bytes_of)
-
-
-def _bytes_of(prefix: Any) -> int:
-    return sum(int(layer.keys.nbytes) + int(layer.values.nbytes) for layer in prefix.layers)
+__all__ = ["Runner"]
 
 
 _SIDE = 224
@@ -123,61 +48,31 @@ _SAME = 1e-4
 """Standard deviations of the logits: a smaller difference is none."""
 
 
+_EACH_TOKEN = ("cross_attention_mask",)
+"""Inputs with a row for each token, the last of which goes for the tokens after it too."""
+
+
+_PREFIX, _WORDS = "the policy's text is read anew", "explanations read the whole prompt again"
+
+
 class _UnfitError(Exception):
     """A frame that the model cannot take, and why."""
 
 
-class Once:
-    """``function``, which inside ``remembering`` is not called again with what it was called with last.
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A forward pass, ready to run. ``tokens`` show each frame; ``shared``: it goes on from a prefix."""
 
-    Images and tensors count by their values. What is remembered belongs to one thread, and ends with it.
-    """
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-        self._here = threading.local()
-
-    @contextmanager
-    def remembering(self) -> Iterator[None]:
-        self._here.last = ()
-        try:
-            yield
-        finally:
-            del self._here.last
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        last = getattr(self._here, "last", None)
-        if last is None:
-            return self.function(*args, **kwargs)
-        if not last or not _equal(last[0], (args, kwargs)):
-            self._here.last = last = ((args, kwargs), self.function(*args, **kwargs))
-        return copy.copy(last[1])  # processors take things out of what they get
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.function, name)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:  # when a processor is printed or saved
-        return copy.deepcopy(self.function, memo)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    import torch
-
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and bool(torch.equal(one, other))
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other)
+    inputs: dict[str, Any]
+    tokens: list[int]
+    shared: bool
 
 
 class Runner:
-    """A loaded model with its prefix cache. ``lock`` is held while the model runs."""
+    """A loaded model, with what it has computed and may use again. ``lock`` is held while the model runs.
+
+    ``prefix_bytes`` and ``feature_bytes`` bound what is kept of policies and of frames; 0 keeps nothing.
+    """
 
     def __init__(
         self,
@@ -187,55 +82,73 @@ class Runner:
         lock: Lock,
         max_pixels: int | None,
         prefix_bytes: int,
+        feature_bytes: int,
         counters: Counters | None = None,
     ) -> None:
+        from transformers import DynamicCache
+
         self.loaded = loaded
         self.counters = counters or Counters()
         self.dialect = dialect
         self.prefixes = PrefixCache(prefix_bytes)
-        self.has_mrope = shares_prefix(loaded.model)
-        self.shares_prefixes = self.has_mrope and prefix_bytes > 0
+        reason = why_not(loaded.model) if prefix_bytes > 0 else "prefix_cache_bytes is 0"
+        self.shares_prefixes = not reason
+        self._say_in_full(_PREFIX, reason)
+        self._places = positions_of(loaded.model)
+        self._windowed = has_window(DynamicCache(config=loaded.model.config.get_text_config()))
         self._lock = lock
         self._max_pixels = max_pixels
-        self._images = Once(loaded.processor.image_processor)
-        loaded.processor.image_processor = self._images
-        inner: Any = getattr(loaded.model, "model", None)
-        self._features = Once(getattr(inner, "get_image_features", None))
-        if self._features.function is not None:  # Mllama has none: its images are looked at for each prompt
-            inner.get_image_features = self._features
+        self.images = PreparedFrames(loaded.processor.image_processor)
+        loaded.processor.image_processor = self.images
+        self.looks = _watch(loaded.model, feature_bytes, self.counters)
+        self._image_token = getattr(loaded.model.config, "image_token_id", None)
         self._sees = False
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
 
-    def read(self, plans: Sequence[Plan], requests: Sequence[AssessmentRequest]) -> list[list[Result]]:
-        """``attempt`` for each plan: images are prepared once and looked at once, whatever the plans ask."""
-        frames = [shrink(self.loaded.processor, request.frame, self._max_pixels) for request in requests]
-        asked = [replace(request, frame=frame) for request, frame in zip(requests, frames, strict=True)]
-        with self._images.remembering(), self._features.remembering():
-            return [self.attempt(plan, asked) for plan in plans]
+    def see(self, requests: Sequence[AssessmentRequest]) -> list[Frame]:
+        """The frames of ``requests`` as the model gets them."""
+        seen: dict[int, Frame] = {}
+        for request in requests:
+            if id(request.frame) not in seen:
+                pixels = shrink(self.loaded.processor, request.frame, self._max_pixels)
+                seen[id(request.frame)] = Frame.of(pixels)
+        return [seen[id(request.frame)] for request in requests]
 
-    def attempt(self, plan: Plan, requests: Sequence[AssessmentRequest]) -> list[Result]:
+    def read(
+        self, plans: Sequence[Plan], requests: Sequence[AssessmentRequest], frames: Sequence[Frame]
+    ) -> list[list[Result]]:
+        """``attempt`` for each plan, on ``frames``, which are what ``see`` makes of ``requests``."""
+        return [self.attempt(plan, requests, frames) for plan in plans]
+
+    def attempt(
+        self, plan: Plan, requests: Sequence[AssessmentRequest], frames: Sequence[Frame]
+    ) -> list[Result]:
         """One result per request. A batch that fails is tried one by one; what fails then is a Failure."""
         if plan.prompt.thinks_until is not None and len(requests) > 1:
-            return [self.attempt(plan, [request])[0] for request in requests]
+            return self._one_by_one(plan, requests, frames)
         try:
             self._require_sight(plan)
             if plan.prompt.thinks_until is not None:
-                thought = self._think(plan, requests[0].frame, plan.prompt.thinks_until)
+                thought = self._think(plan, frames[0], plan.prompt.thinks_until)
                 if isinstance(thought, Assessment | Failure):
                     return [thought]
-                return [self._behind(plan, thought, requests[0])]
-            return self._run(plan, requests)
+                return [self._behind(plan, thought, requests[0], frames[0])]
+            return self._run(plan, requests, frames)
         except UsageError:
             raise
         except Exception as error:
             # The edge to torch and transformers: what they raise concerns these frames, and none is lost.
-            reason, kind = self._reason(error, requests[0]), FailureKind.ERROR
+            reason, kind = self._reason(error, frames[0]), FailureKind.ERROR
             if isinstance(error, _UnfitError):
                 kind = FailureKind.UNSCANNABLE
         self._free_memory()
-        if len(requests) == 1:
-            return [Failure(kind, reason)]
-        return [self.attempt(plan, [request])[0] for request in requests]
+        return [Failure(kind, reason)] if len(requests) == 1 else self._one_by_one(plan, requests, frames)
+
+    def _one_by_one(
+        self, plan: Plan, requests: Sequence[AssessmentRequest], frames: Sequence[Frame]
+    ) -> list[Result]:
+        pairs = zip(requests, frames, strict=True)
+        return [self.attempt(plan, [request], [frame])[0] for request, frame in pairs]
 
     def _require_sight(self, plan: Plan) -> None:
         """Once, before the first frame: raises ModelLoadError if black and noise look the same to the model.
@@ -249,7 +162,9 @@ class Runner:
         side = (_SIDE, _SIDE)
         frames = Image.new("RGB", side), Image.effect_noise(side, 120.0).convert("RGB")
         shrunk = [shrink(self.loaded.processor, frame, self._max_pixels) for frame in frames]
-        black, noise = (self._forward(plan, [frame], counted=False)[0].float() for frame in shrunk)
+        black, noise = (
+            self._forward(plan, [Frame.of(frame)], counted=False)[0][0].float() for frame in shrunk
+        )
         if not (black - noise).abs().max() > _SAME * black.std():  # not a number either
             raise ModelLoadError(
                 f"the model does not see images: black and noise give it the same scores under policy "
@@ -258,17 +173,16 @@ class Runner:
             )
         self._sees = True
 
-    def _think(self, plan: Plan, frame: PILImage, end: str) -> str | Result:
+    def _think(self, plan: Plan, frame: Frame, end: str) -> str | Result:
         """What the model decodes up to ``end``, with it; UNDECIDED if it does not come to it in time."""
-
         with self.counters.timed("prepare"):
             inputs = self._prepare([plan.head], [frame], plan.special, 0)
         self._count(inputs)
         bound = plan.prompt.max_thought_tokens
         if self.loaded.context is not None:
             bound = max(1, min(bound, self.loaded.context - inputs["input_ids"].shape[1]))
-        inputs = self._to_device(inputs)
-        with self._turn():
+        tokens, inputs = self._image_tokens(inputs), self._to_device(inputs)
+        with self._turn(), self.looks.of([frame], tokens):
             (text,) = continuations(self.loaded, inputs, bound, stop=end)
         thought, found, _ = text.partition(end)
         if not found:
@@ -278,93 +192,165 @@ class Runner:
             return Failure(FailureKind.ERROR, "the model's thought holds control tokens")
         return thought + end
 
-    def _behind(self, plan: Plan, thought: str, request: AssessmentRequest) -> Result:
+    def _behind(self, plan: Plan, thought: str, request: AssessmentRequest, frame: Frame) -> Result:
         """The reading behind ``thought``, which must not state another rating."""
-        (result,) = self._run(self._after_thought(plan, thought), [request])
+        (result,) = self._run(self._after_thought(plan, thought), [request], [frame])
         if isinstance(result, Assessment) and self.dialect.contradicts(thought, result.rating):
             return Failure(FailureKind.ERROR, "the model's thought states another rating than its answer")
         return result
 
     def _after_thought(self, plan: Plan, thought: str) -> Plan:
         prompt = replace(plan.prompt, prefill=thought + plan.prompt.prefill, thinks_until=None)
-        return make_plan(self.loaded, prompt, plan.policy, share_prefix=False)
+        return make_plan(self.loaded, prompt, plan.policy, share_prefix=self.shares_prefixes)
 
     def free(self) -> None:
-        """Drop the prefixes, and give GPU memory back."""
+        """Drop what is kept of policies and frames, and give GPU memory back."""
         self.prefixes.clear()
+        self.looks.kept.clear()
+        self.images.clear()
         self._free_memory()
 
-    def _run(self, plan: Plan, requests: Sequence[AssessmentRequest]) -> list[Result]:
-        frames = [request.frame for request in requests]
-        logits = self._forward(plan, frames)
+    def _run(
+        self, plan: Plan, requests: Sequence[AssessmentRequest], frames: Sequence[Frame]
+    ) -> list[Result]:
+        explaining = any(request.reading is Reading.EXPLAIN for request in requests)
+        logits, state = self._forward(plan, frames, going_on=explaining)
         with self.counters.timed("read"):
             scores = read_scores(plan, logits)
         results: dict[int, Result] = {}
-        explain = []
+        explain: dict[int, Scores] = {}
         for index, (request, score) in enumerate(zip(requests, scores, strict=True)):
             if score is None:
                 results[index] = Failure(FailureKind.ERROR, "the model's scores are not finite numbers")
             elif request.reading is Reading.EXPLAIN:
-                explain.append((index, score))
+                explain[index] = score
             else:
                 results[index] = score.assessment(plan)
         if explain:
-            answers = self._explain(
-                plan, [frames[index] for index, _ in explain], [score for _, score in explain]
-            )
-            results.update(zip((index for index, _ in explain), answers, strict=True))
+            results |= self._explain(plan, frames, explain, state)
         return [results[index] for index in range(len(requests))]
 
-    def _forward(self, plan: Plan, frames: Sequence[PILImage], *, counted: bool = True) -> Any:
-        """Logits of shape (frames, at least ``plan.keep``, vocabulary), from one forward pass."""
+    def _forward(
+        self, plan: Plan, frames: Sequence[Frame], *, going_on: bool = False, counted: bool = True
+    ) -> tuple[Any, State | None]:
+        """Logits of shape (frames, at least ``plan.keep``, vocabulary), from one forward pass.
 
-        shared = plan.prefix
-        text, special = (plan.text, plan.special) if shared is None else (shared.rest, False)
+        ``going_on``: also where it stood at its end, if this model can go on from there.
+        """
+        from transformers import DynamicCache
+
         with self.counters.timed("prepare"):
-            inputs: Any = self._prepare(
-                [text] * len(frames), frames, special, 0 if shared is None else shared.ids.shape[1]
-            )
-            if counted:
-                self._count(inputs)
-            if self.has_mrope:
-                inputs = with_positions(self.loaded.model, inputs, None if shared is None else shared.ids)
-            inputs = self._to_device(inputs)
+            ready = self._ready(plan, frames)
+        if counted:
+            self._count(ready.inputs)
         options: dict[str, Any] = {"use_cache": False}
         if self._keeps_logits:
             options["logits_to_keep"] = plan.keep
-        with self._turn():
-            if shared is not None:
-                key = (plan.policy.fingerprint, plan.prompt.rule)
-                hit = key in self.prefixes
-                cache = self.prefixes.get_or_make(key, lambda: self._compute(shared.ids))
-                tokens, again = shared.ids.shape[1], len(frames) - (not hit)
-                self.counters.add(
-                    prefix_hits=int(hit),
-                    prefix_misses=int(not hit),
-                    tokens_computed=0 if hit else tokens,
-                    tokens_reused=again * tokens,
-                )
-                options |= {"past_key_values": fork_prefix(cache, len(frames)), "use_cache": True}
-            return self.loaded.model(**inputs, **options).logits[:, -plan.keep :]
+        looked_at = self.looks.of(frames, ready.tokens) if counted else nullcontext()
+        with self._turn(), looked_at:
+            cache = None
+            if ready.shared and (prefix := plan.prefix) is not None:
+                cache = fork_prefix(self._kept(prefix, len(frames)), len(frames))
+            elif going_on and self._places is not None:
+                cache = DynamicCache(config=self.loaded.model.config.get_text_config())
+            going_on = going_on and cache is not None and recording(cache)
+            if cache is not None and (ready.shared or going_on):
+                options |= {"past_key_values": cache, "use_cache": True}
+            logits = self.loaded.model(**ready.inputs, **options).logits[:, -plan.keep :]
+        if not going_on:
+            return logits, None
+        mask, positions = ready.inputs["attention_mask"], ready.inputs["position_ids"]
+        also = {name: ready.inputs[name][:, -1:] for name in _EACH_TOKEN if name in ready.inputs}
+        return logits, State(cache, mask, positions, also)
 
-    def _explain(self, plan: Plan, frames: Sequence[PILImage], scores: Sequence[Scores]) -> list[Result]:
+    def _kept(self, prefix: Prefix, rows: int) -> Any:
+        """The KV cache of ``prefix``, for a batch of ``rows``."""
+        hit = prefix.key in self.prefixes
+        kept = self.prefixes.get_or_make(prefix.key, lambda: self._compute(prefix.ids))
+        tokens = len(prefix.key)
+        self.counters.add(
+            prefix_hits=int(hit),
+            prefix_misses=int(not hit),
+            tokens_computed=0 if hit else tokens,
+            tokens_reused=(rows - (not hit)) * tokens,
+        )
+        return kept
 
+    def _ready(self, plan: Plan, frames: Sequence[Frame]) -> _Ready:
+        """The inputs of a pass over ``plan.text``, or over what follows its prefix, with ``frames``."""
+        prefix = plan.prefix
+        if prefix is not None:
+            inputs = self._prepare([prefix.rest] * len(frames), frames, False, prefix.ids.shape[1])
+            if self._windowed and not bool(inputs["attention_mask"].all()):
+                prefix = None
+                self._say_in_full(_PREFIX, "layers with a window, and images of unequal length in one batch")
+        elif self.shares_prefixes:
+            first = self.dialect.layout == "image-first"
+            reason = "this dialect puts the image first" if first else "too little stands before the image"
+            self._say_in_full(_PREFIX, reason)
+        if prefix is None:
+            inputs = self._prepare([plan.text] * len(frames), frames, plan.special, 0)
+        tokens = self._image_tokens(inputs)
+        if self._places is not None:
+            inputs = with_positions(self.loaded.model, inputs, None if prefix is None else prefix.ids)
+        return _Ready(self._to_device(inputs), tokens, prefix is not None)
+
+    def _explain(
+        self, plan: Plan, frames: Sequence[Frame], scores: Mapping[int, Scores], state: State | None
+    ) -> dict[int, Result]:
+        """For the ``frames`` at the keys of ``scores``, their words, begun with what the scores say."""
         begun = [
             plan.answered(score.rating, score.category if score.rating is Rating.UNSAFE else None)
-            for score in scores
+            for score in scores.values()
         ]
+        more = None if state is None else self._from_there(plan, state, list(scores), begun)
+        if again := more is None:
+            reason = why_not(self.loaded.model) or "this answer parts from the prompt before its rating"
+            self._say_in_full(_WORDS, reason)
+            more = self._from_the_start(plan, [frames[row] for row in scores], begun)
+        self.counters.add(**{"explained_in_full" if again else "explained_there": len(scores)})
+        return {
+            row: explained(plan, self.dialect, score, before + after)
+            for (row, score), before, after in zip(scores.items(), begun, more, strict=True)
+        }
+
+    def _from_there(
+        self, plan: Plan, state: State, rows: Sequence[int], begun: Sequence[str]
+    ) -> list[str] | None:
+        """What the model says after ``begun`` in ``rows`` of ``state``; ``None`` where they do not fit on."""
+        if (known := plan.begun(self.loaded.processor, begun)) is None:
+            return None
+        drop, starts = known
+        bound = self._room(plan, state.mask.shape[1] - drop + max(map(len, starts)))
+        options = {"logits_to_keep": 1} if self._keeps_logits else {}
+        with self._turn():
+            said = go_on(self.loaded, state, rows, drop, starts, bound, **options)
+        tokenizer = self.loaded.processor.tokenizer
+        return [text_after(tokenizer, start[-1], new) for start, new in zip(starts, said, strict=True)]
+
+    def _from_the_start(self, plan: Plan, frames: Sequence[Frame], begun: Sequence[str]) -> list[str]:
         with self.counters.timed("prepare"):
             inputs = self._prepare([plan.head + text for text in begun], frames, plan.special, 0)
         self._count(inputs)
-        length = inputs["input_ids"].shape[1]
-        bound = plan.prompt.max_new_tokens
-        if self.loaded.context is not None:
-            bound = max(1, min(bound, self.loaded.context - length))
-        inputs = self._to_device(inputs)
-        with self._turn():
-            more = continuations(self.loaded, inputs, bound)
-        texts = [before + after for before, after in zip(begun, more, strict=True)]
-        return [explained(plan, self.dialect, score, text) for score, text in zip(scores, texts, strict=True)]
+        bound = self._room(plan, inputs["input_ids"].shape[1])
+        tokens, inputs = self._image_tokens(inputs), self._to_device(inputs)
+        with self._turn(), self.looks.of(frames, tokens):
+            return continuations(self.loaded, inputs, bound)
+
+    def _room(self, plan: Plan, length: int) -> int:
+        """How many tokens may be decoded after ``length``. Raises _UnfitError where that is too long."""
+        if self.loaded.context is None:
+            return plan.prompt.max_new_tokens
+        if length > self.loaded.context:
+            raise _UnfitError(self._too_long(length))
+        return max(1, min(plan.prompt.max_new_tokens, self.loaded.context - length))
+
+    def _image_tokens(self, inputs: Any) -> list[int]:
+        ids = inputs["input_ids"]
+        if self._image_token is None:
+            return [0] * len(ids)
+        counts: list[int] = (ids == self._image_token).sum(1).tolist()
+        return counts
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -379,22 +365,31 @@ class Runner:
 
     def _count(self, inputs: Any) -> None:
         """Count a forward pass over ``inputs``."""
-        mask = inputs["attention_mask"]
-        real = int(mask.sum())
-        self.counters.add(batch=len(mask), tokens_computed=real, tokens_padding=mask.numel() - real)
+        ids = inputs["input_ids"]
+        real = int(inputs["attention_mask"][:, -ids.shape[1] :].sum())
+        self.counters.add(batch=len(ids), tokens_computed=real, tokens_padding=ids.numel() - real)
 
-    def _prepare(self, texts: Sequence[str], frames: Sequence[PILImage], special: bool, before: int) -> Any:
+    def _say_in_full(self, what: str, reason: str) -> None:
+        if reason:
+            self.counters.note(f"{what}: {reason}")
+
+    def _prepare(self, texts: Sequence[str], frames: Sequence[Frame], special: bool, before: int) -> Any:
+        pixels = [frame.pixels for frame in frames]
         try:
-            inputs = prepare(self.loaded.processor, texts, frames, special=special)
+            with self.images.of(frames):
+                inputs = prepare(self.loaded.processor, texts, pixels, special=special)
         except ValueError as error:
             raise _UnfitError(f"the model's processor does not take this image: {error}") from error
         longest = int(inputs["attention_mask"].sum(-1).max()) + before
         if self.loaded.context is not None and longest > self.loaded.context:
-            raise _UnfitError(
-                f"policy and image make {longest} tokens and the model takes {self.loaded.context}; "
-                "set max_pixels to scale images down"
-            )
+            raise _UnfitError(self._too_long(longest))
         return inputs
+
+    def _too_long(self, length: int) -> str:
+        return (
+            f"policy and image make {length} tokens and the model takes {self.loaded.context}; "
+            "set max_pixels to scale images down"
+        )
 
     def _compute(self, ids: Any) -> Any:
         return compute_prefix(self.loaded.model, ids.to(self.loaded.device))
@@ -408,13 +403,14 @@ class Runner:
             if hasattr(value, "to")
         }
 
-    def _reason(self, error: Exception, request: AssessmentRequest) -> str:
+    def _reason(self, error: Exception, frame: Frame) -> str:
         import torch
 
         if isinstance(error, _UnfitError):
             return str(error)
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
-            width, height = request.frame.size
+            width, height = frame.pixels.size
+            self.looks.kept.clear()
             return f"out of memory on an image of {width} x {height}; lower max_pixels or max_batch"
         text = " ".join(str(error).split()) or "no message"
         return f"the model failed: {type(error).__name__}: {text[:300]}"
@@ -424,3 +420,18 @@ class Runner:
 
         if self.loaded.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _watch(model: Any, max_bytes: int, counters: Counters) -> Looks:
+    """Let ``model`` look at each frame once."""
+    inner: Any = getattr(model, "model", model)
+    splits = model.config.model_type in SPLITS
+    if hasattr(inner, "get_image_features"):
+        looks = Looks(inner.get_image_features, splits=splits, max_bytes=max_bytes, counters=counters)
+        inner.get_image_features = looks
+    elif hasattr(inner, "vision_model"):  # Mllama
+        looks = Looks(inner.vision_model.forward, splits=splits, max_bytes=max_bytes, counters=counters)
+        inner.vision_model.forward = looks
+    else:
+        looks = Looks(None, splits=False, max_bytes=0, counters=counters)
+    return looks
