@@ -56,3 +56,17 @@ def test_balanced_accuracy_of_one_label_is_its_recall(tables: ModuleType) -> Non
     }
     middle, low, high = tables.balanced("l1")({"safety": {"l1": found}})
     assert (middle, low, high) == pytest.approx(tables.share(0.9, 150))
+
+
+def test_the_interval_of_an_auc_covers_about_95_of_100_draws(tables: ModuleType) -> None:
+    """Of two normal distributions a deviation apart, whose area is known."""
+    from random import Random
+    from statistics import NormalDist
+
+    draw, truth, inside = Random(8), NormalDist().cdf(0.5**0.5), 0
+    for _ in range(400):
+        above, below = [[draw.gauss(mean, 1) for _ in range(40)] for mean in (1, 0)]
+        area = sum(a > b for a in above for b in below) / 1600
+        _, low, high = tables.auc({"safety": {"random": {"n": 80, "unsafe": 40, "auc": area}}})
+        inside += low <= truth <= high
+    assert 364 <= inside <= 394

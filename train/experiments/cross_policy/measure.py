@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -132,12 +132,35 @@ def _pictures(rng: Random, scenes: Iterable[Scene]) -> list[Any]:
     return [rng.choice(drawn).draw(scene) for scene in scenes]
 
 
+Samples = tuple[list[tuple[PictoPolicy, Scene]], list[Any]]
+"""Policies with scenes, and the pictures of these."""
+
+
+@cache
+def random_samples(seed: int, name: str, many: int) -> Samples:
+    """Drawn once for all models."""
+    rng = Random(f"cross-policy test {name} {seed}")
+    drawn = [draw_sample(rng, held=name == "held_out") for _ in range(many)]
+    pictures = _pictures(Random(seed), [scene for scene, _ in drawn])
+    return [(policy, scene) for scene, policy in drawn], pictures
+
+
+@cache
+def crossed_samples(seed: int, fours: int) -> Samples:
+    """In fours: unsafe, safe, safe, unsafe. Drawn once for all models."""
+    rng = Random(f"cross-policy test crossed {seed}")
+    drawn = [crossed(rng, FULL) for _ in range(fours)]
+    shown = _pictures(Random(seed), [scene for four in drawn for scene, _ in four[:2]])
+    again = [picture for i in range(0, len(shown), 2) for picture in 2 * shown[i : i + 2]]
+    return [(policy, scene) for four in drawn for scene, policy in four], again
+
+
 def judged(
-    subject: Subject, samples: Sequence[tuple[PictoPolicy, Scene]], rng: Random
+    subject: Subject, samples: Sequence[tuple[PictoPolicy, Scene]], pictures: Sequence[Any]
 ) -> tuple[dict[str, Any], list[bool]]:
     """The figures, with the area under the ROC curve (how well P(unsafe) ranks, wherever the threshold is)
     and the mean probability of the labels; and which samples came out right."""
-    found = subject.unsafe([policy for policy, _ in samples], _pictures(rng, [scene for _, scene in samples]))
+    found = subject.unsafe([policy for policy, _ in samples], pictures)
     truth = [is_unsafe(policy, scene) for policy, scene in samples]
     right = [(p >= 0.5) == label for (p, _), label in zip(found, truth, strict=True)]
     count = Count(
@@ -160,11 +183,8 @@ def reading(subject: Subject, *, seed: int, fours: int) -> dict[str, Any]:
     """How often P(unsafe) is the higher one where it should be, on ``fours`` times two pictures under two
     policies that disagree on both. ``by_policy``: one picture, two policies; only reading them helps.
     ``by_picture``: one policy, two pictures. ``right``: all four on the right side of one half."""
-    rng = Random(f"cross-policy test crossed {seed}")
-    drawn = [crossed(rng, FULL) for _ in range(fours)]
-    shown = _pictures(Random(seed), [scene for four in drawn for scene, _ in four[:2]])
-    again = [picture for i in range(0, len(shown), 2) for picture in 2 * shown[i : i + 2]]
-    found = [p for p, _ in subject.unsafe([policy for four in drawn for _, policy in four], again)]
+    samples, pictures = crossed_samples(seed, fours)
+    found = [p for p, _ in subject.unsafe([policy for policy, _ in samples], pictures)]
     by_policy = by_picture = right = 0
     for a_no, b_fine, a_fine, b_no in zip(*(found[i::4] for i in range(4)), strict=True):
         by_policy += (a_no > a_fine) + (b_no > b_fine)
@@ -185,17 +205,14 @@ def safety(
     the held-out family) and edit pairs of the levels (both right). The numbers say how many samples; what has
     none is left out."""
     shown = [draw_scene(Random(f"cross-policy test {seed} {i}")) for i in range(scenes)]
+    pictures = _pictures(Random(seed), shown)
     out: dict[str, Any] = {}
     for level in LEVELS if scenes else ():
         policy = symbolic_level(level)
-        out[level], _ = judged(subject, [(policy, scene) for scene in shown], Random(seed))
+        out[level], _ = judged(subject, [(policy, scene) for scene in shown], pictures)
     for name, many in (("random", random), ("held_out", held_out)):
-        if not many:
-            continue
-        rng = Random(f"cross-policy test {name} {seed}")
-        drawn = [draw_sample(rng, held=name == "held_out") for _ in range(many)]
-        samples = [(policy, scene) for scene, policy in drawn]
-        out[name], _ = judged(subject, samples, Random(seed))
+        if many:
+            out[name], _ = judged(subject, *random_samples(seed, name, many))
     if not pairs:
         return out
     policies = [symbolic_level(level) for level in LEVELS]
@@ -204,7 +221,7 @@ def safety(
         pair = edit_pair(Random(f"cross-policy test pair {seed} {i}"), policies)
         policy = symbolic_level(pair.policies[0])
         twins += [(policy, pair.before), (policy, pair.after)]
-    _, right = judged(subject, twins, Random(seed))
+    _, right = judged(subject, twins, _pictures(Random(seed), [scene for _, scene in twins]))
     both = sum(a and b for a, b in zip(right[::2], right[1::2], strict=True))
     return out | {"pairs": pairs, "pairs_both_right": both / pairs}
 

@@ -24,7 +24,7 @@ Z = 1.96
 
 ONE_POLICY = ("warm", "assess-l1", "grpo-l1", "assess-l4", "grpo-l4", "assess-l5", "grpo-l5")
 STAGES = ("plain-warm", "warm", "recap-warm", "recap-warm-grpo", "warm-grpo", "warm-assess")
-PAIRS = ("warm", "warm-grpo", "warm-grpo-pairs")
+PAIRS = ("warm", "warm-grpo", "warm-grpo-pairs", "warm-grpo-crossed")
 GENERAL = ("warm", "recap-warm", "warm-grpo", "recap-warm-grpo", "warm-assess", "assess-l1", "grpo-l1")
 
 
@@ -39,6 +39,7 @@ _SHORT = {
     "recap-warm-grpo": "+ SFT on recaptions + warm-up + GRPO",
     "warm-grpo": "+ warm-up + GRPO",
     "warm-grpo-pairs": "+ warm-up + GRPO with edit pairs",
+    "warm-grpo-crossed": "+ warm-up + GRPO with crossed policies",
     "warm-assess": "+ warm-up + verdict SFT (assess)",
     **{
         f"{kind}-l{n}": f"+ warm-up + {label} on L{n}"
@@ -52,6 +53,23 @@ NAMES = {
     **_SHORT,
     **{f"long-{name}": text.replace("warm-up", "long warm-up") for name, text in _SHORT.items()},
 }
+
+APART = {
+    "warm": ("– (the warm-up)", "–"),
+    "warm-grpo": ("expected reward, 4 answers drawn, by the trainer", "plain rows"),
+    "exact-4": ("expected reward, 4 answers drawn", "plain rows"),
+    "exact-16": ("expected reward, 16 answers drawn", "plain rows"),
+    "exact-scaled": ("expected reward, none drawn", "plain rows"),
+    "exact-expected": ("expected reward, none drawn, not scaled", "plain rows"),
+    "exact-log": ("logarithm of the chance", "plain rows"),
+    "warm-grpo-crossed": ("expected reward, 4 answers drawn, by the trainer", "crossed rows"),
+    "exact-4-crossed": ("expected reward, 4 answers drawn", "crossed rows"),
+    "exact-scaled-crossed": ("expected reward, none drawn", "crossed rows"),
+    "exact-log-crossed": ("logarithm of the chance", "crossed rows"),
+    "exact-scaled-more": ("expected reward, none drawn", "five times the plain rows"),
+    "exact-log-more": ("logarithm of the chance", "five times the plain rows"),
+}
+"""Runs of exact.py and of the trainer on the same prompts: what was raised, on which rows."""
 
 Run = dict[str, Any]
 Runs = dict[str, list[Run]]
@@ -106,6 +124,21 @@ def recall(level: str, label: str) -> Callable[[Run], Figure]:
     return pick
 
 
+def auc(run: Run) -> Figure:
+    """The area under the ROC curve on random policies, with Hanley and McNeil's interval (1982, eq. 2)."""
+    found = run["safety"]["random"]
+    area, unsafe = found["auc"], found["unsafe"]
+    safe = found["n"] - unsafe
+    above, below = area / (2 - area), 2 * area * area / (1 + area)
+    spread = (unsafe - 1) * (above - area * area) + (safe - 1) * (below - area * area)
+    half = Z * math.sqrt((area * (1 - area) + spread) / (unsafe * safe))
+    return area, area - half, area + half
+
+
+def ranked(by: str) -> Callable[[Run], Figure]:
+    return lambda run: share(run["reading"][by], 2 * run["reading"]["fours"])
+
+
 def general(figure: str, of: str) -> Callable[[Run], Figure]:
     return lambda run: share(run["general"][figure], run["general"][of])
 
@@ -117,6 +150,25 @@ def shown(figures: list[Figure]) -> str:
         return f"{mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
     _, low, high = figures[0]
     return f"{values[0]:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def apart(runs: Runs) -> str:
+    """GRPO without one of its parts, beside the warm-up that all begin with, seed by seed."""
+    columns: dict[str, Callable[[Run], Figure]] = {
+        "balanced accuracy": balanced("random"),
+        "AUC": auc,
+        "tells policies apart": ranked("by_policy"),
+        "tells pictures apart": ranked("by_picture"),
+    }
+    rows = [["seed", "what is raised", "on", *columns], ["---:", "---", "---", *["---:"] * len(columns)]]
+    for seed in sorted({run["seed"] for name in APART for run in runs.get(name, [])}):
+        for name, (what, on) in APART.items():
+            for run in runs.get(name, []):
+                if run["seed"] == seed:
+                    picks = list(columns.values())[: None if "reading" in run else 2]
+                    cells = [shown([pick(run)]) for pick in picks]
+                    rows.append([str(seed), what, on, *cells, *["–"] * (len(columns) - len(cells))])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def table(runs: Runs, names: tuple[str, ...], columns: dict[str, Callable[[Run], Figure]]) -> str:
@@ -136,6 +188,7 @@ def gains(runs: Runs) -> str:
     for name, start in (
         ("warm-grpo", "warm"),
         ("warm-grpo-pairs", "warm"),
+        ("warm-grpo-crossed", "warm"),
         ("recap-warm-grpo", "recap-warm"),
         ("warm-assess", "warm"),
         ("long-warm-grpo", "long-warm"),
@@ -164,10 +217,14 @@ def gains(runs: Runs) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _took(stage: dict[str, Any]) -> str:
+def _stage(stage: dict[str, Any]) -> str:
+    """One stage of a chain, and what it took."""
+    form = f" ({stage['form']})" if stage.get("form") else ""
+    took = f"{stage['minutes']:.1f} min"
     if "cpu_minutes" in stage:
-        return f"{stage['cpu_minutes']:.1f} min of one core"
-    return f"{stage['minutes']:.1f} min"
+        took = f"{stage['cpu_minutes']:.1f} min of one core"
+    size = f"{stage['rows']} rows, {stage['updates']} updates, lr {stage['lr']:g}"
+    return f"{stage['stage']}{form} on {stage['on']}, {size}: {took}"
 
 
 def tables(runs: Runs) -> dict[str, str]:
@@ -189,15 +246,12 @@ def tables(runs: Runs) -> dict[str, str]:
     minutes = []
     for name in sorted(runs):
         for run in runs[name]:
-            stages = "; ".join(
-                f"{s['stage']} on {s['on']}, {s['rows']} rows, {s['updates']} updates, "
-                f"lr {s['lr']:g}: {_took(s)}"
-                for s in run["stages"]
-            )
+            stages = "; ".join(map(_stage, run["stages"]))
             minutes.append(f"| {name} | {run['seed']} | {stages or '-'} |")
     stages = ("base", *STAGES, *_long(STAGES))
     return {
         "gains": gains(runs),
+        "apart": apart(runs),
         "one-policy": table(
             runs,
             (*ONE_POLICY, *_long(ONE_POLICY)),
