@@ -37,8 +37,8 @@ def build_100m(folder: Path) -> Path:
     return build_tiny_model(folder, "qwen3_vl", context=8192, text=text, vision=vision)
 
 
-def policy(words: int) -> Policy:
-    """A policy whose rules hold about ``words`` words in all."""
+def policy(words: int, name: str = "benchmark") -> Policy:
+    """A policy called ``name`` whose rules hold about ``words`` words in all."""
     rules = [
         {
             "id": f"rule-{number}",
@@ -47,4 +47,4 @@ def policy(words: int) -> Policy:
         }
         for number in range(8)
     ]
-    return parse_policy({"id": "benchmark", "version": "1.0.0", "title": "Benchmark", "rules": rules})
+    return parse_policy({"id": name, "version": "1.0.0", "title": name.capitalize(), "rules": rules})
