@@ -15,9 +15,12 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import os
 import statistics
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -34,10 +37,14 @@ from policyguard.policy import Policy
 
 POLICY_TOKENS, SIDE, CARD_TOKENS, BEAMS = 2000, 448, 200, 2
 """The last two are those of LlavaGuard's card, as are the settings of sampling below."""
+STOCK = 32
+"""Pictures that one measurement may take, at most."""
 CARD = {"num_beams": BEAMS, "do_sample": True, "temperature": 0.2, "top_p": 0.95, "top_k": 50}
 
 
 # Measuring
+
+Arm = Callable[[int], object]
 
 
 @dataclass
@@ -49,16 +56,21 @@ class Times:
 
 
 def in_turns(
-    arms: Mapping[str, Callable[[int], object]], runs: int, device: str, *, alternate: bool = True
+    arms: Mapping[str, Arm],
+    runs: int,
+    *,
+    device: str = "cpu",
+    before: Callable[[], object] = gc.collect,
+    alternate: bool = True,
 ) -> dict[str, Times]:
     """Each of ``arms``, called with the number of the run, in turns; every other run backwards.
 
-    The first run, number 0, is to warm up and does not count.
+    The first run, number 0, is to warm up and does not count. ``before`` is called before each, uncounted.
     """
     times = {name: Times() for name in arms}
     for run in range(runs + 1):
         for name in reversed(arms) if alternate and run % 2 else list(arms):
-            gc.collect()
+            before()
             settle(device)
             wall, cpu = perf_counter(), process_time()
             arms[name](run)
@@ -154,20 +166,26 @@ class Bench:
             for name in ("first", "second", "third")
         ]
         self.guard = Guard(self.policies[0], backend=self.backend)
-        self.pictures = [photo(SIDE, SIDE, seed) for seed in range(4 * max(runs, 4) + 4)]
+        self.pictures: deque[bytes] = deque()
+        self.made = 0
+        self.stock()
+        self.check()  # the first also asks whether the model sees, and fills the prefix
         self.plan = plan_of(self.policies[0])
 
-    def picture(self, run: int) -> bytes:
-        return self.pictures[run % len(self.pictures)]
+    def stock(self) -> None:
+        """Have pictures ready. None is shown twice: what a guard knows of one, it may use again."""
+        while len(self.pictures) < 2 * STOCK:
+            self.pictures.append(photo(SIDE, SIDE, self.made))
+            self.made += 1
+        gc.collect()
+
+    def fresh(self, count: int = 1) -> list[bytes]:
+        return [self.pictures.popleft() for _ in range(count)]
 
     def times(
-        self,
-        arms: Mapping[str, Callable[[int], object]],
-        *,
-        runs: int | None = None,
-        alternate: bool = True,
+        self, arms: Mapping[str, Arm], *, runs: int | None = None, alternate: bool = True
     ) -> dict[str, Times]:
-        return in_turns(arms, runs or self.runs, self.device, alternate=alternate)
+        return in_turns(arms, runs or self.runs, device=self.device, before=self.stock, alternate=alternate)
 
     def ratio(self, one: Times, other: Times) -> Ratio:
         """Of CPU time on a CPU, of wall time on a GPU."""
@@ -182,27 +200,24 @@ class Bench:
 
     # The guard
 
-    def check(self, run: int, **options: Any) -> object:
-        return self.guard.check(self.picture(run), **options)
+    def check(self, _run: int = 0, **options: Any) -> object:
+        return self.guard.check(*self.fresh(), **options)
 
-    def check_many(self, run: int, count: int, guard: Guard | None = None) -> object:
-        pictures = [self.picture(run * count + number) for number in range(count)]
-        verdicts = list((guard or self.guard).check_many(pictures))
-        assert all(verdict.evidence.label_mass is not None for verdict in verdicts), verdicts[
-            0
-        ].evidence.notes
+    def check_many(self, count: int, guard: Guard | None = None) -> object:
+        verdicts = list((guard or self.guard).check_many(self.fresh(count)))
+        assert all(verdict.evidence.label_mass is not None for verdict in verdicts), verdicts[0].evidence
         return verdicts
 
     # Plain transformers, from the same bytes
 
-    def inputs(self, text: str, *runs: int) -> Any:
+    def inputs(self, text: str, count: int = 1) -> Any:
         import torch
         from PIL import Image
 
-        opened = [Image.open(io.BytesIO(self.picture(run))) for run in runs]  # noqa: TID251 - not our code
+        opened = [Image.open(io.BytesIO(data)) for data in self.fresh(count)]  # noqa: TID251 - not our way
         pictures = [[image.convert("RGB")] for image in opened]
         inputs = self.processor(
-            text=[text] * len(runs), images=pictures, return_tensors="pt", add_special_tokens=False
+            text=[text] * count, images=pictures, return_tensors="pt", add_special_tokens=False
         )
         floats = {name for name, value in inputs.items() if torch.is_floating_point(value)}
         return {
@@ -221,18 +236,18 @@ class Bench:
         chat = self.processor.apply_chat_template(
             [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True
         )
-        inputs = self.inputs(chat, run)
+        inputs = self.inputs(chat)
         with torch.inference_mode():
             made = self.model.generate(**inputs, **CARD, max_new_tokens=tokens, min_new_tokens=tokens)
         assert made.shape[1] == inputs["input_ids"].shape[1] + tokens
         return self.processor.batch_decode(made[:, inputs["input_ids"].shape[1] :])
 
-    def prefill(self, *runs: int) -> object:
+    def prefill(self, count: int = 1) -> object:
         """One forward pass over the whole prompt, the logits of its end read: the first token."""
         import torch
 
         with torch.inference_mode():
-            inputs = self.inputs(self.plan.text, *runs)
+            inputs = self.inputs(self.plan.text, count)
             return self.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].argmax(-1).tolist()
 
     def passes(self, action: Callable[[], object]) -> list[Callable[[], Any]]:
@@ -250,7 +265,7 @@ class Bench:
 
     @cached_property
     def prompt(self) -> int:
-        return int(self.inputs(self.plan.text, 0)["input_ids"].shape[1])
+        return int(self.inputs(self.plan.text)["input_ids"].shape[1])
 
     @cached_property
     def prefix(self) -> int:
@@ -262,7 +277,7 @@ class Bench:
         return self.flops_of(self.suffix, self.prefix)
 
     def flops_of(self, new: int, before: int) -> Flops:
-        patches = int(self.inputs(self.plan.text, 0)["image_grid_thw"][0].prod())
+        patches = int(self.inputs(self.plan.text)["image_grid_thw"][0].prod())
         return flops(self.model, new=new, before=before, patches=patches, read=self.plan.keep)
 
     def close(self) -> None:
@@ -348,8 +363,8 @@ def prefill(bench: Bench) -> Iterator[Row]:
     count = 1 if bench.device == "cpu" else bench.backend.preferred_batch
     found = bench.times(
         {
-            "check": lambda run: bench.check_many(run, count),
-            "prefill": lambda run: bench.prefill(*range(run * count, run * count + count)),
+            "check": lambda _run: bench.check_many(count),
+            "prefill": lambda _run: bench.prefill(count),
         }
     )
     ratio = bench.ratio(found["prefill"], found["check"])
@@ -365,7 +380,7 @@ def share(bench: Bench) -> Iterator[Row]:
     import torch
 
     count = 2 * bench.backend.preferred_batch
-    forwards = bench.passes(lambda: bench.check_many(0, count))
+    forwards = bench.passes(lambda: bench.check_many(count))
     width = bench.model.config.get_text_config()
     rows = bench.suffix * bench.backend.preferred_batch
     options = {"device": bench.device, "dtype": bench.loaded.dtype}
@@ -381,7 +396,7 @@ def share(bench: Bench) -> Iterator[Row]:
 
     found = bench.times(
         {
-            "many": lambda run: bench.check_many(run, count),
+            "many": lambda _run: bench.check_many(count),
             "passes": lambda _run: replay(forwards),
             "product": product,
         }
@@ -389,7 +404,7 @@ def share(bench: Bench) -> Iterator[Row]:
     ours = bench.wall(found["passes"], found["many"]).rest()
     beside = seconds(bench, check_many=found["many"], passes=found["passes"])
     beside += f"; {count} pictures, {len(forwards)} calls of the model; of CPU time "
-    beside += f"{bench.ratio(found['passes'], found['many']).rest()}"
+    beside += f"{bench.ratio(found['passes'], found['many']).rest()}; by stage {stages(bench, count)}"
     yield Row("the SDK's share of check_many", bench.shape, ours, beside, Goal(most=0.03))
     done, possible = bench.flops.total * count, one * repeats
     rate = bench.ratio(found["product"], found["many"]).over(possible / done)
@@ -401,10 +416,20 @@ def share(bench: Bench) -> Iterator[Row]:
     yield Row("share of a product's rate", bench.shape, rate, beside, goal)
 
 
+def stages(bench: Bench, count: int) -> str:
+    """The seconds of one more ``check_many`` by stage, as the guard counts them, summed over threads."""
+    bench.stock()
+    before = bench.guard.stats().seconds
+    bench.check_many(count)
+    after = bench.guard.stats().seconds
+    spent = {stage: took - before.get(stage, 0.0) for stage, took in after.items()}
+    return ", ".join(f"{stage} {took:.3g} s" for stage, took in spent.items())
+
+
 def policies(bench: Bench) -> Iterator[Row]:
     """Three policies on one picture against one."""
     three = Guard(bench.policies, backend=bench.backend)
-    found = bench.times({"one": bench.check, "three": lambda run: three.check(bench.picture(run))})
+    found = bench.times({"one": bench.check, "three": lambda _run: three.check(*bench.fresh())})
     ratio = bench.ratio(found["three"], found["one"])
     tower = bench.flops.vision + bench.flops.vision_attention
     least = 3 - 2 * tower / bench.flops.total
@@ -416,14 +441,14 @@ def explain(bench: Bench) -> Iterator[Row]:
     """An explained check against the pass over its picture and the bare decoding of as many tokens."""
     import torch
 
-    forwards = bench.passes(lambda: bench.check(0))
+    forwards = bench.passes(bench.check)
     last = replay(forwards)
     state, token = last.past_key_values, last.logits[:, -1:].argmax(-1)
     decoded: list[int] = []
 
-    def explained(run: int) -> None:
+    def explained(_run: int) -> None:
         with counted(bench.model) as steps:
-            bench.check(run, explain=True)
+            bench.check(explain=True)
         decoded.append(len(steps))
 
     def words(_run: int) -> None:
@@ -471,10 +496,10 @@ def batches(bench: Bench, sizes: tuple[int, ...] = (1, 4, 16)) -> Iterator[Row]:
     """Pictures a second in ``check_many``, by the pictures in a pass."""
     count = max(sizes)
 
-    def many(size: int) -> Callable[[int], object]:
-        def run(number: int) -> object:
+    def many(size: int) -> Arm:
+        def run(_run: int) -> object:
             with batch(bench.backend, size):
-                return bench.check_many(number, count)
+                return bench.check_many(count)
 
         return run
 
@@ -505,10 +530,10 @@ def threads(bench: Bench, numbers: tuple[int, ...] = (1, 2)) -> Iterator[Row]:
 
     before = torch.get_num_threads()
 
-    def on(number: int) -> Callable[[int], object]:
-        def run(turn: int) -> object:
+    def on(number: int) -> Arm:
+        def run(_run: int) -> object:
             torch.set_num_threads(number)
-            return bench.check_many(turn, 4)
+            return bench.check_many(4)
 
         return run
 
@@ -525,10 +550,11 @@ def memory(bench: Bench) -> Iterator[Row]:
     """The peak of a check, of ``check_many`` and of the card's way, with the weights."""
     weights = sum(each.nbytes for each in bench.model.parameters()) / 2**30
     for name, action in (
-        ("a check", lambda: bench.check(0)),
-        ("check_many", lambda: bench.check_many(0, 2 * bench.backend.preferred_batch)),
-        ("the card's way", lambda: bench.card(0, tokens=8)),
+        ("a check", bench.check),
+        ("check_many", lambda: bench.check_many(2 * bench.backend.preferred_batch)),
+        ("the card's way", lambda: bench.card(1, tokens=8)),
     ):
+        bench.stock()
         peak = peak_memory(bench.device, action)
         yield Row(f"peak memory of {name}, GiB", bench.shape, Ratio(peak, peak), f"weights {weights:.3g} GiB")
 
@@ -539,11 +565,12 @@ def idle(bench: Bench, count: int = 256, width: int = 4000, height: int = 3000) 
     By CUDA events around each pass, so what the GPU waits inside of one counts as work; the share of a
     product's rate shows that.
     """
-    files = [photo(width, height, seed) for seed in range(min(count, 8))]
-    bench.guard.check(files[0])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        files = list(pool.map(partial(photo, width, height), range(count)))
+    bench.check()
     with spans(bench.model, bench.device) as ran:
         started = perf_counter()
-        list(bench.guard.check_many(files[number % len(files)] for number in range(count)))
+        list(bench.guard.check_many(files))
         taken = perf_counter() - started
     share = idle_share(ran())
     beside = f"{count} JPEGs of {width} x {height}, {count / taken:.3g} pictures/s"
@@ -555,25 +582,30 @@ def spans(model: Any, device: str) -> Iterator[Callable[[], list[tuple[float, fl
     """Collects when passes through ``model`` began and ended, in seconds of the device's own clock."""
     import torch
 
-    marks: list[Any] = []
+    marks: list[tuple[Any, Any]] = []
+    open_: list[Any] = []
 
-    def now(*_: object) -> None:
+    def now() -> Any:
         if device == "cpu":
-            marks.append(perf_counter())
-        else:
-            marks.append(torch.cuda.Event(enable_timing=True))
-            marks[-1].record()
+            return perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def begin(*_: object) -> None:
+        open_.append(now())
+
+    def end(*_: object) -> None:
+        marks.append((open_.pop(), now()))
 
     def result() -> list[tuple[float, float]]:
         settle(device)
-        since = marks[:1] * len(marks)
-        seconds = [
-            mark - first if device == "cpu" else first.elapsed_time(mark) / 1e3
-            for first, mark in zip(since, marks, strict=True)
-        ]
-        return list(zip(seconds[::2], seconds[1::2], strict=True))
+        if device == "cpu":
+            return marks
+        first = marks[0][0]
+        return [tuple(first.elapsed_time(mark) / 1e3 for mark in pair) for pair in marks]
 
-    hooks = [model.register_forward_pre_hook(now), model.register_forward_hook(now)]
+    hooks = [model.register_forward_pre_hook(begin), model.register_forward_hook(end)]
     try:
         yield result
     finally:
