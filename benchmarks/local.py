@@ -21,8 +21,8 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter, process_time
@@ -33,9 +33,11 @@ from shapes import SHAPES, Flops, flops, parameters, photo, policy_of
 
 from policyguard import Guard
 from policyguard.backends import TransformersBackend
-from policyguard.policy import Policy
+from policyguard.backends.transformers.placement import choose_threads
+from policyguard.dialects import Prompt, SafeguardDialect
+from policyguard.policy import Policy, ResolvedPolicy
 
-POLICY_TOKENS, SIDE, CARD_TOKENS, BEAMS = 2000, 448, 200, 2
+POLICY_TOKENS, SIDE, DECODED, BEAMS = 2000, 448, 200, 2
 """The last two are those of LlavaGuard's card, as are the settings of sampling below."""
 STOCK = 32
 """Pictures that one measurement may take, at most."""
@@ -60,7 +62,7 @@ def in_turns(
     runs: int,
     *,
     device: str = "cpu",
-    before: Callable[[], object] = gc.collect,
+    before: Callable[[], object] = lambda: None,
     alternate: bool = True,
 ) -> dict[str, Times]:
     """Each of ``arms``, called with the number of the run, in turns; every other run backwards.
@@ -144,22 +146,44 @@ def peak_memory(device: str, action: Callable[[], object]) -> float:
 # What is measured
 
 
+class Brief(SafeguardDialect):
+    """The default dialect, explaining in at most so many tokens: random weights never come to an end."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
+        return tuple(replace(prompt, max_new_tokens=self.tokens) for prompt in super().render(policy))
+
+
 class Bench:
     """A model of one shape behind a guard, and plain transformers on the same weights beside it."""
 
     def __init__(
-        self, shape: str, folder: Path, *, device: str, threads: int, tokens: int, runs: int
+        self,
+        shape: str,
+        folder: Path,
+        *,
+        device: str,
+        threads: int,
+        tokens: int,
+        runs: int,
+        decoded: int = DECODED,
     ) -> None:
         import torch
 
-        self.shape, self.device, self.runs = shape, device, runs
+        self.shape, self.device, self.runs, self.decoded = shape, device, runs, decoded
         dtype = "float32" if device == "cpu" else "bfloat16"
         path = SHAPES[shape].build(folder / shape, device=device, dtype=dtype)
-        self.backend = TransformersBackend(str(path), device=device)
+        self.path = str(path)
+        self.backend = self.build(threads=threads)
         runner = self.backend._load()
         self.loaded = runner.loaded
         self.model, self.processor = runner.loaded.model, runner.loaded.processor
-        torch.set_num_threads(threads)
+        self.chosen = choose_threads(self.loaded.device, parameters(self.model), load=os.getloadavg()[0])
+        self.torch_threads = torch.get_num_threads()
+        torch.set_num_threads(threads)  # for what does not go through the guard
         plan_of = partial(_plan_of, self.backend, runner)
         self.policies = [
             policy_of(tokens, lambda each: plan_of(each).prefix.ids.shape[1], name)
@@ -172,12 +196,14 @@ class Bench:
         self.check()  # the first also asks whether the model sees, and fills the prefix
         self.plan = plan_of(self.policies[0])
 
+    def build(self, **settings: Any) -> TransformersBackend:
+        return TransformersBackend(self.path, device=self.device, dialect=Brief(self.decoded), **settings)
+
     def stock(self) -> None:
         """Have pictures ready. None is shown twice: what a guard knows of one, it may use again."""
-        while len(self.pictures) < 2 * STOCK:
+        while len(self.pictures) < STOCK:
             self.pictures.append(photo(SIDE, SIDE, self.made))
             self.made += 1
-        gc.collect()
 
     def fresh(self, count: int = 1) -> list[bytes]:
         return [self.pictures.popleft() for _ in range(count)]
@@ -225,11 +251,11 @@ class Bench:
             for name, value in inputs.items()
         }
 
-    def card(self, run: int, tokens: int = CARD_TOKENS) -> object:
+    def card(self, run: int, tokens: int | None = None) -> object:
         """The picture first and the policy behind it, decoded to the end as on LlavaGuard's card."""
         import torch
 
-        tokens = tokens if run else 1  # nothing is gained by warming up for longer
+        tokens = (tokens or self.decoded) if run else 1  # nothing is gained by warming up for longer
 
         text = self.guard.policies[0].text
         parts = [{"type": "image"}, {"type": "text", "text": text}]
@@ -282,6 +308,9 @@ class Bench:
 
     def close(self) -> None:
         """Free the model, for the next shape."""
+        import torch
+
+        torch.set_num_threads(self.torch_threads)
         self.backend.close()
         del self.model, self.loaded, self.plan
         gc.collect()
@@ -354,7 +383,7 @@ def card(bench: Bench) -> Iterator[Row]:
     first = bench.ratio(begun["first"], begun["check"])
     half = (ratio.fastest + first.fastest) / 2
     beside = seconds(bench, check=found["check"], card=found["card"])
-    beside += f"; with 1 token {first.fastest:.3g}, with {CARD_TOKENS // 2} about {half:.3g}"
+    beside += f"; with 1 token {first.fastest:.3g}, with {bench.decoded // 2} about {half:.3g}"
     yield Row("the card's way / a check", bench.shape, ratio, beside, Goal(least=40))
 
 
@@ -526,24 +555,23 @@ def batch(backend: TransformersBackend, size: int) -> Iterator[None]:
 
 def threads(bench: Bench, numbers: tuple[int, ...] = (1, 2)) -> Iterator[Row]:
     """By wall time alone: that threads share work is all that matters here."""
-    import torch
-
-    before = torch.get_num_threads()
-
-    def on(number: int) -> Arm:
-        def run(_run: int) -> object:
-            torch.set_num_threads(number)
-            return bench.check_many(4)
-
-        return run
-
-    found = bench.times({str(number): on(number) for number in numbers})
-    torch.set_num_threads(before)
-    for number in numbers:
-        times = found[str(number)]
+    with ExitStack() as stack:
+        guards = {
+            str(number): Guard(
+                bench.policies[0],
+                backend=stack.enter_context(bench.build(threads=number)),
+            )
+            for number in numbers
+        }
+        found = bench.times(
+            {name: lambda _run, guard=guard: bench.check_many(4, guard) for name, guard in guards.items()}
+        )
+    for name, times in found.items():
         ratio = bench.wall(times, found[str(numbers[0])])
+        mark = ", chosen" if name == str(bench.chosen.count) else ""
         beside = f"4 pictures in {min(times.wall):.3g} s, CPU {min(times.cpu):.3g} s"
-        yield Row(f"{number} threads / {numbers[0]}, wall", bench.shape, ratio, beside)
+        beside += f"; {bench.chosen.reason}" if mark else ""
+        yield Row(f"wall time with threads: {name}{mark} / {numbers[0]}", bench.shape, ratio, beside)
 
 
 def memory(bench: Bench) -> Iterator[Row]:
@@ -655,6 +683,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU, in all rows but `threads`")
     parser.add_argument("--tokens", type=int, default=POLICY_TOKENS, help="of the policy")
+    parser.add_argument(
+        "--decoded", type=int, default=DECODED, help="tokens on the card's way, and explained"
+    )
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.rows) - set(ROWS)):
         parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
@@ -673,6 +704,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
                 threads=given.threads,
                 tokens=given.tokens,
                 runs=given.runs,
+                decoded=given.decoded,
             )
             print(f"\n{bench.describe()}\n\n{HEAD}", flush=True)
             for name in given.rows or names:

@@ -1,7 +1,7 @@
 """What `make bench` runs: each comparison side by side in one process, printed as ratios.
 
-    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [decode] [import] [lists] [overhead] [memory]
-                                              [prefix] [rules] [workers]
+    PYTHONPATH=tests python benchmarks/run.py [cache] [ci] [decode] [import] [lists] [local] [overhead]
+                                              [memory] [rules] [workers]
 
 Ratios carry from machine to machine, milliseconds do not. Nothing here is a test: read the numbers.
 """
@@ -14,9 +14,9 @@ import ci
 import decode
 import import_time
 import lists
+import local
 import memory
 import overhead
-import prefix
 import rules
 import workers
 
@@ -28,9 +28,9 @@ BENCHMARKS = {
     "decode": decode.main,
     "import": import_time.main,
     "lists": lists.main,
+    "local": lambda: local.main(["--shape", "small-language", "prefill", "share"]),
     "memory": memory.main,
     "overhead": overhead.main,
-    "prefix": prefix.main,
     "rules": rules.main,
     "workers": workers.main,
 }

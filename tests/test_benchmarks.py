@@ -132,12 +132,19 @@ def test_no_picture_is_shown_twice(bench: Any) -> None:
 
 
 def test_every_row_comes_out(local: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = local.main(["--shape", "tiny", "--runs", "1", "--tokens", "700"])
+    asked = ["card", "prefill", "share", "policies", "explain", "batches", "memory"]
+    rows = local.main([*asked, "--shape", "tiny", "--runs", "1", "--tokens", "700", "--decoded", "8"])
     assert {row.shape for row in rows} == {"tiny"}
     assert all(row.value.fastest > 0 for row in rows if "share" not in row.name)
     printed = capsys.readouterr().out
     assert all(row.markdown() in printed for row in rows)
     assert "the card's way / a check" in printed
+
+
+def test_the_row_of_threads_marks_the_number_that_is_chosen(local: ModuleType, bench: Any) -> None:
+    bench.chosen = local.choose_threads(bench.loaded.device, 1000, asked=1)
+    rows = list(local.threads(bench, numbers=(1,)))
+    assert [row.name for row in rows] == ["wall time with threads: 1, chosen / 1"]
 
 
 def test_the_row_of_idle_time_comes_out_on_a_cpu_too(local: ModuleType, bench: Any) -> None:
