@@ -80,6 +80,13 @@ def test_the_file_for_ci_installs_what_it_needs_and_runs_test_and_check(
     assert documents.parse((project / path).read_bytes(), path).problems == ()
 
 
+@pytest.mark.parametrize("nothing", ["none", "None", "-", " "])
+def test_whoever_says_none_gets_none(nothing: str, project: Path) -> None:
+    assert main(["init", "--model", "guard", "--base-url", nothing]) == ExitCode.OK
+    assert "base_url" not in (project / "policyguard.toml").read_text()
+    assert load_policy("./policies/house-rules.yaml").title == "House rules"
+
+
 def test_what_is_there_is_named_and_nothing_is_written(project: Path, capsys: Captured) -> None:
     (project / "cases.yaml").write_text("mine")
     (project / "policyguard.toml").symlink_to("nowhere")
@@ -96,6 +103,7 @@ def test_what_is_there_is_named_and_nothing_is_written(project: Path, capsys: Ca
         (["--id", "../outside"], "not a name for programs"),
         (["--id", "House Rules"], "such as house-rules"),
         (["--ci", "jenkins"], "github"),
+        (["--model", "guard", "--base-url", "gpu:8000"], "no server's address"),
     ],
 )
 def test_a_wrong_option_is_named_and_nothing_is_written(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from cli.support import Captured
 from policyguard.backends.published import MEASURES, SYSTEMS
 from policyguard.backends.registry import known_models, resolve_model
@@ -31,6 +33,17 @@ def test_models_says_how_much_is_downloaded(capsys: Captured) -> None:
     assert ExitCode.OK == main(["models", "--format", "json"])
     listed = {model["id"]: model["gigabytes"] for model in json.loads(capsys.readouterr().out)}
     assert listed["Qwen/Qwen3-VL-8B-Instruct"] == 16.0
+
+
+def test_models_speed_estimates_seconds_per_photo_of_this_machine(capsys: Captured) -> None:
+    pytest.importorskip("torch")
+    assert ExitCode.OK == main(["models", "--speed", "--format", "json"])
+    seconds = {model["id"]: model["seconds"] for model in json.loads(capsys.readouterr().out)}
+    assert seconds["Qwen/Qwen3-VL-8B-Instruct"] == pytest.approx(2 * seconds["Qwen/Qwen3-VL-4B-Instruct"])
+    assert seconds["pico"] is None
+    assert ExitCode.OK == main(["models", "--speed"])
+    printed = capsys.readouterr()
+    assert "s/photo" in printed.err
 
 
 def test_models_published_says_of_each_system_whether_it_works_and_where_its_figures_stand(

@@ -128,7 +128,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "an item of the other list": (
         CHANGE + "{safe: {remove: [¶a gun]}}\n",
-        "does not list this under `safe:`",
+        "does not list this under `safe:`: it lists 'a museum piece'",
     ),
     "a move of what is not there": (
         CHANGE + "{move: {to_unsafe: [¶a museum peace]}}\n",

@@ -171,7 +171,7 @@ def test_twenty_six_rules_are_allowed() -> None:
     [
         ("safeedit/L3", "did you mean safeedit/l3"),
         ("safeedit/l33", "did you mean safeedit/l3"),
-        ("house-rules", "a file's name ends in .yaml; packaged are "),
+        ("house-rules", "a file's name ends in .yaml; `policyguard policy list` shows"),
         ("safeedit/../safeedit/l3", "no packaged policy"),
         ("", "no packaged policy"),
         ("safeedit/l3\0", "no packaged policy"),

@@ -122,6 +122,8 @@ def test_an_input_that_is_none_is_an_error(service: Service, given: Any) -> None
 def test_errors_are_those_the_sdk_knows(service: Service, tmp_path: Path) -> None:
     with pytest.raises(openai.NotFoundError, match="did you mean 'colours'"):
         ask(service, [image()], "colour")
+    with pytest.raises(openai.NotFoundError, match="`model` is the policy"):
+        ask(service, [image()], "omni-moderation-latest")
     key = new_key(tmp_path / "keys.yaml", "shop", policies=["colours"], rate=0.01)
     for name in ("colours", "secret"):
         write(tmp_path / "policies", name)

@@ -56,22 +56,27 @@ def init(
 
     In a terminal, what no option says is asked. Files that exist are never changed.
     """
-    from policyguard.policy import load_policy, packaged_policies
+    from policyguard.policy import packaged_policies
     from policyguard.strict.files import write_bytes
 
     base = base or _ask("Build on which packaged policy", DEFAULT_BASE)
-    title = load_policy(base).title if base in packaged_policies() else None
-    if title is None:
+    if base not in packaged_policies():
         raise ConfigurationError(
             f"{base!r} is no packaged policy", hint="`policyguard policy list` shows them"
         )
     name = name or _ask("The new policy's id", "house-rules")
-    model = model or _ask("Guard model (empty: say it with each check)", "") or None
-    base_url = base_url or (_ask("Its server's address (empty: it runs here)", "") or None if model else None)
+    model = _given(model or _ask("Guard model (empty: say it with each check)", ""))
+    asked = base_url or (_ask("Its server's address (empty: it runs here)", "") if model else "")
+    base_url = _given(asked)
+    if base_url is not None and not base_url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"{base_url!r} is no server's address",
+            hint="such as http://gpu:8000/v1; leave it out to run here",
+        )
     answer = ci or _ask("A check in CI (github, gitlab or none)", Ci.NONE.value)
     if answer not in [*Ci]:
         raise ConfigurationError(f"{answer!r} is not github, gitlab or none")
-    files = {folder / path: data for path, data in _files(base, title, name, model, base_url, Ci(answer))}
+    files = {folder / path: data for path, data in _files(base, name, model, base_url, Ci(answer))}
     if there := [str(path) for path in files if path.exists() or path.is_symlink()]:
         raise ConfigurationError(
             f"{', '.join(there)}: there already, and nothing was written",
@@ -93,13 +98,20 @@ def _ask(question: str, default: str) -> str:
     return answer.strip()
 
 
+def _given(answer: str) -> str | None:
+    """What was answered, unless it says that there is nothing to say."""
+    return None if answer.strip().lower() in {"", "none", "no", "-"} else answer.strip()
+
+
 def _files(
-    base: str, title: str, name: str, model: str | None, base_url: str | None, ci: Ci
+    base: str, name: str, model: str | None, base_url: str | None, ci: Ci
 ) -> Iterator[tuple[str, bytes]]:
     """Each file's path and content. Raises PolicyError where the policy would not load."""
     from policyguard.policy import parse_policy
 
-    policy = _POLICY.format(name=name, title=f"Our rules, on {title}".replace("'", "''"), base=base)
+    policy = _POLICY.format(
+        name=name, title=name.rpartition("/")[2].replace("-", " ").capitalize(), base=base
+    )
     world = parse_policy(policy).world
     settings = {"policy": f"./policies/{name}.yaml", "model": model, "base_url": base_url}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items() if value]

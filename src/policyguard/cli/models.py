@@ -158,13 +158,20 @@ def models(
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="NAME", help="Which of the server's models.")
     ] = None,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed", help="Measure this machine for a second, and estimate each model's seconds per photo."
+        ),
+    ] = False,
     published: Annotated[
         bool, typer.Option("--published", help="List published systems: whether they work here, and figures.")
     ] = False,
 ) -> ExitCode:
     """List the guard models that are known by name; with --base-url, what a server runs and can do.
 
-    GB is about what is downloaded and takes memory, on a GPU too, beside the images in work.
+    GB is about what is downloaded and takes memory, on a GPU too, beside the images in work. --speed works
+    out a photo of 512 pixels a side and an answer of one token; a policy's first photo takes longer.
     Without --model, a server is asked what it can do with the only model that it runs.
     """
     if base_url is not None:
@@ -175,19 +182,32 @@ def models(
     from policyguard.cli.output import print_table
 
     known = [{field: getattr(entry, field) for field in _FIELDS} for entry in known_models()]
+    if speed:
+        from policyguard.backends.transformers.doctor import measure_rate, seconds_per_photo
+
+        with waiting("measuring this machine", sys.stderr):
+            rate, where = measure_rate()
+        for entry in known:
+            size = None if entry["sensor"] else entry["gigabytes"]
+            entry["seconds"] = size and seconds_per_photo(size, rate)
     if style is TextOrJson.JSON:
         print(json.dumps(known, indent=2))
     else:
-        heads = ("id", "family", "GB", "dialect", "licence", "vLLM", "about")
+        heads = ("id", "family", "GB", *(["s/photo"] if speed else []), "dialect", "licence", "vLLM", "about")
         for entry in known:  # one column, so that the last has room in a narrow terminal
             entry["family"] = " ".join(filter(None, (entry["family"], entry["size"])))
             entry["dialect"] = entry["dialect"] or "(sensor)"
             entry["licence"] = ", ".join(filter(None, (entry["licence"], "gated" if entry["gated"] else "")))
             entry["GB"] = f"{entry['gigabytes']:g}" if entry["gigabytes"] else ""
+            if speed:
+                seconds = entry["seconds"] or 0
+                entry["s/photo"] = f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}" if seconds else ""
             entry["vLLM"] = "yes" if entry["served"] else "no"
             entry["about"] = "; ".join(filter(None, (entry["about"], entry["advice"])))
         print_table(heads, [[entry[head] or "-" for head in heads] for entry in known], sys.stdout)
         sys.stdout.flush()
+        if speed:
+            warn(f"s/photo: estimated, at {rate / 1e12:.2g} TFLOP/s ({where}); if the model fits in memory")
         warn(
             "any other image-text-to-text model can be named by its hub id or folder; "
             "`policyguard models --published` shows which published systems work, and their figures"

@@ -162,6 +162,13 @@ def ways(machine: Machine, *, image: str = "photo.jpg", policy: str = "safeedit/
     return listed
 
 
+_PYTHON = """
+# The same from Python: what the command names with --model and --base-url goes to Guard.
+#    from policyguard import Guard
+#    with Guard({policy!r}, model=..., base_url=...) as guard:
+#        print(guard.check({image!r}))"""
+
+
 @command
 def quickstart(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image in the commands.")] = "photo.jpg",
@@ -176,6 +183,7 @@ def quickstart(
     with waiting("looking at this machine", sys.stderr):
         machine = look()
     print("\n".join(_report(machine, ways(machine, image=_quoted(image), policy=_quoted(policy)))))
+    print(_PYTHON.format(policy=policy, image=image))
     return ExitCode.OK
 
 

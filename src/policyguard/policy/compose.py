@@ -18,10 +18,11 @@ from policyguard.policy.policy import Policy
 from policyguard.policy.schema import Defaults, Origin, Rule, Weakening
 from policyguard.policy.source import Layer, Source
 from policyguard.strict.explain import FieldPath, nearest
-from policyguard.strict.text import visible
+from policyguard.strict.text import quoted, visible
 
 __all__ = ["apply", "flat"]
 
+_SHOWN = 8  # items of a list in a message
 _LISTS = ("unsafe", "safe", "signals")
 _ASK = 'this can loosen or reword what the base forbids: say why with `weakens: "<reason>"`'
 
@@ -179,7 +180,9 @@ class _Application:
         if items.pop(text, self) is not self:
             return True
         close = difflib.get_close_matches(text, list(items), n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"it lists {len(items)} items, none like it"
+        shown = ", ".join(quoted(item, 40) for item in list(items)[:_SHOWN])
+        more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+        hint = f"did you mean {close[0]!r}?" if close else f"it lists {shown or 'nothing'}{more}"
         self.source.report(path, f"'{rule_id}' does not list this under `{name}:`: {hint}")
         return False
 

@@ -118,7 +118,7 @@ def _unknown(name: str, known: list[str]) -> str:
 def _hint(name: str, known: list[str]) -> str:
     if "\n" in name:
         return "for the text of a policy use parse_policy"
-    packaged = f"packaged are {', '.join(known)}"
+    packaged = "`policyguard policy list` shows the packaged ones"
     try:
         here = name and Path(name).exists()
     except (OSError, ValueError):

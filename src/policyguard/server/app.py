@@ -126,6 +126,10 @@ class State:
             if name not in known:
                 close = self.policies.nearest(name, usable)
                 hint = f"did you mean {close!r}?" if close else "GET /v1/policies lists them"
+                if not close and "moderation" in name:  # the names of OpenAI's own models
+                    hint = (
+                        "in POST /v1/moderations `model` is the policy; leave it out where there is only one"
+                    )
                 raise Refusal(404, "policy_unknown", f"there is no policy of this name: {hint}")
             if name not in usable:
                 raise Refusal(403, "policy_not_allowed", "this key may not use this policy")

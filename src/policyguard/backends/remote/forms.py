@@ -28,6 +28,12 @@ _LONGEST_TEXT = 500
 _TEXT = rf'([^"\\\x00-\x1f]|\\["\\/nt]){{1,{_LONGEST_TEXT}}}'
 
 
+_ADVICE = (
+    "the server did not hold it to the form; `policyguard doctor` says what the server can do, and a larger "
+    "model or a guard's own --dialect may answer"
+)
+
+
 def verdict_schema(prompt: Prompt, *, rationale: bool) -> dict[str, Any]:
     """A schema of ``{"verdict": ANSWER}``: what the dialect asks for, but safe cannot name a rule.
 
@@ -76,13 +82,13 @@ def parse_verdict(text: str, prompt: Prompt, *, rationale: bool) -> Answer:
     except DuplicateKeyError:
         raise AnswerError("the model's answer gives a key twice") from None
     except JsonError:
-        raise AnswerError("the server did not hold the model to the requested form: no JSON object") from None
+        raise AnswerError(f"the model's answer is no JSON object: {_ADVICE}") from None
     verdict = answer.get("verdict") if isinstance(answer, dict) and len(answer) == 1 else answer
     wrapped = verdict is not answer
     choices = _verdict_properties(prompt, rationale=rationale or not wrapped)
     properties = next((properties for properties in choices if _fits(verdict, properties)), None)
     if not isinstance(verdict, dict) or properties is None:
-        raise AnswerError("the model's answer is not one verdict in the requested form")
+        raise AnswerError(f"the model's answer is not one verdict in the requested form: {_ADVICE}")
     labels = [verdict[name] for name, schema in properties.items() if "enum" in schema]
     texts = [verdict[name].strip() for name, schema in properties.items() if "enum" not in schema]
     return Answer(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from policyguard.backends.transformers.backend import TransformersBackend
     from policyguard.policy import ResolvedPolicy
 
-__all__ = ["examine_local"]
+__all__ = ["examine_local", "measure_rate", "seconds_per_photo"]
 
 _SIDE = 320
 """Pixels of the sides of an image of noise."""
@@ -81,3 +81,38 @@ def _time(
     examination.add("answer", Level.OK, "read from the model's own probabilities")
     later = statistics.median(seconds[1:])
     examination.speed = Speed(1000 * seconds[0], 1000 * later, readings)
+
+
+TOKENS = 350
+"""Of a photo of 512 pixels a side (about 320 in the Qwen families) and the end of the prompt."""
+
+
+def measure_rate() -> tuple[float, str]:
+    """FLOP/s of a matrix product of a model's shapes, where and in the numbers that a model would run here,
+    and what that is. The best of some tries within about a second. Raises MissingExtraError without torch.
+    """
+    from policyguard.backends.transformers.placement import choose_device, choose_dtype
+
+    device = choose_device(None)
+    dtype = choose_dtype(None, device)
+    import torch
+
+    rows, width = TOKENS, 2048
+    left = torch.ones(rows, width, device=device, dtype=dtype)
+    right = torch.ones(width, width, device=device, dtype=dtype)
+    times: list[float] = []
+    end = time.perf_counter() + 1.0
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        float((left @ right)[0, 0])  # reading a number waits for the device
+        times.append(time.perf_counter() - start)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return 2 * rows * width * width / min(times), f"{name} in {str(dtype).removeprefix('torch.')}"
+
+
+def seconds_per_photo(gigabytes: float, rate: float) -> float:
+    """The arithmetic of one photo at ``rate`` FLOP/s: two operations per parameter and token.
+
+    ``gigabytes``: of weights in bfloat16, two bytes a parameter. What a machine takes is rarely less.
+    """
+    return 2 * (gigabytes / 2 * 1e9) * TOKENS / rate
