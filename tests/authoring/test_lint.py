@@ -10,6 +10,7 @@ import pytest
 from policyguard import Policy
 from policyguard.authoring import Level, Remark, TokenCounter, doubts, lint
 from policyguard.errors import ConfigurationError
+from policyguard.pictosafe.world import NAMES
 from policyguard.policy import load_policy, parse_policy
 
 WEAPONS = {"id": "arms", "title": "Arms", "unsafe": ["guns, knives or swords"], "safe": ["water pistols"]}
@@ -184,6 +185,17 @@ def test_more_rules_than_pico_reads_are_named() -> None:
     found = [r for r in doubts(policy(*rules, world="pictosafe")) if r.code == "too-many-rules"]
     assert [("rules.r8", Level.WARNING)] == [(r.field, r.level) for r in found]
     assert "too-many-rules" not in {r.code for r in doubts(policy(*rules[:8], world="pictosafe"))}
+
+
+def test_more_items_than_pico_reads_are_named() -> None:
+    def named(count: int) -> list[tuple[str | None, Level]]:
+        rule = {"id": "r", "title": "R", "unsafe": list(NAMES[:count])}
+        return [
+            (r.field, r.level) for r in doubts(policy(rule, world="pictosafe")) if r.code == "too-many-items"
+        ]
+
+    assert [("rules", Level.WARNING)] == named(23)
+    assert [] == named(22)
 
 
 @pytest.mark.parametrize(

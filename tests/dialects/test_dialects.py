@@ -11,6 +11,7 @@ import pytest
 from policyguard.assessment import Rating
 from policyguard.dialects import FRAME, PicoDialect, SafeguardDialect, get_dialect
 from policyguard.errors import AnswerError, ConfigurationError
+from policyguard.pictosafe.world import NAMES
 from policyguard.policy import ResolvedPolicy, load_policy, parse_policy
 
 
@@ -235,6 +236,22 @@ def test_pico_is_told_of_statuses() -> None:
 def test_pico_refuses_policies_it_cannot_read(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         PicoDialect().render(house(**changes))
+
+
+@pytest.mark.parametrize(
+    ("count", "status", "fits"), [(22, "active", True), (23, "active", False), (40, "exempt", True)]
+)
+def test_pico_refuses_more_items_than_it_was_trained_on(count: int, status: str, fits: bool) -> None:
+    half = [{"id": "a", "title": "A", "unsafe": list(NAMES[: count - 11]), "status": status}]
+    policy = house(rules=[*half, {"id": "b", "title": "B", "unsafe": list(NAMES[-11:])}])
+    if fits:
+        assert PicoDialect().render(policy)
+    else:
+        with pytest.raises(
+            ConfigurationError, match="at most 22 items in all, and policy 'house' has 23"
+        ) as caught:
+            PicoDialect().render(policy)
+        assert "whole groups" in (caught.value.hint or "")
 
 
 def test_what_pico_cannot_read_is_one_line_each_and_eight_at_most() -> None:

@@ -2,7 +2,8 @@
 
 pico reads nothing but the lists of a PictoSafe policy, in a line of its own small language:
 ``" A no any weapons, knife. fine museum exhibits of weapons. B exempt."``; it answers
-``" unsafe A dagger"``, ``" safe"`` or ``" undecided"``. It does not see titles and descriptions.
+``" unsafe A dagger"``, ``" safe"`` or ``" undecided"``. It does not see titles and descriptions, so a policy
+whose texts say outright what its lists deny is refused (``pictosafe.descriptions`` says how that is found).
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from policyguard.errors import AnswerError, ConfigurationError
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from policyguard.policy import ResolvedPolicy
+    from policyguard.policy import Policy, ResolvedPolicy
 
-__all__ = ["PicoDialect", "render_rules"]
+__all__ = ["PicoDialect", "count_items", "render_rules"]
 
 MAX_RULES = 8
 """As many rules as pico was trained to tell apart."""
+MAX_ITEMS = 22
+"""As many items, of all rules that are not exempt, as its training policies had at most."""
 _SHOWN = 8
 
 
@@ -50,7 +53,13 @@ class PicoDialect(Dialect):
     name = "pico"
     version = "1"
     world = "pictosafe"
-    limits = Limits(MAX_RULES, ("titles and descriptions are not read, only the rules' lists",))
+    limits = Limits(
+        MAX_RULES,
+        (
+            "titles and descriptions are not read, only the rules' lists",
+            f"the lists have at most {MAX_ITEMS} items in all",
+        ),
+    )
 
     def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
         """Raises ConfigurationError for another world, too many rules, or words pico never learnt."""
@@ -91,13 +100,26 @@ class PicoDialect(Dialect):
         return Answer(Rating.UNSAFE, policy.keys[rest[0]], f"The scene shows {names}." if names else None)
 
 
+def count_items(policy: Policy | ResolvedPolicy) -> int:
+    """Items that pico is shown: of exempt rules it sees none."""
+    return sum(len(rule.unsafe) + len(rule.safe) for rule in policy.rules if rule.status != "exempt")
+
+
 def _require_readable(policy: ResolvedPolicy) -> None:
+    from policyguard.pictosafe.descriptions import unlisted
     from policyguard.pictosafe.language import parse_item
 
     if len(policy.rules) > MAX_RULES:
         raise ConfigurationError(
             f"pico reads at most {MAX_RULES} rules and policy '{policy.id}' has {len(policy.rules)}",
             hint="split it: Guard(policy=[first, second]) blocks what either of them blocks",
+        )
+    items = count_items(policy)
+    if items > MAX_ITEMS:
+        raise ConfigurationError(
+            f"pico was trained on at most {MAX_ITEMS} items in all, and policy '{policy.id}' has {items}",
+            hint="name whole groups ('weapons' for every weapon), or split it: Guard(policy=[first, second]) "
+            "blocks what either of them blocks",
         )
     problems = []
     for rule in policy.rules:
@@ -108,10 +130,19 @@ def _require_readable(policy: ResolvedPolicy) -> None:
                 parse_item(item)
             except ValueError as error:
                 problems.append(f"rule '{rule.id}': {error}")
+    hint = "docs/pictosafe.md lists the pictograms, the groups and the wordings that it knows"
+    if not problems:
+        hint = (
+            "pico reads the lists only: say it there, under `unsafe:` and `safe:`, or take it out of the text"
+        )
+        for said in unlisted(policy):
+            if said.sure:
+                whose = "the policy" if said.rule is None else f"rule '{policy.rules[said.rule].id}'"
+                problems.append(f"{whose}: its {said.field} says more than the lists: {said.message}")
     if problems:
         if len(problems) > _SHOWN:
             problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more"]
         raise ConfigurationError(
             "\n".join([f"pico cannot read policy '{policy.id}':", *problems]),
-            hint="docs/pictosafe.md lists the pictograms, the groups and the wordings that it knows",
+            hint=hint,
         )

@@ -109,12 +109,16 @@ def worlds(policy: Policy) -> Iterator[Remark]:
 
 
 def _pictosafe(policy: Policy) -> Iterator[Remark]:
-    from policyguard.dialects.pico import MAX_RULES
+    from policyguard.dialects.pico import MAX_ITEMS, MAX_RULES, count_items
+    from policyguard.pictosafe.descriptions import unlisted
     from policyguard.pictosafe.language import parse_item
 
     if len(policy.rules) > MAX_RULES:
         message = f"rule {MAX_RULES + 1} of {len(policy.rules)}: pico reads at most {MAX_RULES} rules"
         yield _remark("too-many-rules", message, "rules", MAX_RULES)
+    if (count := count_items(policy)) > MAX_ITEMS:
+        message = f"the lists have {count} items in all: pico reads at most {MAX_ITEMS}"
+        yield _remark("too-many-items", message, "rules")
     for index, rule in enumerate(policy.rules):
         if rule.status is not Status.EXEMPT and not rule.unsafe:
             message = "pico reads no descriptions: list under `unsafe:` what the rule forbids"
@@ -125,6 +129,10 @@ def _pictosafe(policy: Policy) -> Iterator[Remark]:
                     parse_item(item)
                 except ValueError as error:
                     yield _remark("unknown-word", str(error), "rules", index, name, place)
+    for said in unlisted(policy):
+        where: tuple[Step, ...] = () if said.rule is None else ("rules", said.rule)
+        refused = "pico refuses it" if said.sure else "pico does not read it"
+        yield _remark("only-described", f"{said.message}: {refused}", *where, said.field)
 
 
 def _remark(code: str, message: str, *path: Step) -> Remark:

@@ -1,0 +1,151 @@
+"""Titles and descriptions that say what the lists do not are found, and harmless ones are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyguard import Policy
+from policyguard.authoring import doubts
+from policyguard.dialects.pico import PicoDialect
+from policyguard.errors import ConfigurationError
+from policyguard.pictosafe.descriptions import Said, unlisted
+from policyguard.policy import load_policy, parse_policy
+
+
+def house(
+    description: str = "",
+    *,
+    title: str = "A rule",
+    unsafe: tuple[str, ...] = ("weapons",),
+    safe: tuple[str, ...] = (),
+    status: str = "active",
+    about: str = "",
+) -> Policy:
+    rule = {"id": "r", "title": title, "description": description, "unsafe": list(unsafe), "safe": list(safe)}
+    head = {"id": "house", "version": "1.0.0", "title": "House", "world": "pictosafe", "description": about}
+    return parse_policy(head | {"rules": [rule | {"status": status}]})
+
+
+def refused(policy: Policy) -> bool:
+    """Whether pico's dialect refuses it, and for this reason."""
+    try:
+        PicoDialect().render(policy.resolve())
+    except ConfigurationError as error:
+        return "says more than the lists" in error.message and "`unsafe:` and `safe:`" in (error.hint or "")
+    return False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Knives are fine.",
+        "Weapons are forbidden; a knife may stay.",
+        "All weapons except knives and axes.",
+        "No weapons, but swords and axes are allowed.",
+        "No weapons, except museum exhibits.",
+        "No weapons unless they are framed.",
+        "Framed ones are fine.",
+        "Weapons that hang in a museum are welcome.",
+        "Weapons are never fine, except in a museum.",
+        "Signs that forbid weapons are fine.",
+        "This rule does not apply to knives.",
+        "Knives are not forbidden.",
+        "No weapons and no alcohol.",
+        "Beer is forbidden too.",
+        "Beer must not be shown.",
+        "Wine is never welcome here.",
+        "Weapons, including bombs.",
+        "Everything is fine except beer.",
+        "KNIVES  are\nfine",
+    ],
+)
+def test_a_text_that_says_outright_what_the_lists_deny_is_refused(text: str) -> None:
+    assert refused(house(text))
+    assert refused(house(title=text.replace("\n", " ")))
+
+
+@pytest.mark.parametrize(
+    ("text", "unsafe", "safe"),
+    [
+        ("Knives are fine.", ("weapons",), ("knife",)),
+        ("All weapons except knives and axes.", ("weapons",), ("a knife", "the axe")),
+        ("No weapons, except museum exhibits.", ("weapons",), ("museum exhibits of weapons",)),
+        ("No weapons unless they are framed.", ("weapons",), ("framed weapons",)),
+        ("Signs that forbid weapons are fine.", ("weapons",), ("prohibition signs of weapons",)),
+        ("No weapons and no alcohol.", ("weapons", "alcohol"), ()),
+        ("Everything is fine except beer.", ("beer",), ()),
+        ("Hearts are welcome, kisses are not.", ("kiss",), ()),
+        ("Weapons are not allowed.", ("weapons",), ()),
+        ("No weapons of any kind, at any time.", ("weapons",), ()),
+        ("No weapons and no harm.", ("weapons",), ()),
+    ],
+)
+def test_the_same_words_pass_where_the_lists_say_so_too(
+    text: str, unsafe: tuple[str, ...], safe: tuple[str, ...]
+) -> None:
+    policy = house(text, unsafe=unsafe, safe=safe)
+    assert not refused(policy)
+    assert "only-described" not in {remark.code for remark in doubts(policy)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Weapons",
+        "Weapons and the like",
+        "Nothing that frightens our visitors.",
+        "Nobody should have to look at these.",
+        "The office cat saw none of them, and the sun is shining.",
+        "Pictures in the corridors of a hospital, next to the church.",
+        "No death threats, please.",
+        "See the book by the door for what this means.",
+        "Ask the owner about doubtful cases.",
+        "There are no bottles of wine here.",
+    ],
+)
+def test_plain_texts_are_no_matter(text: str) -> None:
+    assert () == tuple(unlisted(house(text)))
+    assert () == tuple(unlisted(house(about=text)))
+
+
+@pytest.mark.parametrize("level", range(1, 6))
+def test_the_packaged_policies_say_in_their_texts_what_their_lists_say(level: int) -> None:
+    policy = load_policy(f"pictosafe/l{level}")
+    assert () == tuple(unlisted(policy))
+    assert not refused(policy)
+
+
+@pytest.mark.parametrize(
+    ("policy", "part"),
+    [
+        (house("Only framed weapons are allowed."), "allows 'framed weapons'"),
+        (house("Knives are fine.", safe=("framed knife",)), "forbid a part of it"),
+        (house("No weapons.", unsafe=("knife",)), "do not forbid pistol"),
+        (house(title="Alcohol"), "the lists do not name it"),
+        (house("More than two knives."), "a number"),
+        (house("Weapons next to children's toys, weapons next to food."), "together"),
+        (house("No toy pistols."), "how a pictogram looks"),
+        (house("Whatever hurts, unless the parents agree."), "makes an exception"),
+    ],
+)
+def test_what_is_doubtful_is_left_to_lint(policy: Policy, part: str) -> None:
+    assert not refused(policy)
+    (remark,) = [remark for remark in doubts(policy) if remark.code == "only-described"]
+    assert part in remark.message
+    assert "pico does not read it" in remark.message
+
+
+def test_the_text_of_the_policy_itself_is_held_against_all_rules() -> None:
+    assert refused(house(about="Alcohol is forbidden in this house."))
+    assert not refused(house(about="Alcohol is forbidden in this house.", unsafe=("weapons", "alcohol")))
+
+
+def test_a_rule_that_forbids_nothing_may_say_what_it_likes() -> None:
+    assert not refused(house("Knives are fine.", status="exempt"))
+
+
+def test_what_is_found_names_its_rule_and_field() -> None:
+    (said,) = unlisted(house("Knives are fine."))
+    message = "'knives are fine' allows 'knives', and the lists forbid it"
+    assert Said(0, "description", message, sure=True) == said
