@@ -39,7 +39,7 @@ from policyguard.policy import Policy, ResolvedPolicy
 
 POLICY_TOKENS, SIDE, DECODED, BEAMS = 2000, 448, 200, 2
 """The last two are those of LlavaGuard's card, as are the settings of sampling below."""
-STOCK = 32
+STOCK = 64
 """Pictures that one measurement may take, at most."""
 CARD = {"num_beams": BEAMS, "do_sample": True, "temperature": 0.2, "top_p": 0.95, "top_k": 50}
 
@@ -183,7 +183,8 @@ class Bench:
         self.model, self.processor = runner.loaded.model, runner.loaded.processor
         self.chosen = choose_threads(self.loaded.device, parameters(self.model), load=os.getloadavg()[0])
         self.torch_threads = torch.get_num_threads()
-        torch.set_num_threads(threads)  # for what does not go through the guard
+        if device == "cpu":
+            torch.set_num_threads(threads)  # for what does not go through the guard
         plan_of = partial(_plan_of, self.backend, runner)
         self.policies = [
             policy_of(tokens, lambda each: plan_of(each).prefix.ids.shape[1], name)
@@ -229,8 +230,8 @@ class Bench:
     def check(self, _run: int = 0, **options: Any) -> object:
         return self.guard.check(*self.fresh(), **options)
 
-    def check_many(self, count: int, guard: Guard | None = None) -> object:
-        verdicts = list((guard or self.guard).check_many(self.fresh(count)))
+    def check_many(self, count: int, guard: Guard | None = None, **options: Any) -> object:
+        verdicts = list((guard or self.guard).check_many(self.fresh(count), **options))
         assert all(verdict.evidence.label_mass is not None for verdict in verdicts), verdicts[0].evidence
         return verdicts
 
@@ -574,6 +575,22 @@ def threads(bench: Bench, numbers: tuple[int, ...] = (1, 2)) -> Iterator[Row]:
         yield Row(f"wall time with threads: {name}{mark} / {numbers[0]}", bench.shape, ratio, beside)
 
 
+def pipeline(bench: Bench) -> Iterator[Row]:
+    """Two batches under way, so that one is made ready while the model works on the other; by wall time."""
+    count = 4 * bench.backend.preferred_batch
+    numbers = {"off": 1, "on": 2}
+    found = bench.times(
+        {
+            name: lambda _run, workers=workers: bench.check_many(count, workers=workers)
+            for name, workers in numbers.items()
+        }
+    )
+    ratio = bench.wall(found["on"], found["off"])
+    beside = ", ".join(f"{name} {min(times.wall):.3g} s" for name, times in found.items())
+    beside += f" for {count} pictures; the default is {bench.backend.preferred_workers} under way"
+    yield Row("wall time with the pipeline on / off", bench.shape, ratio, beside)
+
+
 def memory(bench: Bench) -> Iterator[Row]:
     """The peak of a check, of ``check_many`` and of the card's way, with the weights."""
     weights = sum(each.nbytes for each in bench.model.parameters()) / 2**30
@@ -658,12 +675,13 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "policies": policies,
     "explain": explain,
     "batches": batches,
+    "pipeline": pipeline,
     "threads": threads,
     "memory": memory,
     "idle": idle,
 }
-MOST = ("card", "prefill", "share", "explain", "batches", "threads", "memory")
-LARGE = ("card", "prefill", "share", "policies", "explain", "batches", "memory", "idle")
+MOST = ("card", "prefill", "share", "explain", "batches", "pipeline", "threads", "memory")
+LARGE = ("card", "prefill", "share", "policies", "explain", "batches", "pipeline", "memory", "idle")
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "cpu": {"language": MOST, "vision": ("prefill", "policies")},
     "small": {"small-language": MOST, "small-vision": ("prefill", "policies")},

@@ -102,7 +102,7 @@ def _qwen25(hidden: int, inner: int, layers: int, heads: int, kv: int, vocabular
 
 
 SHAPES = {
-    "tiny": Shape("a toy, to try the script", "qwen3_vl"),
+    "tiny": Shape("a toy of Qwen2.5-VL, to try the script", "qwen2_5_vl"),
     "language": Shape("language model to tower 10:1, as in a 7B model", **_qwen3(1024, 12, 256)),
     "vision": Shape("tower nearly as large as the language model", **_qwen3(1024, 12, 768)),
     "small-language": Shape("the first at half the width and two thirds of the depth", **_qwen3(512, 8, 128)),

@@ -132,7 +132,7 @@ def test_no_picture_is_shown_twice(bench: Any) -> None:
 
 
 def test_every_row_comes_out(local: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["card", "prefill", "share", "policies", "explain", "batches", "memory"]
+    asked = ["card", "prefill", "share", "policies", "explain", "batches", "pipeline", "memory"]
     rows = local.main([*asked, "--shape", "tiny", "--runs", "1", "--tokens", "700", "--decoded", "8"])
     assert {row.shape for row in rows} == {"tiny"}
     assert all(row.value.fastest > 0 for row in rows if "share" not in row.name)
