@@ -72,6 +72,8 @@ class Guard(InOneProcess):
             ERROR: for batches. ``timeout`` still ends it. Default: 0.
         shadow: a policy, a ``Guard``, a ``Shadow``, or a list of these, which judge beside this guard and act
             on nothing; see docs/shadow.md. What they make of an image is in ``verdict.shadows``, later.
+        local: how ``model`` runs in this process, as ``TransformersBackend`` takes it:
+            ``{"dtype": "float32", "max_pixels": 768 * 768}``; see docs/backends.md.
 
     Weights load on first use or in ``warm``. A Guard is thread-safe and a context manager.
     Raises PolicyError for a bad policy and ConfigurationError for settings that cannot work.
@@ -94,6 +96,7 @@ class Guard(InOneProcess):
         shadow: ShadowLike | Sequence[ShadowLike] | None = None,
         stages: Sequence[Stage | Backend | str] | None = None,
         lists: HashList | Sequence[HashList] = (),
+        local: Mapping[str, Any] | None = None,
     ) -> None:
         if timeout is not None:
             timeout = seconds("timeout", timeout)
@@ -109,9 +112,9 @@ class Guard(InOneProcess):
         self.explain = switch("explain", explain)
         self.timeout = timeout
         if stages is not None:
-            if backend is not None or model or base_url or api_key or dialect or subset:
+            if backend is not None or model or base_url or api_key or dialect or subset or local:
                 raise ConfigurationError(
-                    "give either stages or a backend, model, base_url, api_key, dialect and subset, not both",
+                    "give either stages or a backend, model, base_url, api_key, dialect, subset and local",
                     hint="each stage has settings of its own: Stage(model=..., base_url=..., subset=...)",
                 )
             from policyguard.backends import build_cascade
@@ -120,9 +123,9 @@ class Guard(InOneProcess):
             self._owns_backend = True
             cache = cache or os.environ.get("POLICYGUARD_CACHE") or None
         elif backend is not None:
-            if model or base_url or dialect or subset:
+            if model or base_url or dialect or subset or local:
                 raise ConfigurationError(
-                    "give either a backend or model, base_url, dialect and subset, not both"
+                    "give either a backend or model, base_url, dialect, subset and local, not both"
                 )
             require_backend(backend)
             self.backend, self._owns_backend = backend, False
@@ -148,6 +151,7 @@ class Guard(InOneProcess):
                 policies=self.policies,
                 subset=subset,
                 patience=patience,
+                local=local,
             )
             self._owns_backend = True
             cache = cache or os.environ.get("POLICYGUARD_CACHE") or None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend, require_backend
@@ -73,18 +73,25 @@ def build_backend(
     policies: Sequence[ResolvedPolicy] = (),
     subset: bool = False,
     patience: float = 0.0,
+    local: Mapping[str, Any] | None = None,
 ) -> Backend:
     """The backend for ``model``, on ``base_url`` if given; loads no weights.
 
     Several servers are a sequence, or one text with commas between them (as in an environment variable).
     ``timeout`` is how many seconds one check may take: a call to a server gets no more than that either.
-    ``patience``: see ``Guard``. ``subset``: see ``SensorBackend``; guards that read a policy need no leave.
+    ``patience``, ``local``: see ``Guard``. ``subset``: see ``SensorBackend``; guards that read a policy need
+    no leave.
 
     Without a model, PictoSafe policies get pico; for any other policy there is no model that could judge it,
     and a ConfigurationError says how to name one.
     """
     from policyguard.backends.registry import require_dialect, resolve_model, resolve_served
 
+    if local and (base_url is not None or (model is not None and resolve_model(model).sensor is not None)):
+        raise ConfigurationError(
+            "local is for a guard model in this process, and this one runs on a server or is a sensor",
+            hint="leave it out",
+        )
     if model is not None and (known := resolve_model(model)).sensor is not None:
         return _sensor(known, base_url, api_key, dialect, timeout, subset=subset)
     if base_url is not None:
@@ -120,7 +127,8 @@ def build_backend(
         model = "pico"
     from policyguard.backends.transformers import TransformersBackend
 
-    return TransformersBackend(model, dialect=None if dialect is None else _dialect(dialect))
+    own = None if dialect is None else _dialect(dialect)
+    return TransformersBackend(model, dialect=own, **_options(TransformersBackend, local))
 
 
 def build_cascade(
@@ -209,6 +217,23 @@ def _sensor(
     if base_url is not None:  # one that the sensor does not take is refused there
         options["base_url"] = base_url
     return SensorBackend(get_sensor(known.sensor, **options), subset=subset)
+
+
+def _options(kind: type, local: Mapping[str, Any] | None) -> dict[str, Any]:
+    """``local``, if it holds what ``kind`` takes besides model and dialect. Raises ConfigurationError."""
+    from inspect import signature
+
+    if local is not None and not isinstance(local, Mapping):
+        raise ConfigurationError(
+            f"local is of type {type(local).__name__}", hint='give a dict, such as {"dtype": "float32"}'
+        )
+    takes = sorted(set(signature(kind).parameters) - {"model", "dialect"})
+    for name in local or {}:
+        if name not in takes:
+            raise ConfigurationError(
+                f"local holds {name!r}, which is no setting", hint=f"choose of: {', '.join(takes)}"
+            )
+    return dict(local or {})
 
 
 def _dialect(dialect: str | Dialect) -> Dialect:

@@ -127,6 +127,7 @@ def build_job(
         base_url=settings.base_url,
         dialect=settings.dialect,
         subset=settings.subset,
+        local=project.settings.local,
         stages=settings.project.stages() if settings.staged else None,
         explain=settings.explain,
         cache=settings.cache,

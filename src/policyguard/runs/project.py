@@ -86,6 +86,7 @@ class Settings(_Table):
     base_url: Texts | None = None
     dialect: str | None = None
     subset: bool = False
+    local: dict[str, str | bool | int] = {}
     stages: list[StageEntry] = []
     lists: list[ListEntry] = []
     explain: bool = False
@@ -221,7 +222,7 @@ def _settings(table: Mapping[str, Any], file: str) -> Settings:
         unfit = explain(error, Settings, file, hints=Hints(syntax="toml"))
         problems += [problem for problem in unfit if problem.field not in known]
     else:
-        one = [key for key in ("model", "base_url", "dialect", "subset") if getattr(settings, key)]
+        one = [key for key in ("model", "base_url", "dialect", "subset", "local") if getattr(settings, key)]
         if settings.stages and one:
             message = "each of the stages names its own: drop it, or drop the stages"
             problems += [Problem(message, file, field=key) for key in one]

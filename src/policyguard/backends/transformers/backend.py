@@ -13,10 +13,11 @@ from policyguard.backends import registry
 from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.stats import Counters, GuardStats
 from policyguard.backends.transformers import files as model_files
+from policyguard.backends.transformers.ways import Ways
 from policyguard.dialects.base import require_rule_scores, require_world
 from policyguard.dialects.rule_by_rule import merge
 from policyguard.errors import ConfigurationError, ModelLoadError
-from policyguard.strict.arguments import InOneProcess, count
+from policyguard.strict.arguments import InOneProcess, count, switch
 from policyguard.strict.lru import LruDict
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class TransformersBackend(InOneProcess, Backend):
         dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``; default: bfloat16 where the hardware has it.
         max_batch: frames per forward pass; default: 16 on a GPU, 4 on a CPU.
         max_pixels: larger frames are scaled down to it; default: what the model's processor does.
+        attention: ``"eager"``, ``"sdpa"``, ``"flash_attention_2"`` and so on; default: sdpa where it works.
+        quantise: what weights are kept in: ``"int8"``, ``"fp8"`` (by torchao), ``"int4"`` (by bitsandbytes).
+        compiled: run the model through ``torch.compile``; where that fails it runs as usual, and is said.
+        device_map: ``"auto"`` spreads a model over several GPUs (accelerate); excludes ``device``.
         threads: CPU threads to compute with, while this backend is asked; default: see docs/backends.md.
         prefix_cache_bytes: bound on the KV prefixes of policies kept for reuse; 0 turns the reuse off.
         feature_cache_bytes: the same for what is seen of frames, which several policies share.
@@ -76,6 +81,10 @@ class TransformersBackend(InOneProcess, Backend):
         prefix_cache_bytes: int = 1 << 30,
         feature_cache_bytes: int = 1 << 28,
         threads: int | None = None,
+        attention: str | None = None,
+        quantise: str | None = None,
+        compiled: bool = False,
+        device_map: str | None = None,
     ) -> None:
         if max_batch is not None and max_batch < 1:
             raise ConfigurationError(
@@ -85,6 +94,17 @@ class TransformersBackend(InOneProcess, Backend):
             raise ConfigurationError(
                 f"max_pixels={max_pixels} leaves nothing to see", hint="for example 512 * 512"
             )
+        if device_map is not None and device is not None:
+            raise ConfigurationError(
+                f"device_map={device_map!r} chooses devices, and device='{device}' names one",
+                hint="give one of the two",
+            )
+        self._ways = Ways(
+            attention=attention,
+            quantise=quantise,
+            compiled=switch("compiled", compiled),
+            device_map=device_map,
+        )
         known = registry.resolve_model(model)
         self._by_hand = dialect is not None
         if dialect is None:
@@ -235,6 +255,7 @@ class TransformersBackend(InOneProcess, Backend):
             dtype=str(dtype).removeprefix("torch."),
             backend="transformers",
             world=self.dialect.world,
+            quantisation=self._ways.quantisation,
             backend_version=_installed_version(),
             settings=" ".join(self._settings()),
         )
@@ -244,6 +265,7 @@ class TransformersBackend(InOneProcess, Backend):
             yield f"max_pixels={self._max_pixels}"
         if self.dialect.wording:
             yield f"wording={self.dialect.wording}"
+        yield from self._ways.settings()
 
     def _place(self) -> tuple[Any, Any]:
         from policyguard.backends.transformers.placement import (
@@ -276,7 +298,7 @@ class TransformersBackend(InOneProcess, Backend):
                 device, dtype = self._place()
                 files = model_files.complete(self._find())
                 revision = model_files.fingerprint(files)
-                loaded = load(files, device=device, dtype=dtype, max_pixels=self._max_pixels)
+                loaded = load(files, device=device, dtype=dtype, max_pixels=self._max_pixels, ways=self._ways)
                 if not self._by_hand:
                     registry.require_own_question(self._name, loaded.template, self.dialect)
                 registry.require_template(self._name, loaded.template, self.dialect)
@@ -297,6 +319,7 @@ class TransformersBackend(InOneProcess, Backend):
                     prefix_bytes=self._prefix_cache_bytes,
                     counters=self._counters,
                     feature_bytes=self._feature_cache_bytes,
+                    compiled=self._ways.compiled,
                 )
             return self._runner
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyguard.backends.transformers.files import ModelFiles, quiet
+from policyguard.backends.transformers.ways import Ways
 from policyguard.errors import MissingExtraError, ModelLoadError, UsageError
 from policyguard.strict.text import shortened
 
@@ -149,7 +150,9 @@ class LoadedModel:
         return template if isinstance(template, str) else "\n".join(map(str, dict(template).values()))
 
 
-def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) -> LoadedModel:
+def load(
+    files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None, ways: Ways | None = None
+) -> LoadedModel:
     """Load ``files`` without network, without code of the model's own, from safetensors only.
 
     Raises ModelLoadError if it cannot be loaded, MissingExtraError without transformers.
@@ -166,7 +169,8 @@ def load(files: ModelFiles, *, device: Any, dtype: Any, max_pixels: int | None) 
             _refuse_unfit(files.name, config.architectures or ())
             processor = load_processor(files.folder, config, name=files.name, max_pixels=max_pixels)
             _refuse_unfit(files.name, [type(processor).__name__])
-            model = _load_weights(files, config, dtype).to(device).eval().requires_grad_(False)
+            ways = ways or Ways()
+            model = _load_weights(files, config, dtype, ways, device).eval().requires_grad_(False)
     except UsageError:
         raise
     except Exception as error:
@@ -239,11 +243,18 @@ def _require_causal(name: str, model: Any, tokenizer: Any) -> None:
         )
 
 
-def _load_weights(files: ModelFiles, config: Any, dtype: Any) -> Any:
+def _load_weights(files: ModelFiles, config: Any, dtype: Any, ways: Ways, device: Any) -> Any:
     from transformers import AutoModelForImageClassification, AutoModelForImageTextToText
 
     classifies = config.model_type == _SHIELDGEMMA
     auto = AutoModelForImageClassification if classifies else AutoModelForImageTextToText
+
+    options: dict[str, Any] = {}
+    if ways.quantise is not None:
+        options["quantization_config"] = ways.config(dtype)
+        options["device_map"] = {"": str(device)}  # weights are converted one by one, where they will be
+    if ways.device_map is not None:
+        options["device_map"] = ways.device_map
 
     def attempt(attention: str) -> tuple[Any, dict[str, Any]]:
         # The attention is always named: a config could name one that is fetched from the hub as code.
@@ -256,13 +267,14 @@ def _load_weights(files: ModelFiles, config: Any, dtype: Any) -> Any:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **options,
         )
         return model, info
 
     try:
-        model, info = attempt("sdpa")
+        model, info = attempt(ways.attention or "sdpa")
     except ValueError as error:
-        if "scaled_dot_product_attention" not in str(error):
+        if ways.attention is not None or "scaled_dot_product_attention" not in str(error):
             raise
         model, info = attempt("eager")
     if missing := sorted(info["missing_keys"]):
@@ -270,7 +282,8 @@ def _load_weights(files: ModelFiles, config: Any, dtype: Any) -> Any:
             f"the weights of model '{files.name}' lack {len(missing)} tensors, the first is {missing[0]}",
             hint="fetch the model again; transformers would fill them with random numbers",
         )
-    return model.model if classifies else model
+    model = model.model if classifies else model
+    return model if options else model.to(device)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -31,6 +31,7 @@ from policyguard.backends.transformers.prefix import (
     with_positions,
 )
 from policyguard.backends.transformers.reading import Scores, explained, read_scores
+from policyguard.backends.transformers.ways import Compiled
 from policyguard.errors import ModelLoadError, UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Runner:
         prefix_bytes: int,
         feature_bytes: int,
         counters: Counters | None = None,
+        compiled: bool = False,
     ) -> None:
         from transformers import DynamicCache
 
@@ -103,6 +105,7 @@ class Runner:
         self.looks = _watch(loaded.model, feature_bytes, self.counters)
         self._image_token = getattr(loaded.model.config, "image_token_id", None)
         self._sees = False
+        self._compiled = Compiled(loaded.model, self.counters) if compiled else None
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
 
     def see(self, requests: Sequence[AssessmentRequest]) -> list[Frame]:
@@ -137,6 +140,8 @@ class Runner:
         except UsageError:
             raise
         except Exception as error:
+            if self._compiled is not None and self._compiled.gave_way(error):
+                return self.attempt(plan, requests, frames)
             # The edge to torch and transformers: what they raise concerns these frames, and none is lost.
             reason, kind = self._reason(error, frames[0]), FailureKind.ERROR
             if isinstance(error, _UnfitError):
