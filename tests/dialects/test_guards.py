@@ -337,6 +337,14 @@ def test_a_dialect_that_asks_rule_by_rule_anyhow_is_left_as_it_is() -> None:
     assert not isinstance(get_dialect("shieldgemma", per_rule=True), PerRule)
 
 
+def test_a_layout_is_chosen_by_name_and_never_by_itself() -> None:
+    first, last = get_dialect("llavaguard"), get_dialect("llavaguard:policy-first")
+    assert (first.name, first.layout) == ("llavaguard", "image-first")
+    assert (last.name, last.layout) == ("llavaguard", "policy-first")
+    with pytest.raises(ConfigurationError):
+        get_dialect("nemotron:policy-first")
+
+
 @pytest.mark.parametrize(("first", "rating"), [("safe", Rating.UNSAFE), ("unsafe", Rating.SAFE)])
 def test_a_thought_that_opens_with_another_rating_contradicts_the_answer(first: str, rating: Rating) -> None:
     dialect = get_dialect("singguard:slow")

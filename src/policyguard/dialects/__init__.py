@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from inspect import signature
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from policyguard.dialects.base import (
     FRAME,
@@ -90,8 +90,9 @@ def dialect_names() -> tuple[str, ...]:
 def get_dialect(name: str, *, per_rule: bool = False, **options: Any) -> Dialect:
     """The dialect called ``name``; ``options`` are those of its class, such as ``wording`` or ``layout``.
 
-    ``"singguard:slow"`` is short for ``mode="slow"``, and ``"llavaguard+per-rule"`` for ``per_rule=True``:
-    ask about one rule at a time. Raises ConfigurationError for an unknown name or option.
+    ``"singguard:slow"`` is short for ``mode="slow"``, ``"llavaguard:policy-first"`` for that ``layout``, and
+    ``"llavaguard+per-rule"`` for ``per_rule=True``: ask about one rule at a time.
+    Raises ConfigurationError for an unknown name or option.
     """
     plain, colon, mode = name.removesuffix(_PER_RULE).partition(":")
     per_rule = per_rule or name.endswith(_PER_RULE)
@@ -100,7 +101,8 @@ def get_dialect(name: str, *, per_rule: bool = False, **options: Any) -> Dialect
         known = ", ".join(dialect_names())
         raise ConfigurationError(f"there is no dialect '{plain}'", hint=f"choose one of: {known}")
     if colon:
-        options["mode"] = mode
+        layout = mode in get_args(Layout) and "layout" in signature(make).parameters
+        options["layout" if layout else "mode"] = mode
     if wrong := sorted(set(options) - set(signature(make).parameters)):
         raise ConfigurationError(f"the dialect '{plain}' has no option '{wrong[0]}'")
     if options.get("mode") not in (None, *(modes := _modes(make))):

@@ -6,21 +6,38 @@ nothing of ours around it.
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from functools import cache
+from itertools import cycle
+from random import Random
 from typing import Any
 
 import pytest
 import torch
 
-from backends.transformers.support import PlainDialect, picture, policy, tiny_backend
-from policyguard.assessment import Failure, Rating, Reading
+from backends.transformers.support import (
+    PlainDialect,
+    assessments,
+    distance,
+    picture,
+    policy,
+    tiny_backend,
+)
+from policyguard import Guard, Verdict
+from policyguard.assessment import Assessment, Failure, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends.transformers import runner as runners
 from policyguard.backends.transformers.features import Frame
 from policyguard.backends.transformers.files import quiet
 from policyguard.backends.transformers.loading import load_processor
 from policyguard.backends.transformers.plan import Plan
-from policyguard.backends.transformers.prefix import why_not
+from policyguard.backends.transformers.prefix import why_not, with_positions
+from policyguard.outcomes import Outcome
+from policyguard.pictosafe import Renderer
+from policyguard.pictosafe.render import styles
+from policyguard.pictosafe.scene import draw_scene
 from policyguard.policy import ResolvedPolicy
 from support.guard_families import guard_model, torchvision_for
 
@@ -182,3 +199,126 @@ def test_a_policy_longer_than_the_window_of_some_layers_is_shared_exactly(family
     (plan,) = backend._plans_of(backend._load(), far)
     assert plan.prefix is not None
     assert plan.prefix.ids.shape[1] > backend._load().loaded.model.config.get_text_config().sliding_window
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava_onevision"])
+def test_a_wrong_scheme_of_positions_fails_this_check(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions that start again behind the prefix, and positions that count padding as text."""
+    backend = backend_of(family)
+    assert furthest(family, backend, LONG, [1, 2, 3]) <= CLOSE
+
+    def restarting(model: Any, inputs: Any, prefix_ids: Any) -> Any:
+        right = with_positions(model, inputs, prefix_ids)
+        return right | {"position_ids": right["position_ids"] - right["position_ids"][..., :1]}
+
+    def counting_places(model: Any, inputs: Any, prefix_ids: Any) -> Any:
+        right = with_positions(model, inputs, prefix_ids)
+        padding = (inputs["attention_mask"] == 0).sum(-1, keepdim=True)
+        return right | {"position_ids": right["position_ids"] + padding}
+
+    for wrong in (restarting, counting_places):
+        monkeypatch.setattr(runners, "with_positions", wrong)
+        assert furthest(family, backend, LONG, [1, 2, 3]) > 100 * CLOSE
+
+
+def test_eight_threads_with_five_policies_get_what_one_gets_without_any_sharing() -> None:
+    policies = [words(name, 8) for name in ("one", "two", "three", "four", "five")]
+    readings = [Reading.FAST, Reading.FAST, Reading.EXPLAIN]
+    asked = [
+        AssessmentRequest(picture(seed), under, readings[(seed + number) % 3])
+        for seed in range(4)
+        for number, under in enumerate(policies)
+    ]
+    alone = {"prefix_cache_bytes": 0, "feature_cache_bytes": 0, "max_batch": 1}
+    expected = assessments(tiny_backend("qwen3_vl", **alone).assess(asked))
+    backend = tiny_backend("qwen3_vl", prefix_cache_bytes=1 << 18, feature_cache_bytes=1 << 14)
+    found: dict[int, list[Assessment]] = {}
+
+    def ask(thread: int) -> None:
+        order = [(place * 7 + thread * 5) % len(asked) for place in range(len(asked))]
+        results: dict[int, Assessment] = {}
+        for start in range(0, len(order), 5):
+            some = order[start : start + 5]
+            answers = assessments(backend.assess([asked[place] for place in some]))
+            results |= zip(some, answers, strict=True)
+        found[thread] = [results[place] for place in range(len(asked))]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    for results in found.values():
+        for one, other in zip(expected, results, strict=True):
+            assert distance(one, other) <= CLOSE
+            assert (one.rating, one.category, one.rationale) == (
+                other.rating,
+                other.category,
+                other.rationale,
+            )
+    runner = backend._load()
+    assert runner.prefixes.weight <= 1 << 18
+    assert runner.looks.kept.weight <= 1 << 14
+
+
+def test_several_policies_and_another_round_look_at_a_picture_once() -> None:
+    backend = tiny_backend("qwen3_vl")
+    guard = Guard([words(name, 8) for name in ("one", "two", "three")], backend=backend)
+    guard.check(picture(1))
+    assert (backend.stats().looks, backend.stats().looks_reused) == (1, 2)
+    stricter = replace(guard.policies[0], rules=guard.policies[0].rules[:2])
+    backend.assess([AssessmentRequest(picture(1), stricter)])
+    guard.with_policy(words("four", 8)).check(picture(1))
+    assert (backend.stats().looks, backend.stats().looks_reused) == (1, 4)
+    guard.check(picture(2))
+    assert backend.stats().looks == 2
+
+
+def test_a_picture_under_the_key_of_another_is_looked_at_for_itself() -> None:
+    """Features are told apart by pixels: else whoever names a picture could give it another one's verdict."""
+    backend = tiny_backend("qwen3_vl")
+    asked = [AssessmentRequest(picture(seed), LONG, frame_key="same") for seed in (1, 2)]
+    found = [assessments(backend.assess([one]))[0] for one in asked]
+    alone = [assessments(tiny_backend("qwen3_vl").assess([one]))[0] for one in asked]
+    assert backend.stats().looks == 2
+    assert all(distance(one, other) <= CLOSE for one, other in zip(found, alone, strict=True))
+    assert distance(*found) > 100 * CLOSE
+
+
+OFF: tuple[dict[str, int], ...] = (
+    {"prefix_cache_bytes": 0},
+    {"feature_cache_bytes": 0},
+    {"max_batch": 1},
+    {"prefix_cache_bytes": 0, "feature_cache_bytes": 0, "max_batch": 1},
+)
+
+
+def same_outcomes(count: int) -> None:
+    """pico on ``count`` scenes under two policies at once, with everything shared and with each part off."""
+    rng = Random(11)
+    renderers = cycle([Renderer(style) for style in styles()])
+    scenes = [next(renderers).draw(draw_scene(rng)) for _ in range(count)]
+    policies = ["pictosafe/l3", "pictosafe/l5"]
+
+    def verdicts(options: dict[str, int]) -> list[Verdict]:
+        settings: dict[str, Any] = {"dtype": "float32", "device": "cpu", **options}
+        with TransformersBackend("pico", **settings) as backend:
+            return list(Guard(policies, backend=backend).check_many(scenes))
+
+    shared = verdicts({})
+    assert {verdict.outcome for verdict in shared} >= {Outcome.VIOLATES, Outcome.COMPLIES}
+    for options in OFF:
+        for one, other in zip(shared, verdicts(options), strict=True):
+            assert one.outcome is other.outcome
+            assert one.action is other.action
+            assert abs((one.score or 0.0) - (other.score or 0.0)) <= CLOSE
+
+
+def test_sharing_changes_no_outcome_of_pico() -> None:
+    same_outcomes(16)
+
+
+@pytest.mark.slow
+def test_sharing_changes_no_outcome_of_pico_on_a_thousand_scenes() -> None:
+    same_outcomes(1000)

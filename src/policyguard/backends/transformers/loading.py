@@ -251,7 +251,7 @@ def _load_weights(files: ModelFiles, config: Any, dtype: Any, ways: Ways, device
 
     options: dict[str, Any] = {}
     if ways.quantise is not None:
-        options["quantization_config"] = ways.config(dtype)
+        options["quantization_config"] = ways.config(dtype, device)
         options["device_map"] = {"": str(device)}  # weights are converted one by one, where they will be
     if ways.device_map is not None:
         options["device_map"] = ways.device_map

@@ -83,9 +83,15 @@ class Ways:
         package = QUANTISED[self.quantise]
         return f"{self.quantise} {package} {version(package)}"
 
-    def config(self, dtype: Any) -> Any:
+    def config(self, dtype: Any, device: Any) -> Any:
         """transformers' own config of the quantisation, for a model that otherwise computes in ``dtype``."""
         if self.quantise == "int4":
+            if device.type == "cpu":
+                raise ConfigurationError(
+                    "quantise='int4' is for GPUs: on a CPU bitsandbytes looks for a kernel on the hub, "
+                    "and no code is fetched from there",
+                    hint="quantise='int8' works on a CPU",
+                )
             from transformers import BitsAndBytesConfig
 
             return BitsAndBytesConfig(
