@@ -129,7 +129,7 @@ def evaluate(
             "general": None if found is None else found.to_dict(),
         }
         write_json(out, told | report.to_dict())
-    spoken = f" in dialect {identity.dialect}" if identity.dialect else ""
+    spoken = f" in dialect {identity.dialect} {identity.dialect_version}" if identity.dialect else ""
     print(f"guard: {one_line(identity.id)}{spoken}")
     unsafe = sum(item.row.label == "unsafe" for item in report.judged)
     print(f"rows: {len(report.judged):,} of {one_line(str(rows))} ({split.value}), {unsafe:,} of them unsafe")
