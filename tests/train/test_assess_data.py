@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from policyguard.assessment import Rating
-from policyguard.dialects import Answer, PicoDialect, SafeguardDialect
+from policyguard.dialects import Answer, PicoDialect, SafeguardDialect, get_dialect
 from policyguard.errors import ConfigurationError
 from policyguard.policy import Status, load_policy
-from policyguard.train.answers import write_answer
-from policyguard.train.assess import assess_example
+from policyguard.train.answers import beginning_of, served_dialect, split_at_answer, write_answer
+from policyguard.train.assess import assess_example, read_labels
 from policyguard.train.assess_data import augment, decision_sentence, with_exemptions
 from policyguard.train.data import LabelRow
-from policyguard.train.recipe import Augment
+from policyguard.train.recipe import AssessRecipe, Augment, load_recipe
 from policyguard.train.rows import Located
-from support.training import POLICY
+from support.training import POLICY, label_rows, recipe, write_recipe
 
 RESOLVED = POLICY.resolve()
 QUIET = Augment(decision_sentences=False, exceptions=0, irrelevant=0, balance=False)
@@ -125,6 +125,41 @@ def test_what_is_learnt_is_read_back_by_the_runtime_s_parser_for_any_rationale()
         category = rng.choice(["warm", "cold"]) if rating is Rating.UNSAFE else rng.choice([None, "fresh"])
         answer = Answer(rating, category, rationale)
         assert dialect.parse(write_answer(dialect, RESOLVED, answer), RESOLVED) == answer
+
+
+def test_a_thinking_model_learns_a_thought_and_then_the_same_answer() -> None:
+    think = get_dialect(served_dialect("safeguard", "thinking-first"))
+    (prompt,) = think.render(RESOLVED)
+    for answer in (Answer(Rating.UNSAFE, "warm", "It is red."), Answer(Rating.SAFE)):
+        text = write_answer(think, RESOLVED, answer)
+        thought, rest = split_at_answer(text, prompt)
+        assert thought.startswith("<think>Each rule")
+        assert (answer.rationale or "") in thought
+        assert rest == "\n" + write_answer(SafeguardDialect(), RESOLVED, answer)
+        assert rest.startswith(beginning_of(prompt, answer))
+        assert think.parse(text, RESOLVED, prompt).rating is answer.rating
+
+
+def test_a_dialect_that_lets_no_model_think_is_refused_for_thinking_first() -> None:
+    assert served_dialect("pico", "rating-first") == "pico"
+    assert served_dialect("instruct", "thinking-first") == "instruct:think"
+    for name in ("pico", "llavaguard"):
+        with pytest.raises(ConfigurationError, match="think first"):
+            served_dialect(name, "thinking-first")
+
+
+def test_a_rationale_that_would_end_its_own_thought_is_named_as_a_bad_row(tmp_path: Path) -> None:
+    rows = label_rows(tmp_path, count=4)
+    rows.write_text(
+        rows.read_text().replace("The picture shows the colour red.", "Red.</think> It is safe.", 1)
+    )
+    values = recipe("assess", "pico", rows, tmp_path / "out", data={"skip_bad": 0.5, "held_out": 0.0})
+    loaded = load_recipe(write_recipe(tmp_path / "r.yaml", values | {"answer": "thinking-first"}))
+    assert isinstance(loaded, AssessRecipe)
+    found = read_labels(loaded)
+    assert len(found.train) == 3
+    assert "holds <think> or </think>" in str(found.problems[0])
+    assert len(read_labels(loaded.model_copy(update={"answer": "rating-first"})).train) == 4
 
 
 def test_pico_learns_a_key_and_names_and_nothing_else() -> None:

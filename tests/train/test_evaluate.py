@@ -225,7 +225,7 @@ def test_rows_without_a_split_are_on_the_side_that_the_training_run_drew(tmp_pat
     record = {"data": {"rows": sha256_of(rows)}, "recipe": {"seed": 0, "data": {"held_out": 0.5}}}
     (model / "training/record.json").write_text(json.dumps(record))
     chosen = choose(rows, model=model)
-    assert chosen.notes == [f"{model} was trained on this file"]
+    assert chosen.notes == [f"{model} was trained on this file, on its rows of the side train"]
     assert 0 < len(chosen.items) < 16
     assert chosen.left_out["train"] + len(chosen.items) == 16
     assert len(choose(rows).items) == 16

@@ -158,6 +158,19 @@ def test_both_families_take_steps_fully_and_with_lora_from_kl_zero(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+def test_what_grpo_with_thinking_leaves_is_served_in_the_dialect_that_lets_it_think(tmp_path: Path) -> None:
+    base, rows = gentle_model(tmp_path / "base", "qwen3_vl"), label_rows(tmp_path / "data")
+    values = tiny(base, rows, tmp_path / "out", answer="thinking-first", optim={"max_steps": 1})
+    out = train("grpo", tmp_path, values)
+    assert json.loads((out / "config.json").read_text())["policyguard"] == {"dialect": "safeguard:think"}
+    with Guard("safeedit/l3", model=str(out)) as guard:
+        assert guard.backend.model.dialect_version.endswith("+think")
+        verdict = guard.check(tmp_path / "data/images/red-0.png")
+    assert not verdict.allowed  # it has learnt nothing yet: its thought does not end
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_collapsed_run_is_stopped_and_says_why(tmp_path: Path) -> None:
     base = gentle_model(tmp_path / "base", "qwen3_vl")  # it says nothing readable: both recalls are 0
     values = tiny(base, label_rows(tmp_path / "data"), tmp_path / "out")

@@ -9,6 +9,7 @@ fully where memory allows.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from policyguard.train.sft import fine_tune
 
 __all__ = ["assess_example", "read_labels", "run"]
 
+_TAG = re.compile("</?think>")
+
 
 def read_labels(recipe: AssessRecipe) -> Rows[LabelRow]:
     """The recipe's rows; those that the dialect cannot put, or that name no broken rule, are skipped by name.
@@ -36,6 +39,8 @@ def read_labels(recipe: AssessRecipe) -> Rows[LabelRow]:
         assert item.policy is not None
         if item.row.label == "unsafe" and not item.row.violated:
             return "an unsafe row needs a category or violations: the answer must name the broken rule"
+        if recipe.answer == "thinking-first" and _TAG.search(item.row.rationale or ""):
+            return "its rationale, which becomes a thought, holds <think> or </think>"
         if item.policy.fingerprint not in unrendered:
             unrendered[item.policy.fingerprint] = _render_problem(dialect, item)
         return unrendered[item.policy.fingerprint]
@@ -92,6 +97,7 @@ def run(recipe: AssessRecipe) -> Path:
         validation=[assess_example(item, dialect) for item in validation],
         files=rows.files,
         counts=counts,
+        held_out=rows.validation,
         dialect=served_dialect(recipe.dialect, recipe.answer),
     )
 

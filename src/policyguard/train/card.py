@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard._version import __version__
+from policyguard.metrics import Figure
 from policyguard.strict.files import write_json, write_text
 from policyguard.strict.jsontext import parse_json
 from policyguard.train.models import RUN, WORK
@@ -36,10 +37,11 @@ def write_card(
     files: Mapping[str, str],
     counts: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
+    verdicts: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> None:
     """Write ``README.md`` and ``training/record.json`` into ``out``. What a later start of the run changed is
-    among the notes.
+    among the notes. ``verdicts``: the figures of held-out rows, each with its interval.
     """
     notes = [*notes, *(f"changed by a later start of the run: {change}" for change in _changes(out))]
     record = {
@@ -48,6 +50,7 @@ def write_card(
         "data": dict(files),
         "counts": dict(counts),
         "figures": figures(history),
+        "verdicts": None if verdicts is None else dict(verdicts),
         "history": [dict(entry) for entry in history],
         "notes": list(notes),
         "versions": {"policyguard": __version__}
@@ -69,6 +72,7 @@ def write_card(
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in counts.items()),
         "",
+        *_verdict_lines(verdicts or {}),
         "| last logged figure | |",
         "|---|---|",
         *(f"| {name} | {value:g} |" for name, value in figures(history).items()),
@@ -78,6 +82,23 @@ def write_card(
         "measure it on your own images and policies before it decides anything.",
     ]
     write_text(out / "README.md", "\n".join(lines))
+
+
+def _verdict_lines(verdicts: Mapping[str, Any]) -> list[str]:
+    if not verdicts:
+        return []
+    rows = f"{verdicts['rows']} rows"
+    silent = sum(verdicts["silent"].values())
+    return [
+        f"| verdicts on {rows} held out, {silent} without an answer | value [95%] |",
+        "|---|---|",
+        *(
+            f"| {name.replace('_', ' ')} | {Figure(*value)} |"
+            for name, value in verdicts.items()
+            if isinstance(value, (list, tuple))
+        ),
+        "",
+    ]
 
 
 def _changes(out: Path) -> list[str]:

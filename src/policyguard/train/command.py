@@ -20,7 +20,7 @@ from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_r
 __all__ = ["dry_run", "prepare", "remember", "start"]
 
 _FREE = re.compile(
-    r"out|run\..*|watch\..*|data\.(rows|skip_bad)|optim\.(batch|accumulate|epochs|max_steps)"
+    r"out|run\..*|watch\..*|stop\.(patience|min_gain)|data\.(rows|skip_bad)|optim\.(batch|accumulate|epochs|max_steps)"
     r"|rollout\.(by|max_tokens|gpu_share|tensor_parallel|server)"
 )
 """Keys of a recipe that may change between two starts of one run. Rows are compared by what they hold."""

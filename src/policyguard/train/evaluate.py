@@ -163,7 +163,8 @@ class Evaluation:
 
     def values(self) -> dict[str, float]:
         """The figures by name, without intervals and without those that have nothing to measure."""
-        found = {name: getattr(self.figures, name).value for name in MEASURED}
+        figures = self.figures
+        found = {name: getattr(figures, name).value for name in MEASURED}
         found |= {"edit_pairs": self.edit_pairs[1].value, "policy_pairs": self.policy_pairs[1].value}
         values = {name: value for name, value in found.items() if value is not None}
         return values | {"rows": len(self.judged), "silent": self.silent.total()}
@@ -356,7 +357,7 @@ def _with_splits(rows: list[LabelRow], chosen: Chosen, model: Path | None) -> li
         held_out, seed = float(recipe["data"]["held_out"]), int(recipe["seed"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return rows
-    chosen.notes.append(f"{model} was trained on this file")
+    chosen.notes.append(f"{model} was trained on this file, on its rows of the side train")
     if any(row.split is None for row in rows):
         rows = assign_splits(rows, shares={"train": 1.0 - held_out, "validation": held_out}, seed=seed)
     return rows

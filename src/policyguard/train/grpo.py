@@ -55,6 +55,14 @@ from policyguard.train.trainer import (
     require_trl,
 )
 from policyguard.train.variants import read_wordings
+from policyguard.train.verdicts import (
+    best_of,
+    measuring_callback,
+    notes_on,
+    reader_of,
+    step_of,
+    verdicts_at,
+)
 from policyguard.train.watch import watch_callback
 
 __all__ = ["banned_tokens", "grpo_example", "held_out_prompts", "read_prompts", "run"]
@@ -146,6 +154,9 @@ def run(recipe: GrpoRecipe) -> Path:
             model_init_kwargs=loading_options(recipe.tune, precision=recipe.run.precision),
         )
         watch = watch_callback(recipe.watch, out / WORK / "watch.jsonl", unread=lambda: tuple(reward.unread))
+        measuring = measuring_callback(
+            reader_of(recipe, rows.validation, base), recipe.stop, out / WORK / "watch.jsonl"
+        )
         adapter = lora(empty_model(base), recipe.tune)
         trainer = trl.GRPOTrainer(
             model=str(base),  # a path: the KL reference is read from it again
@@ -157,8 +168,9 @@ def run(recipe: GrpoRecipe) -> Path:
             processing_class=processor,
             reward_funcs=reward,
             peft_config=adapter,
-            callbacks=[watch, checkpoint_marker()],
+            callbacks=[watch, measuring, checkpoint_marker()],
         )
+        measuring.trainer = trainer
         if adapter is None:
             select_trained(trainer.model, recipe.tune)
         if checkpoint is not None:
@@ -166,6 +178,10 @@ def run(recipe: GrpoRecipe) -> Path:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if watch.stopped and recipe.watch.stop:
             raise _stopped(watch.stopped, reward, out / WORK / "watch.jsonl")
+        if (best := best_of(trainer, recipe.stop)) is not None:
+            restore(trainer, best, recipe.tune)
+        else:
+            measuring.measure()
         spoken = served_dialect(recipe.dialect, recipe.answer)
         finish(trainer, base, out, precision=recipe.run.precision, dialect=spoken)
     if trainer.accelerator.is_main_process:
@@ -185,7 +201,8 @@ def run(recipe: GrpoRecipe) -> Path:
             files=rows.files,
             counts=counts,
             history=trainer.state.log_history,
-            notes=[watch.stopped] if watch.stopped else [],
+            verdicts=verdicts_at(out / WORK / "watch.jsonl", step_of(trainer, best)),
+            notes=[*([watch.stopped] if watch.stopped else []), *notes_on(measuring, best, recipe.stop)],
         )
     return out
 

@@ -10,15 +10,17 @@ from typing import Any
 
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.errors import PolicyGuardError
-from policyguard.train.answers import conversation, dialect_of
+from policyguard.train.answers import conversation, dialect_of, served_dialect
 from policyguard.train.assess import read_labels
 from policyguard.train.assess_data import augment
 from policyguard.train.estimate import available_disk, available_memory, estimate, measure, total_memory
+from policyguard.train.evaluate import few
 from policyguard.train.grpo import format_example, read_prompts
 from policyguard.train.models import model_folder, processor_of
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, RewardSettings, SftRecipe
 from policyguard.train.rows import Rows, check_images, listing, open_frame
 from policyguard.train.sft import read_captions
+from policyguard.train.verdicts import why_not
 
 __all__ = ["Preflight", "check_batches", "inspect_recipe", "reward_problem"]
 
@@ -60,6 +62,8 @@ def inspect_recipe(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
         _note_incomplete(recipe, rows, result)
     if isinstance(recipe, GrpoRecipe):
         check_batches(recipe, result)
+    if rows is not None:
+        _measuring(recipe, rows, result)
     _libraries(recipe, result)
     _model(recipe, rows, result)
     return result
@@ -150,6 +154,39 @@ def _rows(recipe: SftRecipe | AssessRecipe | GrpoRecipe, result: Preflight) -> R
     if units.dropped:
         result.notes.append(f"{units.dropped} rows are left out: their policies have rows of one label only")
     return rows
+
+
+def _measuring(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any], result: Preflight) -> None:
+    """What is measured while the run goes on, what ends it, and how its model is spoken to."""
+    stop, held_out = recipe.stop, rows.validation
+    reason = "stage sft makes no verdicts"
+    if not isinstance(recipe, SftRecipe):
+        reason = why_not(recipe) or ("" if held_out else "there are none")
+        spoken = served_dialect(recipe.dialect, recipe.answer)
+        result.notes.append(f"answer: {recipe.answer}; the model is served in the dialect {spoken}")
+        if reason:
+            result.notes.append(f"no held-out rows are judged during training: {reason}")
+        else:
+            judged = len(few(held_out, recipe.measure.rows))
+            result.notes.append(
+                f"{judged} of {len(held_out)} held-out rows are judged every {recipe.run.eval_every} updates "
+                "(measure.rows, run.eval_every)"
+            )
+    if stop.on == "none":
+        return
+    if not held_out:
+        result.problems.append(f"stop.on: {stop.on} needs held-out rows: set data.held_out, or rows' `split`")
+    elif stop.on == "loss" and isinstance(recipe, GrpoRecipe):
+        result.problems.append("stop.on: loss says nothing in grpo: name a figure, such as balanced_accuracy")
+    elif stop.on != "loss" and reason:
+        result.problems.append(f"stop.on: {stop.on} is not measured: {reason}")
+    elif stop.on != "loss" and len({item.row.label for item in held_out}) < 2:
+        result.problems.append(f"stop.on: {stop.on} needs held-out rows of both labels")
+    else:
+        result.notes.append(
+            f"the run ends when {stop.on} has not got better in {stop.patience} evaluations, and keeps "
+            "the weights at which it was best"
+        )
 
 
 def _note_incomplete(

@@ -101,6 +101,34 @@ class Run(_Part):
     report_to: Name = "none"
 
 
+class Stop(_Part):
+    """End a run when a figure of the held-out rows has not got better by more than ``min_gain`` in
+    ``patience`` evaluations, and keep the weights at which it was best. ``loss`` is for sft and assess, the
+    others, see ``evaluate``, for assess and grpo.
+    """
+
+    on: Literal[
+        "none",
+        "loss",
+        "accuracy",
+        "balanced_accuracy",
+        "f1",
+        "recall",
+        "specificity",
+        "auc",
+        "edit_pairs",
+        "policy_pairs",
+    ] = "none"
+    patience: Positive = 3
+    min_gain: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Measure(_Part):
+    """``rows``: at most so many held-out rows are judged at each evaluation; 0 for none."""
+
+    rows: Annotated[int, Field(ge=0)] = 200
+
+
 class _Stage(_Part):
     model: Name
     out: Name
@@ -109,6 +137,7 @@ class _Stage(_Part):
     tune: Tune = Tune()
     optim: Optim
     run: Run = Run()
+    stop: Stop = Stop()
 
 
 class SftRecipe(_Stage):
@@ -143,6 +172,7 @@ class AssessRecipe(_Stage):
     dialect: Name = "safeguard"
     answer: Literal["rating-first", "thinking-first"] = "rating-first"
     augment: Augment = Augment()
+    measure: Measure = Measure()
 
 
 class RewardSettings(_Part):
@@ -251,6 +281,7 @@ class GrpoRecipe(_Stage):
     stage: Literal["grpo"]
     dialect: Name = "safeguard"
     answer: Literal["rating-first", "thinking-first"] = "rating-first"
+    measure: Measure = Measure()
     reward: RewardSettings = RewardSettings()
     variants: Variants = Variants()
     rollout: Rollout = Rollout()

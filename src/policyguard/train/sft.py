@@ -8,11 +8,12 @@ verdict in sight. That is enforced: a row that holds one is refused (``data.Capt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from policyguard.train.card import write_card
-from policyguard.train.data import CaptionRow
+from policyguard.train.data import CaptionRow, LabelRow
 from policyguard.train.models import (
     WORK,
     finish,
@@ -31,6 +32,14 @@ from policyguard.train.trainer import (
     expected_noise,
     latest_checkpoint,
     require_trl,
+)
+from policyguard.train.verdicts import (
+    best_of,
+    measuring_callback,
+    notes_on,
+    reader_of,
+    step_of,
+    verdicts_at,
 )
 
 __all__ = ["caption_example", "fine_tune", "read_captions", "run"]
@@ -76,8 +85,12 @@ def fine_tune(
     files: dict[str, str],
     counts: dict[str, Any],
     dialect: str | None,
+    held_out: Sequence[Located[LabelRow]] = (),
 ) -> Path:
-    """SFT on prompt/completion examples; stages sft and assess differ in nothing else."""
+    """SFT on prompt/completion examples; stages sft and assess differ in nothing else.
+
+    ``held_out``: rows to judge at each evaluation.
+    """
     trl = require_trl()
     from policyguard.backends.transformers.files import find, fingerprint
 
@@ -98,6 +111,8 @@ def fine_tune(
         counts = counts | {
             "trained weights": select_trained(model, recipe.tune) if adapter is None else "LoRA"
         }
+        log = out / WORK / "watch.jsonl"
+        measuring = measuring_callback(reader_of(recipe, held_out, base), recipe.stop, log)
         trainer = trl.SFTTrainer(
             model=model,
             args=config,
@@ -105,12 +120,15 @@ def fine_tune(
             eval_dataset=image_dataset(validation) if validation else None,
             processing_class=processor_of(base, max_pixels=recipe.run.max_pixels),
             peft_config=adapter,
-            callbacks=[checkpoint_marker()],
+            callbacks=[measuring, checkpoint_marker()],
         )
+        measuring.trainer = trainer
         if checkpoint is not None:
             restore(trainer, checkpoint, recipe.tune)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        if validation and not _evaluated_at_the_end(trainer.state):
+        if (best := best_of(trainer, recipe.stop)) is not None:
+            restore(trainer, best, recipe.tune)
+        elif validation and not _evaluated_at_the_end(trainer.state):
             trainer.evaluate()
         finish(trainer, base, out, precision=recipe.run.precision, dialect=dialect)
     if trainer.accelerator.is_main_process:
@@ -118,7 +136,16 @@ def fine_tune(
         history = list(trainer.state.log_history)
         if before := [entry["eval_loss"] for entry in history if "eval_loss" in entry and not entry["step"]]:
             counts |= {"held-out loss before training": before[0]}
-        write_card(out, recipe=recipe, base_revision=revision, files=files, counts=counts, history=history)
+        write_card(
+            out,
+            recipe=recipe,
+            base_revision=revision,
+            files=files,
+            counts=counts,
+            history=history,
+            verdicts=verdicts_at(log, step_of(trainer, best)),
+            notes=notes_on(measuring, best, recipe.stop),
+        )
     return out
 
 

@@ -16,6 +16,7 @@ from policyguard.errors import MissingExtraError
 from policyguard.strict.files import write_text
 from policyguard.train.models import WORK
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
+from policyguard.train.verdicts import stop_arguments
 
 __all__ = [
     "checkpoint_marker",
@@ -71,7 +72,7 @@ def common_arguments(recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, evaluates
     """Keyword arguments of ``SFTConfig`` and ``GRPOConfig``."""
     import torch
 
-    optim, run = recipe.optim, recipe.run
+    optim, run, stop = recipe.optim, recipe.run, stop_arguments(recipe.stop, evaluates=evaluates)
     on_cpu = run.device == "cpu" or not torch.cuda.is_available()
     return {
         "output_dir": str(Path(recipe.out).expanduser() / WORK),
@@ -93,13 +94,14 @@ def common_arguments(recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, evaluates
         "dataloader_num_workers": run.loader_workers,
         "logging_steps": run.log_every,
         "save_strategy": "steps",
-        "save_steps": run.save_every,
+        "save_steps": run.eval_every if stop else run.save_every,  # so that the best weights are there
         "save_total_limit": run.keep,
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": run.eval_every if evaluates else None,
         "report_to": run.report_to,
         "remove_unused_columns": False,
         "disable_tqdm": None,
+        **stop,
     }
 
 

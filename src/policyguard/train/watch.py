@@ -1,4 +1,7 @@
-"""Watches recall of each label, groups without variance and entropy, and stops a GRPO run that collapsed."""
+"""The log of a run, and a watch on GRPO: recall of each label, groups without variance, entropy.
+
+A run that has collapsed is stopped. ``verdicts`` writes into the same log.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from policyguard.strict.files import write_lines
 from policyguard.strict.jsontext import parse_json
 from policyguard.train.recipe import Watch
 
-__all__ = ["collapse_of", "watch_callback"]
+__all__ = ["collapse_of", "read_lines", "trim", "watch_callback", "write_line"]
 
 SHOWN = {
     "verdict/recall_safe": "recall_safe",
@@ -65,11 +68,11 @@ def watch_callback(
             self.stopped: str | None = None
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            kept = [line for line in _read(log) if line["step"] <= state.global_step]
-            for line in kept:
-                self.streak = self.streak + 1 if line["collapse"] else 0
-            if state.is_world_process_zero and log.exists():
-                write_lines(log, map(json.dumps, kept))
+            for line in read_lines(log):
+                if line["step"] <= state.global_step and "collapse" in line:
+                    self.streak = self.streak + 1 if line["collapse"] else 0
+            if state.is_world_process_zero:
+                trim(log, state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             figures = {name: float(logs[key]) for key, name in SHOWN.items() if key in (logs or {})}
@@ -81,22 +84,32 @@ def watch_callback(
                 self.stopped = f"at update {state.global_step}: {why}, {self.streak} logged steps in a row"
                 control.should_training_stop = settings.stop
             if state.is_world_process_zero:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                with log.open("a", encoding="utf-8") as file:
-                    line = {"step": state.global_step, **figures, "collapse": why}
-                    if figures.get("readable", 1.0) < settings.min_readable:
-                        line["unread"] = [{"answer": text, "problem": problem} for text, problem in unread()]
-                    file.write(json.dumps(line) + "\n")
+                line = {"step": state.global_step, **figures, "collapse": why}
+                if figures.get("readable", 1.0) < settings.min_readable:
+                    line["unread"] = [{"answer": text, "problem": problem} for text, problem in unread()]
+                write_line(log, line)
 
     return WatchCallback()
 
 
-def _read(log: Path) -> list[dict[str, Any]]:
+def trim(log: Path, step: int) -> None:
+    """Drop what an earlier start wrote after ``step``. Only one rank calls it."""
+    if log.exists():
+        write_lines(log, (json.dumps(line) for line in read_lines(log) if line["step"] <= step))
+
+
+def write_line(log: Path, line: dict[str, Any]) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_lines(log: Path) -> list[dict[str, Any]]:
     """The whole lines of an earlier start."""
     lines = []
     with suppress(OSError, ValueError):
         for text in log.read_text(encoding="utf-8").splitlines():
             line = parse_json(text, constants=True)
-            if isinstance(line, dict) and {"step", "collapse"} <= line.keys():
+            if isinstance(line, dict) and "step" in line:
                 lines.append(line)
     return lines

@@ -180,7 +180,7 @@ def load(
             hint=_load_hint(error, transformers.__version__),
         ) from error
     _require_causal(files.name, model, processor.tokenizer)
-    ends = _end_tokens(model, processor.tokenizer)
+    ends = end_tokens(model, processor.tokenizer)
     # The model's own defaults (sampling, repetition penalties) would fill whatever a call leaves open.
     model.generation_config = transformers.GenerationConfig(
         do_sample=False, eos_token_id=sorted(ends), pad_token_id=processor.tokenizer.pad_token_id
@@ -286,7 +286,8 @@ def _load_weights(files: ModelFiles, config: Any, dtype: Any, ways: Ways, device
     return model if options else model.to(device)
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer, by the model's settings and its tokenizer's."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     ends = configured if isinstance(configured, list) else [configured]
     return frozenset(int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None)

@@ -23,7 +23,7 @@ NATS = 0.5
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
-    """Some minutes of one core: 120 updates on pictures of one colour each."""
+    """Some minutes of one core: 160 updates on pictures of one colour each."""
     folder = tmp_path_factory.mktemp("thinking")
     values = recipe(
         "assess",
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         answer="thinking-first",
         tune={"vision": "trained"},
         augment={"exceptions": 0.0, "irrelevant": 0.0},
-        optim={"max_steps": 120, "batch": 8, "lr": 0.004, "schedule": "linear"},
+        optim={"max_steps": 160, "batch": 8, "lr": 0.004, "schedule": "linear"},
         run={"save_every": 1000},
     )
     model = train("assess", folder, values)
