@@ -113,7 +113,9 @@ format: $(VENV)/.ready  ## Format the code
 bench: $(VENV)/.ready  ## Compare side by side, as ratios
 	PYTHONPATH=tests $(BIN)/python benchmarks/run.py
 
-pico: $(VENV)/.ready  ## Train the packaged model again (up to two hours on two cores)
+pico: $(VENV)/.ready  ## Train the packaged model again (two hours on two cores; fetches emoji and icons by npm and apt-get)
+	$(BIN)/python -m pip install -q resvg-py
+	$(BIN)/python train/pico/build_glyphs.py --out runs/glyphs
 	$(BIN)/python train/pico/train.py --out runs/pico
 	$(BIN)/python train/pico/evaluate.py runs/pico/model --json runs/pico/report.json
 	$(BIN)/python train/pico/card.py runs/pico/report.json --run runs/pico --out runs/pico/model/README.md

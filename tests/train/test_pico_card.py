@@ -19,7 +19,9 @@ REPORT = {
     "suites": {"fresh": SCORE, "edit pairs": SCORE | {"both right": 0.125}},
     "styles": {"noto, 96 px": SCORE},
     "explanations": {"names exact": 0.5},
-    "outside": {"synthetic/blank": 1.0, "sklearn/china.jpg": 0.5},
+    "lengths": {"1 to 12": SCORE},
+    "attacks": {"mirrored": {"right": 0.9, "missed": 0.0625, "undecided": 0.01}},
+    "outside": {"synthetic/blank": 1.0, "sklearn/china.jpg": 0.5, "glyphs/flags": 0.25},
 }
 
 
@@ -45,6 +47,11 @@ def test_every_figure_finds_its_place(tmp_path: Path, monkeypatch: pytest.Monkey
         "macro F1: **0.850**",
         "| edit pairs | 0.500 | 0.250 | 0.750 | 0.000 | 0.125 |",
         "| **all synthetic** | **1.000** |",
+        "| **all glyphs** | **0.250** |",
+        "| **all photographs held out** | **0.500** |",
+        "| mirrored | 0.900 | 0.062 | 0.010 |",
+        "(30 of them, the benchmark's",
+        "| 1 to 12 | 0.500 | 0.250 | 0.750 | 0.000 |",
     ):
         assert line in text
 

@@ -65,5 +65,6 @@ def test_the_log_is_json_lines_and_ends_with_the_number_of_steps(tmp_path: Path)
 def test_a_budget_needs_minutes_or_steps() -> None:
     assert Budget(steps=10).progress(5, 0.0) == 0.5
     assert Budget(minutes=2).progress(0, 60.0) == 0.5
+    assert Budget(steps=0).progress(0, 0.0) == 1.0
     with pytest.raises(ValueError, match="minutes or steps"):
         Budget().progress(0, 0.0)

@@ -20,6 +20,7 @@ from export import LIMIT, verify
 from outside import evaluation_sets
 from policyguard.pictosafe.randompolicies import draw_sample
 from policyguard.pictosafe.world import GROUP_NAMES, NAMES
+from stages import Settings, Workshop
 from suites import SUITES
 from tokens import WORDS
 
@@ -67,6 +68,18 @@ def test_a_large_rendering_is_judged_like_its_original(examiner: Examiner) -> No
 
 def test_it_does_not_decide_about_pictures_from_outside(examiner: Examiner) -> None:
     rng = Random(9)
-    pictures = [picture for pictures in evaluation_sets(3, seed=9).values() for picture in pictures]
+    pictures = [
+        picture for pictures in evaluation_sets(3, seed=9, glyphs=False).values() for picture in pictures
+    ]
     answers = examiner.guard.answers([draw_sample(rng)[1] for _ in pictures], pictures)
     assert np.mean(answers == UNDECIDED) > 0.95
+
+
+def test_a_run_goes_on_from_a_model_s_weights(examiner: Examiner, tmp_path: Path) -> None:
+    import torch
+
+    work, fresh = (Workshop(Settings(tmp_path, start=start)) for start in (PICO, None))
+    theirs = examiner.guard.model.state_dict()
+    assert all(torch.equal(weights, theirs[name]) for name, weights in work.model.state_dict().items())
+    assert not work.model.model.language_model.embed_tokens.weight.requires_grad
+    assert work.settings.rate("vision") < fresh.settings.rate("vision")

@@ -7,11 +7,14 @@ like its 96-pixel original, training pictures make such journeys too.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from policyguard.pictosafe.scene import Scene
 
 SIDE = 96
 RESAMPLED, COMPRESSED = 0.4, 0.15
@@ -23,6 +26,53 @@ _FILTERS = (
     Image.Resampling.BICUBIC,
     Image.Resampling.LANCZOS,
 )
+SMALL, SMALL_SIDES, TINY_SIDES = 0.07, (14, 23), (7, 12)
+"""Share of the scenes with small pictograms, and their sides; below, nobody tells them apart."""
+TURNS = 8
+
+
+def moved(scene: Scene, turn: int) -> Scene:
+    """Where the pictograms of ``scene`` come to lie in its picture when ``turn`` (0 to 7) is applied.
+
+    They are not turned themselves: ``turned_picture`` does that.
+    """
+    placements = []
+    for p in scene.placements:
+        x, y = p.x, p.y
+        if turn >= TURNS // 2:
+            x = SIDE - x - p.size
+        for _ in range(turn % 4):  # as numpy turns: against the clock
+            x, y = y, SIDE - x - p.size
+        placements.append(replace(p, x=x, y=y))
+    return replace(scene, placements=tuple(placements))
+
+
+def turned_picture(picture: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """``picture`` mirrored (``turn`` from 4 on) and then turned by ``turn % 4`` quarters."""
+    return np.ascontiguousarray(np.rot90(picture[:, ::-1] if turn >= TURNS // 2 else picture, turn % 4))
+
+
+def undone(turn: int) -> int:
+    """The turn that takes ``turn`` back: a mirrored one undoes itself."""
+    return turn if turn >= TURNS // 2 else -turn % 4
+
+
+def shrunk(scene: Scene, rng: Random, sides: tuple[int, int] = SMALL_SIDES, *, share: float = 1.0) -> Scene:
+    """``scene`` with pictograms of sides between these, in pixels, about where they were.
+
+    With a ``share`` below one, only so many of them, but one at least.
+    """
+    small = [rng.random() < share for _ in scene.placements]
+    if small and not any(small):
+        small[rng.randrange(len(small))] = True
+    placements = []
+    for p, change in zip(scene.placements, small, strict=True):
+        size = rng.randint(*sides)
+        free = p.size - size
+        placements.append(
+            replace(p, size=size, x=p.x + rng.randint(0, free), y=p.y + rng.randint(0, free)) if change else p
+        )
+    return replace(scene, placements=tuple(placements))
 
 
 def journey(picture: NDArray[np.uint8], rng: Random) -> NDArray[np.uint8]:

@@ -64,7 +64,8 @@ class Batch:
 def token_targets(scene: Scene | None) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Per image token: what it shows, in which context, and the index of the placement (or -1).
 
-    It is the pictogram that most of the token's pixels belong to; what later ones cover does not count.
+    It is the pictogram that most of the token's pixels belong to; what later ones cover does not count. A
+    small pictogram is named where half of it is.
     """
     context, who = np.full(TOKENS, FREE), np.full(TOKENS, -1)
     if scene is None:
@@ -81,7 +82,8 @@ def token_targets(scene: Scene | None) -> tuple[NDArray[np.int64], NDArray[np.in
     parts = owner.reshape(GRID, _CELL, GRID, _CELL).swapaxes(1, 2).reshape(TOKENS, -1)
     shares = (parts == np.arange(len(scene.placements), dtype=np.int8)[:, None, None]).mean(-1)
     best = shares.argmax(0)
-    for token in np.flatnonzero(shares.max(0) >= COVER):
+    least = np.array([min(COVER, (p.size / _CELL) ** 2 / 2) for p in scene.placements])
+    for token in np.flatnonzero(shares.max(0) >= least[best]):
         i = int(best[token])
         placement = scene.placements[i]
         shows[token], context[token], who[token] = INDEX[placement.name], _CONTEXT[placement.context], i

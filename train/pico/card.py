@@ -52,10 +52,28 @@ def styles(report: dict[str, Any]) -> str:
 def outside(report: dict[str, Any]) -> str:
     found = report["outside"]
     rows = [[source, share] for source, share in found.items()]
-    for title, synthetic in (("all synthetic", True), ("all photographs held out", False)):
-        shares = [s for source, s in found.items() if source.startswith("synthetic") == synthetic]
-        rows.append([f"**{title}**", f"**{sum(shares) / len(shares):.3f}**"])
+    kinds = {"synthetic": "synthetic", "glyphs": "glyphs", "drawings": "drawings"}
+    for kind in (*kinds, "photographs held out"):
+        shares = [
+            s
+            for source, s in found.items()
+            if kinds.get(source.partition("/")[0], "photographs held out") == kind
+        ]
+        if shares:
+            rows.append([f"**all {kind}**", f"**{sum(shares) / len(shares):.3f}**"])
     return table(["source", "undecided"], rows)
+
+
+def lengths(report: dict[str, Any]) -> str:
+    head = ["items", "balanced accuracy", "recall of unsafe", "recall of safe", "undecided"]
+    columns = ("balanced", "recall", "specificity", "undecided")
+    return table(head, ([name, *map(one.get, columns)] for name, one in report["lengths"].items()))
+
+
+def attacks(report: dict[str, Any]) -> str:
+    head = ["what is done", "right", "violations missed", "undecided"]
+    columns = ("right", "missed", "undecided")
+    return table(head, ([name, *map(one.get, columns)] for name, one in report["attacks"].items()))
 
 
 def training(run: Path) -> str:
@@ -88,6 +106,9 @@ def main() -> None:
         "levels": levels(report),
         "suites": suites(report),
         "styles": styles(report),
+        "lengths": lengths(report),
+        "attacked": str(report["count"] // 4),
+        "attacks": attacks(report),
         "explanations": table(["", ""], report["explanations"].items()),
         "outside": outside(report),
     }

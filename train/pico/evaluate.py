@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
+from attacks import ATTACKS, TRAINED
 from batches import Collator, Row
 from export import image_processor, load
 from forward import Forward
@@ -34,8 +35,8 @@ from policyguard.pictosafe.render import Renderer, styles
 from policyguard.pictosafe.rules import LEVELS, PictoPolicy, is_unsafe, load_level, symbolic_level, violating
 from policyguard.pictosafe.scene import Scene, draw_scene
 from policyguard.policy import load_policy
-from restyle import drawings
-from suites import SUITES, Sample
+from restyle import drawings, restyling
+from suites import LENGTHS, SUITES, Sample, of_length
 
 SAFE, UNSAFE, UNDECIDED = 0, 1, 2
 BATCH = 50
@@ -136,6 +137,14 @@ class Examiner:
             for scale in (1, 4)
         }
 
+    def lengths(self) -> dict[str, Any]:
+        """Random policies by how many items they list."""
+        out: dict[str, Any] = {}
+        for least, most in LENGTHS:
+            samples = of_length(Random(f"{self.seed} {least} items"), self.count // 2, least, most)
+            out[f"{least} to {most}"] = score(*self.judge(samples))
+        return out
+
     def levels(self, policies: Path) -> dict[str, Any]:
         """The five packaged policies on random scenes."""
         out: dict[str, Any] = {}
@@ -148,6 +157,28 @@ class Examiner:
                 "accuracy": float((truth == answers).mean()),
                 "f1 unsafe": float(f1_score(truth == UNSAFE, answers == UNSAFE, zero_division=0)),
                 "macro f1": float(f1_score(truth, answers, labels=[0, 1], average="macro", zero_division=0)),
+            }
+        return out
+
+    def attacks(self) -> dict[str, Any]:
+        """What becomes of violations and of decisions when scenes are spoilt; see ``attacks.py``.
+
+        *missed* is the share of unsafe scenes called safe; undecided ones are not missed, for they block.
+        """
+        samples = SUITES["fresh"](Random(f"{self.seed} attacks"), self.count // 4)
+        renderers = [restyling(style) for style in self.renderers]
+        truth = np.array([int(is_unsafe(policy, scene)) for policy, scene in samples])
+        policies = [policy for policy, _ in samples]
+        out: dict[str, Any] = {}
+        for name, attack in ATTACKS.items():
+            rng = Random(f"{self.seed} {name}")
+            pictures = [attack(renderers[i % 3], scene, rng) for i, (_, scene) in enumerate(samples)]
+            answers = self.guard.answers(policies, pictures)
+            out[name] = {
+                "right": float((answers == truth).mean()),
+                "missed": float((answers[truth == UNSAFE] == SAFE).mean()),
+                "undecided": float((answers == UNDECIDED).mean()),
+                "trained": name in TRAINED,
             }
         return out
 
@@ -218,18 +249,24 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=20_000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help="of the report; default: all of it")
     arguments = parser.parse_args()
     examiner = Examiner(Guard(arguments.model), count=arguments.count, seed=arguments.seed)
-    report = {
+    sections: dict[str, Callable[[], Any]] = {
+        "levels": lambda: examiner.levels(arguments.policies),
+        "suites": examiner.suites,
+        "lengths": examiner.lengths,
+        "attacks": examiner.attacks,
+        "styles": examiner.styles,
+        "explanations": examiner.explanations,
+        "outside": examiner.outside,
+    }
+    report: dict[str, Any] = {
         "count": arguments.count,
         "seed": arguments.seed,
         "torch": torch.__version__.partition("+")[0],
-        "levels": examiner.levels(arguments.policies),
-        "suites": examiner.suites(),
-        "styles": examiner.styles(),
-        "explanations": examiner.explanations(),
-        "outside": examiner.outside(),
     }
+    report |= {name: measure() for name, measure in sections.items() if name in (arguments.only or sections)}
     text = json.dumps(report, indent=2, default=float)
     print(text)
     if arguments.json:

@@ -106,7 +106,7 @@ def verify(folder: Path, *, rows: int = 4, seed: int = 5) -> float:
     tokenizer, collate = vocabulary.tokenizer, Collator(vocabulary)
     forward = Forward(model, compile=False)
     drawn = draw_rows(Random(seed), rows, 2)
-    studio, processor = Studio(), image_processor(folder)
+    studio, processor = Studio(glyphs=False), image_processor(folder)
     pixels, _ = studio.pictures([s for row in drawn for s in row.pictures], Random(seed), changed=False)
     batch = collate(drawn)
     tower = forward.tower(pixels).view(rows, 2, TOKENS, -1)

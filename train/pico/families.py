@@ -30,16 +30,16 @@ def _canvas(rng: Rng, *, light: bool | None = None) -> tuple[Image.Image, ImageD
     return image, ImageDraw.Draw(image)
 
 
-def _colour(rng: Rng) -> tuple[int, int, int]:
+def colour(rng: Rng) -> tuple[int, int, int]:
     r, g, b = (int(v) for v in rng.integers(0, 256, 3))
     return r, g, b
 
 
 def _blank(rng: Rng) -> Picture:
     level = rng.choice([0, 255, -1])
-    colour = rng.integers(0, 256, 3) if level < 0 else np.full(3, level)
+    tone = rng.integers(0, 256, 3) if level < 0 else np.full(3, level)
     return to_bytes(
-        np.broadcast_to(colour, (SIDE, SIDE, 3)) + rng.normal(0, rng.choice([0, 0, 2]), (SIDE, SIDE, 1))
+        np.broadcast_to(tone, (SIDE, SIDE, 3)) + rng.normal(0, rng.choice([0, 0, 2]), (SIDE, SIDE, 1))
     )
 
 
@@ -95,35 +95,33 @@ _WORDS = [
 
 
 @functools.cache
-def _font(size: int, face: str = "DejaVuSans.ttf") -> ImageFont.FreeTypeFont:
+def font(size: int, face: str = "DejaVuSans.ttf") -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(files("matplotlib").joinpath("mpl-data", "fonts", "ttf", face)), size)
 
 
 _FACES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSansMono.ttf", "STIXGeneral.ttf")
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, rng: Rng, box: tuple[int, int, int, int], colour: Any, size: int
-) -> None:
+def write(draw: ImageDraw.ImageDraw, rng: Rng, box: tuple[int, int, int, int], ink: Any, size: int) -> None:
     """Fill ``box`` with lines of words."""
-    font = _font(size, _FACES[rng.integers(len(_FACES))])
+    face = font(size, _FACES[rng.integers(len(_FACES))])
     y = box[1]
     while y + size < box[3]:
         line = " ".join(_WORDS[i] for i in rng.integers(len(_WORDS), size=12))
         room = max(2, int((box[2] - box[0]) / (size * 0.55)))
-        draw.text((box[0], y), line[: int(rng.integers(room // 2, room + 1))], fill=colour, font=font)
+        draw.text((box[0], y), line[: int(rng.integers(room // 2, room + 1))], fill=ink, font=face)
         y += int(size * rng.uniform(1.1, 1.7)) + 1
 
 
 def _text(rng: Rng) -> Picture:
     dark = rng.random() < 0.25
     image, draw = _canvas(rng, light=not dark)
-    colour = tuple(int(v) for v in (rng.integers(170, 256, 3) if dark else rng.integers(0, 90, 3)))
-    _write(
+    ink = tuple(int(v) for v in (rng.integers(170, 256, 3) if dark else rng.integers(0, 90, 3)))
+    write(
         draw,
         rng,
         (int(rng.integers(0, 12)), int(rng.integers(0, 12)), 96, 96),
-        colour,
+        ink,
         int(rng.integers(5, 22)),
     )
     return np.array(image)
@@ -134,13 +132,13 @@ def _table(rng: Rng) -> Picture:
     ink = tuple(int(v) for v in rng.integers(0, 140, 3))
     rows, columns = int(rng.integers(3, 11)), int(rng.integers(2, 7))
     if rng.random() < 0.5:
-        draw.rectangle((0, 0, 96, 96 // rows), fill=_colour(rng))
+        draw.rectangle((0, 0, 96, 96 // rows), fill=colour(rng))
     for r in range(rows):
         y = r * 96 // rows
         draw.line((0, y, 96, y), fill=ink)
         for c in range(columns):
             word = _WORDS[rng.integers(len(_WORDS))] if rng.random() < 0.5 else str(rng.integers(0, 9999))
-            draw.text((c * 96 // columns + 2, y + 1), word[: 70 // columns // 4 + 1], fill=ink, font=_font(7))
+            draw.text((c * 96 // columns + 2, y + 1), word[: 70 // columns // 4 + 1], fill=ink, font=font(7))
     for c in range(1, columns):
         if rng.random() < 0.7:
             draw.line((c * 96 // columns, 0, c * 96 // columns, 96), fill=ink)
@@ -153,19 +151,19 @@ def _screen(rng: Rng) -> Picture:
     for _ in range(int(rng.integers(1, 4))):
         x, y = (int(v) for v in rng.integers(-5, 60, 2))
         w, h = (int(v) for v in rng.integers(25, 90, 2))
-        draw.rectangle((x, y, x + w, y + h), fill=_colour(rng), outline=_colour(rng))
-        draw.rectangle((x, y, x + w, y + 6), fill=_colour(rng))
+        draw.rectangle((x, y, x + w, y + h), fill=colour(rng), outline=colour(rng))
+        draw.rectangle((x, y, x + w, y + 6), fill=colour(rng))
         ink = (0, 0, 0) if rng.random() < 0.5 else (240, 240, 240)
-        _write(draw, rng, (x + 3, y + 9, x + w, y + h), ink, int(rng.integers(5, 9)))
+        write(draw, rng, (x + 3, y + 9, x + w, y + h), ink, int(rng.integers(5, 9)))
         for _ in range(int(rng.integers(0, 4))):
             bx, by = x + int(rng.integers(0, max(1, w - 10))), y + int(rng.integers(6, max(7, h - 5)))
             bw, bh = int(rng.integers(6, 26)), int(rng.integers(4, 10))
-            draw.rounded_rectangle((bx, by, bx + bw, by + bh), 2, fill=_colour(rng))
+            draw.rounded_rectangle((bx, by, bx + bw, by + bh), 2, fill=colour(rng))
     bar = int(rng.integers(4, 10))
     if rng.random() < 0.6:
-        draw.rectangle((0, 0, 96, bar), fill=_colour(rng))
+        draw.rectangle((0, 0, 96, bar), fill=colour(rng))
     if rng.random() < 0.5:
-        draw.rectangle((0, 96 - bar, 96, 96), fill=_colour(rng))
+        draw.rectangle((0, 96 - bar, 96, 96), fill=colour(rng))
     return np.array(image)
 
 
@@ -175,12 +173,12 @@ def _shapes_on(image: Image.Image, rng: Rng, count: int, low: int, high: int) ->
         size = int(rng.integers(low, high))
         x, y = (int(v) for v in rng.integers(-8, 96 - size // 2, 2))
         kind = rng.integers(5)
-        edge = _colour(rng) if rng.random() < 0.4 else None
+        edge = colour(rng) if rng.random() < 0.4 else None
         box = (x, y, x + size, y + int(size * rng.uniform(0.4, 1.3)) + 1)
         if kind == 0:
-            draw.ellipse(box, fill=_colour(rng), outline=edge)
+            draw.ellipse(box, fill=colour(rng), outline=edge)
         elif kind == 1:
-            draw.rectangle(box, fill=_colour(rng), outline=edge)
+            draw.rectangle(box, fill=colour(rng), outline=edge)
         elif kind == 2:
             angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 9))))
             radius = rng.uniform(0.2, 0.6, len(angles)) * size
@@ -188,12 +186,12 @@ def _shapes_on(image: Image.Image, rng: Rng, count: int, low: int, high: int) ->
                 (x + size / 2 + r * np.cos(a), y + size / 2 + r * np.sin(a))
                 for a, r in zip(angles, radius, strict=True)
             ]
-            draw.polygon(points, fill=_colour(rng), outline=edge)
+            draw.polygon(points, fill=colour(rng), outline=edge)
         elif kind == 3:
-            draw.pieslice(box, float(rng.uniform(0, 360)), float(rng.uniform(0, 360)), fill=_colour(rng))
+            draw.pieslice(box, float(rng.uniform(0, 360)), float(rng.uniform(0, 360)), fill=colour(rng))
         else:
             draw.rounded_rectangle(
-                box, size // 5, fill=_colour(rng), outline=edge, width=int(rng.integers(1, 4))
+                box, size // 5, fill=colour(rng), outline=edge, width=int(rng.integers(1, 4))
             )
     return image
 
@@ -208,10 +206,10 @@ def _shapes(rng: Rng) -> Picture:
 
 def _lines(rng: Rng) -> Picture:
     image, draw = _canvas(rng, light=None if rng.random() < 0.4 else True)
-    ink = _colour(rng)
+    ink = colour(rng)
     for _ in range(int(rng.integers(2, 30))):
         width = int(rng.integers(1, 4))
-        ink = ink if rng.random() < 0.7 else _colour(rng)
+        ink = ink if rng.random() < 0.7 else colour(rng)
         if rng.random() < 0.5:
             draw.line(
                 [(int(a), int(b)) for a, b in rng.integers(-10, 106, (int(rng.integers(2, 6)), 2))],
@@ -260,10 +258,8 @@ def _letters(rng: Rng) -> Picture:
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(1, 5))):
         letter = "ABCDEFGHKMNPQRSTUVWXYZabdefghkmnqrt23456789&%?@"[rng.integers(47)]
-        font = _font(int(rng.integers(18, 60)), _FACES[rng.integers(len(_FACES))])
-        draw.text(
-            (int(rng.integers(-4, 66)), int(rng.integers(-8, 56))), letter, fill=_colour(rng), font=font
-        )
+        face = font(int(rng.integers(18, 60)), _FACES[rng.integers(len(_FACES))])
+        draw.text((int(rng.integers(-4, 66)), int(rng.integers(-8, 56))), letter, fill=colour(rng), font=face)
     return np.array(image)
 
 
@@ -285,21 +281,21 @@ def _chart(rng: Rng) -> Picture:
     values = rng.uniform(10, 75, n)
     if kind == 0:
         for i, v in enumerate(values):
-            draw.rectangle((12 + i * 80 // n, 88 - v, 10 + (i + 1) * 80 // n, 88), fill=_colour(rng))
+            draw.rectangle((12 + i * 80 // n, 88 - v, 10 + (i + 1) * 80 // n, 88), fill=colour(rng))
     elif kind == 1:
         for _ in range(int(rng.integers(1, 4))):
             points = [(12 + i * 80 / (n - 1), 88 - v) for i, v in enumerate(rng.uniform(5, 80, n))]
-            draw.line(points, fill=_colour(rng), width=int(rng.integers(1, 3)))
+            draw.line(points, fill=colour(rng), width=int(rng.integers(1, 3)))
     elif kind == 2:
         cuts = np.concatenate(([0], np.cumsum(values) / values.sum())) * 360
         for a, b in itertools.pairwise(cuts):
-            draw.pieslice((14, 14, 82, 82), float(a), float(b), fill=_colour(rng), outline=(255, 255, 255))
+            draw.pieslice((14, 14, 82, 82), float(a), float(b), fill=colour(rng), outline=(255, 255, 255))
     else:
         for x, y in rng.uniform(10, 90, (int(rng.integers(10, 60)), 2)):
-            draw.ellipse((x, y, x + 3, y + 3), fill=_colour(rng))
+            draw.ellipse((x, y, x + 3, y + 3), fill=colour(rng))
     if kind != 2:
         draw.line((10, 6, 10, 88, 94, 88), fill=ink)
-    draw.text((30, 1), _WORDS[rng.integers(len(_WORDS))], fill=ink, font=_font(8))
+    draw.text((30, 1), _WORDS[rng.integers(len(_WORDS))], fill=ink, font=font(8))
     return np.array(image)
 
 
@@ -326,6 +322,28 @@ def _mosaic(rng: Rng) -> Picture:
 
 
 _GROUNDS: tuple[Callable[[Rng], Picture], ...] = (_blank, _gradient, _gradient, _spectrum)
+
+
+def ground(rng: Rng) -> tuple[Image.Image, bool]:
+    """What a drawing stands on: white, a flat colour, a gradient or a texture; and whether it is dark."""
+    kind = rng.random()
+    if kind < 0.35:
+        drawn = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    elif kind < 0.75:
+        drawn = np.full((SIDE, SIDE, 3), 1, np.uint8) * np.asarray(colour(rng), np.uint8)
+    else:
+        drawn = _GROUNDS[rng.integers(len(_GROUNDS))](rng)
+    return Image.fromarray(drawn), bool(drawn.mean() < 110)
+
+
+def caption(image: Image.Image, rng: Rng, *, dark: bool) -> None:
+    """A few words at the head or the foot, as under a sign or in a joke."""
+    size, ink = int(rng.integers(7, 18)), (245, 245, 245) if dark else (15, 15, 15)
+    top = int(rng.integers(0, 8)) if rng.random() < 0.4 else SIDE - size - int(rng.integers(2, 8))
+    left = int(rng.integers(0, 30))
+    write(ImageDraw.Draw(image), rng, (left, top, SIDE, top + size + 1), ink, size)
+
+
 PLAIN: dict[str, Callable[[Rng], Picture]] = {"blank": _blank, "gradient": _gradient}
 """Pictures that look like an empty scene: taught as background, which is undecided as well."""
 TRAINING_FAMILIES: dict[str, Callable[[Rng], Picture]] = {

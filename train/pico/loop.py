@@ -30,7 +30,7 @@ class Budget:
 
     def progress(self, step: int, seconds: float) -> float:
         if self.steps is not None:
-            return step / self.steps
+            return step / self.steps if self.steps else 1.0
         if self.minutes is None:
             raise ValueError("a budget needs minutes or steps")
         return seconds / (60 * self.minutes)

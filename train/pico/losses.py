@@ -16,7 +16,7 @@ from policyguard.pictosafe.world import GROUP_NAMES, GROUP_OF, NAMES
 from tokens import CONTEXT_WORDS, Vocabulary
 
 ALIGN_SHARPNESS = 4.0
-CELL_WEIGHT = 0.15  # of tokens without a pictogram, which are the many
+CELL_WEIGHT, OUTSIDE_WEIGHT = 0.15, 0.3  # of tokens without a pictogram, which are the many
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Teacher:
         table = torch.cat((words[[self.outside, self.background]], words[self.names]))
         logits, target = ALIGN_SHARPNESS * (tokens @ table.T), shows + 2
         on = shows >= 0
-        weight = torch.where(on, 1.0, CELL_WEIGHT)
+        weight = torch.where(on, 1.0, torch.where(shows == OUTSIDE, OUTSIDE_WEIGHT, CELL_WEIGHT))
         entropy = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
         grouped = on & self.grouped[shows.clamp(min=0)]
         group = F.cross_entropy(

@@ -1,9 +1,10 @@
 """Pictures from outside pico's world: on these it must answer " undecided".
 
-Two kinds. *Photographs* are square crops of the pictures that scikit-image, scikit-learn and matplotlib
+Four kinds. *Photographs* are square crops of the pictures that scikit-image, scikit-learn and matplotlib
 bring along; whole sources are held out, all of scikit-learn's and matplotlib's among them. *Synthetic*
-pictures come in families; some families are never trained on. Every generator takes a numpy ``Generator`` and
-returns uint8 [96, 96, 3].
+pictures come in families; some families are never trained on. *Drawings* (``drawings.py``) and *glyphs*
+(``glyphs.py``) are flat pictures of other things than the world's; what is held out of them is by other code
+and other artists. Every generator takes a numpy ``Generator`` and returns uint8 [96, 96, 3].
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from drawings import HELD_OUT_DRAWINGS, TRAINING_DRAWINGS
 from families import HELD_OUT_FAMILIES, PLAIN, SIDE, TRAINING_FAMILIES, Picture, Rng, to_bytes
+from glyphs import HELD_OUT_GLYPHS, draw_glyphs
 
 TRAINING_PHOTOGRAPHS = {
     "skimage": (
@@ -93,29 +96,45 @@ def _training_photograph(rng: Rng) -> Picture:
     return to_bytes((x - 128) * contrast + 128 + rng.uniform(-40, 40))
 
 
-PHOTOGRAPH_SHARE, PLAIN_SHARE = 0.35, 0.08
+GLYPH_SHARE, DRAWING_SHARE, PHOTOGRAPH_SHARE, PLAIN_SHARE = 0.48, 0.18, 0.1, 0.04
 _OFTENER = {"letters": 4, "shapes": 3, "blobs": 3, "lines": 2}
 """Families most like unknown pictograms are drawn this many times as often as others."""
 _FAMILIES = [family for name, family in TRAINING_FAMILIES.items() for _ in range(_OFTENER.get(name, 1))]
+_DRAWINGS = list(TRAINING_DRAWINGS.values())
 
 
-def draw_training(rng: Rng) -> tuple[Picture, bool]:
-    """A picture to train on, and whether it is plain (its tokens are background)."""
-    if rng.random() < PHOTOGRAPH_SHARE:
+def draw_training(rng: Rng, *, glyphs: bool = True) -> tuple[Picture, bool]:
+    """A picture to train on, and whether it is plain (its tokens are background).
+
+    Raises FileNotFoundError where the glyphs have not been built; without ``glyphs`` none are needed.
+    """
+    chance = rng.random() - GLYPH_SHARE * glyphs
+    if chance < 0:
+        return draw_glyphs(rng), False
+    if (chance := chance - DRAWING_SHARE) < 0:
+        return _DRAWINGS[rng.integers(len(_DRAWINGS))](rng), False
+    if (chance := chance - PHOTOGRAPH_SHARE) < 0:
         return _training_photograph(rng), False
-    if rng.random() < PLAIN_SHARE:
+    if chance < PLAIN_SHARE:
         return list(PLAIN.values())[rng.integers(len(PLAIN))](rng), True
     return _FAMILIES[rng.integers(len(_FAMILIES))](rng), False
 
 
-def evaluation_sets(count: int, *, seed: int) -> dict[str, list[Picture]]:
-    """``count`` pictures per source: every synthetic family, and every photograph held out of training."""
+def evaluation_sets(count: int, *, seed: int, glyphs: bool = True) -> dict[str, list[Picture]]:
+    """``count`` pictures per source: every synthetic family, and all that is held out of training.
+
+    ``glyphs`` as in ``draw_training``.
+    """
     sets: dict[str, list[Picture]] = {}
     families = PLAIN | TRAINING_FAMILIES | HELD_OUT_FAMILIES
     for index, (name, family) in enumerate(families.items()):
         rng = np.random.default_rng((seed, index))
         held = " (family held out)" if name in HELD_OUT_FAMILIES else ""
         sets[f"synthetic/{name}{held}"] = [family(rng) for _ in range(count)]
+    for kind, strangers in (("glyphs", HELD_OUT_GLYPHS if glyphs else {}), ("drawings", HELD_OUT_DRAWINGS)):
+        for index, (name, family) in enumerate(strangers.items()):
+            rng = np.random.default_rng((seed, 200 + index, len(kind)))
+            sets[f"{kind}/{name}"] = [family(rng) for _ in range(count)]
     for package, names in HELD_OUT_PHOTOGRAPHS.items():
         for index, name in enumerate(names):
             rng = np.random.default_rng((seed, 100 + index))

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augment import journey
+from augment import TINY_SIDES, TURNS, journey, moved, shrunk, turned_picture, undone
 from batches import BACKGROUND, token_targets
 from forward import patches
 from outside import draw_training
 from policyguard.pictosafe.render import STYLES
-from policyguard.pictosafe.scene import Scene
-from restyle import restyling
+from policyguard.pictosafe.scene import Scene, draw_scene
+from restyle import other_ground, restyling
 
 SHARES = {
     "noto": 4, "twemoji": 4, "fluent": 4,
@@ -29,6 +29,10 @@ SHARES = {
 """How often each style is drawn."""
 HELD_OUT_STYLE = "openmoji"
 RESTYLED = 0.4
+TURNED, OTHER_GROUND = 0.25, 0.15
+"""Share of scenes whose picture is mirrored or turned by quarters; that stand on a ground of another kind."""
+TINY = 0.06
+"""Share, of the pictures from outside, of scenes with pictograms too small to be told apart."""
 LARGE = 0.02
 """Share of scenes drawn at four times the size and shrunk, as large renderings are (slow, hence few)."""
 
@@ -36,8 +40,9 @@ LARGE = 0.02
 class Studio:
     """Renders training pictures; ``None`` among the scenes is a picture from outside the world."""
 
-    def __init__(self, without: Sequence[str] = ()) -> None:
-        """``without`` names styles to leave out."""
+    def __init__(self, without: Sequence[str] = (), *, glyphs: bool = True) -> None:
+        """``without`` names styles to leave out; ``glyphs`` as in ``draw_training``."""
+        self.glyphs = glyphs
         chosen = [(style, share) for style, share in SHARES.items() if style not in without]
         self.shares = [share for _, share in chosen]
         self.own = [style in STYLES for style, _ in chosen]
@@ -53,8 +58,11 @@ class Studio:
         noise = np.random.default_rng(rng.getrandbits(64))
         images, plain = [], np.zeros(len(scenes), bool)
         for i, scene in enumerate(scenes):
-            if scene is None:
-                image, plain[i] = draw_training(noise)
+            if scene is None and changed and rng.random() < TINY:
+                tiny = shrunk(draw_scene(rng), rng, TINY_SIDES, share=1.0 if rng.random() < 0.7 else 0.3)
+                image = self._render(tiny, rng, variety, changed=changed)
+            elif scene is None:
+                image, plain[i] = draw_training(noise, glyphs=self.glyphs)
             else:
                 image = self._render(scene, rng, variety, changed=changed)
             images.append(journey(image, rng) if changed else image)
@@ -67,6 +75,10 @@ class Studio:
             if renderer.knows(scene):
                 break
         renderer.restyle(rng if changed and rng.random() < RESTYLED * variety else None)
+        renderer.stand_on(other_ground(rng) if changed and rng.random() < OTHER_GROUND * variety else None)
+        if changed and rng.random() < TURNED * variety:
+            turn = rng.randrange(1, TURNS)
+            return turned_picture(renderer.render(moved(scene, undone(turn))), turn)
         if changed and rng.random() < LARGE:
             return np.asarray(renderer.draw(scene, scale=4).resize((96, 96), 3))
         return renderer.render(scene)

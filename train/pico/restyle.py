@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from policyguard.pictosafe.render import STYLES, Renderer, read_atlas, sprites
-from policyguard.pictosafe.scene import Placement, Scene
+from policyguard.pictosafe.render import STYLES, Renderer, premultiplied, read_atlas, sprites
+from policyguard.pictosafe.scene import SIDE, Placement, Scene
 
 Floats = NDArray[np.float32]
 Change = Callable[[Floats, Floats], tuple[Floats, Floats]]
@@ -41,6 +41,7 @@ class Restyling(Renderer):
     """A renderer whose sprites can be changed from picture to picture."""
 
     _changes: tuple[Change, ...] = ()
+    _floor: NDArray[np.uint8] | None = None
 
     def knows(self, scene: Scene) -> bool:
         """Whether the style has all pictograms of ``scene``."""
@@ -48,20 +49,62 @@ class Restyling(Renderer):
 
     def restyle(self, rng: Random | None) -> None:
         """Draw the next pictures, but for enlarged ones, in a manner that ``rng`` decides; or as they are."""
-        self._changes = () if rng is None else draw_changes(rng)
+        self.change(() if rng is None else draw_changes(rng))
+
+    def change(self, changes: tuple[Change, ...]) -> None:
+        """Draw the next pictures with these changes of every pictogram."""
+        self._changes = changes
+
+    def stand_on(self, ground: NDArray[np.uint8] | None) -> None:
+        """Draw the next scenes on ``ground`` (uint8 [96, 96, 3]), or on the world's own."""
+        self._floor = ground
+
+    def _ground(self, scene: Scene) -> NDArray[np.uint8]:
+        return super()._ground(scene) if self._floor is None else self._floor.copy()
 
     def _kept(self, placement: Placement) -> Any:
-        kept = super()._kept(placement)
+        key = (placement.name, placement.rotation, placement.size)
+        kept = self._table.get(key)
+        if kept is None:  # one size at a time: in a short run most are wanted once
+            turned = self._turned(placement.name, placement.rotation)
+            kept = self._table[key] = premultiplied(turned, placement.size)
         if not self._changes:
             return kept
-        premultiplied, transparency = kept
+        ready, transparency = kept
         alpha = (255 - transparency).astype(np.float32) / 255
-        colours = premultiplied.astype(np.float32) / np.maximum(255 * alpha, 1)
+        colours = ready.astype(np.float32) / np.maximum(255 * alpha, 1)
         for change in self._changes:
             colours, alpha = change(colours, alpha)
         alpha = np.clip(np.round(alpha * 255), 0, 255).astype(np.uint16)
         colours = np.clip(np.round(colours), 0, 255).astype(np.uint16)
         return colours * alpha + 127, 255 - alpha
+
+
+def other_ground(rng: Random) -> NDArray[np.uint8]:
+    """A ground the world has none of, uint8 [96, 96, 3]: dark, black, white, or a checkerboard."""
+    kind = rng.random()
+    if kind < 0.15:
+        return np.full((SIDE, SIDE, 3), rng.choice((0, 0, 255)), np.uint8)
+    if kind < 0.55:
+        return dark_ground(rng)
+    return checkered_ground(rng)
+
+
+def dark_ground(rng: Random) -> NDArray[np.uint8]:
+    """A gradient between two dark colours."""
+    start, end = _colour(rng, 0, 70), _colour(rng, 0, 90)
+    along = np.linspace(0, 1, SIDE, dtype=np.float32)
+    slope = along[:, None] if rng.random() < 0.5 else along[None]
+    return np.broadcast_to(start + (end - start) * slope[..., None], (SIDE, SIDE, 3)).astype(np.uint8)
+
+
+def checkered_ground(rng: Random) -> NDArray[np.uint8]:
+    """Squares of 4 to 24 pixels in two colours."""
+    size, y, x = rng.randint(4, 24), *np.mgrid[0:SIDE, 0:SIDE]
+    board = ((x // size + y // size) % 2)[..., None]
+    one = _colour(rng, 0, 255)
+    other = np.clip(one + _colour(rng, 25, 130) * rng.choice((-1, 1)), 0, 255)
+    return np.where(board, one, other).astype(np.uint8)
 
 
 def draw_changes(rng: Random) -> tuple[Change, ...]:
@@ -71,6 +114,8 @@ def draw_changes(rng: Random) -> tuple[Change, ...]:
         changes.append(_mirrored)
     if rng.random() < 0.4:
         changes.append(_stretched(rng))
+    if rng.random() < 0.3:
+        changes.append(turned(rng))
     chance = rng.random()
     if chance < 0.4:
         changes.append(_recoloured(rng))
@@ -105,6 +150,21 @@ def _stretched(rng: Random) -> Change:
             padded = np.pad(turned[:, index], pad)
             parts.append(padded if across else padded.swapaxes(0, 1))
         return parts[0], parts[1]
+
+    return change
+
+
+def turned(rng: Random, least: float = 0, most: float = 180) -> Change:
+    """Every pictogram turned, either way, by an angle of its own between these, in degrees."""
+
+    def change(colours: Floats, alpha: Floats) -> tuple[Floats, Floats]:
+        angle = rng.uniform(least, most) * rng.choice((-1, 1))
+        rgba = np.concatenate((colours, 255 * alpha), -1).clip(0, 255).astype(np.uint8)
+        side = len(rgba)
+        image = Image.fromarray(rgba, "RGBA").rotate(angle, Image.Resampling.BICUBIC, expand=True)
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+        out = np.asarray(image, np.float32)
+        return out[..., :3], out[..., 3:] / 255
 
     return change
 

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from random import Random
@@ -21,7 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from augment import SMALL, shrunk
 from batches import Collator
+from export import load as read_model
 from forward import Forward
 from loop import Budget, Losses, load, train
 from losses import ALIGN_WEIGHTS, WEIGHTS, Teacher, objective
@@ -31,7 +33,8 @@ from policyguard.pictosafe.scene import Scene, draw_scene
 from rows import FULL, Curriculum, Rows
 from tokens import Vocabulary, build_tokenizer
 
-OUTSIDE_SHARE, EMPTY_SHARE = 0.11, 0.02  # of the pictures of the vision stage
+OUTSIDE_SHARE, EMPTY_SHARE = 0.25, 0.02  # of the pictures of the vision stage
+OUTSIDE_GOING_ON = 0.4  # where it goes on from weights that know the world
 APART = 0.22  # of the vision stage: its scenes do not overlap, and only then does it see other styles
 SCRAMBLED = 0.5  # of the rows of the text stage
 SCRAMBLED_JOINT, SCRAMBLED_PIXELS = 0.6, 0.4  # of the rows of the joint stage
@@ -52,6 +55,14 @@ class Settings:
     vision_rate: float = 3e-3
     text_rate: float = 3e-3
     joint_rate: float = 4e-4
+    glyphs: bool = True
+    """Whether pictures from outside may show the glyphs of ``build_glyphs.py``, which must be there then."""
+    start: Path | None = None
+    """A model's folder to go on from: at a third of the rates, and without the curriculum."""
+
+    def rate(self, stage: str) -> float:
+        whole: float = getattr(self, f"{stage}_rate")
+        return whole if self.start is None else whole / 3
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,10 @@ class Workshop:
 
     @cached_property
     def model(self) -> Any:
-        return build_model(self.vocabulary.tokenizer, self.settings.shape, seed=self.settings.seed)
+        model = build_model(self.vocabulary.tokenizer, self.settings.shape, seed=self.settings.seed)
+        if self.settings.start is not None:
+            model.load_state_dict(read_model(self.settings.start)[0].state_dict())
+        return model
 
     @cached_property
     def forward(self) -> Forward:
@@ -85,35 +99,41 @@ def _half() -> Any:
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
-def _scenes(rng: Random, count: int, draw: Callable[..., Scene]) -> list[Scene | None]:
-    """Scenes, some of them empty, and some pictures from outside (``None``)."""
+def _scenes(rng: Random, count: int, draw: Callable[..., Scene], outside: float) -> list[Scene | None]:
+    """Scenes, some of them empty, and a share ``outside`` of pictures from outside (``None``)."""
     out: list[Scene | None] = []
     for _ in range(count):
         chance = rng.random()
         scene = draw(rng, include_reserved=True)
         if chance < EMPTY_SHARE:
             scene = Scene((), scene.background, scene.shift, scene.gain)
-        out.append(None if chance > 1 - OUTSIDE_SHARE else scene)
+        out.append(None if chance > 1 - outside else _sometimes_small(scene, rng))
     return out
+
+
+def _sometimes_small(scene: Scene, rng: Random) -> Scene:
+    return shrunk(scene, rng) if rng.random() < SMALL else scene
 
 
 def vision(work: Workshop, budget: Budget, *, draw: Callable[..., Scene] = draw_scene) -> None:
     """``draw`` draws the scenes; it takes ``overlap`` and ``include_reserved``."""
-    settings, studio, teacher = work.settings, Studio(), work.teacher
+    settings, studio, teacher = work.settings, Studio(glyphs=work.settings.glyphs), work.teacher
 
     def step(number: int, progress: float) -> tuple[Tensor, Losses]:
         rng = Random(f"{settings.seed} vision {number}")
-        scenes = _scenes(
-            rng, settings.vision_batch, draw if progress > APART else partial(draw, overlap=False)
-        )
-        pixels, plain = studio.pictures(scenes, rng, variety=min(1.0, max(0.0, (progress - APART) / APART)))
+        apart = progress <= APART and settings.start is None
+        drawn = partial(draw, overlap=False) if apart else draw
+        outside = OUTSIDE_GOING_ON if settings.start else OUTSIDE_SHARE
+        scenes = _scenes(rng, settings.vision_batch, drawn, outside)
+        variety = 1.0 if settings.start else min(1.0, max(0.0, (progress - APART) / APART))
+        pixels, plain = studio.pictures(scenes, rng, variety=variety)
         with _half():
             tokens = work.forward.tower(pixels)
         losses = teacher.alignment(tokens, *targets(scenes, plain))
         return objective(losses, ALIGN_WEIGHTS), losses
 
     common: dict[str, Any] = {"out": settings.out, "budget": budget, "seed": settings.seed}
-    train("vision", work.model.model.visual, step, rate=settings.vision_rate, **common)
+    train("vision", work.model.model.visual, step, rate=settings.rate("vision"), **common)
 
 
 def text(work: Workshop, budget: Budget) -> None:
@@ -131,22 +151,26 @@ def text(work: Workshop, budget: Budget) -> None:
         return objective(losses, WEIGHTS), losses
 
     common: dict[str, Any] = {"out": settings.out, "budget": budget, "seed": settings.seed}
-    train("text", work.model.model.language_model, step, rate=settings.text_rate, **common)
+    train("text", work.model.model.language_model, step, rate=settings.rate("text"), **common)
 
 
 def joint(work: Workshop, budget: Budget) -> Any:
     """Returns the trained model."""
-    settings, teacher, studio = work.settings, work.teacher, Studio()
+    settings, teacher, studio = work.settings, work.teacher, Studio(glyphs=work.settings.glyphs)
     seed = settings.seed
     rows = Rows(f"{seed} joint", settings.rows, settings.pictures)
     symbols = Rows(f"{seed} joint symbols", settings.rows, settings.pictures)
     if not (settings.out / "joint.checkpoint").exists():
         work.model.model.visual.load_state_dict(load(settings.out / "vision.pt")["weights"])
-        work.model.model.language_model.load_state_dict(load(settings.out / "text.pt")["weights"])
+        if (settings.out / "text.pt").exists():  # or the language model is that of the weights gone on from
+            work.model.model.language_model.load_state_dict(load(settings.out / "text.pt")["weights"])
 
     def step(number: int, progress: float) -> tuple[Tensor, Losses]:
         rng = Random(f"{seed} joint {number}")
-        drawn = rows.batch(number, FULL)
+        drawn = [
+            replace(row, pictures=tuple(scene and _sometimes_small(scene, rng) for scene in row.pictures))
+            for row in rows.batch(number, FULL)
+        ]
         scenes = [scene for row in drawn for scene in row.pictures]
         pixels, plain = studio.pictures(scenes, rng)
         batch = work.collate(drawn)
@@ -167,5 +191,5 @@ def joint(work: Workshop, budget: Budget) -> Any:
             total = total + objective(extra, WEIGHTS)
         return total, losses | aligned
 
-    train("joint", work.model, step, out=settings.out, budget=budget, rate=settings.joint_rate, seed=seed)
+    train("joint", work.model, step, out=settings.out, budget=budget, rate=settings.rate("joint"), seed=seed)
     return work.model

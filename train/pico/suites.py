@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from policyguard.pictosafe.language import Item
-from policyguard.pictosafe.policyforms import HELD_NAMES
+from policyguard.pictosafe.policyforms import HELD_NAMES, Difficulty
 from policyguard.pictosafe.randompolicies import draw_sample, flip_exempt, flip_policy, flip_scene
 from policyguard.pictosafe.rules import PictoPolicy, PictoRule, is_unsafe
 from policyguard.pictosafe.scene import Scene
@@ -110,6 +110,22 @@ def _reword(rng: Random, scene: Scene, policy: PictoPolicy) -> Sample | None:
 def _exempt(rng: Random, scene: Scene, policy: PictoPolicy) -> Sample | None:
     other = flip_exempt(rng, scene, policy)
     return None if other is None else (other, scene)
+
+
+LENGTHS = ((1, 12), (13, 22), (23, 30), (31, 40))
+"""Items of a policy, from and to: training saw at most 22."""
+
+
+def of_length(rng: Random, count: int, least: int, most: int) -> list[Sample]:
+    """Random policies of so many items, half of the scenes unsafe as always."""
+    out: list[Sample] = []
+    roomy = Difficulty(rules=8, unsafe=max(4, most // 6), safe=max(3, most // 8), items=most)
+    hard = Difficulty() if most <= 12 else Difficulty(rules=8, items=22) if most <= 22 else roomy
+    while len(out) < count:
+        scene, policy = draw_sample(rng, difficulty=hard)
+        if least <= sum(len(rule.unsafe) + len(rule.safe) for rule in policy.rules) <= most:
+            out.append((policy, scene))
+    return out
 
 
 SUITES: dict[str, Suite] = {

@@ -10,6 +10,7 @@ again, minutes what the machine has time for. ``--quick`` is a smoke run of a fe
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 STAGES = ("vision", "text", "joint")
 DEFAULT = {"vision": "3000", "text": "4600", "joint": "800"}
+GOING_ON = {"vision": "1500", "text": "0", "joint": "200"}
 QUICK = {"vision": "3", "text": "3", "joint": "2"}
 
 
@@ -30,10 +32,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cores", type=int, choices=(1, 2), default=2, help="default 2")
+    parser.add_argument(
+        "--from", type=Path, dest="start", metavar="MODEL", help="go on from this model's weights"
+    )
     parser.add_argument("--stage", choices=STAGES, help="one stage only (used by the run itself)")
     for stage in STAGES:
         parser.add_argument(
-            f"--{stage}", metavar="BUDGET", help=f"minutes or steps; default {DEFAULT[stage]}"
+            f"--{stage}",
+            metavar="BUDGET",
+            help=f"minutes or steps; default {DEFAULT[stage]}, with --from {GOING_ON[stage]}",
         )
     return parser.parse_args()
 
@@ -50,7 +57,11 @@ def _run_stage(stage: str, budget: str, arguments: argparse.Namespace) -> None:
     minutes = budget.endswith("m")
     spent = Budget(minutes=float(budget[:-1])) if minutes else Budget(steps=int(budget))
     settings = stages.Settings(
-        out=arguments.out, seed=arguments.seed, compile=not arguments.quick, cores=arguments.cores
+        out=arguments.out,
+        seed=arguments.seed,
+        compile=not arguments.quick,
+        cores=arguments.cores,
+        start=arguments.start,
     )
     work = stages.Workshop(settings)
     if stage != "joint":
@@ -63,23 +74,28 @@ def _run_stage(stage: str, budget: str, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     arguments = _arguments()
-    default = QUICK if arguments.quick else DEFAULT
+    default = QUICK if arguments.quick else GOING_ON if arguments.start else DEFAULT
     budgets = {stage: getattr(arguments, stage) or default[stage] for stage in STAGES}
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.stage:
         _run_stage(arguments.stage, budgets[arguments.stage], arguments)
         return
     schedule = {"seed": arguments.seed, "quick": arguments.quick, "budgets": budgets}
+    if arguments.start:
+        weights = (arguments.start / "model.safetensors").read_bytes()
+        schedule["from"] = {"sha256": hashlib.sha256(weights).hexdigest()}
     (arguments.out / "schedule.json").write_text(json.dumps(schedule, indent=2) + "\n")
     command = [sys.executable, __file__, "--out", str(arguments.out), "--seed", str(arguments.seed)]
     command += (
         ["--cores", str(arguments.cores)]
         + ["--quick"] * arguments.quick
+        + (["--from", str(arguments.start)] if arguments.start else [])
         + [w for s in STAGES for w in (f"--{s}", budgets[s])]
     )
     start = time.monotonic()
     alone = dict(os.environ, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-    both = [subprocess.Popen([*command, "--stage", stage], env=alone) for stage in ("vision", "text")]
+    taught = [stage for stage in ("vision", "text") if budgets[stage] != "0"]
+    both = [subprocess.Popen([*command, "--stage", stage], env=alone) for stage in taught]
     if sum(process.wait() != 0 for process in both):
         sys.exit("a stage failed; start the same command again to go on")
     subprocess.run(

@@ -162,7 +162,7 @@ class Renderer:
         return Image.fromarray(self._draw(scene, scale))
 
     def _draw(self, scene: Scene, scale: int) -> Pixels:
-        canvas = np.roll(background(scene.background), 6 * scene.shift, axis=1)
+        canvas = self._ground(scene)
         if scale != 1:
             canvas = canvas.repeat(scale, axis=0).repeat(scale, axis=1)
         for placement in scene.placements:
@@ -171,6 +171,10 @@ class Renderer:
         table = np.minimum(np.arange(256) * scene.gain + 0.5, 255).astype(np.uint8)
         pixels: Pixels = table[canvas]
         return pixels
+
+    def _ground(self, scene: Scene) -> Pixels:
+        """What the pictograms stand on: uint8 (96, 96, 3) that may be painted over."""
+        return np.roll(background(scene.background), 6 * scene.shift, axis=1)
 
     def _place(self, canvas: Pixels, placement: Placement, scale: int) -> None:
         left, top, size = placement.x * scale, placement.y * scale, placement.size * scale
@@ -183,7 +187,7 @@ class Renderer:
         if scale == 1:
             colour, transparency = self._kept(placement)
         else:
-            colour, transparency = _premultiplied(self._turned(placement.name, placement.rotation), size)
+            colour, transparency = premultiplied(self._turned(placement.name, placement.rotation), size)
         patch = canvas[top : top + size, left : left + size]
         patch[...] = (patch * transparency + colour) // 255
         if placement.context == "prohibited":
@@ -200,7 +204,7 @@ class Renderer:
         if key not in self._table:
             turned = self._turned(placement.name, placement.rotation)
             for size in {*SIZES, *SMALL_SIZES, placement.size}:
-                self._table[placement.name, placement.rotation, size] = _premultiplied(turned, size)
+                self._table[placement.name, placement.rotation, size] = premultiplied(turned, size)
         return self._table[key]
 
     def _turned(self, name: str, rotation: int) -> Image.Image:
@@ -233,7 +237,7 @@ def _sign(side: int, scale: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np
     return alpha(_STROKE, 1), alpha(_STROKE, 0)
 
 
-def _premultiplied(sprite: Image.Image, size: int) -> _Sprite:
+def premultiplied(sprite: Image.Image, size: int) -> _Sprite:
     """``sprite`` at ``size`` pixels: colour times alpha (plus a half, to divide by 255), and 255 - alpha."""
     rgba = np.asarray(sprite.resize((size, size), Image.Resampling.LANCZOS), np.uint16)
     alpha = rgba[..., 3:]

@@ -265,7 +265,7 @@ def text(settings: Settings, budget: Budget) -> None:
 def joint(settings: Settings, budget: Budget) -> Base:
     """Returns the workshop with the trained model."""
     work = Base(settings)
-    teacher, studio = work.teacher, Studio()
+    teacher, studio = work.teacher, Studio(glyphs=False)
     asked = Questions(f"{settings.seed} base joint", settings.rows, settings.pictures)
     if not (settings.out / "joint.checkpoint").exists():
         work.model.model.visual.load_state_dict(load(settings.out / "vision.pt")["weights"])
@@ -305,7 +305,7 @@ def _run_stage(stage: str, budget: str, arguments: argparse.Namespace) -> None:
     torch.set_num_threads(2 if stage == "joint" else 1)
     minutes = budget.endswith("m")
     spent = Budget(minutes=float(budget[:-1])) if minutes else Budget(steps=int(budget))
-    settings = Settings(out=arguments.out, seed=arguments.seed, compile=not arguments.quick)
+    settings = Settings(out=arguments.out, seed=arguments.seed, compile=not arguments.quick, glyphs=False)
     if stage == "joint":
         from export import export
 
