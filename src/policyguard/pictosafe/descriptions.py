@@ -130,10 +130,14 @@ _END: Final = (
     r"(?= ?$| ?[,:]| (?:and|or|but|in|on|at|of|from|here|there|anywhere|ever|please|that|which|who|whatsoever"
     r"|inside|outside|except|unless|with|without|for|to|by|behind|under|as|is|are|may|can|must|will|nor)\b)"
 )
-_FINE: Final = r"(?:fine|ok|okay|allowed|permitted|acceptable|welcome|exempt|excepted|all right|harmless)"
+_FINE: Final = (
+    r"(?:fine|ok|okay|allowed|permitted|acceptable|welcome|exempt|excepted|tolerated|all right|harmless)"
+)
 _BAD: Final = r"(?:forbidden|banned|prohibited|disallowed|unacceptable|(?:not|never) (?:ever )?" + _FINE + ")"
 _STAY: Final = r"(?:be (?:shown|seen)|appear|hang|remain|stay|pass)"
-_ADVERB: Final = r"(?:(?:also|always|still|all|both|strictly|explicitly|perfectly|however|too) )*"
+_ADVERB: Final = (
+    r"(?:(?:also|always|still|all|both|strictly|explicitly|perfectly|completely|of course|however|too) )*"
+)
 _WHERE: Final = rf"(?: (?:that|which) (?:is|are|hangs?|stands?))?(?: (?:{'|'.join(_CONTEXT_ONLY.values())}))?"
 _EXCEPT: Final = (
     r"(?:except(?:ing)?(?: for)?|apart from|aside from|other than|save for|excluding|not including|but not"
@@ -144,6 +148,7 @@ _PERMITS: Final = (
     rf"{_LIST}{_WHERE} (?:may|can) (?:also |still )?{_STAY}\b",
     rf"{_LIST}{_WHERE} (?:is|are) not (?:forbidden|banned|prohibited|covered|meant|included|a problem)\b",
     rf"(?:^|\bwe |\brule |\bpolicy )(?:also )?(?:allows?|permits?|ignores?) {_LIST}{_END}",
+    rf"\b(?<!no )exceptions?(?: for|:| are| is) {_LIST}{_END}",
     rf"\b(?:does|do) not (?:apply to|cover|include|concern|forbid|ban|prohibit|block) {_LIST}{_END}",
 )
 _FORBIDS: Final = (
@@ -151,6 +156,7 @@ _FORBIDS: Final = (
     rf"{_LIST}{_WHERE} (?:is|are) {_ADVERB}{_BAD}\b",
     rf"{_LIST}{_WHERE} (?:(?:must|may|should|can)(?: not| never)|cannot) {_STAY}\b",
     rf"(?:^|\bwe |\brule |\bpolicy )(?:also )?(?:forbids?|bans?|prohibits?|blocks?) {_LIST}{_END}",
+    rf"(?:^|\bplease |\bwe )(?:never|do not) (?:show|allow|hang|display) {_LIST}{_END}",
     rf"\b(?:including|as well as) {_LIST}{_END}",
 )
 _UNSURE: Final = re.compile(
@@ -176,6 +182,18 @@ _ONES: Final = (
 _SIGNS: Final = re.compile(
     r"\bsigns? (?:(?:that|which) (?:forbids?|bans?|prohibits?)|against)\b|\bcrossed-out\b"
 )
+_LENIENT: Final = re.compile(
+    r"(?<!no )\bexceptions?\b|\btolerat|\blet\b|\bignor|\bspare|\bno problem\b"
+    r"|\bdo not (?:count|matter|break)\b|\b(?:may|fine to|okay to|allowed to|can) (?:show|hang|display)\b"
+)
+_STRICT: Final = re.compile(
+    r"\b(?:also|too|as well|same (?:goes|holds)|counts? as|treat|covers?|block(?:ed)?|must go|off limits)\b"
+    r"|\b(?:hide|remove)\b|\b(?:never|do not|not) (?:ever )?(?:show|hang|display|allow|want)\b"
+)
+_OUT_OF: Final = re.compile(
+    r"\b(?:non-?framed|unframed|not (?:framed|exhibited|in (?:a |the )?frames?)|outside (?:of )?(?:a |the )?"
+    r"(?:museums?|frames?))\b"
+)
 _EXCEPTIVE: Final = re.compile(
     r"\b(?:except|unless|apart from|other than|but not|excluding|only (?:when|if|in|as|where|with|for|on))\b"
 )
@@ -191,11 +209,15 @@ def _text(
 
     With ``heads`` a sentence that is a list of concepts, or begins with one, says what its rule is about.
     """
-    for sentence in re.split(r"[.;!]+|\n\s*\n|\n\s*[-*•]|--|[()—–]", text.lower().replace("’", "'")):
+    for sentence in re.split(r"[.;!]+|\n\s*\n|\n\s*[-*•]|--|[()—–]", _plain(text)):
         if words := " ".join(sentence.split()):
             yield from _sentence(
                 _Clause(_SIGNS.sub("prohibition signs of", words)), own, all_rules, heads=heads
             )
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("’", "'").replace("can't", "cannot").replace("n't", " not")
 
 
 def _sentence(
@@ -203,6 +225,8 @@ def _sentence(
 ) -> Iterator[tuple[str, bool]]:
     text, sure, told = clause.text, not _UNSURE.search(clause.text), False
     for match in _each(_PERMITS, text):
+        if re.search(rf"\b{_EXCEPT} $", text[: match.start()]):
+            continue  # what is fine is the rest
         told = True
         yield from _permitted(clause, match, own, sure=sure)
     for match in _each(_FORBIDS, text):
@@ -210,21 +234,23 @@ def _sentence(
         yield from _forbidden(clause, match, all_rules, sure=sure)
     for match in re.finditer(rf"\b{_EXCEPT} {_LIST}{_END}", text):
         told = True
-        if _permits(text[: match.start()]):  # all is fine but this
+        if _permits(text[: match.start()] + text[match.end() :]):  # all is fine but this
             yield from _forbidden(clause, match, all_rules, sure=sure)
         else:
             clear = sure and not re.search(r"\b(?:any|every)thing\b", text[: match.start()])
             yield from _permitted(clause, match, own, sure=clear)
     for context, words in _CONTEXT_ONLY.items():
-        exception = rf"\b(?:{_EXCEPT}|unless|except) (?:as |in |when |where |if )?{_ONES}{words}\b"
-        fine = rf"\b{words}(?: ones)? (?:is|are) {_ADVERB}{_FINE}\b|\b{_FINE} (?:if|when|as) {_ONES}{words}\b"
-        for match in re.finditer(rf"{exception}|{fine}", text):
+        out = rf"(?:{_EXCEPT}|unless|except|(?<!no )exceptions?:?) (?:as |in |when |where |if )?"
+        fine = rf"{words}(?: ones)? (?:is|are) {_ADVERB}{_FINE}|{_FINE} (?:if|when|as) {_ONES}{words}"
+        for match in re.finditer(rf"\b(?:(?P<out>{out}){_ONES}{words}|{fine})\b", text):
             told = True
-            if not (match[0].startswith(("ex", "un")) and _permits(text[: match.start()])):
+            if not (match["out"] and _permits(text[: match.start()] + text[match.end() :])):
                 yield from _excused(clause, match, context, own, sure="only" not in text)
     whole = clause.written(text)
     if not told and _EXCEPTIVE.search(text) and not any(map(_excepts, own)):
         yield f"{whole!r} makes an exception, and the lists make none", False
+    if not told:
+        yield from ((f"{whole!r} {doubt}", False) for doubt in _hints(clause, own, all_rules))
     for doubt, pattern in _DOUBTS.items():
         if pattern.search(text):
             yield f"{whole!r} {doubt}", False
@@ -232,6 +258,28 @@ def _sentence(
         for concept in clause.named(head[1]):
             if not any(_names(rule, concept) for rule in own):
                 yield f"{concept.written!r} stands there, and the lists do not name it", False
+
+
+def _hints(clause: _Clause, own: list[PictoRule], all_rules: list[PictoRule]) -> Iterator[str]:
+    """What a sentence hints at that was not understood, one doubt for each kind."""
+    text = clause.text
+
+    def forbidden(concept: _Concept) -> bool:
+        return any(
+            rule.is_broken_by(name, context=context)
+            for rule in all_rules
+            for name in concept.names
+            for context in _EVERYWHERE
+        )
+
+    if _LENIENT.search(text) and any(map(forbidden, clause.concepts)):
+        yield "seems to allow what the lists forbid"
+    if _STRICT.search(text) and any(not forbidden(concept) for concept in clause.concepts):
+        yield "seems to forbid what the lists do not"
+    if not any(map(_excepts, own)):
+        fine = clause.contexts and re.search(rf"\b{_FINE}\b|\bno problem\b|\bnot break\b", text)
+        if _OUT_OF.search(text) or (fine and not re.search(rf"\b(?:not|never|no) {_FINE}\b", text)):
+            yield "speaks of a frame, a museum or a sign, and the lists do not"
 
 
 def _permits(text: str) -> bool:
