@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from policyguard.assessment import Reading
 from policyguard.backends.base import require_backend
@@ -74,6 +74,8 @@ class Guard(InOneProcess):
             on nothing; see docs/shadow.md. What they make of an image is in ``verdict.shadows``, later.
         local: how ``model`` runs in this process, as ``TransformersBackend`` takes it:
             ``{"dtype": "float32", "max_pixels": 768 * 768}``; see docs/backends.md.
+        replicas: processes that run ``model`` here and share the images of a run: a number, or ``"auto"`` for
+            one on each GPU. See docs/backends.md. Default: it runs in this process.
 
     Weights load on first use or in ``warm``. A Guard is thread-safe and a context manager.
     Raises PolicyError for a bad policy and ConfigurationError for settings that cannot work.
@@ -97,6 +99,7 @@ class Guard(InOneProcess):
         stages: Sequence[Stage | Backend | str] | None = None,
         lists: HashList | Sequence[HashList] = (),
         local: Mapping[str, Any] | None = None,
+        replicas: int | Literal["auto"] = 1,
     ) -> None:
         if timeout is not None:
             timeout = seconds("timeout", timeout)
@@ -112,9 +115,11 @@ class Guard(InOneProcess):
         self.explain = switch("explain", explain)
         self.timeout = timeout
         if stages is not None:
-            if backend is not None or model or base_url or api_key or dialect or subset or local:
+            single = model or base_url or api_key or dialect or subset or local or replicas != 1
+            if backend is not None or single:
                 raise ConfigurationError(
-                    "give either stages or a backend, model, base_url, api_key, dialect, subset and local",
+                    "give either stages or a backend, model, base_url, api_key, dialect, subset, local and "
+                    "replicas",
                     hint="each stage has settings of its own: Stage(model=..., base_url=..., subset=...)",
                 )
             from policyguard.backends import build_cascade
@@ -123,9 +128,10 @@ class Guard(InOneProcess):
             self._owns_backend = True
             cache = cache or os.environ.get("POLICYGUARD_CACHE") or None
         elif backend is not None:
-            if model or base_url or dialect or subset or local:
+            if model or base_url or dialect or subset or local or replicas != 1:
                 raise ConfigurationError(
-                    "give either a backend or model, base_url, dialect, subset and local, not both"
+                    "give either a backend or model, base_url, dialect, subset, local and replicas, not both",
+                    hint="ReplicatedBackend(backend, replicas) runs a backend in several processes",
                 )
             require_backend(backend)
             self.backend, self._owns_backend = backend, False
@@ -152,6 +158,7 @@ class Guard(InOneProcess):
                 subset=subset,
                 patience=patience,
                 local=local,
+                replicas=replicas,
             )
             self._owns_backend = True
             cache = cache or os.environ.get("POLICYGUARD_CACHE") or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from policyguard.backends.base import AssessmentRequest, Backend, WrappingBackend, require_backend
 from policyguard.errors import ConfigurationError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from policyguard.backends.remote import RemoteBackend, Retries
     from policyguard.backends.stats import GuardStats
     from policyguard.backends.transformers import TransformersBackend
+    from policyguard.backends.transformers.replicas import ReplicatedBackend
     from policyguard.dialects import Dialect
     from policyguard.policy import ResolvedPolicy
 
@@ -26,6 +27,7 @@ __all__ = [
     "GuardStats",
     "MeasuredBand",
     "RemoteBackend",
+    "ReplicatedBackend",
     "Retries",
     "Stage",
     "TransformersBackend",
@@ -42,6 +44,7 @@ __getattr__ = lazily(
         "GuardStats": ".stats",
         "MeasuredBand": ".cascade",
         "RemoteBackend": ".remote",
+        "ReplicatedBackend": ".transformers.replicas",
         "Retries": ".remote",
         "Stage": ".cascade",
         "TransformersBackend": ".transformers",
@@ -74,6 +77,7 @@ def build_backend(
     subset: bool = False,
     patience: float = 0.0,
     local: Mapping[str, Any] | None = None,
+    replicas: int | Literal["auto"] = 1,
 ) -> Backend:
     """The backend for ``model``, on ``base_url`` if given; loads no weights.
 
@@ -87,10 +91,16 @@ def build_backend(
     """
     from policyguard.backends.registry import require_dialect, resolve_model, resolve_served
 
-    if local and (base_url is not None or (model is not None and resolve_model(model).sensor is not None)):
+    here = base_url is None and (model is None or resolve_model(model).sensor is None)
+    if local and not here:
         raise ConfigurationError(
             "local is for a guard model in this process, and this one runs on a server or is a sensor",
             hint="leave it out",
+        )
+    if replicas != 1 and not here:
+        raise ConfigurationError(
+            "replicas are processes that run a model here, and this one runs on a server or is a sensor",
+            hint="start more servers and name them all with base_url=, or leave replicas out",
         )
     if model is not None and (known := resolve_model(model)).sensor is not None:
         return _sensor(known, base_url, api_key, dialect, timeout, subset=subset)
@@ -128,7 +138,12 @@ def build_backend(
     from policyguard.backends.transformers import TransformersBackend
 
     own = None if dialect is None else _dialect(dialect)
-    return TransformersBackend(model, dialect=own, **_options(TransformersBackend, local))
+    backend = TransformersBackend(model, dialect=own, **_options(TransformersBackend, local))
+    if replicas == 1:
+        return backend
+    from policyguard.backends.transformers.replicas import ReplicatedBackend
+
+    return ReplicatedBackend(backend, replicas)
 
 
 def build_cascade(

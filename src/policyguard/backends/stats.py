@@ -95,6 +95,17 @@ class GuardStats:
             "stages": {name: stats.to_dict() for name, stats in self.stages.items()},
         }
 
+    def since(self, before: GuardStats) -> GuardStats:
+        """What was counted after ``before``, an earlier state of the same counts."""
+        counts = {name: getattr(self, name) - getattr(before, name) for name in _COUNTS}
+        counts |= {name: getattr(self, name) for name in _SAID}
+        return GuardStats(
+            seconds={stage: took - before.seconds.get(stage, 0.0) for stage, took in self.seconds.items()},
+            batch_sizes=Counter(self.batch_sizes) - Counter(before.batch_sizes),
+            fallbacks=self.fallbacks[len(before.fallbacks) :],
+            **counts,
+        )
+
     @classmethod
     def together(cls, parts: Sequence[GuardStats]) -> GuardStats:
         """The sums of ``parts``; what is no number is that of the first part that has it."""
@@ -191,10 +202,19 @@ class Counters:
         with self._lock:
             now, before = self._snapshot(), self._told
             self._told = now
-        counts = {name: getattr(now, name) - getattr(before, name) for name in _COUNTS}
-        seconds = {stage: took - before.seconds.get(stage, 0.0) for stage, took in now.seconds.items()}
-        new = now.fallbacks[len(before.fallbacks) :]
-        return GuardStats(seconds=seconds, fallbacks=new, device=now.device, dtype=now.dtype, **counts)
+        return now.since(before)
+
+    def absorb(self, news: GuardStats) -> None:
+        """Count what another process counted."""
+        with self._lock:
+            for name in _COUNTS:
+                self._counts[name] += getattr(news, name)
+            self._sizes.update(news.batch_sizes)
+            for stage, seconds in news.seconds.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+            self._set.update({name: said for name in _SAID if (said := getattr(news, name))})
+        for fallback in news.fallbacks:
+            self.say(fallback)
 
     def _snapshot(self) -> GuardStats:
         values: dict[str, Any] = {**self._counts, **self._set}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -141,3 +142,15 @@ def distance(first: Assessment, second: Assessment) -> float:
 def furthest(first: list[Assessment], second: list[Assessment]) -> float:
     """The largest ``distance`` between two lists of assessments."""
     return max(distance(one, two) for one, two in zip(first, second, strict=True))
+
+
+@dataclass
+class DeadlyDialect(PlainDialect):
+    """Ends the process that is asked about a picture of the size ``deadly``."""
+
+    deadly: ClassVar[tuple[int, int]] = (72, 56)
+
+    def precheck(self, frame: PILImage) -> str | None:
+        if frame.size == self.deadly:
+            os._exit(3)
+        return super().precheck(frame)

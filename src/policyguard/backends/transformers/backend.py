@@ -63,9 +63,10 @@ class TransformersBackend(InOneProcess, Backend):
         prefix_cache_bytes: bound on the KV prefixes of policies kept for reuse; 0 turns the reuse off.
         feature_cache_bytes: the same for what is seen of frames, which several policies share.
 
-    Weights load on the first ``assess`` or in ``warm``. Thread-safe: frames are prepared in parallel, the
-    model runs one batch at a time. Not usable in a process forked after that. Raises ModelLoadError, and
-    ConfigurationError for a dialect that the model must not be asked in; for a local folder already here.
+    ``given`` holds these arguments. Weights load on the first ``assess`` or in ``warm``. Thread-safe: frames
+    are prepared in parallel, the model runs one batch at a time. Not usable in a process forked after that.
+    Raises ModelLoadError, and ConfigurationError for a dialect that the model must not be asked in; for a
+    local folder already here.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class TransformersBackend(InOneProcess, Backend):
         compiled: bool = False,
         device_map: str | None = None,
     ) -> None:
+        self.given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if max_batch is not None and max_batch < 1:
             raise ConfigurationError(
                 f"max_batch={max_batch} leaves no room for an image", hint="give 1 or more"
@@ -123,6 +125,7 @@ class TransformersBackend(InOneProcess, Backend):
         self._revision = revision
         self._asked_device = device
         self._asked_dtype = dtype
+        self._among = 1
         self._asked_threads = None if threads is None else count("threads", threads)
         self._max_batch = max_batch
         self._max_pixels = max_pixels
@@ -309,7 +312,7 @@ class TransformersBackend(InOneProcess, Backend):
                     )
                 self._identity = self._identify(revision)
                 size = sum(parameter.numel() for parameter in loaded.model.parameters())
-                self._threads = ThreadChoice(device, size, self._asked_threads, 1, self._counters)
+                self._threads = ThreadChoice(device, size, self._asked_threads, self._among, self._counters)
                 self._threads()
                 self._runner = Runner(
                     loaded,

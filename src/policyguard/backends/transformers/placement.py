@@ -276,3 +276,9 @@ def _elsewhere(work: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     return given[0]
+
+
+def gpus() -> int:
+    """How many CUDA devices there are; loads torch."""
+    torch = _torch()
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
