@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class TransformersBackend(InOneProcess, Backend):
         revision: branch, tag or commit of a hub id.
         device: ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"cpu"``; default: the best one there is.
         dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``; default: bfloat16 where the hardware has it.
-        max_batch: frames per forward pass; default: 16 on a GPU, 4 on a CPU.
+        max_batch: most frames in a forward pass; default: what memory allows on a GPU, 4 on a CPU.
         max_pixels: larger frames are scaled down to it; default: what the model's processor does.
         attention: ``"eager"``, ``"sdpa"``, ``"flash_attention_2"`` and so on; default: sdpa where it works.
         quantise: what weights are kept in: ``"int8"``, ``"fp8"`` (by torchao), ``"int4"`` (by bitsandbytes).
@@ -147,10 +148,17 @@ class TransformersBackend(InOneProcess, Backend):
 
     @property
     def preferred_batch(self) -> int:
-        """Frames per forward pass. Where ``max_batch`` is not set, imports torch to look for a GPU."""
-        if self._max_batch is not None:
-            return self._max_batch
-        return 4 if self._place()[0].type == "cpu" else 16
+        """Frames of one call: those of one forward pass on a CPU, and on a GPU of four, from which frames of
+        equal length are put together. Imports torch to look for a GPU."""
+        from policyguard.backends.transformers.placement import default_batch
+
+        device = self._place()[0]
+        return (self._max_batch or default_batch(device)) * (4 if device.type == "cuda" else 1)
+
+    @property
+    def preferred_workers(self) -> int:
+        """Calls at the same time: while the model runs for one, the frames of others are prepared."""
+        return 3 if self._place()[0].type == "cuda" else 2
 
     @property
     def model(self) -> ModelIdentity:
@@ -202,10 +210,15 @@ class TransformersBackend(InOneProcess, Backend):
         """The results of the requests whose indices ``waiting`` holds, by the key of their plans."""
         results: dict[int, Result] = {}
         plans = {key: self._plans_of(runner, requests[indices[0]].policy) for key, indices in waiting.items()}
-        size, frames = self.preferred_batch, runner.see(requests)
-        for start in range(0, max(map(len, waiting.values())), size):
-            for key, indices in waiting.items():  # all policies on some frames, then on the next
-                batch = indices[start : start + size]
+        frames = runner.see(requests)
+        batches = {}
+        for key, indices in waiting.items():
+            sizes = [frames[index].pixels.size for index in indices]
+            batches[key] = [[indices[place] for place in batch] for batch in runner.batching.batches(sizes)]
+        for turn in zip_longest(*batches.values(), fillvalue=[]):  # each frame under all policies
+            for key, batch in zip(batches, turn, strict=True):
+                if not batch:
+                    continue
                 asked = [requests[index] for index in batch]
                 answers = runner.read(plans[key], asked, [frames[index] for index in batch])
                 prompts = [plan.prompt for plan in plans[key]]
@@ -323,6 +336,7 @@ class TransformersBackend(InOneProcess, Backend):
                     counters=self._counters,
                     feature_bytes=self._feature_cache_bytes,
                     compiled=self._ways.compiled,
+                    max_batch=self._max_batch,
                 )
             return self._runner
 

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading, Result
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.stats import Counters
+from policyguard.backends.transformers.batching import Batching, CudaMemory, is_out_of_memory
 from policyguard.backends.transformers.decoding import State, continuations, go_on, recording, text_after
 from policyguard.backends.transformers.features import SPLITS, Frame, Looks, PreparedFrames
 from policyguard.backends.transformers.loading import prepare, shrink
+from policyguard.backends.transformers.placement import default_batch
 from policyguard.backends.transformers.plan import control_tokens, make_plan
 from policyguard.backends.transformers.prefix import (
     PrefixCache,
@@ -84,6 +86,7 @@ class Runner:
         max_pixels: int | None,
         prefix_bytes: int,
         feature_bytes: int,
+        max_batch: int | None = None,
         counters: Counters | None = None,
         compiled: bool = False,
     ) -> None:
@@ -92,6 +95,14 @@ class Runner:
         self.loaded = loaded
         self.counters = counters or Counters()
         self.dialect = dialect
+        on_gpu = loaded.device.type == "cuda"
+        self.batching = Batching(
+            loaded.processor,
+            max_batch or default_batch(loaded.device),
+            self.counters,
+            grows=max_batch is None,
+            memory=CudaMemory(loaded.device) if on_gpu else None,
+        )
         self.prefixes = PrefixCache(prefix_bytes)
         reason = why_not(loaded.model) if prefix_bytes > 0 else "prefix_cache_bytes is 0"
         self.shares_prefixes = not reason
@@ -126,7 +137,11 @@ class Runner:
     def attempt(
         self, plan: Plan, requests: Sequence[AssessmentRequest], frames: Sequence[Frame]
     ) -> list[Result]:
-        """One result per request. A batch that fails is tried one by one; what fails then is a Failure."""
+        """One result per request. A batch that is too large for memory is tried in halves, one that fails
+        otherwise one by one; what fails then is a Failure."""
+        sizes = [frame.pixels.size for frame in frames]
+        if self.batching.exceeds(sizes):
+            return self._in_parts(plan, requests, frames)
         if plan.prompt.thinks_until is not None and len(requests) > 1:
             return self._one_by_one(plan, requests, frames)
         try:
@@ -144,10 +159,26 @@ class Runner:
                 return self.attempt(plan, requests, frames)
             # The edge to torch and transformers: what they raise concerns these frames, and none is lost.
             reason, kind = self._reason(error, frames[0]), FailureKind.ERROR
+            too_large = is_out_of_memory(error)
             if isinstance(error, _UnfitError):
                 kind = FailureKind.UNSCANNABLE
         self._free_memory()
-        return [Failure(kind, reason)] if len(requests) == 1 else self._one_by_one(plan, requests, frames)
+        if len(requests) == 1:
+            return [Failure(kind, reason)]
+        if too_large:
+            self.batching.halve(sizes)
+            return self._in_parts(plan, requests, frames)
+        return self._one_by_one(plan, requests, frames)
+
+    def _in_parts(
+        self, plan: Plan, requests: Sequence[AssessmentRequest], frames: Sequence[Frame]
+    ) -> list[Result]:
+        """``attempt`` in batches that may fit."""
+        results: dict[int, Result] = {}
+        for batch in self.batching.batches([frame.pixels.size for frame in frames]):
+            part = [requests[index] for index in batch], [frames[index] for index in batch]
+            results.update(zip(batch, self.attempt(plan, *part), strict=True))
+        return [results[index] for index in range(len(requests))]
 
     def _one_by_one(
         self, plan: Plan, requests: Sequence[AssessmentRequest], frames: Sequence[Frame]
@@ -252,7 +283,8 @@ class Runner:
         if self._keeps_logits:
             options["logits_to_keep"] = plan.keep
         looked_at = self.looks.of(frames, ready.tokens) if counted else nullcontext()
-        with self._turn(), looked_at:
+        sizes = [frame.pixels.size for frame in frames]
+        with self._turn(), looked_at, self.batching.measured(sizes):
             cache = None
             if ready.shared and (prefix := plan.prefix) is not None:
                 cache = fork_prefix(self._kept(prefix, len(frames)), len(frames))
@@ -401,19 +433,20 @@ class Runner:
 
     def _to_device(self, inputs: Any) -> dict[str, Any]:
         """Tensors on the model's device, pixels in its dtype."""
-        loaded = self.loaded
-        return {
-            name: value.to(loaded.device, loaded.dtype if value.is_floating_point() else value.dtype)
-            for name, value in inputs.items()
-            if hasattr(value, "to")
-        }
+        device = self.loaded.device
+        found = {}
+        for name, value in inputs.items():
+            if not hasattr(value, "to"):
+                continue
+            if device.type == "cuda" and value.device.type == "cpu":  # copied while the model runs
+                value = value.pin_memory().to(device, non_blocking=True)
+            found[name] = value.to(device, self.loaded.dtype if value.is_floating_point() else value.dtype)
+        return found
 
     def _reason(self, error: Exception, frame: Frame) -> str:
-        import torch
-
         if isinstance(error, _UnfitError):
             return str(error)
-        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        if is_out_of_memory(error):
             width, height = frame.pixels.size
             self.looks.kept.clear()
             return f"out of memory on an image of {width} x {height}; lower max_pixels or max_batch"
