@@ -56,9 +56,9 @@ def test_an_import_that_is_not_run_at_load_time_counts(
     assert {f"{package.name}.upper", f"{package.name}.lower"} == set(circle(imports(package.name)))
 
 
-def test_there_are_at_most_328_files_besides_dialects_and_sensors_of_which_each_guard_has_one() -> None:
+def test_there_are_at_most_330_files_besides_dialects_and_sensors_of_which_each_guard_has_one() -> None:
     each_guards_own = ("dialects/", "backends/sensors/")
-    assert len([name for name in LENGTHS if not name.startswith(each_guards_own)]) <= 328
+    assert len([name for name in LENGTHS if not name.startswith(each_guards_own)]) <= 330
 
 
 def test_no_file_is_longer_than_600_lines() -> None:

@@ -246,7 +246,8 @@ class _Replica:
         self._connection = Connection(here.detach())
         threading.Thread(target=self._listen, name="policyguard-replica", daemon=True).start()
         try:
-            self._connection.send((given, among))
+            with self._sending:
+                self._connection.send((given, among))
         except OSError:
             pass  # it has ended already, and whoever waits is told by the thread that listens
         except Exception as error:  # a dialect that cannot be sent, such as one written in a function
@@ -274,10 +275,10 @@ class _Replica:
             number = next(self._numbers)
             self._waiting[number] = answer
         try:
-            with self._sending:
+            with self._sending:  # in which nobody closes it
                 self._connection.send((number, list(requests)))
         except OSError:
-            pass  # the thread that listens says how it ended
+            pass  # it is closed, and the thread that listens says how the process ended
         except Exception as error:
             with self._lock:
                 self._waiting.pop(number, None)
@@ -324,7 +325,7 @@ class _Replica:
 
     def _over(self, error: Exception) -> None:
         """Nothing more comes: tell everybody who waits how the process ended."""
-        with contextlib.suppress(OSError):
+        with self._sending, contextlib.suppress(OSError):
             self._connection.close()
         if not isinstance(error, EOFError | OSError):  # an answer that cannot be read
             self._process.kill()

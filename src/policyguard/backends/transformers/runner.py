@@ -117,6 +117,7 @@ class Runner:
         self._image_token = getattr(loaded.model.config, "image_token_id", None)
         self._sees = False
         self._compiled = Compiled(loaded.model, self.counters) if compiled else None
+        self._looking = Lock()
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
 
     def see(self, requests: Sequence[AssessmentRequest]) -> list[Frame]:
@@ -191,10 +192,14 @@ class Runner:
 
         Its chat template or processor loses the image on the way then, and every image would be safe.
         """
+        with self._looking:  # of several threads that come first, one looks
+            if not self._sees:
+                self._look(plan)
+                self._sees = True
+
+    def _look(self, plan: Plan) -> None:
         from PIL import Image
 
-        if self._sees:
-            return
         side = (_SIDE, _SIDE)
         frames = Image.new("RGB", side), Image.effect_noise(side, 120.0).convert("RGB")
         shrunk = [shrink(self.loaded.processor, frame, self._max_pixels) for frame in frames]
@@ -207,7 +212,6 @@ class Runner:
                 f"'{plan.policy.id}'",
                 hint="use the chat template and the processor files that the model was published with",
             )
-        self._sees = True
 
     def _think(self, plan: Plan, frame: Frame, end: str) -> str | Result:
         """What the model decodes up to ``end``, with it; UNDECIDED if it does not come to it in time."""
