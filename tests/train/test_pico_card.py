@@ -25,10 +25,12 @@ REPORT = {
 }
 
 
-def write(folder: Path, *, done: bool = True) -> list[str]:
+def write(folder: Path, *, done: bool = True, start: str | None = None) -> list[str]:
     (folder / "report.json").write_text(json.dumps(REPORT))
-    (folder / "schedule.json").write_text(json.dumps({"seed": 7}))
-    for stage in ("vision", "text", "joint"):
+    budgets = {"vision": "42", "text": "42" if start is None else "0", "joint": "42"}
+    schedule = {"seed": 7, "budgets": budgets} | ({} if start is None else {"from": {"sha256": start}})
+    (folder / "schedule.json").write_text(json.dumps(schedule))
+    for stage in (stage for stage, budget in budgets.items() if budget != "0"):
         last = {"done": done, "steps": 42, "minutes": 3.4}
         (folder / f"{stage}.jsonl").write_text(json.dumps({"step": 1}) + "\n" + json.dumps(last) + "\n")
     return [str(folder / "report.json"), "--run", str(folder), "--out", str(folder / "README.md")]
@@ -40,7 +42,7 @@ def test_every_figure_finds_its_place(tmp_path: Path, monkeypatch: pytest.Monkey
     text = (tmp_path / "README.md").read_text()
     assert "{" not in text.partition("## Training")[2]
     for line in (
-        "seed 7",
+        "--out runs/pico` from random weights, seed 7",
         "123 samples",
         "| vision | 42 | 3 |",
         "| pictosafe/l2 | 0.500 | 0.900 | 0.800 | 0.850 |",
@@ -61,3 +63,15 @@ def test_an_unfinished_run_has_no_card(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(SystemExit, match="ends before the stage was done"):
         card.main()
     assert not (tmp_path / "README.md").exists()
+
+
+def test_a_run_that_went_on_says_from_which_weights_and_by_which_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["card.py", *write(tmp_path, start="0f" * 32)])
+    card.main()
+    text = (tmp_path / "README.md").read_text()
+    assert "--from MODEL --vision 42 --text 0 --joint 42` from the weights of an earlier release" in text
+    assert "0f" * 32 in text
+    assert "| vision | 42 | 3 |" in text
+    assert "| text |" not in text

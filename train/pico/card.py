@@ -77,14 +77,27 @@ def attacks(report: dict[str, Any]) -> str:
 
 
 def training(run: Path) -> str:
-    """Steps and minutes of every stage, from the last line of its log."""
+    """Steps and minutes of every stage that was run, from the last line of its log."""
     rows = []
     for stage in ("vision", "text", "joint"):
+        if json.loads((run / "schedule.json").read_text())["budgets"][stage] == "0":
+            continue
         last = json.loads((run / f"{stage}.jsonl").read_text().splitlines()[-1])
         if not last.get("done"):
             raise SystemExit(f"{run / stage}.jsonl ends before the stage was done")
         rows.append([stage, last["steps"], f"{last['minutes']:.0f}"])
     return table(["stage", "steps", "minutes of its own"], rows)
+
+
+def start(schedule: dict[str, Any]) -> dict[str, str]:
+    """The command of the run, with its budgets, and the weights that it began with."""
+    command = "python train/pico/train.py --out runs/pico"
+    if "from" not in schedule:
+        return {"command": command, "start": "random weights"}
+    budgets = " ".join(f"--{stage} {budget}" for stage, budget in schedule["budgets"].items())
+    digest = schedule["from"]["sha256"]
+    weights = f"the weights of an earlier release (SHA-256 of its `model.safetensors`: `{digest}`)"
+    return {"command": f"{command} --from MODEL {budgets}", "start": weights}
 
 
 def main() -> None:
@@ -98,10 +111,11 @@ def main() -> None:
     arguments = parser.parse_args()
     report = json.loads(arguments.report.read_text())
     text = (HERE / "card.md").read_text()
-    parts = {
+    schedule = json.loads((arguments.run / "schedule.json").read_text())
+    parts = start(schedule) | {
         "count": str(report["count"]),
         "torch": report["torch"],
-        "seed": str(json.loads((arguments.run / "schedule.json").read_text())["seed"]),
+        "seed": str(schedule["seed"]),
         "training": "\n\n".join(part for part in (training(arguments.run), arguments.note) if part),
         "levels": levels(report),
         "suites": suites(report),
