@@ -61,33 +61,33 @@ class Reader:
         accelerator = trainer.accelerator
         rank, world = accelerator.process_index, accelerator.num_processes
         share = range(rank, rank + world * -(-len(self._items) // world), world)
+        # Called as it is trained, adapters and all: shards are gathered by the outermost module.
         model = accelerator.unwrap_model(trainer.model)
-        if hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        training, generation = model.training, model.generation_config
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        training, generation = model.training, inner.generation_config
         try:
-            loaded = self._loaded(model, accelerator.device)
+            loaded = self._loaded(model, inner, accelerator.device)
             model.eval()
             with accelerator.autocast():
                 mine = [(index, self._judge(loaded, index % len(self._items))) for index in share]
         finally:
-            model.generation_config = generation
+            inner.generation_config = generation
             model.train(training)
         found = dict(gather_object(mine))
         return Evaluation(tuple(found[index] for index in range(len(self._items))))
 
-    def _loaded(self, model: Any, device: Any) -> LoadedModel:
-        """``model`` as the guard has it, without what its own settings say of sampling."""
+    def _loaded(self, model: Any, inner: Any, device: Any) -> LoadedModel:
+        """``model`` as the guard has it, without what the settings of the one ``inner`` say of sampling."""
         import transformers
 
         from policyguard.backends.transformers.loading import LoadedModel, end_tokens
 
-        ends, tokenizer = end_tokens(model, self._processor.tokenizer), self._processor.tokenizer
-        model.generation_config = transformers.GenerationConfig(
+        ends, tokenizer = end_tokens(inner, self._processor.tokenizer), self._processor.tokenizer
+        inner.generation_config = transformers.GenerationConfig(
             do_sample=False, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
         )
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        return LoadedModel(model, self._processor, device, model.dtype, context, ends)
+        context = getattr(inner.config.get_text_config(), "max_position_embeddings", None)
+        return LoadedModel(model, self._processor, device, inner.dtype, context, ends)
 
     def _judge(self, loaded: LoadedModel, index: int) -> Judged:
         item = self._items[index]
@@ -123,7 +123,7 @@ class Reader:
             plan = make_plan(loaded, render_one(self._dialect, policy), policy, share_prefix=False)
             self._plans[policy.fingerprint] = plan
         prompt, end, thought = plan.prompt, plan.prompt.thinks_until, ""
-        with torch.inference_mode():
+        with torch.no_grad():  # what inference mode makes, sharded weights could not be trained with
             if end is not None:
                 asked = _inputs(loaded, plan.head, frame, special=plan.special)
                 (text,) = continuations(loaded, asked, prompt.max_thought_tokens, stop=end)
