@@ -102,7 +102,7 @@ class GuardStats:
         return GuardStats(
             seconds={stage: took - before.seconds.get(stage, 0.0) for stage, took in self.seconds.items()},
             batch_sizes=Counter(self.batch_sizes) - Counter(before.batch_sizes),
-            fallbacks=self.fallbacks[len(before.fallbacks) :],
+            **{name: getattr(self, name)[len(getattr(before, name)) :] for name in _TEXTS},
             **counts,
         )
 
@@ -198,9 +198,11 @@ class Counters:
             return self._snapshot()
 
     def news(self) -> GuardStats:
-        """The counts and seconds since the last call of this."""
+        """The counts and seconds since the last call of this that came after a forward pass."""
         with self._lock:
             now, before = self._snapshot(), self._told
+            if now.passes == before.passes:
+                return GuardStats()
             self._told = now
         return now.since(before)
 
@@ -213,6 +215,7 @@ class Counters:
             for stage, seconds in news.seconds.items():
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
             self._set.update({name: said for name in _SAID if (said := getattr(news, name))})
+            self._in_full.update(dict.fromkeys(news.in_full))
         for fallback in news.fallbacks:
             self.say(fallback)
 

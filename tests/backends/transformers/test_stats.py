@@ -94,3 +94,28 @@ def test_guards_in_a_row_are_told_apart_and_summed_up() -> None:
     stats = guard.stats()
     assert list(stats.stages) == ["cheap", "strong"]
     assert stats.passes == sum(one.passes for one in stats.stages.values()) == 2
+
+
+def test_what_another_process_counted_is_added_up() -> None:
+    there, here = Counters(), Counters()
+    told = there.snapshot()
+    for turn in range(2):
+        there.add(batch=2, tokens_computed=5)
+        there.spent("model", 1.0)
+        there.note("words: why")
+        there.say("a batch did not fit")
+        there.set(threads=turn + 1)
+        now = there.snapshot()
+        here.absorb(now.since(told))
+        told = now
+    assert here.snapshot() == there.snapshot()
+
+
+def test_seconds_before_the_first_pass_are_told_with_it() -> None:
+    counters = Counters()
+    counters.spent("prepare", 2.0)
+    assert counters.news() == GuardStats()
+    counters.add(batch=1)
+    told = counters.news()
+    assert (told.passes, told.seconds) == (1, {"prepare": 2.0})
+    assert counters.news() == GuardStats()
