@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import ConfigurationError
+from policyguard.runs.job import build_guard
 from policyguard.runs.project import Settings, find_project
 
 
@@ -85,3 +86,13 @@ def test_everything_wrong_is_said_at_once(project: Path) -> None:
         find_project()
     assert 4 == len(caught.value.message.splitlines())
     assert "POLICYGUARD_API_KEY" in (caught.value.hint or "")
+
+
+def test_how_a_model_runs_here_is_said_in_the_file(several: Path) -> None:
+    (several / "policyguard.toml").write_text('local = {attention = "eager", dtype = "float32"}\n')
+    settings = find_project(folder=several).settings
+    guard = build_guard(["pictosafe/l3"], local=settings.local)
+    assert guard.backend.model.settings == "attention=eager"
+    (several / "policyguard.toml").write_text('local = "int8"\n')
+    with pytest.raises(ConfigurationError, match="local"):
+        find_project(folder=several)
