@@ -174,4 +174,4 @@ def _held_out(folder: Path, row: dict[str, Any]) -> HeldOut:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [parse_json(line) for line in path.read_text().splitlines()]
+    return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]

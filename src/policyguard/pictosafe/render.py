@@ -57,7 +57,7 @@ def sprites(style: Style) -> dict[str, Image.Image]:
 
 def read_atlas(folder: Traversable, style: str) -> dict[str, Image.Image]:
     """The pictograms of one atlas by name; without those that the style lacks."""
-    index = json.loads((folder / "index.json").read_text())
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     if index["names"] != list(NAMES):
         raise ConfigurationError(
             "the sprite archive was built for other pictograms", hint="run train/pico/build_sprites.py again"

@@ -168,9 +168,9 @@ class _Plan:
         """The Arrow files of ``Dataset.save_to_disk``, in its own order."""
         try:
             whole = place / "dataset_dict.json"
-            splits = json.loads(whole.read_text())["splits"] if whole.is_file() else [""]
+            splits = json.loads(whole.read_text(encoding="utf-8"))["splits"] if whole.is_file() else [""]
             for split in splits:
-                state = json.loads((place / split / "state.json").read_text())
+                state = json.loads((place / split / "state.json").read_text(encoding="utf-8"))
                 for file in state["_data_files"]:
                     yield self._file(str(Path(source) / split / file["filename"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
