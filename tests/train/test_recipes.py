@@ -67,6 +67,40 @@ def test_the_released_settings_are_those_of_the_release() -> None:
     assert (augment.exceptions, augment.irrelevant, augment.irrelevant_of) == (1.0, 3, "unsafe")
 
 
+def test_the_page_on_recipes_has_every_line_of_the_published_ones_and_names_no_source_for_guesses() -> None:
+    page = (ROOT / "docs/recipes.md").read_text()
+    seen = set()
+    for section in page.split("\n## ")[1:]:
+        title, _, body = section.partition("\n")
+        cells = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("| `")]
+        rows = {key.strip(" `"): [cell.strip() for cell in rest] for key, *rest in cells}
+        for name in re.findall(r"`([^`]+)`", title):
+            seen.add(name)
+            lines = flat_lines((find_recipes() / f"{name}.yaml").read_text())
+            assert rows.keys() == lines.keys(), name
+            for key, (released, paper, ours, _) in rows.items():
+                value, _, comment = (part.strip() for part in lines[key].partition("#"))
+                assert ours == value, f"{name}: {key}"
+                assert (released == paper == "–") is comment.startswith("guess"), f"{name}: {key}"
+    assert seen == {name for name in recipe_names() if name.startswith(("safeguard-vl/", "llavaguard/"))}
+    for name in set(recipe_names()) - seen:
+        if not name.startswith(("recaption", "pico/")):
+            assert "guesses" in (find_recipes() / f"{name}.yaml").read_text()
+
+
+def flat_lines(text: str) -> dict[str, str]:
+    """``optim.lr`` -> the rest of its line; without what a user sets, and without lists."""
+    lines, part = {}, ""
+    for line in text.splitlines():
+        match = re.fullmatch(r"( *)(\w+):(.*)", line)
+        if match is None or match[2] in ("stage", "model", "out", "rows"):
+            continue
+        part = part if match[1] else f"{match[2]}."
+        if match[3].strip():
+            lines[f"{part if match[1] else ''}{match[2]}"] = match[3].strip()
+    return lines
+
+
 def test_a_run_that_accelerate_shares_out_otherwise_than_the_recipe_says_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,13 +115,15 @@ def test_a_run_that_accelerate_shares_out_otherwise_than_the_recipe_says_is_refu
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "train/accelerate").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_an_accelerate_configuration_has_keys_that_accelerate_knows_and_says_that_it_was_not_run(
+def test_an_accelerate_configuration_has_keys_that_accelerate_knows_and_says_whether_it_was_run(
     path: Path,
 ) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     text = path.read_text()
-    assert "Not run by this project" in text
+    assert (
+        "\n# Run by this project on two CPU" if path.stem == "fsdp2" else "\n# Not run by this project: "
+    ) in text
     assert "-m policyguard.train " in text
     assert load_config_from_file(str(path)).num_processes >= 8  # it raises for unknown keys
 

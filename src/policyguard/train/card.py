@@ -39,11 +39,15 @@ def write_card(
     history: Sequence[Mapping[str, Any]],
     verdicts: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    ranks: Sequence[str] = (),
 ) -> None:
     """Write ``README.md`` and ``training/record.json`` into ``out``. What a later start of the run changed is
-    among the notes. ``verdicts``: the figures of held-out rows, each with its interval.
+    among the notes. ``verdicts``: the figures of held-out rows, each with its interval. ``ranks``: the
+    digest of the weights that each rank ended with.
     """
     notes = [*notes, *(f"changed by a later start of the run: {change}" for change in _changes(out))]
+    if len(set(ranks)) > 1:
+        notes.append("the ranks ended with different weights, and these are the first one's: do not use them")
     record = {
         "recipe": recipe.model_dump(mode="json"),
         "base": {"model": recipe.model, "revision": base_revision},
@@ -53,6 +57,7 @@ def write_card(
         "verdicts": None if verdicts is None else dict(verdicts),
         "history": [dict(entry) for entry in history],
         "notes": list(notes),
+        "ranks": list(ranks),
         "versions": {"policyguard": __version__}
         | {name: number for name in _PACKAGES if (number := _version(name))},
         "platform": platform.platform(),

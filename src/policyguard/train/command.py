@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from policyguard.backends.transformers.files import find, fingerprint
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.strict.files import check_place, write_json
 from policyguard.strict.jsontext import parse_json
 from policyguard.train import assess, grpo, sft
-from policyguard.train.models import RUN, WORK, is_complete
+from policyguard.train.models import RUN, WORK, is_complete, model_folder
 from policyguard.train.preflight import Preflight, inspect_recipe
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, load_recipe
 
@@ -95,7 +96,8 @@ def remember(recipe: SftRecipe | AssessRecipe | GrpoRecipe, data: Mapping[str, s
     changes = list(earlier.get("changes", ()))
     if _has_checkpoints(path.parent):
         changes += _changes(earlier.get("settings", {}), settings, free=True)
-    write_json(path, {"settings": settings, "data": dict(data), "changes": changes})
+    known = {"data": dict(data), "model": _revision(recipe)}
+    write_json(path, {"settings": settings, **known, "changes": changes})
 
 
 def _check_same_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe, data: Mapping[str, str]) -> None:
@@ -110,6 +112,8 @@ def _check_same_run(recipe: SftRecipe | AssessRecipe | GrpoRecipe, data: Mapping
         files = [name for name, digest in data.items() if name.startswith("file ") and name in before]
         changed = [name.removeprefix("file ") for name in files if before[name] != data[name]]
         changes.append(f"{' and '.join(changed) or 'the rows, or their policies,'} changed")
+    if "model" in earlier and earlier["model"] != _revision(recipe):
+        changes.append(f"the files of model {recipe.model} changed")
     if changes:
         raise ConfigurationError(
             f"{out} holds checkpoints of another run: {', '.join(changes)}",
@@ -131,6 +135,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def _revision(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> str:
+    return fingerprint(find(str(model_folder(recipe.model))))
 
 
 def _has_checkpoints(work: Path) -> bool:

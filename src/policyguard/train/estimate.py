@@ -1,10 +1,11 @@
-"""How much memory and time a run will take: rough, from sizes alone, before anything is loaded.
+"""How much memory and time a run will take, from sizes alone, before anything is loaded.
 
 Weights, gradients and Adam's state are exact to a few per cent, for each way of sharing them out
-(``run.sharding``). Activations follow Korthikanti et al. 2022 (34 bytes x tokens x width per layer, without
-attention maps) and are a guess, as is the time, which counts 6 operations per weight and token (8 with
-recomputation) and assumes a share of the device's peak. Not counted: what fragmentation wastes, and the
-vision tower's own activations.
+(``run.sharding``). Activations count what autograd keeps of each layer of the Qwen families
+(``_activations``). ``tests/train/test_estimate.py`` holds the sum against the peak that torch counts in runs
+of tiny models, within 15%. The time is a guess: 6 operations per weight and token (8 with recomputation) at a
+share of the device's peak. Not counted: what fragmentation wastes, and the vision tower's own activations,
+which matter where it is trained.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ _PEAKS = {"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40": 180e12, "A10": 
 _UTILISATION = 0.35
 _GENERATION = 0.05
 """Share of the peak that token-by-token generation reaches."""
+_TILE = (4096, 32_768)
+"""Tokens and words whose logits there are at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of a model: weights in all and of the vision tower; layers, width, vocabulary and width of keys of the
-    language model; and the weights that LoRA adds for each rank, in all and in the vision tower.
+    """Of a model: weights in all and of the vision tower; layers, width, vocabulary, and widths of queries,
+    of keys and inside the feed-forward part of the language model; and the weights that LoRA adds for each
+    rank, in all and in the vision tower.
     """
 
     weights: int
@@ -38,7 +42,9 @@ class Sizes:
     layers: int
     width: int
     vocabulary: int
+    query_width: int
     kv_width: int
+    inner_width: int
     adapters: int
     vision_adapters: int = 0
 
@@ -47,7 +53,8 @@ class Sizes:
 class Estimate:
     """Bytes per device, tokens per row, seconds (``None`` where the device's speed is unknown), and the bytes
     that the finished model and the checkpoints take in the output folder. ``rollout``: what sampling answers
-    takes while nothing is trained, instead of the activations.
+    takes while nothing is trained, instead of the activations. ``gradients``: those in ``optimizer`` that are
+    not there while activations are, because each update has one step.
     """
 
     weights: int
@@ -58,10 +65,12 @@ class Estimate:
     seconds: float | None
     disk: int
     rollout: int = 0
+    gradients: int = 0
 
     @property
     def memory(self) -> int:
-        return self.weights + self.optimizer + max(self.activations, self.rollout)
+        busy = max(self.activations, self.rollout)
+        return self.weights + max(self.optimizer, self.optimizer - self.gradients + busy)
 
     def __str__(self) -> str:
         parts = f"{_gib(self.weights)} weights, {_gib(self.optimizer)} gradients and optimiser, "
@@ -89,13 +98,16 @@ def measure(folder: Path) -> Sizes:
         if isinstance(module, Linear) and module is not head
     }
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     return Sizes(
         weights=sum(sizes.values()),
         vision=sum(size for name, size in sizes.items() if is_vision(name)),
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         vocabulary=text.vocab_size,
+        query_width=text.num_attention_heads * head_width,
         kv_width=text.num_key_value_heads * head_width,
+        inner_width=inner,
         adapters=sum(adapters.values()),
         vision_adapters=sum(size for name, size in adapters.items() if is_vision(name)),
     )
@@ -115,18 +127,17 @@ def estimate(
     run, optim = recipe.run, recipe.optim
     trained = _trained(recipe, sizes)
     weights, optimizer = _states(recipe, sizes, trained)
-    batch_tokens = optim.batch * tokens
-    bytes_per = 2 if run.precision == "bf16" else 4
-    per_layer = bytes_per * sizes.width if run.gradient_checkpointing else 17 * bytes_per * sizes.width
-    activations = batch_tokens * (sizes.layers * per_layer + 17 * bytes_per * sizes.width)
-    scored = optim.batch * recipe.rollout.max_tokens if isinstance(recipe, GrpoRecipe) else batch_tokens
-    activations += scored * sizes.vocabulary * (8 + bytes_per)  # logits, in float32 too, and their gradient
+    once = optim.accumulate == 1 and run.sharding in (
+        "none",
+        "fsdp2",
+    )  # DeepSpeed keeps a buffer for gradients
+    gradients = trained * 4 // (run.devices if run.sharding == "fsdp2" else 1) if once else 0
     steps = optim.max_steps or _steps(recipe, examples)
     checkpoint = trained * 12 if recipe.tune.mode == "lora" else sizes.weights * 4 + trained * 8
     return Estimate(
         weights=weights,
         optimizer=optimizer,
-        activations=activations,
+        activations=_activations(recipe, sizes, tokens),
         tokens=tokens,
         steps=steps,
         seconds=_seconds(recipe, sizes, steps, tokens),
@@ -134,6 +145,7 @@ def estimate(
         + min(run.keep + 1, steps // run.save_every + 1)
         * checkpoint,  # the oldest goes after the newest came
         rollout=_sampling(recipe, sizes, tokens, device_memory),
+        gradients=gradients,
     )
 
 
@@ -173,6 +185,40 @@ def _states(recipe: SftRecipe | AssessRecipe | GrpoRecipe, sizes: Sizes, trained
     return frozen_bytes + trained * 4 + cast + reference, trained * (12 + buckets)
 
 
+def _activations(recipe: SftRecipe | AssessRecipe | GrpoRecipe, sizes: Sizes, tokens: int) -> int:
+    """Bytes that there are at the start of the backward pass, beside the states.
+
+    Of each layer and token autograd keeps: both norms' input, normalised input and output (6 widths);
+    queries, as they are, normalised and turned, keys and values repeated for all heads, and the result (6
+    query widths), and of keys 3; of the feed-forward part gate, its activation, the other branch and their
+    product (4 inner widths). All are float32 without bf16; with it, norms work in float32 and products of
+    matrices in bf16. Norms that are frozen, as with LoRA, keep no normalised input. Rows of unequal length
+    need a mask per layer. With gradient checkpointing only each layer's input stays, and one layer's part is
+    made again at a time. The head makes logits by tiles of 4,096 tokens x 32,768 words and adds up gradients
+    in float32 (TRL 1.16, ``kernels/chunked_logprob.py``); without Triton it needs five more of them.
+    """
+    optim, run = recipe.optim, recipe.run
+    half, seen = run.precision == "bf16", optim.batch * tokens
+    number = 2 if half else 4
+    norms, attention, inner = (20, 16, 8) if half else (24, 24, 16)  # bytes
+    if recipe.tune.mode == "lora":
+        norms, attention = (12, 12) if half else (16, 20)
+    layer = seen * (norms * sizes.width + attention * sizes.query_width + 12 * sizes.kv_width)
+    layer += seen * inner * sizes.inner_width
+    if optim.batch > 1:
+        layer += seen * tokens * number
+    stream = seen * sizes.width * (2 if half and recipe.tune.mode == "lora" else 4)
+    rows, words = min(seen, _TILE[0]), min(sizes.vocabulary, _TILE[1])
+    head = rows * _TILE[1] * number + words * sizes.width * (number + 4) + 3 * stream
+    if _on_cpu(recipe):
+        head += 5 * rows * words * 4
+    if recipe.tune.mode == "full":
+        head += sizes.vocabulary * sizes.width * 4
+    if run.gradient_checkpointing:
+        return sizes.layers * stream + max(layer, head)
+    return sizes.layers * layer + head
+
+
 def _steps(recipe: SftRecipe | AssessRecipe | GrpoRecipe, examples: int) -> int:
     """Updates: TRL drops the last prompts that fill no batch, transformers keeps the last rows."""
     optim, each = recipe.optim, recipe.optim.batch * recipe.run.devices
@@ -194,11 +240,17 @@ def _sampling(recipe: Any, sizes: Sizes, tokens: int, device_memory: int) -> int
     return answers * tokens * sizes.layers * 2 * sizes.kv_width * (2 if recipe.run.precision == "bf16" else 4)
 
 
+def _on_cpu(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> bool:
+    import torch
+
+    return recipe.run.device == "cpu" or not torch.cuda.is_available()
+
+
 def available_memory(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> int:
     """Bytes that one device has free: of the GPU, or of this machine."""
     import torch
 
-    if recipe.run.device != "cpu" and torch.cuda.is_available():
+    if not _on_cpu(recipe):
         return int(torch.cuda.mem_get_info()[0])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -211,7 +263,7 @@ def total_memory(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> int:
     """Bytes of one device, used or not."""
     import torch
 
-    if recipe.run.device != "cpu" and torch.cuda.is_available():
+    if not _on_cpu(recipe):
         return int(torch.cuda.mem_get_info()[1])
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

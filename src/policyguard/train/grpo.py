@@ -42,12 +42,15 @@ from policyguard.train.models import (
     processor_of,
     restore,
     select_trained,
+    share_reference,
+    weights_of_ranks,
 )
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, Optim
 from policyguard.train.reward import Expected, VerdictReward
 from policyguard.train.rows import Located, Rows, gather, image_dataset, open_frame
 from policyguard.train.sft import fine_tune
 from policyguard.train.trainer import (
+    check_sharding,
     checkpoint_marker,
     common_arguments,
     expected_noise,
@@ -173,6 +176,8 @@ def run(recipe: GrpoRecipe) -> Path:
         measuring.trainer = trainer
         if adapter is None:
             select_trained(trainer.model, recipe.tune)
+        check_sharding(trainer, recipe.run.sharding)
+        share_reference(trainer, base, recipe.tune, precision=recipe.run.precision)
         if checkpoint is not None:
             restore(trainer, checkpoint, recipe.tune)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -182,6 +187,7 @@ def run(recipe: GrpoRecipe) -> Path:
             restore(trainer, best, recipe.tune)
         else:
             measuring.measure()
+        ranks = weights_of_ranks(trainer)
         spoken = served_dialect(recipe.dialect, recipe.answer)
         finish(trainer, base, out, precision=recipe.run.precision, dialect=spoken)
     if trainer.accelerator.is_main_process:
@@ -203,6 +209,7 @@ def run(recipe: GrpoRecipe) -> Path:
             history=trainer.state.log_history,
             verdicts=verdicts_at(out / WORK / "watch.jsonl", step_of(trainer, best)),
             notes=[*([watch.stopped] if watch.stopped else []), *notes_on(measuring, best, recipe.stop)],
+            ranks=ranks,
         )
     return out
 
@@ -331,7 +338,7 @@ def _filtered(
     from policyguard.backends.transformers.files import find, fingerprint
 
     state = PartialState(cpu=recipe.run.device == "cpu")  # knows which device is this rank's
-    model = load_weights(base, recipe.tune, precision=recipe.run.precision).to(state.device).eval()
+    model = load_weights(base, recipe.tune, precision=recipe.run.precision, whole_on=state.device).eval()
     sampling = recipe.model_dump_json(
         include={
             "dialect": True,

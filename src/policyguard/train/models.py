@@ -7,7 +7,11 @@ they load any other. LoRA weights are merged: the guard loads no adapters.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,8 @@ __all__ = [
     "processor_of",
     "restore",
     "select_trained",
+    "share_reference",
+    "weights_of_ranks",
 ]
 
 WORK = "training"
@@ -90,8 +96,15 @@ def empty_model(folder: Path) -> Any:
         return transformers.AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
 
 
-def load_weights(folder: Path, tune: Tune, *, precision: str) -> Any:
-    """The model in ``folder``; its ``name_or_path`` is the folder. Raises ConfigurationError."""
+def load_weights(folder: Path, tune: Tune, *, precision: str, whole_on: Any = None) -> Any:
+    """The model in ``folder``; its ``name_or_path`` is the folder. Raises ConfigurationError.
+
+    ``whole_on``: the device that this rank wants all of it on. Without it, a run that shares weights out has
+    the first rank read them (FSDP), or each its share (ZeRO-3).
+    """
+    if whole_on is not None:
+        with _read_by_this_rank():
+            return load_weights(folder, tune, precision=precision).to(whole_on)
     transformers = _transformers()
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -103,6 +116,59 @@ def load_weights(folder: Path, tune: Tune, *, precision: str) -> Any:
         raise ConfigurationError(f"model '{folder}' cannot be loaded: {error}") from error
     model.config.use_cache = False
     return model
+
+
+@contextmanager
+def _read_by_this_rank() -> Iterator[None]:
+    """Let ``from_pretrained`` read all weights although accelerate has been started to share them out: else
+    it would leave zeros on all ranks but the first (FSDP), or shares of them on each (ZeRO-3).
+    """
+    from transformers.integrations import deepspeed
+
+    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+    setting = os.environ.pop(name, None)
+    config = deepspeed._hf_deepspeed_config_weak_ref  # noqa: SLF001 - there is no getter
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config  # noqa: SLF001
+        if setting is not None:
+            os.environ[name] = setting
+
+
+def share_reference(trainer: Any, base: Path, tune: Tune, *, precision: str) -> None:
+    """Give all ranks their share of the KL reference, where FSDP has only the first read weights.
+
+    accelerate does so for the model that is trained. TRL 1.16 shares the reference out as it is on each rank:
+    zeros on all but the first, and so the KL term would pull to a model that is mostly zeros.
+    """
+    if not trainer.is_fsdp_enabled or trainer.ref_model is None:
+        return
+    from accelerate.utils.fsdp_utils import fsdp2_load_full_state_dict
+
+    state: dict[str, Any] = {}
+    if trainer.accelerator.is_main_process:
+        state = load_weights(base, tune, precision=precision).state_dict()
+    fsdp2_load_full_state_dict(trainer.accelerator, trainer.ref_model, state)
+
+
+def weights_of_ranks(trainer: Any) -> list[str]:
+    """The SHA-256 of the trained weights on each rank, which all must have the same; empty where they are
+    shared out, or there is one rank.
+    """
+    import torch
+    from accelerate.utils import DistributedType, gather_object
+
+    accelerator = trainer.accelerator
+    shared = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if accelerator.num_processes == 1 or shared:
+        return []
+    digest = hashlib.sha256()
+    for weight in accelerator.unwrap_model(trainer.model).parameters():
+        if weight.requires_grad:
+            digest.update(weight.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes())
+    return list(gather_object([digest.hexdigest()]))
 
 
 def restore(trainer: Any, checkpoint: Path, tune: Tune) -> None:
@@ -195,9 +261,8 @@ def _merged(model: Any, state: dict[str, Any], base: Path) -> Any:
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     adapter = get_peft_model_state_dict(model, state_dict=state)
-    whole = get_peft_model(
-        load_weights(base, Tune(mode="full"), precision="fp32"), model.peft_config["default"]
-    )
+    plain = load_weights(base, Tune(mode="full"), precision="fp32", whole_on="cpu")
+    whole = get_peft_model(plain, model.peft_config["default"])
     set_peft_model_state_dict(whole, adapter)
     return whole.merge_and_unload()
 

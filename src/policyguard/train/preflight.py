@@ -11,7 +11,7 @@ from typing import Any
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.errors import PolicyGuardError
 from policyguard.train.answers import conversation, dialect_of, served_dialect
-from policyguard.train.assess import read_labels
+from policyguard.train.assess import assess_example, read_labels
 from policyguard.train.assess_data import augment
 from policyguard.train.estimate import available_disk, available_memory, estimate, measure, total_memory
 from policyguard.train.evaluate import few
@@ -19,7 +19,7 @@ from policyguard.train.grpo import format_example, read_prompts
 from policyguard.train.models import model_folder, processor_of
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, RewardSettings, SftRecipe
 from policyguard.train.rows import Rows, check_images, listing, open_frame
-from policyguard.train.sft import read_captions
+from policyguard.train.sft import caption_example, read_captions
 from policyguard.train.verdicts import why_not
 
 __all__ = ["Preflight", "check_batches", "inspect_recipe", "reward_problem"]
@@ -82,6 +82,12 @@ def check_batches(recipe: GrpoRecipe, result: Preflight) -> None:
         result.problems.append(
             f"{completions} completions in groups of {group} are {completions // group} prompts per update: "
             "an even number is needed, so that each update holds both labels under each policy"
+        )
+    if recipe.run.save_every % recipe.grpo.iterations:
+        result.problems.append(
+            f"run.save_every = {recipe.run.save_every} is no multiple of grpo.iterations = "
+            f"{recipe.grpo.iterations}: a run that goes on between two updates on the same answers has to "
+            "sample others, and ends elsewhere"
         )
     reward = recipe.reward
     if problem := reward_problem(reward):
@@ -245,16 +251,26 @@ def _model(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any] | None
 
 
 def _tokens(recipe: SftRecipe | AssessRecipe | GrpoRecipe, rows: Rows[Any], processor: Any) -> int:
-    """Tokens of the longest of a few rows, image included."""
+    """Tokens of the longest of a few rows, image and answer included."""
     longest = 0
     for item in rows.train[:: max(1, len(rows.train) // 8)][:8]:
-        frame = open_frame(Path(item.path))
-        if isinstance(recipe, SftRecipe):
-            text = f"{item.row.prompt} {item.row.caption}"
-        else:
-            assert item.policy is not None
-            turns = conversation(dialect_of(recipe), item.policy)
-            text = " ".join(part.get("text", "") for turn in turns for part in turn["content"])
-        inputs = processor(text=[processor.image_token + text], images=[[frame]], return_tensors="pt")
+        inputs = processor(
+            text=[processor.apply_chat_template(_turns(recipe, item), tokenize=False)],
+            images=[[open_frame(Path(item.path))]],
+            return_tensors="pt",
+        )
         longest = max(longest, int(inputs["input_ids"].shape[1]))
-    return longest + (recipe.rollout.max_tokens if isinstance(recipe, GrpoRecipe) else 64)
+    return longest + (recipe.rollout.max_tokens if isinstance(recipe, GrpoRecipe) else 0)
+
+
+def _turns(recipe: SftRecipe | AssessRecipe | GrpoRecipe, item: Any) -> list[Any]:
+    """The conversation that a row becomes; for grpo without an answer."""
+    if isinstance(recipe, SftRecipe):
+        example = caption_example(item)
+    elif isinstance(recipe, AssessRecipe):
+        plain = recipe.augment.model_copy(update={"exceptions": 0.0, "irrelevant": 0.0, "balance": False})
+        (answered,) = augment([item], plain, seed=recipe.seed)
+        example = assess_example(answered, dialect_of(recipe))
+    else:
+        return conversation(dialect_of(recipe), item.policy)
+    return [*example["prompt"], *example["completion"]]

@@ -23,10 +23,12 @@ from policyguard.train.models import (
     processor_of,
     restore,
     select_trained,
+    weights_of_ranks,
 )
 from policyguard.train.recipe import AssessRecipe, SftRecipe
 from policyguard.train.rows import Located, Rows, gather, image_dataset
 from policyguard.train.trainer import (
+    check_sharding,
     checkpoint_marker,
     common_arguments,
     expected_noise,
@@ -123,6 +125,7 @@ def fine_tune(
             callbacks=[measuring, checkpoint_marker()],
         )
         measuring.trainer = trainer
+        check_sharding(trainer, recipe.run.sharding)
         if checkpoint is not None:
             restore(trainer, checkpoint, recipe.tune)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -130,10 +133,14 @@ def fine_tune(
             restore(trainer, best, recipe.tune)
         elif validation and not _evaluated_at_the_end(trainer.state):
             trainer.evaluate()
+        ranks = weights_of_ranks(trainer)
         finish(trainer, base, out, precision=recipe.run.precision, dialect=dialect)
     if trainer.accelerator.is_main_process:
         revision = fingerprint(find(str(base)))
-        history = list(trainer.state.log_history)
+        history = [  # TRL counts tokens from each start of a run anew
+            {name: value for name, value in entry.items() if not name.endswith("num_tokens")}
+            for entry in trainer.state.log_history
+        ]
         if before := [entry["eval_loss"] for entry in history if "eval_loss" in entry and not entry["step"]]:
             counts |= {"held-out loss before training": before[0]}
         write_card(
@@ -145,6 +152,7 @@ def fine_tune(
             history=history,
             verdicts=verdicts_at(log, step_of(trainer, best)),
             notes=notes_on(measuring, best, recipe.stop),
+            ranks=ranks,
         )
     return out
 

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from policyguard.errors import MissingExtraError
+from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.strict.files import write_text
 from policyguard.train.models import WORK
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
 from policyguard.train.verdicts import stop_arguments
 
 __all__ = [
+    "check_sharding",
     "checkpoint_marker",
     "common_arguments",
     "expected_noise",
@@ -44,8 +45,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_marker() -> Any:
-    """A ``TrainerCallback`` that marks each checkpoint once all of it is written."""
+    """A ``TrainerCallback`` that marks each checkpoint once all ranks have written their parts of it."""
     try:
+        from accelerate import PartialState
         from transformers import TrainerCallback
     except ImportError:
         raise MissingExtraError("transformers", "train") from None
@@ -53,10 +55,30 @@ def checkpoint_marker() -> Any:
     class Marker(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            PartialState().wait_for_everyone()
             if state.is_world_process_zero and folder.is_dir():
                 write_text(folder / _MARK, "this checkpoint is whole")
 
     return Marker()
+
+
+def check_sharding(trainer: Any, sharding: str) -> None:
+    """Refuse devices that do not share out what the recipe says they do: accelerate passes over FSDP where
+    there are no GPUs, and each device would hold everything. Raises ConfigurationError.
+    """
+    accelerator = trainer.accelerator
+    if accelerator.num_processes == 1:
+        return
+    kind = str(accelerator.distributed_type.value)
+    found = {"DEEPSPEED": "zero", "FSDP": "fsdp2" if accelerator.is_fsdp2 else "fsdp1"}.get(kind, "none")
+    if found == "zero":
+        found += str(accelerator.state.deepspeed_plugin.zero_stage)
+    if found != sharding:
+        raise ConfigurationError(
+            f"run.sharding is {sharding}, and these devices share out {found} ({kind})",
+            hint="start it with the command at the top of the recipe, on GPUs; or set "
+            f"run.sharding={found} to train so",
+        )
 
 
 def require_trl() -> Any:

@@ -1,0 +1,180 @@
+"""Kills training runs at random moments, starts them again, and compares with one that nobody disturbed.
+
+    PYTHONPATH=tests python benchmarks/train_kills.py --kills 10               # of each stage, sft and grpo
+    PYTHONPATH=tests python benchmarks/train_kills.py --kills 3 --stage grpo
+
+Each run is killed once with SIGKILL wherever it is (measuring prompts, between updates, writing a checkpoint
+or the finished model), started again with the same command, and must leave the same bytes: all weights,
+every logged figure but the clock's, and for grpo the lines of ``watch.jsonl``. Two recipes of each stage take
+turns: full fine-tuning, and LoRA with dropout; for grpo the first has the KL term and two steps per update,
+and the second the difficulty filter. Exits with 1 if anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from policyguard.strict.files import sha256_of
+from support.training import (
+    caption_rows,
+    environment,
+    gentle_model,
+    pictosafe_rows,
+    recipe,
+    record,
+    write_recipe,
+)
+
+CLOCK = ("runtime", "per_second", "step_time", "duration")
+"""In the names of logged figures that tell how fast the machine was."""
+
+
+def recipes(stage: str, folder: Path) -> list[dict[str, Any]]:
+    """Two recipes of ``stage`` that take some seconds each; their ``out`` is still to be set."""
+    lora = {"mode": "lora", "rank": 8, "alpha": 16, "dropout": 0.1}
+    every = {"save_every": 3}
+    if stage == "sft":
+        base, rows = gentle_model(folder / "base", "qwen3_vl"), caption_rows(folder / "captions")
+        optim = {"batch": 2, "accumulate": 2, "max_steps": 40, "schedule": "cosine", "warmup": 0.1}
+        full = recipe("sft", base, rows, folder, optim=optim, run=every)
+        workers = every | {"loader_workers": 1}
+        return [full, recipe("sft", base, rows, folder, optim=optim, run=workers, tune=lora)]
+    rows = pictosafe_rows(folder / "labels", scenes=20)
+    shared: dict[str, Any] = {
+        "dialect": "pico",
+        "rollout": {"group": 8, "max_tokens": 6, "temperature": 1.9},
+        "optim": {"batch": 16, "lr": 1e-4, "max_steps": 12, "schedule": "cosine"},
+        "data": {"held_out": 0.0},
+        "watch": {"max_zero_variance": 1.0, "stop": False},
+        "run": {"save_every": 2},
+    }
+    full = recipe("grpo", "pico", rows, folder, **shared, grpo={"beta": 0.01})
+    full["optim"] |= {"batch": 8, "accumulate": 2}
+    filtered = recipe("grpo", "pico", rows, folder, **shared, tune=lora, difficulty={"filter": True})
+    filtered["difficulty"] |= {"samples": 4}
+    filtered["variants"] = {"units": 12}
+    return [full, filtered]
+
+
+def launch(path: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        command = [sys.executable, "-m", "policyguard.train", str(path)]
+        return subprocess.Popen(command, env=environment(), stdout=file, stderr=file, start_new_session=True)
+
+
+def begun(out: Path, process: subprocess.Popen[bytes]) -> float:
+    """When the run had passed its checks. Before that there is nothing on the disk to spoil."""
+    while not (out / "training/run.json").exists():
+        if process.poll() is not None:
+            raise RuntimeError(f"the run in {out} ended before it began")
+        time.sleep(0.02)
+    return time.monotonic()
+
+
+def whole(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.wait() != 0:
+        raise RuntimeError(log.read_text(errors="replace")[-3000:])
+
+
+def left(out: Path) -> dict[str, Any]:
+    """What a finished run holds that must not depend on where it was killed."""
+    found: dict[str, Any] = {file.name: sha256_of(file) for file in sorted(out.glob("*.safetensors"))}
+    found["history"] = [
+        {name: value for name, value in entry.items() if not any(part in name for part in CLOCK)}
+        for entry in record(out)["history"]
+        if "train_loss" not in entry  # of this start only
+    ]
+    watched = out / "training/watch.jsonl"
+    found["watch.jsonl"] = watched.read_text() if watched.exists() else None
+    return found
+
+
+def differences(expected: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    differs = [key for key in expected if expected[key] != after.get(key) and key != "history"]
+    for before, now in zip_longest(expected["history"], after["history"], fillvalue={}):
+        names = [name for name in before | now if before.get(name) != now.get(name)]
+        differs += [f"{name} at {before.get('step')}: {before.get(name)}, {now.get(name)}" for name in names]
+    return differs[:5]
+
+
+def place(out: Path) -> str:
+    """Where a killed run was, as its folder tells."""
+    work = out / "training"
+    checkpoints = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    half = [path.name for path in checkpoints if not (path / "COMPLETE").exists()]
+    if (work / "model.partial").exists():
+        return "writing the model"
+    if half:
+        return f"writing {half[-1]}"
+    if checkpoints:
+        return f"after {checkpoints[-1].name}"
+    measured = sum(len(path.read_text().splitlines()) for path in work.glob("difficulty-*.jsonl"))
+    return f"before a checkpoint, {measured} prompts measured" if measured else "before a checkpoint"
+
+
+def kill_once(values: dict[str, Any], folder: Path, seconds: float, draw: random.Random) -> tuple[str, Path]:
+    """A finished run that was killed once, and where. Draws again while runs end before they are killed."""
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        out, log = folder / "out", folder / "log"
+        path = write_recipe(folder / "run.yaml", values | {"out": str(out)})
+        process = launch(path, log)
+        begun(out, process)
+        time.sleep(draw.uniform(0, seconds))
+        if process.poll() is None:
+            break
+        seconds *= 0.9
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    where = place(out)
+    whole(launch(path, log), log)
+    return where, out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10, help="of each stage")
+    parser.add_argument("--stage", choices=["sft", "grpo"], action="append")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    bad = 0
+    with tempfile.TemporaryDirectory() as name:
+        for stage in options.stage or ["sft", "grpo"]:
+            folder, draw = Path(name) / stage, random.Random(f"{options.seed}/{stage}")
+            folder.mkdir()
+            undisturbed = []
+            for number, values in enumerate(recipes(stage, folder)):
+                place_ = folder / f"whole-{number}"
+                place_.mkdir()
+                out, log = place_ / "out", place_ / "log"
+                process = launch(write_recipe(place_ / "run.yaml", values | {"out": str(out)}), log)
+                start = begun(out, process)
+                whole(process, log)
+                undisturbed.append((values, left(out), time.monotonic() - start))
+            for number in range(options.kills):
+                values, expected, seconds = undisturbed[number % len(undisturbed)]
+                where, out = kill_once(values, folder / "killed", seconds, draw)
+                after = left(out)
+                differs = differences(expected, after)
+                bad += bool(differs)
+                said = f"differs in {', '.join(differs)}" if differs else "same bytes"
+                mode = f"{stage}, {values['tune']['mode']}"
+                print(f"{number + 1:3} {mode:12} killed {where}: {said}", flush=True)
+    print(f"{bad} runs differ")
+    raise SystemExit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
