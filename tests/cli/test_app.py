@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.help_docs import commands
+from cli.help_docs import tree
 from cli.support import Captured, environment, picture, program
 from policyguard import __version__
 from policyguard.cli import main
@@ -73,7 +73,7 @@ def test_the_module_runs_as_the_program() -> None:
     assert (0, f"policyguard {__version__}\n") == (done.returncode, done.stdout)
 
 
-@pytest.mark.parametrize("command", [name for name in commands() if name != "policyguard check"])
+@pytest.mark.parametrize("command", [name for name in tree() if name != "policyguard check"])
 def test_h_prints_help_and_no_sentence_of_a_list_is_cut(command: str, capsys: Captured) -> None:
     assert ExitCode.OK == main([*command.split()[1:], "-h"])
     lines = capsys.readouterr().out.splitlines()
