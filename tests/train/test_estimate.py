@@ -67,6 +67,7 @@ def test_each_way_of_sharing_out_keeps_what_it_keeps() -> None:
 
 
 FULL: dict[str, Any] = {"mode": "full", "vision": "frozen"}
+LORA: dict[str, Any] = {"mode": "lora", "vision": "frozen", "rank": 16, "alpha": 32}
 
 
 @pytest.mark.slow
@@ -76,6 +77,13 @@ FULL: dict[str, Any] = {"mode": "full", "vision": "frozen"}
     [
         ("sft", FULL, "fp32"),
         ("sft", FULL, "bf16"),
+        ("sft, several steps", FULL, "bf16, checkpointing"),
+        ("sft", LORA, "fp32"),
+        ("sft", LORA, "bf16, checkpointing"),
+        ("assess", FULL, "fp32, checkpointing"),
+        ("grpo", FULL, "fp32"),
+        ("grpo, KL term", FULL, "bf16, checkpointing"),
+        ("grpo", LORA, "bf16"),
     ],
     ids=lambda value: value if isinstance(value, str) else value["mode"],
 )

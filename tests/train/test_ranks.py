@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from support.training import (
     caption_rows,
+    changed,
     environment,
     gentle_model,
     held_out_losses,
@@ -22,6 +25,7 @@ from support.training import (
     weights,
     write_recipe,
 )
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PICO: dict[str, Any] = {
@@ -87,6 +91,106 @@ def test_under_fsdp2_all_ranks_measure_the_model_and_the_kl_reference_is_whole(t
     for rank in (0, 1):
         lines = (out / f"training/difficulty-{rank}.jsonl").read_text().splitlines()
         assert any(json.loads(line)["right"] for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_devices_that_do_not_share_out_what_the_recipe_says_are_refused(tmp_path: Path) -> None:
+    base, rows = gentle_model(tmp_path / "base", "qwen3_vl"), caption_rows(tmp_path / "data")
+    shared = {"devices": 2, "sharding": "fsdp2"}
+    path = write_recipe(tmp_path / "run.yaml", recipe("sft", base, rows, tmp_path / "out", run=shared))
+    done = run(torchrun(path, 2, 29595))
+    assert done.returncode != 0
+    assert "run.sharding is fsdp2, and these devices share out none (MULTI_CPU)" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_four_ranks_read_in_one_order_and_end_with_equal_weights_near_those_of_one_process(
+    tmp_path: Path,
+) -> None:
+    base, rows = gentle_model(tmp_path / "base", "qwen3_vl"), caption_rows(tmp_path / "data", count=40)
+    rows.write_text("".join(map(told_apart, rows.read_text().splitlines())))
+
+    def both(name: str, lr: float) -> tuple[Path, Path]:
+        optim = {"lr": lr, "max_steps": 6}
+        one = recipe("sft", base, rows, tmp_path / f"{name}-1", optim=optim | {"batch": 4})
+        four = recipe(
+            "sft", base, rows, tmp_path / f"{name}-4", optim=optim | {"batch": 1}, run={"devices": 4}
+        )
+        done = run(torchrun(write_recipe(tmp_path / f"{name}.yaml", four), 4, 29597))
+        assert done.returncode == 0, done.stderr[-3000:]
+        return train("sft", tmp_path, one), tmp_path / f"{name}-4"
+
+    alone, ranks = both("still", 1e-12)  # the weights stay, so each loss tells which rows an update had
+    for number, loss in enumerate(losses(ranks)):  # rows of unequal length weigh a little otherwise
+        apart = [abs(loss - other) for other in losses(alone)]
+        assert apart.index(min(apart)) == number
+    alone, ranks = both("moving", 1e-4)
+    digests = record(ranks)["ranks"]
+    assert len(digests) == 4
+    assert len(set(digests)) == 1
+    assert changed(base, ranks)
+    moved = moves(base, alone, ranks)
+    assert (
+        moved["apart"] < 0.02 * moved["moved"]
+    )  # rounding, which Adam makes steps of where gradients are tiny
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_four_ranks_of_grpo_end_with_equal_weights(tmp_path: Path) -> None:
+    rows = pictosafe_rows(tmp_path / "data", scenes=16)
+    changes = PICO | {"optim": {"batch": 4, "lr": 1e-4, "max_steps": 2}, "run": {"devices": 4}}
+    path = write_recipe(tmp_path / "run.yaml", recipe("grpo", "pico", rows, tmp_path / "out", **changes))
+    done = run(torchrun(path, 4, 29599))
+    assert done.returncode == 0, done.stderr[-3000:]
+    digests = record(tmp_path / "out")["ranks"]
+    assert len(digests) == 4
+    assert len(set(digests)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_rank_that_dies_ends_the_others_and_the_launcher_says_of_what(tmp_path: Path) -> None:
+    base, rows = gentle_model(tmp_path / "base", "qwen3_vl"), caption_rows(tmp_path / "data")
+    optim, out = {"batch": 2, "max_steps": 100_000}, tmp_path / "out"
+    path = write_recipe(
+        tmp_path / "run.yaml", recipe("sft", base, rows, out, optim=optim, run={"devices": 2})
+    )
+    with subprocess.Popen(
+        torchrun(path, 2, 29601),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as launched:
+        wait_until(lambda: launched.poll() is not None or list(out.glob("training/checkpoint-*/COMPLETE")))
+        children = Path(f"/proc/{launched.pid}/task/{launched.pid}/children").read_text().split()
+        ranks = [child for child in children if rank_of(child) is not None]
+        assert len(ranks) == 2
+        os.kill(int(next(child for child in ranks if rank_of(child) == "1")), signal.SIGKILL)
+        _, said = launched.communicate()
+    assert launched.returncode != 0
+    assert not [child for child in ranks if Path(f"/proc/{child}").exists()]
+    assert "Signal 9 (SIGKILL)" in said
+    assert not (out / "config.json").exists()
+
+
+def rank_of(process: str) -> str | None:
+    values = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    return next((value[5:].decode() for value in values if value.startswith(b"RANK=")), None)
+
+
+def told_apart(line: str) -> str:
+    """A caption of its own for each row."""
+    row = json.loads(line)
+    row["caption"] += " " + " ".join(row["sha256"][:6])
+    return json.dumps(row) + "\n"
+
+
+def losses(out: Path) -> list[float]:
+    return [entry["loss"] for entry in record(out)["history"] if "loss" in entry]
 
 
 def moves(base: Path, one: Path, other: Path) -> dict[str, float]:
