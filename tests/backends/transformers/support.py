@@ -64,6 +64,13 @@ def requests(count: int, under: ResolvedPolicy, reading: Reading = Reading.FAST)
     return [AssessmentRequest(picture(seed), under, reading) for seed in range(count)]
 
 
+def in_turn(backend: TransformersBackend, asked: Sequence[AssessmentRequest]) -> list[int]:
+    """The places of ``asked`` in the order in which they are read: by length, batch by batch."""
+    runner = backend._load()
+    sizes = [frame.pixels.size for frame in runner.see(asked)]
+    return [place for batch in runner.batching.batches(sizes) for place in batch]
+
+
 @dataclass
 class PlainDialect:
     """``safe``, ``unsafe`` or ``undecided``, then a letter; reads whatever a random model goes on to say."""

@@ -20,6 +20,7 @@ from backends.transformers.support import (
     PlainDialect,
     assessments,
     distance,
+    in_turn,
     picture,
     policy,
     tiny_backend,
@@ -168,7 +169,8 @@ def test_words_decoded_from_where_the_verdict_stood_are_those_decoded_from_the_s
         asked = [AssessmentRequest(picture(seed), LONG, Reading.EXPLAIN) for seed in seeds]
         assert not any(isinstance(result, Failure) for result in backend.assess(asked))
         (plan,) = backend._plans_of(runner, LONG)
-        for seed, text in zip(seeds, dialect.read, strict=True):
+        for place, text in zip(in_turn(backend, asked), dialect.read, strict=True):
+            seed = seeds[place]
             begun = begun_in(plan, text)
             expected = said_by_the_stock_model(family, plan.head + begun, seed, 5, runner.loaded.ends)
             assert text == begun + runner.loaded.processor.tokenizer.decode(expected)

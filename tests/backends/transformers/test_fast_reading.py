@@ -62,9 +62,11 @@ def test_scores_are_the_models_probabilities_after_the_prefill_and_after_unsafe(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_takes_one_forward_pass_and_answers_as_single_pictures_do(family: Family) -> None:
+def test_pictures_of_one_size_take_one_forward_pass_and_are_answered_as_single_ones_are(
+    family: Family,
+) -> None:
     backend, rules = shared_backend(family), policy()
-    asked = requests(4, rules)
+    asked = [AssessmentRequest(picture(seed, (84, 56)), rules) for seed in range(4)]
     singles = [assessments(backend.assess([request]))[0] for request in asked]
     passes: list[object] = []
     hook = backend._load().loaded.model.register_forward_pre_hook(lambda *call: passes.append(call))
@@ -172,7 +174,7 @@ def test_scores_that_are_not_finite_are_an_error_of_that_picture_only() -> None:
 
         hook = backend._load().loaded.model.register_forward_hook(spoil)
         try:
-            results = backend.assess(requests(3, policy()))
+            results = backend.assess([AssessmentRequest(picture(n, (84, 56)), policy()) for n in range(3)])
         finally:
             hook.remove()
         assert isinstance(results[0], Assessment)
