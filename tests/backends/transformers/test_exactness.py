@@ -133,7 +133,9 @@ def test_batches_give_the_logits_of_single_full_passes(family: str) -> None:
     assert (backend.stats().looks, backend.stats().looks_reused) == (6, 6)
     assert furthest(family, backend, words("other", 44), [0, 5]) <= CLOSE
     assert backend.stats().looks == 6
-    assert bool(backend.stats().in_full) is (family in FULLY)
+    # Where some layers have a window, padded batches are read in full besides (Llama 4).
+    never = [reason for reason in backend.stats().in_full if "a window" not in reason]
+    assert bool(never) is (family in FULLY)
 
 
 def said_by_the_stock_model(family: str, text: str, seed: int, count: int, ends: frozenset[int]) -> list[int]:
