@@ -57,6 +57,19 @@ def test_the_wheel_holds_policies_weights_sprites_and_licences_and_is_small(whee
 
 
 @pytest.mark.packaging
+def test_an_index_would_take_the_wheel_and_nothing_in_it_is_out_of_place(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """By ``twine check`` and ``check-wheel-contents``, in an environment of their own."""
+    run(sys.executable, "-m", "venv", tmp_path / "tools")
+    binaries = tmp_path / "tools" / "bin"
+    tools = "twine>=6", "check-wheel-contents>=0.6"
+    run(binaries / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *tools)
+    assert "PASSED" in run(binaries / "twine", "check", "--strict", wheel)
+    assert "OK" in run(binaries / "check-wheel-contents", wheel)
+
+
+@pytest.mark.packaging
 def test_a_fresh_environment_checks_an_image_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "env")
     binaries = tmp_path / "env" / "bin"
