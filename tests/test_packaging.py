@@ -57,9 +57,7 @@ def test_the_wheel_holds_policies_weights_sprites_and_licences_and_is_small(whee
 
 
 @pytest.mark.packaging
-def test_an_index_would_take_the_wheel_and_nothing_in_it_is_out_of_place(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_an_index_would_take_the_wheel_and_nothing_in_it_is_out_of_place(wheel: Path, tmp_path: Path) -> None:
     """By ``twine check`` and ``check-wheel-contents``, in an environment of their own."""
     run(sys.executable, "-m", "venv", tmp_path / "tools")
     binaries = tmp_path / "tools" / "bin"

@@ -11,7 +11,6 @@ which matter where it is trained.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,11 +251,9 @@ def available_memory(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> int:
 
     if not _on_cpu(recipe):
         return int(torch.cuda.mem_get_info()[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
-    except (OSError, ValueError, StopIteration):  # no Linux: all that there is
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def total_memory(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> int:
@@ -265,7 +262,9 @@ def total_memory(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> int:
 
     if not _on_cpu(recipe):
         return int(torch.cuda.mem_get_info()[1])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def available_disk(out: Path) -> int:
