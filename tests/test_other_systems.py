@@ -1,7 +1,7 @@
 """Without what only POSIX has: modules, functions and flags that Windows lacks are taken away first.
 
-Not covered: Windows itself: its paths, its locks on open files, its consoles (``cli/test_consoles.py`` has their
-encodings). Nothing here was run on it.
+Not covered: Windows itself: its paths, its locks on open files, its consoles (``cli/test_consoles.py`` has
+their encodings). Nothing here was run on it.
 """
 
 from __future__ import annotations

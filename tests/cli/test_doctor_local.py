@@ -9,6 +9,8 @@ import pytest
 
 from policyguard.cli import main
 
+pytest.importorskip("torch")
+
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = main(["doctor", *arguments])

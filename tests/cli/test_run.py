@@ -255,6 +255,7 @@ except typer.Exit as done:
         [sys.executable, "-c", program.format(tests=str(Path(__file__).parents[1]))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # ``communicate`` would not see what ``readline`` has taken beyond the line
     )
     assert process.stdout is not None
     first = process.stdout.readline()
