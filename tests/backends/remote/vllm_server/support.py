@@ -27,8 +27,8 @@ def level(number: int) -> Any:
     return load_level(f"pictosafe/l{number}")
 
 
-def picto_policy(items: int) -> Policy:
-    """A policy that pico can read, of eight rules with ``items`` wordings each."""
+def long_policy(items: int) -> Policy:
+    """Eight rules with ``items`` wordings each, in words that are one or two tokens of pico's."""
     words = [
         "any weapons",
         "weapons",
@@ -47,7 +47,7 @@ def picto_policy(items: int) -> Policy:
         }
         for n in range(8)
     ]
-    fields = {"id": "long", "version": "1.0.0", "title": "Long", "world": "pictosafe", "rules": rules}
+    fields = {"id": "long", "version": "1.0.0", "title": "Long", "rules": rules}
     return parse_policy(fields)
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from backends.remote.vllm_server.running import RealServer
-from backends.remote.vllm_server.support import ask, level, pico, picto_policy, safeguard, scenes
+from backends.remote.vllm_server.support import ask, level, long_policy, pico, safeguard, scenes
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.remote.chat import chat_messages
@@ -20,7 +20,7 @@ from policyguard.backends.remote.frame_encoding import data_uri, grid_for
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.backends.transformers.loading import prepare
 from policyguard.backends.transformers.plan import _chat_text
-from policyguard.dialects import PicoDialect
+from policyguard.dialects import Dialect, PicoDialect, SafeguardDialect
 from policyguard.errors import ConfigurationError
 from policyguard.outcomes import Outcome
 
@@ -29,10 +29,12 @@ NATS = 0.25
 """By how much two runs of one bfloat16 model may differ: its logits are in steps of 1/16."""
 
 
-def raw(server: RealServer, frame: Image.Image, policy: Any, **fields: Any) -> dict[str, Any]:
+def raw(
+    server: RealServer, frame: Image.Image, policy: Any, dialect: Dialect | None = None, **fields: Any
+) -> dict[str, Any]:
     """A request as the package makes it, sent without it."""
     picture = data_uri(ask(frame, policy), grid_for("pico", server.name))
-    messages = chat_messages(PicoDialect().render(policy)[0], picture)
+    messages = chat_messages((dialect or PicoDialect()).render(policy)[0], picture)
     body = {"model": server.name, "messages": messages, "max_tokens": 1, "temperature": 0, **fields}
     status, answer = server.post("/v1/chat/completions", body)
     assert status == 200, answer
@@ -103,14 +105,15 @@ def test_the_score_is_the_softmax_of_the_label_s_logits_of_a_forward_pass_made_h
 def test_the_policy_is_served_from_the_prefix_cache_from_the_second_picture_on(
     pico_server: RealServer,
 ) -> None:
-    policy = picto_policy(24).resolve()
-    system = PicoDialect().render(policy)[0].messages[0]
+    """pico does not know the dialect, and its own lists are too short for this: its answer is noise."""
+    policy = long_policy(24).resolve()
+    system = SafeguardDialect().render(policy)[0].messages[0]
     head = [{"role": system.role, "content": system.parts[0]}]
     body = {"model": pico_server.name, "messages": head, "add_generation_prompt": False}
     _, told = pico_server.post("/tokenize", body)
     cached = []
     for frame in scenes(4, seed=7):
-        usage = raw(pico_server, frame, policy)["usage"]
+        usage = raw(pico_server, frame, policy, SafeguardDialect())["usage"]
         cached.append(usage["prompt_tokens_details"]["cached_tokens"])
     assert told["count"] >= 512  # four blocks of the CPU build
     assert cached[0] == 0
@@ -118,11 +121,11 @@ def test_the_policy_is_served_from_the_prefix_cache_from_the_second_picture_on(
 
 
 def test_a_cache_salt_keeps_the_prefix_to_itself(pico_server: RealServer) -> None:
-    policy = picto_policy(26).resolve()
+    policy = long_policy(26).resolve()
     frames = scenes(3, seed=8)
     for frame in frames[:2]:
-        raw(pico_server, frame, policy)
-    answer = raw(pico_server, frames[2], policy, cache_salt="another tenant")
+        raw(pico_server, frame, policy, SafeguardDialect())
+    answer = raw(pico_server, frames[2], policy, SafeguardDialect(), cache_salt="another tenant")
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
@@ -140,7 +143,6 @@ def test_the_answer_is_held_to_the_dialect_s_form(pico_server: RealServer) -> No
 def test_the_servers_own_form_for_answers_without_scores_is_held(pico_server: RealServer) -> None:
     from backends.remote.support import policy
     from policyguard.backends.remote.forms import parse_verdict, response_format, verdict_schema
-    from policyguard.dialects import SafeguardDialect
 
     prompt = SafeguardDialect().render(policy().resolve())[0]
     picture = data_uri(ask(scenes(1)[0], level(3)), grid_for("pico", ""))
@@ -160,8 +162,9 @@ def test_a_wrong_model_name_is_a_configuration_error(pico_server: RealServer) ->
 
 
 def test_a_policy_that_is_too_long_for_the_model_is_a_configuration_error(pico_server: RealServer) -> None:
-    with pico(pico_server) as backend, pytest.raises(ConfigurationError, match="policy 'long' is too long"):
-        backend.assess([ask(scenes(1)[0], picto_policy(110).resolve())])
+    too_long = pytest.raises(ConfigurationError, match="policy 'long' is too long")
+    with safeguard(pico_server) as backend, too_long:
+        backend.assess([ask(scenes(1)[0], long_policy(110).resolve())])
 
 
 def test_a_broken_picture_is_refused_by_the_server_and_unscannable(pico_server: RealServer) -> None:
