@@ -97,8 +97,10 @@ def test_four_processes_write_at_once_and_nothing_is_lost(path: Path) -> None:
 def test_a_writer_that_is_killed_midway_leaves_a_sound_file(path: Path) -> None:
     code = (
         "import sys; from cache.test_sqlite import *\n"
-        "cache = SqliteCache(sys.argv[1]); print('on', flush=True)\n"
-        "for number in range(10**6): cache.put(key(number), encode(assessment(0.1)))"
+        "cache = SqliteCache(sys.argv[1])\n"
+        "for number in range(10**6):\n"
+        "    cache.put(key(number), encode(assessment(0.1)))\n"
+        "    if not number: print('on', flush=True)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     for _ in range(3):

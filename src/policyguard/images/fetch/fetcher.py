@@ -266,7 +266,8 @@ class Fetcher:
             for name, value in _HEADERS.items():
                 connection.putheader(name, value)
             connection.endheaders()
-            return self._read(target, connection.getresponse())
+            with closing(connection.getresponse()) as response:
+                return self._read(target, response)
 
     def _read(self, target: Target, response: http.client.HTTPResponse) -> Fetched | str:
         if response.status in _REDIRECTS:
