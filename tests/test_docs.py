@@ -48,7 +48,7 @@ def test_the_readme_s_ways_to_judge_a_photograph_run(monkeypatch: pytest.MonkeyP
     ways = re.findall(r"^```py\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
     assert len(ways) == 3
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("POLICYGUARD_API_KEY", "sk-1")
     with ToyServer() as server:
         for code in ways:
             assert len([line for line in code.splitlines() if line]) <= 5
