@@ -131,8 +131,8 @@ def build_backend(
             raise ConfigurationError(
                 f"policy '{other[0]}' needs a guard model, and none is configured "
                 "(the packaged model pico judges pictogram scenes only)",
-                hint="name one with model= (--model), such as Qwen/Qwen3-VL-4B-Instruct, and a server for it "
-                "with base_url= (--base-url); or set POLICYGUARD_MODEL. `policyguard models` lists some",
+                hint="name one with model= (--model) or POLICYGUARD_MODEL, and the server or service of "
+                "that model with base_url= (--base-url); `policyguard quickstart` prints what works here",
             )
         model = "pico"
     from policyguard.backends.transformers import TransformersBackend

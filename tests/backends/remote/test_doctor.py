@@ -177,14 +177,17 @@ def test_a_server_without_log_probabilities_has_a_problem_if_the_policy_needs_sc
     assert "a score of 0.4" in remark(found, "reading").says
     found = visit(server)
     assert remark(found, "log-probabilities").level is Level.NOTE
-    assert remark(found, "log-probabilities").fix == "serve the model with vLLM"
+    assert "none is needed" in remark(found, "log-probabilities").fix
     assert "without a score" in remark(found, "reading").says
     assert found.speed is None
 
 
 def test_a_server_that_refuses_all_that_is_not_openai_s_gives_no_scores(server: ToyServer) -> None:
     install(server, openai)
-    assert remark(visit(server), "log-probabilities").level is Level.NOTE
+    found = visit(server)
+    assert remark(found, "log-probabilities").level is Level.NOTE
+    assert found.healthy
+    assert "tokenizer" not in [remark.check for remark in found.remarks]  # without scores, no ids are used
 
 
 def test_only_likeliest_tokens_are_worth_a_note(server: ToyServer) -> None:
@@ -247,7 +250,7 @@ def test_a_prefix_cache_that_is_not_hit_is_a_problem(server: ToyServer) -> None:
 def test_a_server_that_holds_no_answer_to_a_form_is_worth_a_note(server: ToyServer) -> None:
     found = visit(server)
     assert remark(found, "structured output").level is Level.NOTE
-    assert "guided" in remark(found, "structured output").fix
+    assert "--explain" in remark(found, "structured output").fix
 
 
 def test_a_policy_that_is_too_long_is_a_problem(server: ToyServer) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.backends.transformers.files import complete, find, fingerprint, is_local
-from policyguard.errors import ConfigurationError, ModelLoadError
+from policyguard.errors import ConfigurationError, MissingExtraError, ModelLoadError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -28,13 +28,36 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/model", "~/nowhere/at/all", "a/b/c", "two words"])
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/model", "~/nowhere/at/all", "a/b/c"])
 def test_a_folder_that_is_not_there_is_named(name: str) -> None:
     assert is_local(name)
     with pytest.raises(ModelLoadError) as caught:
         find(name)
     assert f"there is no model folder '{name}'" in str(caught.value)
     assert "policyguard models" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["gpt-5-mini", "claude-sonnet-4-6", "qwen3-vl:4b", "two words"])
+def test_a_bare_name_is_no_hub_id_and_its_hint_leads_to_a_server(name: str) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        find(name)
+    assert "--base-url" in str(caught.value.hint)
+    assert "pip install" not in str(caught.value)
+
+
+def test_a_path_that_is_not_there_is_not_taken_for_a_hosted_model() -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        find("./nowhere")
+    assert "base-url" not in str(caught.value.hint)
+
+
+def test_without_the_hub_s_package_the_hint_leads_to_a_server_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub.utils", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError) as caught:
+        find("openai/gpt-5-mini")
+    assert "[transformers]" in str(caught.value.hint)
+    assert "--base-url" in str(caught.value.hint)
 
 
 def test_a_weights_file_is_not_a_model(folder: Path) -> None:
@@ -126,7 +149,7 @@ def test_a_file_changed_under_its_old_time_gets_a_new_fingerprint(folder: Path) 
     assert fingerprint(find(str(folder))) != before
 
 
-@pytest.mark.parametrize("name", ["~nosuchuser/m", "/" + "x" * 300, "~/" + "y" * 300, "a\0b"])
+@pytest.mark.parametrize("name", ["~nosuchuser/m", "/" + "x" * 300, "~/" + "y" * 300, "a/\0b"])
 def test_a_name_that_no_path_can_have_is_a_model_that_is_not_there(name: str) -> None:
     assert is_local(name)
     with pytest.raises(ModelLoadError, match="there is no model folder"):
@@ -134,7 +157,7 @@ def test_a_name_that_no_path_can_have_is_a_model_that_is_not_there(name: str) ->
 
 
 def test_a_name_too_long_for_a_folder_is_taken_for_a_hub_id() -> None:
-    assert not is_local("m" * 300)
+    assert not is_local("owner/" + "m" * 300)
 
 
 def test_a_pipe_in_the_place_of_settings_is_refused_and_not_waited_for(folder: Path) -> None:

@@ -213,7 +213,9 @@ class _Doctor:
                 fix,
             )
         else:
-            fix = "start vLLM with --max-logprobs 20" if server.version else "serve the model with vLLM"
+            fix = "none is needed: for scores, serve a model with vLLM"
+            if server.version or policy.needs_scores:
+                fix = "start vLLM with --max-logprobs 20" if server.version else "serve the model with vLLM"
             says = "none, so verdicts have no score: the model's ratings alone decide"
             if policy.needs_scores:
                 says = f"none, and policy '{policy.id}' decides from a score of {policy.decisive_score:g}"
@@ -225,12 +227,14 @@ class _Doctor:
             add("chat template", Level.PROBLEM, says, fix)
         elif server.continues:
             add("chat template", Level.OK, "continues a prefilled answer")
-        if not server.tokenize:
+        if not server.tokenize and server.logprobs not in (None, "none"):
             says = "the server gives no token ids; labels are matched by their text"
             add("tokenizer", Level.NOTE, says, "expose /tokenize, beside /v1")
         if server.constrains is False and server.response_format is False:
-            says = "the server ignores both ways to constrain an answer; explanations may be unreadable"
-            fix = "vLLM since 0.12 supports structured_outputs; its older guided_* fields are not used"
+            says = "the server ignores both ways to constrain an answer; one in another form is an error"
+            fix = "see with --explain on a few images how often; a larger model keeps to the form more often"
+            if server.version:
+                fix = "vLLM since 0.12 supports structured_outputs; its older guided_* fields are not used"
             add("structured output", Level.NOTE, says, fix)
         elif server.constrains or server.response_format:
             way = "structured_outputs" if server.constrains else "response_format"

@@ -81,7 +81,8 @@ def quiet_hub() -> Iterator[None]:
 SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 """Configuration, tokenizer, processor and chat template. Never ``*.py``, ``*.bin``, ``*.pt``, ``*.pkl``."""
 WEIGHTS = ("*.safetensors",)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""With its owner: no guard has a bare name there, and one is nearly always a hosted model's."""
 _INDEX = "model.safetensors.index.json"
 
 _LARGEST = 64 << 20
@@ -122,8 +123,12 @@ def find(model: str, *, name: str | None = None, revision: str | None = None) ->
     """
     name = name or model
     if not is_local(model):
-        with quiet_hub():
-            fetched = _download(model, revision, SETTINGS)
+        try:
+            with quiet_hub():
+                fetched = _download(model, revision, SETTINGS)
+        except MissingExtraError as error:  # an OWNER/NAME may be a service's too, as OpenRouter's are
+            error.hint = f"{error.hint}; {_SERVED}"
+            raise
         files = ModelFiles(name, fetched, commit=fetched.name, hub_id=model)
     else:
         files = _local(model, name, revision)
@@ -136,10 +141,15 @@ def _local(model: str, name: str, revision: str | None) -> ModelFiles:
     folder = _existing(model)
     if folder is None:
         where = "" if name == model else f" (it should be in {model})"
+        ways = (
+            "give a folder, a Hugging Face id such as 'Qwen/Qwen3-VL-4B-Instruct', "
+            "or a name that `policyguard models` lists"
+        )
+        if "/" in model or model.startswith((".", "~")):
+            raise ModelLoadError(f"there is no model folder '{name}'{where}", hint=ways)
         raise ModelLoadError(
-            f"there is no model folder '{name}'{where}",
-            hint="give a folder, a Hugging Face id such as 'Qwen/Qwen3-VL-4B-Instruct', "
-            "or a name that `policyguard models` lists",
+            f"'{name}' is no folder and no name of a model that runs here",
+            hint=f"{_SERVED}; for a model in this process, {ways}",
         )
     if not folder.is_dir():
         raise ModelLoadError(
@@ -261,7 +271,10 @@ def _download(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> P
         ) from error
 
 
-_SERVED = "a hosted model, or one on a server, needs base_url= (--base-url)"
+_SERVED = (
+    "a hosted model, or one on a server, needs base_url= (--base-url): "
+    "`policyguard quickstart` prints the whole command"
+)
 
 
 def _first_line(error: BaseException) -> str:
