@@ -12,7 +12,7 @@ from backends.remote.server import ToyServer
 from cli.support import Captured
 from policyguard.backends.registry import resolve_model
 from policyguard.cli import main
-from policyguard.cli.quickstart import MODELS, SERVICES, Machine, Server, look, ways
+from policyguard.cli.quickstart import MODELS, SERVICES, Machine, Server, entering, look, ways
 from policyguard.runs.exits import ExitCode
 
 ALL = frozenset({"transformers", "remote", "open-nsfw"})
@@ -60,6 +60,31 @@ def test_a_key_in_the_environment_is_taken_from_there_and_its_command_judges_an_
     with ToyServer() as server:
         server.model, server.api_key, server.context = model, "sk-secret", 1 << 16
         assert run(check.replace(url, server.url), monkeypatch, tmp_path) == ExitCode.OK
+
+
+def test_a_program_that_the_shell_does_not_find_is_entered_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    programs = tmp_path / "an env" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("activate", "python", "policyguard"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(programs / "python"))
+    monkeypatch.setattr("sys.prefix", str(programs.parent))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    assert entering() == ". 'an env/bin/activate'"
+    assert main(["quickstart"]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.index(". 'an env/bin/activate'") < min(
+        number for number, line in enumerate(lines) if line.startswith("policyguard ")
+    )
+    monkeypatch.setenv("PATH", str(programs))
+    assert entering() == ""
+    monkeypatch.setenv("PATH", "/usr/bin")
+    (programs / "activate").unlink()
+    assert entering() == ""
 
 
 def test_without_anything_the_sensor_and_the_toy_are_left() -> None:

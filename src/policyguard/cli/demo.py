@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from policyguard.cli.errors import command
 from policyguard.cli.progress import progress_bar, waiting
+from policyguard.cli.quickstart import entering
 from policyguard.outcomes import Action, Outcome
 from policyguard.runs.exits import ExitCode
 
@@ -203,6 +204,13 @@ def outside(results: Results) -> str:
     )
 
 
+def titles() -> str:
+    """What each column stands for."""
+    from policyguard.policy import load_policy
+
+    return "; ".join(f"{name.removeprefix('pictosafe/')} {load_policy(name).title}" for name in POLICIES)
+
+
 def score(verdict: Verdict) -> float:
     return verdict.score or 0.0
 
@@ -221,7 +229,8 @@ def report(guard: Guard, console: Console) -> Results:
     seconds = perf_counter() - started
     count = sum(len(verdicts) for verdicts in results.values())
     console.print(table(results))
-    console.print(f"{count} verdicts in {seconds:.1f} s. The number is P(unsafe | image, policy).\n")
+    console.print(f"{count} verdicts in {seconds:.1f} s. The number is P(unsafe | image, policy).")
+    console.print(Text(f"The policies: {titles()}.\n"))
     for sentence in (
         one_image_two_answers(results),
         two_images_one_difference(results, images),
@@ -229,6 +238,8 @@ def report(guard: Guard, console: Console) -> Results:
     ):
         console.print(Text(f"- {sentence}"))
     console.print(f"\n{PICO}")
+    if enter := entering():
+        console.print(Text(f"Before it, enter the environment that has it: {enter}"), soft_wrap=True)
     return results
 
 

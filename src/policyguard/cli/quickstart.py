@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 from urllib.request import ProxyHandler, build_opener
 
@@ -23,7 +24,7 @@ from policyguard.errors import MissingExtraError
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import one_line
 
-__all__ = ["Machine", "Server", "Way", "look", "quickstart", "ways"]
+__all__ = ["Machine", "Server", "Way", "entering", "look", "quickstart", "ways"]
 
 SERVICES = {
     "OPENAI_API_KEY": ("OpenAI", "https://api.openai.com/v1", "gpt-5-mini"),
@@ -169,6 +170,20 @@ _PYTHON = """
 #        print(guard.check({image!r}))"""
 
 
+def entering() -> str:
+    """What the shell must run first to find ``policyguard``; empty where it does, or where nobody can say."""
+    programs = Path(sys.executable).parent
+    found = shutil.which("policyguard")
+    script = programs / "activate"
+    if sys.prefix == sys.base_prefix or not script.is_file():
+        return ""
+    if found is not None and Path(found).parent == programs:
+        return ""
+    here = Path.cwd()
+    script = script.relative_to(here) if script.is_relative_to(here) else script
+    return str(script) if os.name == "nt" else f". {_quoted(str(script))}"
+
+
 @command
 def quickstart(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image in the commands.")] = "photo.jpg",
@@ -197,6 +212,8 @@ def _report(machine: Machine, found: Sequence[Way]) -> Iterator[str]:
         servers or "no server",
     )
     yield f"# here: {'; '.join(map(one_line, facts))}"
+    if enter := entering():
+        yield f"\n# 0. the environment that has the program\n{enter}"
     for number, way in enumerate(found, 1):
         yield f"\n# {number}. {one_line(way.title)}"
         yield from way.commands

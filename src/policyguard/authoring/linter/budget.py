@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from policyguard.authoring.linter.remark import Level, Remark, Step
@@ -138,7 +139,7 @@ def _load(model: str) -> tuple[Any, int | None]:
     from policyguard.backends.transformers.files import find, is_local
 
     location = _reader(model).location
-    if not is_local(location):
+    if not is_local(location) or ("/" not in location and not Path(location).exists()):
         raise ConfigurationError(
             f"the tokenizer of '{model}' is not on this machine, and nothing is fetched to count tokens",
             hint="give the folder of a local copy, or leave --model out for an estimate",
