@@ -74,6 +74,58 @@ def test_a_change_of_a_rule_is_named_with_its_effect(
 
 
 @pytest.mark.parametrize(
+    ("was", "now", "effect"),
+    [
+        ("active", "sensitive", Effect.STRONGER),  # what was excused is not even listed
+        ("sensitive", "sensitive", Effect.WEAKER),  # it was forbidden
+        ("sensitive", "active", Effect.WEAKER),
+        ("exempt", "active", Effect.UNCLEAR),
+        ("active", "exempt", Effect.UNCLEAR),
+    ],
+)
+def test_an_exception_that_goes_counts_by_the_status_that_it_had(was: str, now: str, effect: Effect) -> None:
+    found = changes(arms(status=was), arms(status=now, safe=["toys"]))
+    assert [effect] == [change.effect for change in found if change.field == "safe"]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "effect"),
+    [
+        ("active", "sensitive", Effect.STRONGER),
+        ("sensitive", "active", Effect.WEAKER),
+        ("exempt", "active", Effect.UNCLEAR),
+        ("active", "exempt", Effect.UNCLEAR),
+    ],
+)
+def test_an_exception_that_comes_counts_by_the_status_that_it_gets(
+    was: str, now: str, effect: Effect
+) -> None:
+    found = changes(arms(status=was), arms(status=now, safe=["toys", "kitchen tools", "swords"]))
+    assert [effect] == [change.effect for change in found if change.field == "safe"]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "fields", "effect"),
+    [
+        ("active", "sensitive", {"unsafe": TOYS_TOO, "safe": ["kitchen tools"]}, Effect.STRONGER),
+        ("sensitive", "active", {"unsafe": TOYS_TOO, "safe": ["kitchen tools"]}, Effect.UNCLEAR),
+        ("sensitive", "active", {"unsafe": ["guns"], "safe": KNIVES_TOO}, Effect.WEAKER),
+        ("active", "sensitive", {"unsafe": ["guns"], "safe": KNIVES_TOO}, Effect.UNCLEAR),
+    ],
+)
+def test_an_item_that_moves_counts_by_both_statuses(
+    was: str, now: str, fields: dict[str, Any], effect: Effect
+) -> None:
+    found = changes(arms(status=was), arms(status=now, **fields))
+    assert [effect] == [change.effect for change in found if change.kind is Kind.MOVED]
+
+
+def test_a_stricter_policy_for_one_country_is_not_called_weaker() -> None:
+    assert not compare_policies(policy(), arms(status="sensitive", safe=[])).weaker
+    assert compare_policies(arms(status="sensitive", safe=[]), policy()).weaker
+
+
+@pytest.mark.parametrize(
     ("fields", "kind", "effect", "field"),
     [
         ({"title": "Home"}, Kind.REWORDED, Effect.UNCLEAR, "title"),

@@ -385,3 +385,20 @@ def test_a_composed_policy_has_the_same_fingerprint_on_every_machine(tmp_path: P
     shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns("copy"))
     os.utime(tmp_path / "copy" / "top.yaml", (0, 0))
     assert load_policy(tmp_path / "copy" / "top.yaml").resolve() == resolved
+
+
+def test_who_forbids_more_in_an_exempt_rule_is_told_that_it_is_exempt(tmp_path: Path) -> None:
+    def drinks(before: str, change: str) -> Any:
+        rule = f"{{id: drinks, title: Drinks, unsafe: [wine], status: {before}}}"
+        layer = f"overrides:\n  drinks: {{{change}unsafe: {{add: [whisky]}}}}\n"
+        files(
+            tmp_path,
+            base=f"id: base\nversion: 1.0.0\ntitle: Base\nrules:\n  - {rule}\n",
+            top=f"id: top\nversion: 1.0.0\nextends: base.yaml\n{layer}",
+        )
+        return lambda: load_policy(tmp_path / "top.yaml")
+
+    (problem,) = problems(drinks("exempt", ""))
+    assert "declares 'whisky' non-violating (the rule is exempt: `status: active` would forbid it)" in problem
+    assert ("wine", "whisky") == drinks("exempt", "status: active, ")().rules[0].unsafe
+    assert not any("would forbid it" in line for line in problems(drinks("active", "status: exempt, ")))

@@ -131,7 +131,9 @@ def _rule(old: Policy, new: Policy, was: Rule, now: Rule) -> Iterator[Change]:
                     was.id, "safe", f"no longer lists {quoted(item)}, which a sensitive rule forbids"
                 )
     if now.status is Status.EXEMPT and (added := [i for i in now.unsafe if i not in was.unsafe]):
-        yield Change(was.id, "unsafe", f"declares {quoted(added[0])} non-violating")
+        # Who adds to a rule that was exempt before may well want to forbid.
+        why = " (the rule is exempt: `status: active` would forbid it)" if was.status is now.status else ""
+        yield Change(was.id, "unsafe", f"declares {quoted(added[0])} non-violating{why}")
     if now.status is Status.EXEMPT and now.description and not was.description:
         yield Change(was.id, "description", "widens what is declared non-violating")
     if mild_now := _outshines(old, new, now, was):

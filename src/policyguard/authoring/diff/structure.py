@@ -154,17 +154,15 @@ def compare_items(old: Rule, new: Rule) -> Iterator[Change]:
         for item in [item for item in gone[source] if item in come[target]]:
             gone[source].remove(item)
             come[target].remove(item)
-            # A sensitive rule forbids both of its lists.
-            unclear = new.status is Status.SENSITIVE
-            effect = Effect.UNCLEAR if unclear else _effect(new, stronger=target == "unsafe")
+            effect = _effect(old, new, source, target)
             yield Change(Kind.MOVED, effect, new.id, f"{source} to {target}", None, item)
     for name in _LISTS:
         for before, after in _reworded(gone[name], come[name]):
             yield Change(Kind.REWORDED, Effect.UNCLEAR, new.id, name, before, after)
         for item in gone[name]:
-            yield _change(new, name, item, added=False)
+            yield _change(old, new, name, item, added=False)
         for item in come[name]:
-            yield _change(new, name, item, added=True)
+            yield _change(old, new, name, item, added=True)
         before_items, after_items = getattr(old, name), getattr(new, name)
         if before_items != after_items and sorted(before_items) == sorted(after_items):
             yield Change(Kind.MOVED, Effect.UNCLEAR, new.id, f"order of {name}")
@@ -173,19 +171,29 @@ def compare_items(old: Rule, new: Rule) -> Iterator[Change]:
 _LISTS = ("unsafe", "safe")
 
 
-def _change(rule: Rule, name: str, item: str, *, added: bool) -> Change:
-    # In a sensitive rule, what is listed as safe is forbidden too.
-    forbids = name == "unsafe" or rule.status is Status.SENSITIVE
-    effect = _effect(rule, stronger=added == forbids)
+def _change(old: Rule, new: Rule, name: str, item: str, *, added: bool) -> Change:
+    effect = _effect(old, new, None if added else name, name if added else None)
     kinds = {Effect.STRONGER: Kind.STRENGTHENED, Effect.WEAKER: Kind.WEAKENED}
     kind = kinds.get(effect, Kind.CHANGED)
-    return Change(kind, effect, rule.id, name, None if added else item, item if added else None)
+    return Change(kind, effect, new.id, name, None if added else item, item if added else None)
 
 
-def _effect(rule: Rule, *, stronger: bool) -> Effect:
-    if rule.status is Status.EXEMPT:
+def _effect(old: Rule, new: Rule, source: str | None, target: str | None) -> Effect:
+    """What it does that an item left the list ``source`` for ``target``; ``None`` is no list at all."""
+    if new.status is Status.EXEMPT:
         return Effect.UNCLEAR  # it forbids nothing, and a model reads its lists all the same
-    return Effect.STRONGER if stronger else Effect.WEAKER
+    before, after = _says(old, source), _says(new, target)
+    if before == after or (old.status is Status.EXEMPT and after < 0):
+        return Effect.UNCLEAR
+    return Effect.STRONGER if after > before else Effect.WEAKER
+
+
+def _says(rule: Rule, name: str | None) -> int:
+    """1 for an item that the rule forbids, -1 for one that it excuses, 0 for neither."""
+    if name is None or rule.status is Status.EXEMPT:
+        return 0
+    # A sensitive rule forbids both of its lists.
+    return 1 if name == "unsafe" or rule.status is Status.SENSITIVE else -1
 
 
 def _reworded(gone: list[str], come: list[str]) -> Iterator[tuple[str, str]]:

@@ -199,8 +199,10 @@ def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) ->
     try:
         prompts = default_dialect(policy, counter.model).render(policy)
     except ConfigurationError as error:
-        # What follows in further lines, one to an item, is said at the items.
-        yield Remark(Level.ERROR, "unreadable", error.message.partition("\n")[0].rstrip(":"))
+        # What follows, a line to an item, is said at the items too, in whichever file they stand.
+        said, *items = error.message.splitlines()
+        more = f" (and {len(items) - 1} more, at their own lines)" if len(items) > 1 else ""
+        yield Remark(Level.ERROR, "unreadable", f"{said} {items[0]}{more}" if items else said)
         return
     tokens = max(map(counter.count, prompts))
     how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"

@@ -139,7 +139,8 @@ def _two_rules(first: int, one: Rule, second: int, other: Rule) -> Iterator[Rema
             if Status.EXEMPT in statuses and len(statuses) > 1:
                 allows, forbids = (one, other) if one.status is Status.EXEMPT else (other, one)
                 message = (
-                    f"rule '{allows.id}' declares this non-violating, and rule '{forbids.id}' forbids it"
+                    f"rule '{allows.id}' declares this non-violating, and rule '{forbids.id}' forbids it: "
+                    f"give '{allows.id}' the status active, or drop one of the two"
                 )
                 yield _remark(Level.ERROR, "contradiction", message, second, "unsafe", place)
             elif len(statuses) == 1:
