@@ -1,8 +1,11 @@
 """Uploads that are judged before a handler sees them: a dependency for FastAPI.
 
-    pip install policyguard-vision fastapi python-multipart uvicorn
+    pip install '.[transformers]' fastapi python-multipart uvicorn    # '.[remote]' for a server
     uvicorn examples.fastapi_upload:app
     curl -F picture=@examples/images/pair-dagger.png http://127.0.0.1:8000/pictures
+
+``POLICY``, ``POLICYGUARD_MODEL``, ``POLICYGUARD_BASE_URL`` and ``POLICYGUARD_API_KEY`` name your own policy
+and guard.
 
 A blocked upload is answered with the outcome and the rules it breaks: 403 if the picture breaks the policy,
 422 where it cannot be judged (no picture, too large, an animation that is too long), 503 where the guard
