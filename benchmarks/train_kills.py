@@ -1,13 +1,14 @@
 """Kills training runs at random moments, starts them again, and compares with one that nobody disturbed.
 
-    PYTHONPATH=tests python benchmarks/train_kills.py --kills 10               # of each stage, sft and grpo
+    PYTHONPATH=tests python benchmarks/train_kills.py --kills 10               # of sft, grpo and stop
     PYTHONPATH=tests python benchmarks/train_kills.py --kills 3 --stage grpo
 
 Each run is killed once with SIGKILL wherever it is (measuring prompts, between updates, writing a checkpoint
 or the finished model), started again with the same command, and must leave the same bytes: all weights,
-every logged figure but the clock's, and for grpo the lines of ``watch.jsonl``. Two recipes of each stage take
-turns: full fine-tuning, and LoRA with dropout; for grpo the first has the KL term and two steps per update,
-and the second the difficulty filter. Exits with 1 if anything differs.
+every logged figure and line of the card but the clock's, and the lines of ``watch.jsonl``. Two recipes of each
+kind take turns: full fine-tuning, and LoRA with dropout; for grpo the first has the KL term and two steps per
+update, and the second the difficulty filter. Runs of ``stop`` measure while they train and end early: the first
+is one of grpo by balanced accuracy, the second one of assess by loss. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from policyguard.strict.files import sha256_of
 from support.training import (
     caption_rows,
+    differences,
     environment,
     gentle_model,
+    label_rows,
+    left,
     pictosafe_rows,
     recipe,
-    record,
     write_recipe,
 )
 
-CLOCK = ("runtime", "per_second", "step_time", "duration")
-"""In the names of logged figures that tell how fast the machine was."""
+
+STAGES = ["sft", "grpo", "stop"]
 
 
 def recipes(stage: str, folder: Path) -> list[dict[str, Any]]:
@@ -50,6 +51,8 @@ def recipes(stage: str, folder: Path) -> list[dict[str, Any]]:
         full = recipe("sft", base, rows, folder, optim=optim, run=every)
         workers = every | {"loader_workers": 1}
         return [full, recipe("sft", base, rows, folder, optim=optim, run=workers, tune=lora)]
+    if stage == "stop":
+        return [stopping_grpo(folder), stopping_assess(folder)]
     rows = pictosafe_rows(folder / "labels", scenes=20)
     shared: dict[str, Any] = {
         "dialect": "pico",
@@ -65,6 +68,38 @@ def recipes(stage: str, folder: Path) -> list[dict[str, Any]]:
     filtered["difficulty"] |= {"samples": 4}
     filtered["variants"] = {"units": 12}
     return [full, filtered]
+
+
+def stopping_grpo(folder: Path) -> dict[str, Any]:
+    """Ends when pico, which a large learning rate spoils, has not got better in two evaluations."""
+    return recipe(
+        "grpo",
+        "pico",
+        pictosafe_rows(folder / "labels", scenes=20),
+        folder,
+        dialect="pico",
+        rollout={"group": 8, "max_tokens": 6, "temperature": 1.9},
+        optim={"batch": 16, "lr": 1e-3, "max_steps": 40, "schedule": "cosine"},
+        watch={"max_zero_variance": 1.0, "stop": False},
+        run={"eval_every": 2},
+        measure={"rows": 8},
+        stop={"on": "balanced_accuracy", "patience": 2},
+    )
+
+
+def stopping_assess(folder: Path) -> dict[str, Any]:
+    """Ends when the loss has not got better by much in two evaluations."""
+    return recipe(
+        "assess",
+        gentle_model(folder / "base", "qwen3_vl"),
+        label_rows(folder / "pictures", count=24),
+        folder,
+        tune={"mode": "lora", "rank": 8, "alpha": 16, "dropout": 0.1},
+        optim={"batch": 2, "max_steps": 60},
+        run={"eval_every": 2, "loader_workers": 1},
+        measure={"rows": 4},
+        stop={"on": "loss", "patience": 2, "min_gain": 0.3},
+    )
 
 
 def launch(path: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -85,27 +120,6 @@ def begun(out: Path, process: subprocess.Popen[bytes]) -> float:
 def whole(process: subprocess.Popen[bytes], log: Path) -> None:
     if process.wait() != 0:
         raise RuntimeError(log.read_text(errors="replace")[-3000:])
-
-
-def left(out: Path) -> dict[str, Any]:
-    """What a finished run holds that must not depend on where it was killed."""
-    found: dict[str, Any] = {file.name: sha256_of(file) for file in sorted(out.glob("*.safetensors"))}
-    found["history"] = [
-        {name: value for name, value in entry.items() if not any(part in name for part in CLOCK)}
-        for entry in record(out)["history"]
-        if "train_loss" not in entry  # of this start only
-    ]
-    watched = out / "training/watch.jsonl"
-    found["watch.jsonl"] = watched.read_text() if watched.exists() else None
-    return found
-
-
-def differences(expected: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    differs = [key for key in expected if expected[key] != after.get(key) and key != "history"]
-    for before, now in zip_longest(expected["history"], after["history"], fillvalue={}):
-        names = [name for name in before | now if before.get(name) != now.get(name)]
-        differs += [f"{name} at {before.get('step')}: {before.get(name)}, {now.get(name)}" for name in names]
-    return differs[:5]
 
 
 def place(out: Path) -> str:
@@ -146,12 +160,12 @@ def kill_once(values: dict[str, Any], folder: Path, seconds: float, draw: random
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="of each stage")
-    parser.add_argument("--stage", choices=["sft", "grpo"], action="append")
+    parser.add_argument("--stage", choices=STAGES, action="append")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     bad = 0
     with tempfile.TemporaryDirectory() as name:
-        for stage in options.stage or ["sft", "grpo"]:
+        for stage in options.stage or STAGES:
             folder, draw = Path(name) / stage, random.Random(f"{options.seed}/{stage}")
             folder.mkdir()
             undisturbed = []
@@ -170,7 +184,7 @@ def main() -> None:
                 differs = differences(expected, after)
                 bad += bool(differs)
                 said = f"differs in {', '.join(differs)}" if differs else "same bytes"
-                mode = f"{stage}, {values['tune']['mode']}"
+                mode = f"{values['stage']}, {values['tune']['mode']}"
                 print(f"{number + 1:3} {mode:12} killed {where}: {said}", flush=True)
     print(f"{bad} runs differ")
     raise SystemExit(bool(bad))

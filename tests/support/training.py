@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,33 @@ def record(out: Path) -> dict[str, Any]:
 
 def held_out_losses(out: Path) -> list[float]:
     return [entry["eval_loss"] for entry in record(out)["history"] if "eval_loss" in entry]
+
+
+CLOCK = ("runtime", "per_second", "step_time", "duration")
+"""In the names of logged figures that tell how fast the machine was."""
+
+
+def left(out: Path) -> dict[str, Any]:
+    """What a finished run holds that must not depend on where it was killed."""
+    found: dict[str, Any] = {file.name: sha256_of(file) for file in sorted(out.glob("*.safetensors"))}
+    found["history"] = [
+        {name: value for name, value in entry.items() if not any(part in name for part in CLOCK)}
+        for entry in record(out)["history"]
+        if "train_loss" not in entry  # of this start only
+    ]
+    card = (out / "README.md").read_text().splitlines()
+    found["card"] = [line for line in card if not any(part in line for part in CLOCK)]
+    watched = out / "training/watch.jsonl"
+    found["watch.jsonl"] = watched.read_text() if watched.exists() else None
+    return found
+
+
+def differences(expected: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    differs = [key for key in expected if expected[key] != after.get(key) and key != "history"]
+    for before, now in zip_longest(expected["history"], after["history"], fillvalue={}):
+        names = [name for name in before | now if before.get(name) != now.get(name)]
+        differs += [f"{name} at {before.get('step')}: {before.get(name)}, {now.get(name)}" for name in names]
+    return differs[:5]
 
 
 def weights(folder: Path) -> dict[str, Any]:

@@ -13,16 +13,18 @@ import torch
 
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.dialects import get_dialect
-from policyguard.errors import ConfigurationError
+from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.train.command import dry_run
 from policyguard.train.evaluate import choose, judge
 from policyguard.train.recipe import AssessRecipe, Stop, load_recipe
 from policyguard.train.verdicts import standing, why_not
 from support.training import (
     caption_rows,
+    differences,
     environment,
     gentle_model,
     label_rows,
+    left,
     pictosafe_rows,
     recipe,
     record,
@@ -109,6 +111,31 @@ def test_a_run_that_gets_no_better_ends_early_and_keeps_the_best_weights(mode: s
     if mode == "full":
         best = weights(out / "training/checkpoint-1")
         assert all(value.equal(best[name]) for name, value in weights(out).items())
+    saved = sorted(path.parent.name for path in out.glob("training/checkpoint-*/COMPLETE"))
+    assert saved == ["checkpoint-1", "checkpoint-3"]  # run.keep is 2: the best one and the last
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_run_killed_after_it_ended_early_ends_there_again_wherever_its_folder_is(
+    mode: str, tmp_path: Path
+) -> None:
+    values = assess(
+        tmp_path,
+        tune={"mode": mode, "rank": 4, "alpha": 8, "dropout": 0.1},
+        stop={"on": "loss", "patience": 1, "min_gain": 1.0},
+        optim={"lr": 1e-4, "max_steps": 40},
+        run={"eval_every": 1},
+    )
+    out = train("assess", tmp_path, values)
+    before = left(out)
+    unfinish(out)
+    train("assess", tmp_path, values)
+    assert differences(before, left(out)) == []
+    unfinish(out)
+    moved = train("assess", tmp_path, values | {"out": str(out.rename(tmp_path / "moved"))})
+    after = left(moved)
+    assert [line for line in before.pop("card") if line not in after["card"]] == []
+    assert differences(before, after) == []
 
 
 def test_a_run_that_went_on_has_the_same_figures_and_weights_as_one_that_was_not_stopped(
@@ -118,15 +145,65 @@ def test_a_run_that_went_on_has_the_same_figures_and_weights_as_one_that_was_not
     whole = train("assess", tmp_path, values | {"out": str(tmp_path / "whole")})
     out = train("assess", tmp_path, values | {"optim": values["optim"] | {"max_steps": 2}})
     for name in FINISHED:
-        (out / name).unlink()
-    for file in out.iterdir():
-        if file.is_file():
-            file.unlink()
+        assert (out / name).is_file()
+    unfinish(out)
     train("assess", tmp_path, values)
     assert watched(out) == watched(whole)
     assert [line["step"] for line in watched(whole)] == [0, 1, 2, 3, 4]
     before = weights(whole)
     assert all(torch.equal(value, before[name]) for name, value in weights(out).items())
+
+
+def unfinish(out: Path) -> None:
+    """As a kill leaves it while the finished model is written."""
+    for file in out.iterdir():
+        if file.is_file():
+            file.unlink()
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+    """A run of three updates, in the middle of an epoch: recipe, folder, and what it has left there."""
+    folder = tmp_path_factory.mktemp("ended")
+    values = assess(folder, optim={"max_steps": 3}, run={"eval_every": 2, "save_every": 1})
+    log = folder / "out/training/watch.jsonl"
+    log.parent.mkdir(parents=True)  # of a start that was killed before its first checkpoint
+    log.write_text('{"step": 0, "verdicts": {"rows": 6}}\n{"step": 0, "verd')
+    out = train("assess", folder, values)
+    return values, out, left(out)
+
+
+def test_a_run_killed_before_its_first_checkpoint_measures_the_base_once(
+    ended: tuple[dict[str, Any], Path, dict[str, Any]],
+) -> None:
+    lines = watched(ended[1])
+    assert [line["step"] for line in lines] == [0, 2, 3]
+    assert lines[0]["verdicts"] != {"rows": 6}
+
+
+def test_a_run_killed_after_its_last_update_makes_no_other_and_measures_nothing_twice(
+    ended: tuple[dict[str, Any], Path, dict[str, Any]],
+) -> None:
+    values, out, before = ended
+    unfinish(out)
+    with (out / "training/watch.jsonl").open("a") as log:
+        log.write('{"step": 4, "verdicts": {"rows": 6}}\n{"step": 4, "rew')
+    train("assess", out.parent, values)
+    assert differences(before, left(out)) == []
+
+
+def test_the_card_is_written_before_the_model_counts_as_finished(
+    ended: tuple[dict[str, Any], Path, dict[str, Any]],
+) -> None:
+    values, out, before = ended
+    unfinish(out)
+    (out / "config.json").mkdir()
+    with pytest.raises(PolicyGuardError, match="training failed"):
+        train("assess", out.parent, values)
+    assert "# A guard model" in (out / "README.md").read_text()
+    (out / "config.json").rmdir()
+    train("assess", out.parent, values)
+    assert differences(before, left(out)) == []
 
 
 def test_grpo_and_sft_measure_what_they_can(tmp_path: Path) -> None:

@@ -20,13 +20,17 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 def figures(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The last value of each figure that the trainer logged."""
+    """Name -> last value of each figure that the trainer logged, but for its summary at the end, which is of
+    the last start of a run only.
+    """
     last: dict[str, float] = {}
     for entry in history:
+        if "train_runtime" in entry:
+            continue
         last.update(
             {name: round(float(value), 6) for name, value in entry.items() if isinstance(value, (int, float))}
         )
-    return last
+    return dict(sorted(last.items()))
 
 
 def write_card(

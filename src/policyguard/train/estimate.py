@@ -141,7 +141,7 @@ def estimate(
         steps=steps,
         seconds=_seconds(recipe, sizes, steps, tokens),
         disk=sizes.weights * (2 if run.precision == "bf16" else 4)
-        + min(run.keep + 1, steps // run.save_every + 1)
+        + min(run.keep + 1, steps // recipe.saves_every + 1)
         * checkpoint,  # the oldest goes after the newest came
         rollout=_sampling(recipe, sizes, tokens, device_memory),
         gradients=gradients,

@@ -56,6 +56,7 @@ from policyguard.train.trainer import (
     expected_noise,
     latest_checkpoint,
     require_trl,
+    train_to_the_end,
 )
 from policyguard.train.variants import read_wordings
 from policyguard.train.verdicts import (
@@ -171,27 +172,21 @@ def run(recipe: GrpoRecipe) -> Path:
             processing_class=processor,
             reward_funcs=reward,
             peft_config=adapter,
-            callbacks=[watch, measuring, checkpoint_marker()],
+            callbacks=[watch, measuring, checkpoint_marker(recipe.run.keep)],
         )
         measuring.trainer = trainer
         if adapter is None:
             select_trained(trainer.model, recipe.tune)
         check_sharding(trainer, recipe.run.sharding)
         share_reference(trainer, base, recipe.tune, precision=recipe.run.precision)
-        if checkpoint is not None:
-            restore(trainer, checkpoint, recipe.tune)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        train_to_the_end(trainer, checkpoint, recipe)
         if watch.stopped and recipe.watch.stop:
             raise _stopped(watch.stopped, reward, out / WORK / "watch.jsonl")
         if (best := best_of(trainer, recipe.stop)) is not None:
             restore(trainer, best, recipe.tune)
         else:
             measuring.measure()
-        ranks = weights_of_ranks(trainer)
-        spoken = served_dialect(recipe.dialect, recipe.answer)
-        finish(trainer, base, out, precision=recipe.run.precision, dialect=spoken)
-    if trainer.accelerator.is_main_process:
-        counts = {
+        counts: dict[str, Any] = {
             "rows": len(rows.train),
             "prompts": len(units.prompts),
             "rows without a partner": units.dropped,
@@ -200,17 +195,23 @@ def run(recipe: GrpoRecipe) -> Path:
             f"halves {kind}": sum(half.kind == kind for half in units.halves)
             for kind in ("pair", "swap", "across", "plain", "lone")
         }
-        write_card(
-            out,
-            recipe=recipe,
-            base_revision=fingerprint(find(str(base))),
-            files=rows.files,
-            counts=counts,
-            history=trainer.state.log_history,
-            verdicts=verdicts_at(out / WORK / "watch.jsonl", step_of(trainer, best)),
-            notes=[*([watch.stopped] if watch.stopped else []), *notes_on(measuring, best, recipe.stop)],
-            ranks=ranks,
-        )
+        ranks = weights_of_ranks(trainer)
+
+        def card() -> None:
+            write_card(
+                out,
+                recipe=recipe,
+                base_revision=fingerprint(find(str(base))),
+                files=rows.files,
+                counts=counts,
+                history=trainer.state.log_history,
+                verdicts=verdicts_at(out / WORK / "watch.jsonl", step_of(trainer, best)),
+                notes=[*([watch.stopped] if watch.stopped else []), *notes_on(measuring, best, recipe.stop)],
+                ranks=ranks,
+            )
+
+        spoken = served_dialect(recipe.dialect, recipe.answer)
+        finish(trainer, base, out, precision=recipe.run.precision, dialect=spoken, card=card)
     return out
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -221,9 +221,12 @@ def lora(model: Any, tune: Tune) -> Any:
     )
 
 
-def finish(trainer: Any, base: Path, out: Path, *, precision: str, dialect: str | None) -> None:
+def finish(
+    trainer: Any, base: Path, out: Path, *, precision: str, dialect: str | None, card: Callable[[], None]
+) -> None:
     """Write the finished model into ``out``; config.json comes last, and without it nothing loads ``out``.
 
+    ``card`` writes the model card, which comes before: a run that is killed in between is not finished yet.
     All ranks call it: where weights are sharded (FSDP, ZeRO-3), accelerate gathers them. LoRA weights are
     merged into the base in float32, as it lies on disk.
     """
@@ -250,6 +253,7 @@ def finish(trainer: Any, base: Path, out: Path, *, precision: str, dialect: str 
         partial.mkdir(parents=True)
         model.save_pretrained(partial, state_dict=state)
         copy_processor(base, partial)
+        card()
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
             file.replace(out / file.name)
         partial.rmdir()

@@ -83,9 +83,10 @@ def check_batches(recipe: GrpoRecipe, result: Preflight) -> None:
             f"{completions} completions in groups of {group} are {completions // group} prompts per update: "
             "an even number is needed, so that each update holds both labels under each policy"
         )
-    if recipe.run.save_every % recipe.grpo.iterations:
+    if recipe.saves_every % recipe.grpo.iterations:
+        key = "run.save_every" if recipe.stop.on == "none" else "run.eval_every"
         result.problems.append(
-            f"run.save_every = {recipe.run.save_every} is no multiple of grpo.iterations = "
+            f"{key} = {recipe.saves_every} is no multiple of grpo.iterations = "
             f"{recipe.grpo.iterations}: a run that goes on between two updates on the same answers has to "
             "sample others, and ends elsewhere"
         )

@@ -139,6 +139,11 @@ class _Stage(_Part):
     run: Run = Run()
     stop: Stop = Stop()
 
+    @property
+    def saves_every(self) -> int:
+        """Updates between checkpoints. With early stopping each evaluation has one: it may be best."""
+        return self.run.save_every if self.stop.on == "none" else self.run.eval_every
+
 
 class SftRecipe(_Stage):
     """Stage 1: learn to describe. Reads ``CaptionRow``s and nothing else."""

@@ -34,6 +34,7 @@ from policyguard.train.trainer import (
     expected_noise,
     latest_checkpoint,
     require_trl,
+    train_to_the_end,
 )
 from policyguard.train.verdicts import (
     best_of,
@@ -122,38 +123,37 @@ def fine_tune(
             eval_dataset=image_dataset(validation) if validation else None,
             processing_class=processor_of(base, max_pixels=recipe.run.max_pixels),
             peft_config=adapter,
-            callbacks=[measuring, checkpoint_marker()],
+            callbacks=[measuring, checkpoint_marker(recipe.run.keep)],
         )
         measuring.trainer = trainer
         check_sharding(trainer, recipe.run.sharding)
-        if checkpoint is not None:
-            restore(trainer, checkpoint, recipe.tune)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        train_to_the_end(trainer, checkpoint, recipe)
         if (best := best_of(trainer, recipe.stop)) is not None:
             restore(trainer, best, recipe.tune)
         elif validation and not _evaluated_at_the_end(trainer.state):
             trainer.evaluate()
-        ranks = weights_of_ranks(trainer)
-        finish(trainer, base, out, precision=recipe.run.precision, dialect=dialect)
-    if trainer.accelerator.is_main_process:
-        revision = fingerprint(find(str(base)))
         history = [  # TRL counts tokens from each start of a run anew
             {name: value for name, value in entry.items() if not name.endswith("num_tokens")}
             for entry in trainer.state.log_history
         ]
         if before := [entry["eval_loss"] for entry in history if "eval_loss" in entry and not entry["step"]]:
             counts |= {"held-out loss before training": before[0]}
-        write_card(
-            out,
-            recipe=recipe,
-            base_revision=revision,
-            files=files,
-            counts=counts,
-            history=history,
-            verdicts=verdicts_at(log, step_of(trainer, best)),
-            notes=notes_on(measuring, best, recipe.stop),
-            ranks=ranks,
-        )
+        ranks = weights_of_ranks(trainer)
+
+        def card() -> None:
+            write_card(
+                out,
+                recipe=recipe,
+                base_revision=fingerprint(find(str(base))),
+                files=files,
+                counts=counts,
+                history=history,
+                verdicts=verdicts_at(log, step_of(trainer, best)),
+                notes=notes_on(measuring, best, recipe.stop),
+                ranks=ranks,
+            )
+
+        finish(trainer, base, out, precision=recipe.run.precision, dialect=dialect, card=card)
     return out
 
 

@@ -1,6 +1,7 @@
 """What all stages share of TRL: arguments from the recipe, checkpoints, warnings to silence.
 
-A checkpoint counts only with its mark, which is written after everything else in it.
+A checkpoint counts only with its mark, which is written after everything else in it. Older ones go only after
+that, mark first, so that a kill at any moment leaves one that counts, and the best one.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.strict.files import write_text
-from policyguard.train.models import WORK
+from policyguard.train.models import WORK, restore
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe
-from policyguard.train.verdicts import stop_arguments
+from policyguard.train.verdicts import standing, stop_arguments
 
 __all__ = [
     "check_sharding",
@@ -25,6 +26,7 @@ __all__ = [
     "expected_noise",
     "latest_checkpoint",
     "require_trl",
+    "train_to_the_end",
 ]
 
 _MARK = "COMPLETE"
@@ -32,20 +34,28 @@ _MARK = "COMPLETE"
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in ``folder``. Half-written ones, left by a kill, are removed."""
-    checkpoints: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        step = path.name.removeprefix("checkpoint-")
-        if not step.isdecimal():  # somebody's own copy
-            continue
-        if (path / _MARK).is_file():
-            checkpoints.append((int(step), path))
-        elif path.is_dir():
+    for path in _checkpoints(folder).values():
+        if not (path / _MARK).is_file():
             shutil.rmtree(path, ignore_errors=True)
-    return max(checkpoints)[1] if checkpoints else None
+    whole = _checkpoints(folder, marked=True)
+    return whole[max(whole)] if whole else None
 
 
-def checkpoint_marker() -> Any:
-    """A ``TrainerCallback`` that marks each checkpoint once all ranks have written their parts of it."""
+def _checkpoints(folder: Path, *, marked: bool = False) -> dict[int, Path]:
+    """Update -> checkpoint. Somebody's own copies, under other names, are none."""
+    found = {path.name.removeprefix("checkpoint-"): path for path in folder.glob("checkpoint-*/")}
+    return {
+        int(step): path
+        for step, path in found.items()
+        if step.isdecimal() and (not marked or (path / _MARK).is_file())
+    }
+
+
+def checkpoint_marker(keep: int) -> Any:
+    """A ``TrainerCallback`` that marks each checkpoint once all ranks have written their parts of it.
+
+    Then it removes the oldest: ``keep`` stay, the best one among them.
+    """
     try:
         from accelerate import PartialState
         from transformers import TrainerCallback
@@ -58,6 +68,12 @@ def checkpoint_marker() -> Any:
             PartialState().wait_for_everyone()
             if state.is_world_process_zero and folder.is_dir():
                 write_text(folder / _MARK, "this checkpoint is whole")
+                whole = _checkpoints(folder.parent, marked=True)
+                spared = {state.global_step, state.best_global_step}
+                older = sorted(whole.keys() - spared, reverse=True)
+                for step in older[max(0, keep - len(whole.keys() & spared)) :]:
+                    (whole[step] / _MARK).unlink()
+                    shutil.rmtree(whole[step], ignore_errors=True)
 
     return Marker()
 
@@ -116,8 +132,7 @@ def common_arguments(recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, evaluates
         "dataloader_num_workers": run.loader_workers,
         "logging_steps": run.log_every,
         "save_strategy": "steps",
-        "save_steps": run.eval_every if stop else run.save_every,  # so that the best weights are there
-        "save_total_limit": run.keep,
+        "save_steps": recipe.saves_every,  # and `checkpoint_marker` removes what is older
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": run.eval_every if evaluates else None,
         "report_to": run.report_to,
@@ -125,6 +140,27 @@ def common_arguments(recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, evaluates
         "disable_tqdm": None,
         **stop,
     }
+
+
+def train_to_the_end(
+    trainer: Any, checkpoint: Path | None, recipe: SftRecipe | AssessRecipe | GrpoRecipe
+) -> None:
+    """Train to the end, from ``checkpoint`` where there is one.
+
+    A run that was killed after its last update makes no other: transformers makes one before it looks whether
+    the run is over, unless the epoch is over too.
+    """
+    if checkpoint is None:
+        trainer.train()
+        return
+    from transformers import TrainerState
+
+    restore(trainer, checkpoint, recipe.tune)
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    *_, planned = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    if state.global_step >= planned or standing(state.log_history, recipe.stop):
+        trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
+    trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard.assessment import Assessment, Rating
 from policyguard.deciding import decide
 from policyguard.dialects import Dialect, render_one
-from policyguard.errors import ImageError, MissingExtraError
+from policyguard.errors import ConfigurationError, ImageError, MissingExtraError
 from policyguard.metrics import Answer, Figure
 from policyguard.outcomes import Outcome
 from policyguard.policy import ResolvedPolicy
@@ -29,7 +29,7 @@ from policyguard.train.evaluate import MEASURED, Evaluation, Judged, few
 from policyguard.train.models import processor_of
 from policyguard.train.recipe import AssessRecipe, GrpoRecipe, SftRecipe, Stop
 from policyguard.train.rows import Located, open_frame
-from policyguard.train.watch import read_lines, trim, write_line
+from policyguard.train.watch import PREFIX, read_lines, trim, write_line
 
 if TYPE_CHECKING:
     from policyguard.backends.transformers.loading import LoadedModel
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "best_of", "measuring_callback", "standing", "stop_arguments", "verdicts_at"]
 
 _BLANK = (64, 64)
-PREFIX = "held_out/"
-"""Of these figures, in the trainer's log."""
 
 
 class Reader:
@@ -197,12 +195,11 @@ def measuring_callback(read: Reader | None, stop: Stop, log: Path) -> Any:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
-                trim(log, state.global_step)
-            if stop.on != "none" and (
-                why := standing(state.log_history, stop)
-            ):  # stopped before it was finished
-                self.stopped = f"at update {state.global_step}: {why}"
-                control.should_training_stop = True
+                trim(log, state)
+            if state.best_global_step:  # by its place now: the folder may have been moved
+                state.best_model_checkpoint = str(_found(args.output_dir, state.best_global_step))
+            if why := standing(state.log_history, stop):
+                self.stopped = f"at update {state.global_step}: {why}"  # and then it was killed
 
         def on_evaluate(
             self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
@@ -231,6 +228,17 @@ def measuring_callback(read: Reader | None, stop: Stop, log: Path) -> Any:
     return Measuring()
 
 
+def _found(output: str, step: int) -> Path:
+    """The checkpoint of update ``step``, which has the best weights. Raises ConfigurationError."""
+    path = Path(output) / f"checkpoint-{step}"
+    if not path.is_dir():
+        raise ConfigurationError(
+            f"{path} is gone, whose weights were the best ones so far",
+            hint="put it back, or start again in another folder with --set out=...",
+        )
+    return path
+
+
 def _is_of(entry: Mapping[str, Any], step: int) -> bool:
     return entry.get("step") == step and f"{PREFIX}rows" in entry
 
@@ -247,6 +255,8 @@ def standing(history: Sequence[Mapping[str, Any]], stop: Stop) -> str | None:
     """Why a run should end by what was measured so far, or ``None``. What was measured before the first
     update does not count.
     """
+    if stop.on == "none":
+        return None
     key, sign = ("eval_loss", -1.0) if stop.on == "loss" else (f"{PREFIX}{stop.on}", 1.0)
     counts = "eval_loss" if stop.on == "loss" else f"{PREFIX}rows"
     values = [float(entry.get(key, 0.0)) for entry in history if counts in entry and entry["step"]]

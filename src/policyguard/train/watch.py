@@ -16,8 +16,10 @@ from policyguard.strict.files import write_lines
 from policyguard.strict.jsontext import parse_json
 from policyguard.train.recipe import Watch
 
-__all__ = ["collapse_of", "read_lines", "trim", "watch_callback", "write_line"]
+__all__ = ["PREFIX", "collapse_of", "read_lines", "trim", "watch_callback", "write_line"]
 
+PREFIX = "held_out/"
+"""Of figures of verdicts (``verdicts``), in the trainer's log."""
 SHOWN = {
     "verdict/recall_safe": "recall_safe",
     "verdict/recall_unsafe": "recall_unsafe",
@@ -72,7 +74,7 @@ def watch_callback(
                 if line["step"] <= state.global_step and "collapse" in line:
                     self.streak = self.streak + 1 if line["collapse"] else 0
             if state.is_world_process_zero:
-                trim(log, state.global_step)
+                trim(log, state)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             figures = {name: float(logs[key]) for key, name in SHOWN.items() if key in (logs or {})}
@@ -92,10 +94,19 @@ def watch_callback(
     return WatchCallback()
 
 
-def trim(log: Path, step: int) -> None:
-    """Drop what an earlier start wrote after ``step``. Only one rank calls it."""
-    if log.exists():
-        write_lines(log, (json.dumps(line) for line in read_lines(log) if line["step"] <= step))
+def trim(log: Path, state: Any) -> None:
+    """Drop what an earlier start wrote after the checkpoint that ``state`` is from, verdicts on its own
+    weights included, if it does not know of them. Only one rank calls it.
+    """
+    if not log.exists():
+        return
+    known = {entry["step"] for entry in state.log_history if f"{PREFIX}rows" in entry}
+    lines = [
+        line
+        for line in read_lines(log)
+        if (line["step"] in known if "verdicts" in line else line["step"] <= state.global_step)
+    ]
+    write_lines(log, map(json.dumps, lines))
 
 
 def write_line(log: Path, line: dict[str, Any]) -> None:
