@@ -5,10 +5,10 @@
 
 Each run is killed once with SIGKILL wherever it is (measuring prompts, between updates, writing a checkpoint
 or the finished model), started again with the same command, and must leave the same bytes: all weights,
-every logged figure and line of the card but the clock's, and the lines of ``watch.jsonl``. Two recipes of each
-kind take turns: full fine-tuning, and LoRA with dropout; for grpo the first has the KL term and two steps per
-update, and the second the difficulty filter. Runs of ``stop`` measure while they train and end early: the first
-is one of grpo by balanced accuracy, the second one of assess by loss. Exits with 1 if anything differs.
+every logged figure and line of the card but the clock's, and the lines of ``watch.jsonl``. Two recipes take
+turns: full fine-tuning, and LoRA with dropout; for grpo the first has the KL term and two steps per update,
+and the second the difficulty filter. Runs of ``stop`` measure while they train and end early: the first is
+one of grpo by balanced accuracy, the second one of assess by loss. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from support.training import (
     recipe,
     write_recipe,
 )
-
 
 STAGES = ["sft", "grpo", "stop"]
 
