@@ -18,6 +18,7 @@ from policyguard.strict.files import sha256_of
 from policyguard.train.command import dry_run, prepare, remember
 from policyguard.train.preflight import inspect_recipe
 from policyguard.train.recipe import load_recipe
+from policyguard.train.rows import validate_rows
 from policyguard.train.trainer import latest_checkpoint
 from support.tiny_models import QWEN, Family, tiny_model
 from support.training import (
@@ -306,4 +307,8 @@ def test_an_image_that_is_too_long_for_the_models_is_named_and_skipped_with_its_
     values = recipe("sft", base, rows, tmp_path / "out", optim={"max_steps": 6})
     notes = dry_run(load_recipe(write_recipe(tmp_path / "run.yaml", values)))
     assert any("long.png: the image has 4100 x 20 pixels" in note for note in notes)
+    validation = validate_rows(rows)
+    assert not validation.problems
+    (skipped,) = [note for note in notes if "long.png" in note]
+    assert skipped.replace("skipped:", "skipped in training:") in validation.notes
     assert record(train("sft", tmp_path, values))["counts"]["skipped"] == 1

@@ -223,6 +223,8 @@ def test_grpo_and_sft_measure_what_they_can(tmp_path: Path) -> None:
     lines = watched(out)
     assert [line["step"] for line in lines] == [0, 1]
     assert lines[0]["verdicts"]["rows"] == 4
+    answered = next(entry for entry in record(out)["history"] if "eval_runtime" in entry)
+    assert round(answered["eval_runtime"] * answered["eval_samples_per_second"]) == 4
     assert lines[0]["verdicts"]["accuracy"][0] > 0.7  # pico knows its world
     assert "| verdicts on 4 rows held out" in (out / "README.md").read_text()
     captions = recipe(

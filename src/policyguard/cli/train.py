@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -256,6 +257,9 @@ def _stage(stage: str, source: str, settings: list[str] | None, dry_run: bool) -
     from policyguard.train.command import prepare, start
 
     recipe = prepare(stage, source, settings=settings or [])
-    lines = check(recipe) if dry_run else [f"the model is in {start(recipe)}"]
-    print("\n".join(lines))
+    if dry_run:
+        print("\n".join(check(recipe)))
+    else:
+        folder = start(recipe, note=partial(print, file=sys.stderr))
+        print(f"the model is in {folder}")
     return ExitCode.OK

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.train.command import dry_run, prepare, start
@@ -29,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "this recipe is for stage 'recaption', which trains nothing",
                 hint=f"run `policyguard train recaption {options.recipe}`",
             )
-        lines = dry_run(recipe) if options.dry_run else [f"the model is in {start(recipe)}"]
+        if options.dry_run:
+            lines = dry_run(recipe)
+        else:
+            lines = [f"the model is in {start(recipe, note=partial(print, file=sys.stderr))}"]
     except PolicyGuardError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

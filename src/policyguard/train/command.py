@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,13 @@ def _inspect(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Preflight:
     return preflight
 
 
-def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
-    """Check everything, then run the stage and give the folder of the finished model."""
+def start(
+    recipe: SftRecipe | AssessRecipe | GrpoRecipe, *, note: Callable[[str], object] = lambda line: None
+) -> Path:
+    """Check everything, then run the stage and give the folder of the finished model.
+
+    ``note`` gets the notes of ``dry_run`` before the run begins, on the first rank.
+    """
     out = Path(recipe.out).expanduser()
     _check_out(recipe)
     running = int(os.environ.get("WORLD_SIZE", "1"))
@@ -74,6 +79,8 @@ def start(recipe: SftRecipe | AssessRecipe | GrpoRecipe) -> Path:
     preflight = _inspect(recipe)
     if os.environ.get("RANK", "0") == "0":
         remember(recipe, preflight.data)
+        for line in preflight.notes:
+            note(line)
     with _training(out):
         if isinstance(recipe, SftRecipe):
             return sft.run(recipe)

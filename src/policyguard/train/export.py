@@ -144,7 +144,7 @@ def export(recipe: GrpoRecipe, out: Path) -> list[Path]:
     items = [*rows.train, *rows.validation]
     if problems := check_images(items, look_into=len(items)):
         raise ConfigurationError(listing(problems), hint="nothing was written; fix these and try again")
-    sides = {"train": units.prompts, "validation": held_out_prompts(rows)}
+    sides = {"train": units.prompts, "validation": held_out_prompts(rows.validation)}
     everything = [prompt for prompts in sides.values() for prompt in prompts]
     with fresh_folder(out) as folder:
         write_reward(

@@ -29,6 +29,7 @@ from policyguard.train.assess_data import decision_sentence
 from policyguard.train.card import write_card
 from policyguard.train.data import LabelRow
 from policyguard.train.difficulty import filter_units, measure_units
+from policyguard.train.evaluate import few
 from policyguard.train.grpo_data import Prompt, Units, build_units
 from policyguard.train.models import (
     WORK,
@@ -140,7 +141,8 @@ def run(recipe: GrpoRecipe) -> Path:
     dialect = dialect_of(recipe)
     rows, units = read_prompts(recipe)
     base = warmed_up(recipe, units.prompts) if recipe.format_warmup.updates else model_folder(recipe.model)
-    held_out, group = held_out_prompts(rows), recipe.rollout.group
+    held_out = held_out_prompts(few(rows.validation, recipe.measure.rows))
+    group = recipe.rollout.group
     checkpoint = latest_checkpoint(out / WORK)
     with expected_noise():
         processor = processor_of(base, max_pixels=recipe.run.max_pixels)
@@ -264,10 +266,10 @@ def format_example(prompt: Prompt, dialect: Dialect) -> dict[str, Any]:
     }
 
 
-def held_out_prompts(rows: Rows[LabelRow]) -> list[Prompt]:
+def held_out_prompts(items: Sequence[Located[LabelRow]]) -> list[Prompt]:
     """Held-out rows under the policies they were given with."""
     prompts = []
-    for item in rows.validation:
+    for item in items:
         assert item.policy is not None
         categories = tuple(item.row.violated or ())
         prompts.append(Prompt(item.path, item.policy, item.row.label, categories))

@@ -309,6 +309,8 @@ def validate_rows(
         progress(done, len(images), f"{len(result.problems):,} bad")
         messages = _image_problems(read.folder / image, sha256)
         result.problems += [Problem(message, str(path), field=f"image {image}") for message in messages]
+        if (message := _too_long(read.folder / image)) is not None:
+            result.notes.append(f"skipped in training: {Problem(message, str(path), field=image)}")
     labels = [row for row in read.rows if isinstance(row, LabelRow)]
     result.problems += _policy_problems(labels, path)
     for root, sides in images_on_two_sides(read.rows).items():
