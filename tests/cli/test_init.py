@@ -80,6 +80,14 @@ def test_the_file_for_ci_installs_what_it_needs_and_runs_test_and_check(
     assert documents.parse((project / path).read_bytes(), path).problems == ()
 
 
+@pytest.mark.parametrize(("base", "needed"), [("pictosafe/l3", False), ("apps/family", True)])
+def test_what_comes_next_asks_for_a_model_only_where_one_is_needed(
+    base: str, needed: bool, project: Path, capsys: Captured
+) -> None:
+    assert main(["init", "--from", base]) == ExitCode.OK
+    assert ("--model MODEL" in capsys.readouterr().err) is needed
+
+
 @pytest.mark.parametrize("nothing", ["none", "None", "-", " "])
 def test_whoever_says_none_gets_none(nothing: str, project: Path) -> None:
     assert main(["init", "--model", "guard", "--base-url", nothing]) == ExitCode.OK

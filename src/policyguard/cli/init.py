@@ -56,7 +56,7 @@ def init(
 
     In a terminal, what no option says is asked. Files that exist are never changed.
     """
-    from policyguard.policy import packaged_policies
+    from policyguard.policy import load_policy, packaged_policies
     from policyguard.strict.files import write_bytes
 
     base = base or _ask("Build on which packaged policy", DEFAULT_BASE)
@@ -86,7 +86,8 @@ def init(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data)
         print(path)
-    _next(folder, name, model)
+    # The packaged model judges its own world without being named.
+    _next(folder, name, named=model is not None or load_policy(base).world == "pictosafe")
     return ExitCode.OK
 
 
@@ -123,7 +124,8 @@ def _files(
     if ci is not Ci.NONE:
         path = ".github/workflows/policyguard.yml" if ci is Ci.GITHUB else ".gitlab-ci.yml"
         text = _GITHUB if ci is Ci.GITHUB else _GITLAB
-        yield path, text.replace("PACKAGE", f"{DISTRIBUTION}[{extra}]").encode()
+        package = f"{DISTRIBUTION}[{extra}]"
+        yield path, text.replace("RELEASE", _RELEASE).replace("PACKAGE", package).encode()
 
 
 def _harmless(world: str | None) -> bytes:
@@ -141,9 +143,9 @@ def _harmless(world: str | None) -> bytes:
     return file.getvalue()
 
 
-def _next(folder: Path, name: str, model: str | None) -> None:
+def _next(folder: Path, name: str, *, named: bool) -> None:
     here = "" if folder == Path() else f"cd {folder} && "
-    needs = "" if model else " --model MODEL"
+    needs = "" if named else " --model MODEL"
     print(
         f"\nNext:\n"
         f"  {here}policyguard policy lint policies/{name}.yaml    # after each edit\n"
@@ -219,18 +221,29 @@ jobs:
       - uses: actions/checkout@df4cb1c069e1874edd31b4311f1884172cec0e10  # v6.0.3
         with:
           fetch-depth: 0
+      # RELEASE
       - run: pipx install 'PACKAGE'
       - run: policyguard policy test cases.yaml
       - run: policyguard check --allow-empty ${BASE:+--changed-since "$BASE"}
 """
 
+_RELEASE = (
+    "Until PyPI has a release: 'PACKAGE @ git+https://HOST/OWNER/policyguard@COMMIT', the copy you use."
+)
+
 _GITLAB = """\
+workflow:  # without it, GitLab makes no pipelines of merge requests
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "merge_request_event"
+    - if: $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH
+
 images:
   image: python:3.12
   variables:
     GIT_DEPTH: "0"  # the branch point of a merge request must be there
     BASE: $CI_MERGE_REQUEST_DIFF_BASE_SHA
   script:
+    # RELEASE
     - pip install --quiet 'PACKAGE'
     - policyguard policy test cases.yaml
     - policyguard check --allow-empty ${BASE:+--changed-since "$BASE"}

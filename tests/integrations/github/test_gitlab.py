@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,6 +64,21 @@ def test_a_policy_that_is_not_there_fails_the_job(repository: Path, environment:
     done = run(repository, environment, POLICYGUARD_POLICY=hostile)
     assert 2 == done.returncode
     assert not list(repository.rglob("owned"))
+
+
+def test_the_page_the_template_and_init_ask_for_pipelines_of_merge_requests(tmp_path: Path) -> None:
+    """Without `workflow:`, GitLab runs a job that has no rules in no pipeline of a merge request."""
+    from policyguard.cli import main
+
+    assert 0 == main(["init", str(tmp_path), "--from", "pictosafe/l3", "--id", "house", "--ci", "gitlab"])
+    page = re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / "docs/github-action.md").read_text(), re.MULTILINE | re.DOTALL
+    )[-1]
+    comment = re.sub(r"^# ?", "", TEMPLATE.read_text().split("docs/github-action.md")[0], flags=re.MULTILINE)
+    wanted = ['$CI_PIPELINE_SOURCE == "merge_request_event"', "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH"]
+    for text in (page, comment.partition(":\n\n")[2], (tmp_path / ".gitlab-ci.yml").read_text()):
+        rules = yaml.safe_load(text)["workflow"]["rules"]  # noqa: TID251
+        assert wanted == [rule["if"] for rule in rules]
 
 
 def test_it_installs_what_the_package_has() -> None:
