@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import sys
+from bisect import bisect_left
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -69,4 +72,37 @@ def test_the_interval_of_an_auc_covers_about_95_of_100_draws(tables: ModuleType)
         area = sum(a > b for a in above for b in below) / 1600
         _, low, high = tables.auc({"safety": {"random": {"n": 80, "unsafe": 40, "auc": area}}})
         inside += low <= truth <= high
+    assert 364 <= inside <= 394
+
+
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "auc"])
+def test_the_interval_of_a_gain_covers_about_95_of_100_draws(tables: ModuleType, figure: str) -> None:
+    """Two models judge the same 120 samples, the second with less noise; the true gain is that of many."""
+    from random import Random
+
+    draw = Random(9)
+
+    def pair(many: int) -> list[dict[str, Any]]:
+        noise = [draw.gauss(0, 1) for _ in range(2 * many)]
+        judged = []
+        for weight in (1.0, 0.7):
+            means = [0.4] * many + [-0.4] * many
+            odds = [m + weight * n + draw.gauss(0, 0.4) for m, n in zip(means, noise, strict=True)]
+            shares = [1 / (1 + math.exp(-value)) for value in odds]
+            above, below = shares[:many], shares[many:]
+            ranked = sorted(below)
+            right = sum(p >= 0.5 for p in above) + sum(p < 0.5 for p in below)
+            found = {
+                "p_unsafe": {"unsafe": " ".join(map(str, above)), "safe": " ".join(map(str, below))},
+                "balanced_accuracy": right / (2 * many),
+                "auc": sum(bisect_left(ranked, p) for p in above) / many**2,
+            }
+            judged.append({"safety": {"random": found}})
+        return judged
+
+    truth, _ = tables.gain(figure, *pair(20000))
+    inside = 0
+    for _ in range(400):
+        value, half = tables.gain(figure, *pair(60))
+        inside += abs(value - truth) <= half
     assert 364 <= inside <= 394

@@ -6,7 +6,8 @@ expected reward, can be read off one forward pass; nothing needs to be sampled. 
 reward and the optimiser are those of the GRPO recipe. ``FORM`` is what each prompt adds to the objective:
 
 - a number N: N answers are drawn, and weighed by their rewards less the group's mean, over its deviation:
-  GRPO (Shao et al. 2024, section 4.1), of which only the kind of wrong answer is averaged out.
+  GRPO (Shao et al. 2024, section 4.1), of which only the kind of wrong answer is averaged out. ``N-again``
+  draws others, to see what is luck.
 - ``scaled``: 2 arcsin(sqrt(p)), whose gradient is GRPO's with infinitely many answers: no luck in drawing.
 - ``expected``: p, the same without the division by the deviation.
 - ``log``: log p, which pays for every step towards the right answer, the most where it is unlikely. With
@@ -49,7 +50,7 @@ def objective(p: Tensor, form: str, drawn: torch.Generator) -> Tensor:
         return p
     if form == "scaled":
         return 2 * p.sqrt().asin()
-    many = int(form)
+    many = int(form.removesuffix("-again"))
     right = torch.bernoulli(p.detach().expand(many, -1), generator=drawn)
     worth = (right - right.mean(0)) / (right.std(0) + EPSILON)
     return (worth * torch.where(right > 0, p.log(), (1 - p).log())).mean(0)
@@ -113,7 +114,7 @@ def train(recipe: GrpoRecipe, form: str) -> None:
     prompts = cycle(units.prompts)
     many, updates = recipe.optim.batch // recipe.rollout.group, recipe.optim.max_steps
     assert updates is not None
-    drawn = torch.Generator().manual_seed(recipe.seed)
+    drawn = torch.Generator().manual_seed(recipe.seed + (1000 if form.endswith("-again") else 0))
     for number in range(updates):
         p = chances(list(islice(prompts, many)))
         optimiser.zero_grad()

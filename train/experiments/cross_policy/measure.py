@@ -156,10 +156,15 @@ def crossed_samples(seed: int, fours: int) -> Samples:
 
 
 def judged(
-    subject: Subject, samples: Sequence[tuple[PictoPolicy, Scene]], pictures: Sequence[Any]
+    subject: Subject,
+    samples: Sequence[tuple[PictoPolicy, Scene]],
+    pictures: Sequence[Any],
+    *,
+    keep: bool = False,
 ) -> tuple[dict[str, Any], list[bool]]:
     """The figures, with the area under the ROC curve (how well P(unsafe) ranks, wherever the threshold is)
-    and the mean probability of the labels; and which samples came out right."""
+    and the mean probability of the labels; and which samples came out right. With ``keep``, P(unsafe) of each
+    sample stands among the figures, so that models can be compared sample by sample."""
     found = subject.unsafe([policy for policy, _ in samples], pictures)
     truth = [is_unsafe(policy, scene) for policy, scene in samples]
     right = [(p >= 0.5) == label for (p, _), label in zip(found, truth, strict=True)]
@@ -176,6 +181,10 @@ def judged(
     figures: dict[str, Any] = count.to_dict()
     figures["auc"] = wins / (len(above) * len(below)) if above and below else None
     figures["label_mass"] = math.fsum(mass for _, mass in found) / len(found)
+    if keep:
+        figures["p_unsafe"] = {
+            name: " ".join(f"{p:.5f}" for p in part) for name, part in (("unsafe", above), ("safe", below))
+        }
     return figures, right
 
 
@@ -212,7 +221,7 @@ def safety(
         out[level], _ = judged(subject, [(policy, scene) for scene in shown], pictures)
     for name, many in (("random", random), ("held_out", held_out)):
         if many:
-            out[name], _ = judged(subject, *random_samples(seed, name, many))
+            out[name], _ = judged(subject, *random_samples(seed, name, many), keep=name == "random")
     if not pairs:
         return out
     policies = [symbolic_level(level) for level in LEVELS]

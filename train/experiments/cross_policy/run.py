@@ -105,7 +105,7 @@ def _exact(form: str, on: str = "random-new") -> tuple[Step, ...]:
     return (WARM_UP, replace(REINFORCE, stage="exact", on=on, form=form))
 
 
-FORMS = ("4", "16", "scaled", "expected", "log")
+FORMS = ("4", "4-again", "16", "scaled", "expected", "log")
 _MORE = replace(REINFORCE, stage="exact", on="random-more", rows=6100, updates=180)
 EXACT: dict[str, tuple[Step, ...]] = {
     **{f"exact-{form}": _exact(form) for form in FORMS},

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev, variance
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +25,6 @@ Z = 1.96
 
 ONE_POLICY = ("warm", "assess-l1", "grpo-l1", "assess-l4", "grpo-l4", "assess-l5", "grpo-l5")
 STAGES = ("plain-warm", "warm", "recap-warm", "recap-warm-grpo", "warm-grpo", "warm-assess")
-PAIRS = ("warm", "warm-grpo", "warm-grpo-pairs", "warm-grpo-crossed")
 GENERAL = ("warm", "recap-warm", "warm-grpo", "recap-warm-grpo", "warm-assess", "assess-l1", "grpo-l1")
 
 
@@ -58,6 +58,7 @@ APART = {
     "warm": ("– (the warm-up)", "–"),
     "warm-grpo": ("expected reward, 4 answers drawn, by the trainer", "plain rows"),
     "exact-4": ("expected reward, 4 answers drawn", "plain rows"),
+    "exact-4-again": ("expected reward, 4 others drawn", "plain rows"),
     "exact-16": ("expected reward, 16 answers drawn", "plain rows"),
     "exact-scaled": ("expected reward, none drawn", "plain rows"),
     "exact-expected": ("expected reward, none drawn, not scaled", "plain rows"),
@@ -70,6 +71,36 @@ APART = {
     "exact-log-more": ("logarithm of the chance", "five times the plain rows"),
 }
 """Runs of exact.py and of the trainer on the same prompts: what was raised, on which rows."""
+
+GAINS = {
+    "warm-grpo": "warm",
+    "warm-grpo-pairs": "warm",
+    "warm-grpo-crossed": "warm",
+    "recap-warm-grpo": "recap-warm",
+    "warm-assess": "warm",
+}
+"""Runs, and what they began from."""
+CHANGES = (
+    ("GRPO by the trainer, over the warm-up", "warm", "warm-grpo"),
+    ("GRPO by `exact.py`, over the trainer's", "warm-grpo", "exact-4"),
+    ("4 other answers drawn", "exact-4", "exact-4-again"),
+    ("16 answers drawn, not 4", "exact-4", "exact-16"),
+    ("none drawn, not 4", "exact-4", "exact-scaled"),
+    ("not scaled, none drawn", "exact-scaled", "exact-expected"),
+    ("the logarithm, not the expected reward", "exact-scaled", "exact-log"),
+    ("five times the prompts, expected reward", "exact-scaled", "exact-scaled-more"),
+    ("five times the prompts, logarithm", "exact-log", "exact-log-more"),
+    ("the logarithm, over the warm-up", "warm", "exact-log"),
+    ("crossed rows, 4 answers drawn", "exact-4", "exact-4-crossed"),
+    ("crossed rows, logarithm", "exact-log", "exact-log-crossed"),
+    ("edit pairs, by the trainer", "warm-grpo", "warm-grpo-pairs"),
+    ("recaptions before the warm-up", "warm", "recap-warm"),
+    ("recaptions before warm-up and GRPO", "warm-grpo", "recap-warm-grpo"),
+    ("verdict SFT, over the warm-up", "warm", "warm-assess"),
+)
+"""What is compared: from which run to which."""
+STUDENT = {2: 12.706, 3: 4.303}
+"""97.5% points of Student's t, by the number of seeds."""
 
 Run = dict[str, Any]
 Runs = dict[str, list[Run]]
@@ -180,49 +211,123 @@ def table(runs: Runs, names: tuple[str, ...], columns: dict[str, Callable[[Run],
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _right(run: Run) -> tuple[list[float], list[float]]:
+    """Of every unsafe and every safe sample, whether it was judged right."""
+    above, below = _chances(run)
+    return [float(p >= 0.5) for p in above], [float(p < 0.5) for p in below]
+
+
+def _placed(run: Run) -> tuple[list[float], list[float]]:
+    """Of every unsafe sample the share of safe ones that P(unsafe) puts below it, of every safe one the share
+    of unsafe ones above it."""
+    above, below = _chances(run)
+    up, down = sorted(above), sorted(below)
+
+    def under(p: float, ranked: list[float]) -> float:
+        return (bisect_left(ranked, p) + bisect_right(ranked, p)) / (2 * len(ranked))
+
+    return [under(p, down) for p in above], [1 - under(p, up) for p in below]
+
+
+def _chances(run: Run) -> tuple[list[float], list[float]]:
+    """P(unsafe) of the unsafe and of the safe samples under random policies."""
+    said = run["safety"]["random"]["p_unsafe"]
+    return list(map(float, said["unsafe"].split())), list(map(float, said["safe"].split()))
+
+
+def gain(name: str, old: Run, new: Run) -> tuple[float, float | None]:
+    """What ``new`` has over ``old`` under random policies, and half its 95% interval over samples, which are
+    the same for both (for the AUC by DeLong et al. 1988); none where a result does not keep them."""
+    judged = [run["safety"]["random"] for run in (old, new)]
+    value = judged[1][name] - judged[0][name]
+    if any("p_unsafe" not in one for one in judged):
+        return value, None
+    parts = _placed if name == "auc" else _right
+    moved = [[b - a for a, b in zip(*pair, strict=True)] for pair in zip(parts(old), parts(new), strict=True)]
+    spread = math.sqrt(sum(variance(part) / len(part) for part in moved))
+    return value, Z * spread * (1 if name == "auc" else 0.5)
+
+
+def _gained(name: str, old: Run, new: Run) -> str:
+    value, half = gain(name, old, new)
+    if half is None:
+        return f"{100 * value:+.1f}"
+    return f"{100 * value:+.1f} [{100 * (value - half):+.1f}, {100 * (value + half):+.1f}]"
+
+
+def line_moved(run: Run) -> float:
+    """Balanced accuracy with no training but of the line: each half of the samples is judged by the threshold
+    that is best on the other half."""
+    above, below = _chances(run)
+    found = []
+    for half in (0, 1):
+        up, down = sorted(above[1 - half :: 2]), sorted(below[1 - half :: 2])
+        line = max(
+            up + down,
+            key=lambda t: bisect_left(down, t) / len(down) - bisect_left(up, t) / len(up),
+        )
+        found += [mean(p >= line for p in above[half::2]) / 2 + mean(p < line for p in below[half::2]) / 2]
+    return mean(found)
+
+
 def gains(runs: Runs) -> str:
-    """What GRPO added to the warm-up it started from, seed by seed, on the same samples."""
-    head = ["model", "seed", "before", "after", "gain", "recalls before", "recalls after", "AUC"]
+    """What GRPO added to the warm-up it started from, seed by seed, on the same samples; and what moving the
+    warm-up's threshold gives."""
+    head = ["model", "seed", "balanced accuracy", "gain", "line moved", "recalls", "AUC", "gain"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
-    pick = balanced("random")
-    for name, start in (
-        ("warm-grpo", "warm"),
-        ("warm-grpo-pairs", "warm"),
-        ("warm-grpo-crossed", "warm"),
-        ("recap-warm-grpo", "recap-warm"),
-        ("warm-assess", "warm"),
-        ("long-warm-grpo", "long-warm"),
-        ("long-warm-assess", "long-warm"),
-    ):
+    for name, start in GAINS.items():
         before = {run["seed"]: run for run in runs.get(start, [])}
         for run in runs.get(name, []):
-            if run["seed"] in before:
-                old, new = pick(before[run["seed"]]), pick(run)
-                # as if the samples were different ones: they are the same, so this is wider than need be
-                half = (
-                    math.hypot(new[0] - new[1], old[2] - old[0]),
-                    math.hypot(new[2] - new[0], old[0] - old[1]),
-                )
-                gain = new[0] - old[0]
-                gained = f"{100 * gain:+.1f} [{100 * (gain - half[0]):+.0f}, {100 * (gain + half[1]):+.0f}]"
-                said = [shown([old]), shown([new]), gained]
-                judged = [one["safety"]["random"] for one in (before[run["seed"]], run)]
-                recalls = [
-                    f"{100 * one['recall_unsafe']:.0f} unsafe, {100 * one['recall_safe']:.0f} safe"
-                    for one in judged
-                ]
-                areas = [one.get("auc") for one in judged]
-                auc = " to ".join(f"{100 * area:.1f}" for area in areas) if all(areas) else "–"
-                rows.append([NAMES[name], str(run["seed"]), *said, *recalls, auc])
+            if run["seed"] not in before:
+                continue
+            old = before[run["seed"]]
+            judged = [one["safety"]["random"] for one in (old, run)]
+            accuracy, areas = (
+                [" to ".join(f"{100 * one[figure]:.1f}" for one in judged), _gained(figure, old, run)]
+                for figure in ("balanced_accuracy", "auc")
+            )
+            moved = f"{100 * line_moved(old):.1f}" if "p_unsafe" in judged[0] else "–"
+            recalls = ", ".join(
+                " to ".join(f"{100 * one[f'recall_{label}']:.0f}" for one in judged) + f" {label}"
+                for label in ("unsafe", "safe")
+            )
+            rows.append([NAMES[name], str(run["seed"]), *accuracy, moved, recalls, *areas])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _stage(stage: dict[str, Any]) -> str:
-    """One stage of a chain, and what it took."""
+def changes(runs: Runs) -> str:
+    """One thing changed at a time: the mean over seeds of what it adds, and what it adds at each."""
+    rows = [
+        ["what changes", "seeds", "balanced accuracy", "at each seed", "AUC", "at each seed"],
+        ["---", *["---:"] * 5],
+    ]
+    for what, start, name in CHANGES:
+        before = {run["seed"]: run for run in runs.get(start, [])}
+        both = [(before[run["seed"]], run) for run in runs.get(name, []) if run["seed"] in before]
+        if both:
+            cells = []
+            for figure in ("balanced_accuracy", "auc"):
+                values = [100 * gain(figure, *pair)[0] for pair in both]
+                cells += [_over_seeds(values), ", ".join(_gained(figure, *pair) for pair in both)]
+            rows.append([what, ", ".join(str(run["seed"]) for _, run in both), *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _over_seeds(values: list[float]) -> str:
+    """Their mean, with Student's 95% interval."""
+    if len(values) < 2:
+        return "–"
+    half = STUDENT[len(values)] * stdev(values) / math.sqrt(len(values))
+    return f"{mean(values):+.1f} [{mean(values) - half:+.1f}, {mean(values) + half:+.1f}]"
+
+
+def _stage(seeds: Sequence[dict[str, Any]]) -> str:
+    """One stage of a chain at several seeds, and what it took on average."""
+    stage = seeds[0]
     form = f" ({stage['form']})" if stage.get("form") else ""
-    took = f"{stage['minutes']:.1f} min"
-    if "cpu_minutes" in stage:
-        took = f"{stage['cpu_minutes']:.1f} min of one core"
+    took = f"{mean(one['minutes'] for one in seeds):.1f} min"
+    if all("cpu_minutes" in one for one in seeds):
+        took = f"{mean(one['cpu_minutes'] for one in seeds):.1f} min of one core"
     size = f"{stage['rows']} rows, {stage['updates']} updates, lr {stage['lr']:g}"
     return f"{stage['stage']}{form} on {stage['on']}, {size}: {took}"
 
@@ -245,13 +350,14 @@ def tables(runs: Runs) -> dict[str, str]:
     }
     minutes = []
     for name in sorted(runs):
-        for run in runs[name]:
-            stages = "; ".join(map(_stage, run["stages"]))
-            minutes.append(f"| {name} | {run['seed']} | {stages or '-'} |")
+        seeds = ", ".join(str(run["seed"]) for run in runs[name])
+        said = "; ".join(map(_stage, zip(*(run["stages"] for run in runs[name]), strict=True)))
+        minutes.append(f"| {name} | {seeds} | {said or '–'} |")
     stages = ("base", *STAGES, *_long(STAGES))
     return {
         "gains": gains(runs),
         "apart": apart(runs),
+        "changes": changes(runs),
         "one-policy": table(
             runs,
             (*ONE_POLICY, *_long(ONE_POLICY)),
@@ -260,9 +366,8 @@ def tables(runs: Runs) -> dict[str, str]:
         "one-policy-called": table(runs, (*ONE_POLICY, *_long(ONE_POLICY)), unsafe),
         "stages": table(runs, stages, random | recalls),
         "stages-levels": table(runs, stages, score),
-        "pairs": table(runs, (*PAIRS, *_long(PAIRS)), random),
         "general": table(runs, ("base", "recap", *GENERAL, *_long(GENERAL)), abilities),
-        "runs": "\n".join(["| run | seed | stages |", "|---|---:|---|", *minutes]),
+        "runs": "\n".join(["| run | seeds | stages |", "| --- | --- | --- |", *minutes]),
     }
 
 
