@@ -6,14 +6,18 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from cli.support import GOOD, Captured
 from policyguard.cli import main
-from policyguard.cli.audit import _so_far
-from policyguard.runs.exits import ExitCode
+from policyguard.cli.audit import _go_on, _so_far
+from policyguard.cli.options import TextOrJson
+from policyguard.runs.audit.parts import Done, Moved
+from policyguard.runs.audit.run import Work, local, start
+from policyguard.runs.exits import ExitCode, FailOn
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("torch")
@@ -46,13 +50,49 @@ def test_an_audit_says_what_it_found_and_goes_on_where_it_stopped(here: Path, ca
     assert "nothing was left to judge" in capsys.readouterr().out
 
 
+def test_ctrl_c_says_how_many_images_stay_judged_and_how_many_do_not(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    from runs.audit.support import folder_of, made_of, shot, spec
+
+    folder_of(tmp_path / "photos", (shot(number) for number in range(7)))
+    audit = start(tmp_path / "out", spec("photos", root=tmp_path, per_part=3), made_of())
+    work = Work(str(tmp_path / "out"), made_of())
+
+    def stopped(work: Work, numbers: Sequence[int], moved: Moved) -> Iterator[Done]:
+        judged = Counter[str]()
+
+        def count(counts: Counter[str]) -> None:
+            judged.update(counts)
+            moved(counts)
+            if judged["rows"] == 5:
+                raise KeyboardInterrupt
+
+        yield from local(work, numbers, count)
+
+    with pytest.raises(KeyboardInterrupt):
+        _go_on(audit, work, stopped, FailOn.BLOCK, TextOrJson.TEXT)
+    said = capsys.readouterr().err
+    assert "3 judged images stay, 2 of parts under way will be judged again; go on with: " in said
+    _go_on(audit, work, local, FailOn.BLOCK, TextOrJson.TEXT)
+    assert "7 images in 3 of 3 parts" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("rate", "shown"),
-    [(0.0, "0/s"), (0.372, "0.37/s"), (9.96, "10/s"), (178.4, "178/s"), (1999.6, "2,000/s")],
+    [
+        (None, ""),
+        (0.372, "0.37/s, "),
+        (9.96, "10/s, "),
+        (178.4, "178/s, "),
+        (1999.6, "2,000/s, "),
+    ],
 )
-def test_a_running_audit_tells_a_slow_rate_and_what_could_not_be_judged(rate: float, shown: str) -> None:
+def test_a_running_audit_tells_a_slow_rate_and_what_could_not_be_judged(
+    rate: float | None, shown: str
+) -> None:
     counts = Counter({"rows": 9, "outcome violates": 4, "outcome complies": 4, "outcome undecided": 1})
-    assert _so_far(counts, rate) == f"{shown}, 4 violate, 1 could not be judged"
+    assert _so_far(counts, rate) == f"{shown}4 violate, 1 could not be judged"
 
 
 def test_another_policy_is_another_audit_and_diff_compares_the_two(here: Path, capsys: Captured) -> None:
@@ -66,6 +106,9 @@ def test_another_policy_is_another_audit_and_diff_compares_the_two(here: Path, c
     out = capsys.readouterr().out
     assert "3 images in both, 0 only before, 0 only after" in out
     assert "action block -> allow: 1" in out
+    assert "more: --list" not in out
+    assert main(["audit", "diff", "audit", "lax", "--list", "0"]) == ExitCode.OK
+    assert "  and 1 more: --list 1 shows all" in capsys.readouterr().out
     assert "photos/armoury.png: block -> allow" in out
     assert main(["audit", "diff", "audit", "lax", "--format", "json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["both"] == 3

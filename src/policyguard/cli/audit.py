@@ -117,7 +117,15 @@ def run(
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Fetch images that a list gives by their https address.")
     ] = False,
-    per_part: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Files in one part.")] = 1000,
+    per_part: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            metavar="N",
+            help="Files in one part. Default: 50 at first, more as there are more, at most 1,000.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count, judge 64 images, and say what the audit would take.")
     ] = False,
@@ -130,9 +138,9 @@ def run(
 ) -> ExitCode:
     """Judge every image of a data set, part by part.
 
-    A part is a tar shard, a Parquet row group or 1,000 files; a part that is done has one Parquet file of
-    rows in FOLDER/verdicts, and is never judged again. The same command, or `audit resume FOLDER`, goes on
-    where a run was stopped, however it was stopped.
+    A part is a tar shard, a Parquet row group or 50 to 1,000 files; a part that is done has one Parquet file
+    of rows in FOLDER/verdicts, and is never judged again. The same command, or `audit resume FOLDER`, goes on
+    where a run was stopped, however it was stopped; a part that was not done begins again.
 
     Exit code: 0 nothing is blocked; 1 a violation is blocked; 3 something could not be judged, or a part was
     left; 2 the command or the set-up is wrong, or nothing can be written.
@@ -294,14 +302,19 @@ def _go_on(audit: Audit, work: Work, engine: Engine, fail_on: FailOn, style: Tex
         warn(note)
     numbers = left(audit)
     before, new, named, failed = totals(audit), Counter[str](), list[str](), dict[int, str]()
+    kept = before["rows"]
     if numbers:
         try:
             for done in _shown(audit, before, new, work, numbers, engine):
+                kept += done.counts["rows"]
                 named += done.named[: _MOST_NAMED - len(named)]
                 if done.failed is not None:
                     failed[done.part] = done.failed
         except (PolicyGuardError, KeyboardInterrupt):
-            warn(f"what is done stays; go on with: policyguard audit resume {printable(work.folder)}")
+            lost = before["rows"] + new["rows"] - kept
+            again = f", {lost:,} of parts under way will be judged again" if lost else ""
+            stays = f"{_count(kept, 'judged image')} {'stays' if kept == 1 else 'stay'}{again}"
+            warn(f"{stays}; go on with: policyguard audit resume {printable(work.folder)}")
             raise
     for line in named:
         warn(line)
@@ -324,14 +337,17 @@ def _shown(
     audit: Audit, before: Counter[str], new: Counter[str], work: Work, numbers: list[int], engine: Engine
 ) -> Iterator[Any]:
     """What ``engine`` gives, with a bar: rate, time left, violations so far, what could not be judged."""
-    total, began = audit.about["counts"]["rows"], monotonic()
+    total = audit.about["counts"]["rows"]
+    began = None  # when the first image was judged: before, the model was loaded
     with progress_bar(sys.stderr) as move:
         log = log_lines(sys.stderr, total or sys.maxsize)
 
         def moved(counts: Counter[str]) -> None:
+            nonlocal began
             new.update(counts)
+            began = began or monotonic()
             seconds = monotonic() - began
-            words = _so_far(before + new, new["rows"] / seconds if seconds > 0 else 0.0)
+            words = _so_far(before + new, (new["rows"] - 1) / seconds if seconds > 0 else None)
             move(before["rows"] + new["rows"], total, words)
             log(before["rows"] + new["rows"], words)
 
@@ -339,11 +355,11 @@ def _shown(
             yield from found
 
 
-def _so_far(counts: Counter[str], rate: float) -> str:
-    """``rate`` in images per second; slow models take seconds for one."""
+def _so_far(counts: Counter[str], rate: float | None) -> str:
+    """``rate`` in images per second, ``None`` while it cannot be told; slow models take seconds for one."""
     unjudged = counts["rows"] - counts["outcome complies"] - counts["outcome violates"]
-    shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-    return f"{shown}/s, {counts['outcome violates']:,} violate, {unjudged:,} could not be judged"
+    shown = "" if not rate else f"{rate:,.0f}/s, " if rate >= 10 else f"{rate:.2g}/s, "
+    return f"{shown}{counts['outcome violates']:,} violate, {unjudged:,} could not be judged"
 
 
 def _summary(audit: Audit, counts: Counter[str], new: Counter[str], missing: int) -> Iterator[str]:

@@ -247,8 +247,9 @@ def _lines(written: Written) -> Iterator[str]:
         yield f"{unjudged:,} could not be judged, {figures['degraded']:,} of them let through"
     found: list[dict[str, Any]] = sorted(figures["categories"], key=lambda rule: -rule["violating"])
     for rule in found[:10]:
-        if attributed := rule["attributed"]:
-            yield f"  {rule['rule']}: {attributed:,} attributed, {rule['violating']:,} of these violate it"
+        if rule["attributed"]:
+            near = rule["attributed"] - rule["violating"]
+            yield f"  {rule['rule']}: violated by {rule['violating']:,}, closest for {near:,} more"
     if (labels := figures["labels"]) is not None:
         for name in ("precision", "recall", "prevalence"):
             yield f"{name}: {share(labels[name])}"

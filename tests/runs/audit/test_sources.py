@@ -32,6 +32,28 @@ def test_a_folder_is_cut_into_parts_of_its_files_in_order(tmp_path: Path) -> Non
     assert keys(found) == [f"photos/{number:05}.png" for number in range(7)]
 
 
+def test_parts_are_small_at_first_and_grow_with_what_came_before(tmp_path: Path) -> None:
+    """A stop then costs at most 50 images, or a tenth of those before, or 1,000."""
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{n}.png\n" for n in range(30_000)))
+    sizes = [part.rows for part in plan(spec("list.csv", root=tmp_path), [])]
+    assert sizes[:11] == [50] * 11
+    assert sum(sizes) == 30_000
+    assert max(sizes) == sizes[-2] == 1000
+    assert all(size <= max(50, sum(sizes[:n]) // 10) for n, size in enumerate(sizes))
+    assert {1000} == {part.rows for part in plan(spec("list.csv", root=tmp_path, per_part=1000), [])}
+
+
+def test_the_same_command_goes_on_with_parts_of_the_size_that_the_audit_was_begun_with(
+    tmp_path: Path,
+) -> None:
+    folder_of(tmp_path / "photos", (shot(number) for number in range(5)))
+    begun = start(tmp_path / "out", spec("photos", root=tmp_path, per_part=2), made_of())
+    again = start(tmp_path / "out", spec("photos", root=tmp_path), made_of())
+    assert (list(begun.parts()), 3) == (list(again.parts()), len(list(again.parts())))
+    with pytest.raises(UsageError, match="begun with other options"):
+        start(tmp_path / "out", spec("photos", root=tmp_path, per_part=3), made_of())
+
+
 def test_patterns_and_braces_name_files_and_shards(tmp_path: Path) -> None:
     folder_of(tmp_path / "a", [shot(1)])
     folder_of(tmp_path / "b", [shot(2)])

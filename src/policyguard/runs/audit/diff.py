@@ -63,6 +63,9 @@ class Comparison:
                 "-" if one is None else f"{one:.2f}" for one in (row["score"], row["score_after"])
             )
             yield f"  {row['key']}: {row['action']} -> {row['action_after']} ({scores})"
+        changed = sum(number for (before, after), number in self.changes.items() if before != after)
+        if changed > len(self.listed):
+            yield f"  and {changed - len(self.listed):,} more: --list {changed} shows all"
 
 
 _COLUMNS = ["key", "sha256", "outcome", "action", "score"]

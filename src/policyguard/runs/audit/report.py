@@ -149,7 +149,7 @@ def count(
     if not total:
         raise UsageError(
             f"{audit.place.url} has no judged row yet",
-            hint="let the audit finish a part: policyguard audit resume",
+            hint=f"let the audit finish a part: policyguard audit resume {audit.place.url}",
         )
     draw = asked.sample or (0 if labels is None else labels.size)
     tally = Tally(

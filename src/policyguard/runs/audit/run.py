@@ -232,6 +232,8 @@ def _require_same(audit: Audit, spec: Spec, made_of: Set) -> None:
             f"{audit.place.url} is an audit of {', '.join(spec_of(audit).sources)}",
             hint="name another folder with --out",
         )
+    if spec.per_part is None:  # not said, so as the audit was begun
+        spec = replace(spec, per_part=spec_of(audit).per_part)
     if spec.to_dict() != spec_of(audit).to_dict():
         raise UsageError(
             f"{audit.place.url} was begun with other options ({json.dumps(audit.about['options'])})",

@@ -39,6 +39,7 @@ _PATHS = ("path", "image_path", "filepath", "file_path", "file", "filename", "fi
 _URLS = ("url", "image_url")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _MAGIC = re.compile(r"[*?\[]")
+_SMALLEST, _LARGEST = 50, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ class Spec:
     """What is audited, and how it is read. Relative paths start at the folder ``root``.
 
     ``column``: which one holds the images; None: the one that is named like it. ``keep``: columns to carry
-    along. ``fetch``: images that are given by their URL are fetched.
+    along. ``fetch``: images that are given by their URL are fetched. ``per_part``: files, or rows of a list,
+    in one part; None: a tenth of what came before, between 50 and 1,000, so that a stop costs little of a
+    small audit and a large one has few files.
     """
 
     sources: tuple[str, ...]
@@ -54,7 +57,7 @@ class Spec:
     column: str | None = None
     keep: tuple[str, ...] = ()
     fetch: bool = False
-    per_part: int = 1000
+    per_part: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"sources": list(self.sources), "keep": list(self.keep)}
@@ -87,6 +90,15 @@ class _Plan:
     notes: list[str] = field(default_factory=list)
     count: bool = True
     seen: set[str] = field(default_factory=set)
+    before: int = 0
+    """Files, and rows of lists, in the parts so far."""
+
+    def part(self, location: str, items: list[Item]) -> Part:
+        self.before += len(items)
+        return _listed(location, items)
+
+    def full(self, items: list[Item]) -> bool:
+        return len(items) >= (self.spec.per_part or min(max(self.before // 10, _SMALLEST), _LARGEST))
 
     def parts(self) -> Iterator[Part]:
         waiting: list[Item] = []
@@ -99,16 +111,16 @@ class _Plan:
                 if is_image_name(name) or not name.endswith((*_SHARDS, *_LISTS, ".arrow")):
                     location = location or source
                     waiting.append(Item(found.name, found.size, found.mtime))
-                    if len(waiting) == self.spec.per_part:
-                        yield _listed(location, waiting)
+                    if self.full(waiting):
+                        yield self.part(location, waiting)
                         waiting, location = [], ""
                     continue
                 if waiting:
-                    yield _listed(location, waiting)
+                    yield self.part(location, waiting)
                     waiting, location = [], ""
                 yield from self.shard(found)
         if waiting:
-            yield _listed(location, waiting)
+            yield self.part(location, waiting)
 
     def repeats(self, name: str) -> bool:
         """Whether another source brought ``name`` before."""
@@ -278,11 +290,11 @@ class _Plan:
                 with suppress(OSError):
                     size, mtime = stamp(self.spec.absolute(path))
             waiting.append(Item(path, size, mtime, tuple(map(as_text, keep))))
-            if len(waiting) == self.spec.per_part:
-                yield replace(_listed(found.name, waiting), first=first)
+            if self.full(waiting):
+                yield replace(self.part(found.name, waiting), first=first)
                 waiting, first = [], number + 1
         if waiting:
-            yield replace(_listed(found.name, waiting), first=first)
+            yield replace(self.part(found.name, waiting), first=first)
         if repeated:
             more = f", and {len(repeated) - 5:,} more" if len(repeated) > 5 else ""
             self.notes.append(f"{found.name}: {'; '.join(repeated[:5])}{more}; each is judged once")
