@@ -1,8 +1,8 @@
 """How fast a guard in this process is: docs/performance.md says what each row means.
 
-    PYTHONPATH=tests python benchmarks/local.py                 # CPU, full shapes: most of an hour
-    PYTHONPATH=tests python benchmarks/local.py --small         # the same rows, at half the width
-    PYTHONPATH=tests python benchmarks/local.py --cuda          # geometries of 7B and 3B, on a GPU
+    PYTHONPATH=tests python benchmarks/local.py                   # CPU, full shapes: most of an hour
+    PYTHONPATH=tests python benchmarks/local.py --small --runs 4  # at half the width: minutes
+    PYTHONPATH=tests python benchmarks/local.py --cuda            # geometries of 7B and 3B, on a GPU
 
 Weights are random and written on the fly; a policy of about 2,000 tokens; a new picture of 448 pixels for
 every measurement. What is compared takes turns in one process, ``--runs`` times. A ratio is that of the
@@ -273,7 +273,7 @@ class Bench:
             [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True
         )
         inputs = self.inputs(chat)
-        with torch.inference_mode():
+        with stock_attention(self.model), torch.inference_mode():
             made = self.model.generate(**inputs, **CARD, max_new_tokens=tokens, min_new_tokens=tokens)
         assert made.shape[1] == inputs["input_ids"].shape[1] + tokens
         return self.processor.batch_decode(made[:, inputs["input_ids"].shape[1] :])
@@ -282,7 +282,7 @@ class Bench:
         """One forward pass over the whole prompt, the logits of its end read: the first token."""
         import torch
 
-        with torch.inference_mode():
+        with stock_attention(self.model), torch.inference_mode():
             inputs = self.inputs(self.plan.text, count)
             return self.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].argmax(-1).tolist()
 
@@ -338,6 +338,17 @@ class Bench:
 
 def _plan_of(backend: TransformersBackend, runner: Any, policy: Policy) -> Any:
     return backend._plans_of(runner, policy.resolve())[0]
+
+
+@contextmanager
+def stock_attention(model: Any) -> Iterator[None]:
+    """The attention that transformers takes by itself."""
+    used = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(used)
 
 
 def replay(forwards: list[Callable[[], Any]]) -> Any:
@@ -471,10 +482,11 @@ def policies(bench: Bench) -> Iterator[Row]:
     three = Guard(bench.policies, backend=bench.backend)
     found = bench.times({"one": bench.check, "three": lambda _run: three.check(*bench.fresh())})
     ratio = bench.ratio(found["three"], found["one"])
-    tower = bench.flops.vision + bench.flops.vision_attention
-    least = 3 - 2 * tower / bench.flops.total
-    beside = seconds(bench, one=found["one"], three=found["three"]) + f"; by FLOPs {least:.3g}"
-    yield Row("three policies / one", bench.shape, ratio, beside, Goal(most=1.5))
+    tower = (bench.flops.vision + bench.flops.vision_attention) / bench.flops.total
+    beside = seconds(bench, one=found["one"], three=found["three"])
+    beside += f"; {tower:.0%} of the FLOPs in the tower, by which {3 - 2 * tower:.3g}"
+    goal = Goal(most=1.5) if tower >= 0.75 else None  # with less, no program could reach it
+    yield Row("three policies / one", bench.shape, ratio, beside, goal)
 
 
 def explain(bench: Bench) -> Iterator[Row]:
@@ -679,10 +691,16 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "idle": idle,
 }
 MOST = ("card", "prefill", "share", "explain", "batches", "pipeline", "threads", "memory")
+SMALL = tuple(name for name in MOST if name != "share")
 LARGE = ("card", "prefill", "share", "policies", "explain", "batches", "pipeline", "memory", "idle")
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
-    "cpu": {"language": MOST, "vision": ("prefill", "policies")},
-    "small": {"small-language": MOST, "small-vision": ("prefill", "policies")},
+    "cpu": {"language": MOST, "vision": ("prefill", "policies"), "tower": ("policies",)},
+    "small": {
+        "small-language": SMALL,
+        "small-vision": ("prefill", "policies"),
+        "small-tower": ("policies",),
+        "language": ("share",),  # a check of a small shape takes too little for it to matter
+    },
     "cuda": {"7b": LARGE, "3b": LARGE},
 }
 """What is run by default: shape -> rows."""

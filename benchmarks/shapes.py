@@ -105,8 +105,10 @@ SHAPES = {
     "tiny": Shape("a toy of Qwen2.5-VL, to try the script", "qwen2_5_vl"),
     "language": Shape("language model to tower 10:1, as in a 7B model", **_qwen3(1024, 12, 256)),
     "vision": Shape("tower nearly as large as the language model", **_qwen3(1024, 12, 768)),
+    "tower": Shape("most of a check in the tower, as in SmolVLM-256M", **_qwen3(1024, 12, 1536)),
     "small-language": Shape("the first at half the width and two thirds of the depth", **_qwen3(512, 8, 128)),
     "small-vision": Shape("the second at half the width and two thirds of the depth", **_qwen3(512, 8, 384)),
+    "small-tower": Shape("the third at half the width and two thirds of the depth", **_qwen3(512, 8, 768)),
     "3b": Shape("Qwen2.5-VL-3B", **_qwen25(2048, 11008, 36, 16, 2, 151936)),
     "7b": Shape("Qwen2.5-VL-7B", **_qwen25(3584, 18944, 28, 28, 4, 152064)),
 }

@@ -28,11 +28,11 @@ from backends.transformers.support import (
 from policyguard import Guard, Verdict
 from policyguard.assessment import Assessment, Failure, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
-from policyguard.backends.transformers import TransformersBackend
+from policyguard.backends.transformers import TransformersBackend, ways
 from policyguard.backends.transformers import runner as runners
 from policyguard.backends.transformers.features import Frame
 from policyguard.backends.transformers.files import quiet
-from policyguard.backends.transformers.loading import load_processor
+from policyguard.backends.transformers.loading import load_processor, prepare
 from policyguard.backends.transformers.plan import Plan
 from policyguard.backends.transformers.prefix import why_not, with_positions
 from policyguard.outcomes import Outcome
@@ -138,6 +138,23 @@ def test_batches_give_the_logits_of_single_full_passes(family: str) -> None:
     assert bool(never) is (family in FULLY)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_by_products_gives_the_logits_of_single_full_passes(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, in padded batches, behind a prefix, behind one longer than a window, and in the vision tower."""
+    monkeypatch.setattr(ways, "LONG", 1)
+    backend = backend_of(family, attention="matmul")
+    assert backend.model.settings == "attention=matmul"
+    scored: list[int] = []
+    softmax = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda *given: scored.append(1) or softmax(*given))
+    for under in (LONG, words("far", 90)):
+        for seeds in ([0], [1, 2, 3]):
+            assert furthest(family, backend, under, seeds) <= CLOSE, seeds
+    assert bool(scored) is (family != "mllama")  # its masks are numbers to add, and are left to torch's own
+
+
 def said_by_the_stock_model(family: str, text: str, seed: int, count: int, ends: frozenset[int]) -> list[int]:
     """The tokens that the family's own class decodes greedily after ``text``, each from a full pass."""
     inputs = dict(stock_inputs(family, text, seed))
@@ -159,12 +176,18 @@ def said_by_the_stock_model(family: str, text: str, seed: int, count: int, ends:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_words_decoded_from_where_the_verdict_stood_are_those_decoded_from_the_start(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "attention"),
+    [*((family, None) for family in FAMILIES), ("qwen3_vl", "matmul"), ("gemma3", "matmul")],
+)
+def test_words_decoded_from_where_the_verdict_stood_are_those_decoded_from_the_start(
+    family: str, attention: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Alone and in batches whose answers begin differently, behind a prefix and with known features."""
+    monkeypatch.setattr(ways, "LONG", 1)
     torchvision_for(family)
     dialect = PlainDialect(max_new_tokens=5)
-    backend = tiny_backend(guard_model(family), dialect)
+    backend = tiny_backend(guard_model(family), dialect, attention=attention)
     runner = backend._load()
     for seeds in ([0], [0, 1, 2, 3]):
         dialect.read.clear()
@@ -277,6 +300,22 @@ def test_several_policies_and_another_round_look_at_a_picture_once() -> None:
     assert (backend.stats().looks, backend.stats().looks_reused) == (1, 4)
     guard.check(picture(2))
     assert backend.stats().looks == 2
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3", "llava_next", "mllama"])
+def test_what_is_tokenised_once_is_what_the_processor_makes_of_each_picture(family: str) -> None:
+    """Pictures of equal size share their tokens, and no pixels; what one caller writes to is its own."""
+    runner = backend_of(family)._load()
+    texts = [f"{runner.loaded.processor.image_token} Judge this picture."] * 2
+    for seeds in ((1, 3), (9, 11), (9, 11), (1, 2)):  # sizes repeat from the eighth on
+        frames = [Frame.of(picture(seed)) for seed in seeds]
+        found = runner._prepare(texts, frames, True, 0)
+        pixels = [frame.pixels for frame in frames]
+        expected = prepare(runner.loaded.processor, texts, pixels, special=True)
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+        found["input_ids"].zero_()
+    assert len(runner.images._tokens) == 2
 
 
 def test_a_picture_under_the_key_of_another_is_looked_at_for_itself() -> None:

@@ -8,13 +8,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
 
 from backends.transformers.support import assessments, policy, requests, tiny_backend
 from policyguard.backends.transformers import placement
-from policyguard.backends.transformers.placement import choose_threads, dtype_reason, limited, usable_cores
+from policyguard.backends.transformers.placement import (
+    choose_attention,
+    choose_threads,
+    dtype_reason,
+    limited,
+    usable_cores,
+)
 
 CPU = torch.device("cpu")
 LARGE = 1_000_000_000
@@ -137,3 +144,23 @@ def test_why_a_number_format_was_chosen_is_said() -> None:
     assert dtype_reason("float16", CPU) == "asked for"
     chosen = str(placement.choose_dtype(None, CPU))
     assert ("computes in" in dtype_reason(None, CPU)) is (chosen == "torch.bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("has", "settings", "expected"),
+    [
+        ({"avx512_bf16": True}, {}, "matmul"),
+        ({"avx512_bf16": True, "amx_bf16": True}, {}, None),
+        ({}, {}, None),
+        ({"avx512_bf16": True}, {"asked": "sdpa"}, "sdpa"),
+        ({"avx512_bf16": True}, {"compiled": True}, None),
+        ({"avx512_bf16": True}, {"dtype": torch.float32}, None),
+        ({"avx512_bf16": True}, {"device": torch.device("meta")}, None),
+    ],
+)
+def test_attention_by_products_is_chosen_where_torch_has_no_fast_one(
+    has: dict[str, bool], settings: dict[str, Any], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    usual = {"asked": None, "dtype": torch.bfloat16, "device": CPU, "compiled": False}
+    assert choose_attention(**usual | settings) == expected

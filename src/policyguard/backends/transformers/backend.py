@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from threading import Lock, RLock
@@ -56,7 +57,8 @@ class TransformersBackend(InOneProcess, Backend):
         dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``; default: bfloat16 where the hardware has it.
         max_batch: most frames in a forward pass; default: what memory allows on a GPU, 4 on a CPU.
         max_pixels: larger frames are scaled down to it; default: what the model's processor does.
-        attention: ``"eager"``, ``"sdpa"``, ``"flash_attention_2"`` and so on; default: sdpa where it works.
+        attention: ``"eager"``, ``"sdpa"``, ``"matmul"``, ``"flash_attention_2"`` and so on; default: sdpa,
+            and on a CPU in bfloat16 without AMX matmul.
         quantise: what weights are kept in: ``"int8"``, ``"fp8"`` (by torchao), ``"int4"`` (by bitsandbytes).
         compiled: run the model through ``torch.compile``; where that fails it runs as usual, and is said.
         device_map: ``"auto"`` spreads a model over several GPUs (accelerate); excludes ``device``.
@@ -285,6 +287,7 @@ class TransformersBackend(InOneProcess, Backend):
 
     def _place(self) -> tuple[Any, Any]:
         from policyguard.backends.transformers.placement import (
+            choose_attention,
             choose_device,
             choose_dtype,
             dtype_reason,
@@ -294,6 +297,11 @@ class TransformersBackend(InOneProcess, Backend):
             if self._placement is None:
                 device = choose_device(self._asked_device)
                 self._placement = device, choose_dtype(self._asked_dtype, device)
+                ways = self._ways
+                attention = choose_attention(
+                    ways.attention, self._placement[1], device, compiled=ways.compiled
+                )
+                self._ways = replace(ways, attention=attention)
                 self._counters.set(
                     device=str(device),
                     dtype=str(self._placement[1]).removeprefix("torch."),

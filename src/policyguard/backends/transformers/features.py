@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import local
@@ -54,6 +54,9 @@ SPLITS = frozenset(
 PREPARED_BYTES = 128 << 20
 """Bound on the pixels that are kept ready, in main memory."""
 
+TOKENISED = 256
+"""Bound on the texts, with the sizes of their frames, whose tokens are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -70,6 +73,43 @@ class Frame:
         return cls(pixels, hashed.digest())
 
 
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What a processor makes of texts for frames of certain sizes, and how it calls its image part.
+
+    ``text``: inputs that are not the image part's; ``layout``: what the image part said besides pixels, by
+    which the number of image tokens goes; ``order``: the names of all inputs.
+    """
+
+    order: tuple[str, ...]
+    text: Mapping[str, Any]
+    layout: Mapping[str, Any]
+    nested: bool
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, inputs: Any, call: tuple[Any, Any, Any], frames: Sequence[Frame]) -> _Tokens | None:
+        """Of ``inputs`` and the ``call`` (images, settings, result) for them; ``None`` if that is not all."""
+        images, settings, found = call
+        nested, pixels = [[frame.pixels] for frame in frames], [frame.pixels for frame in frames]
+        layout, text = _layout(found), {name: inputs[name] for name in inputs if name not in found}
+        passed_on = all(inputs[name] is found[name] for name in inputs if name in found)
+        plain = all(hasattr(value, "clone") for value in text.values())
+        if layout is None or not passed_on or not plain or images not in (nested, pixels):
+            return None
+        own = {name: value.clone() for name, value in text.items()}  # whoever gets them may write to them
+        return cls(tuple(inputs), own, layout, images == nested, settings)
+
+    def with_pixels(self, image_part: PreparedFrames, frames: Sequence[Frame]) -> dict[str, Any] | None:
+        """The inputs for ``frames`` of those sizes; ``None`` where the image part says something else."""
+        pixels = [frame.pixels for frame in frames]
+        found = image_part([[one] for one in pixels] if self.nested else pixels, **self.settings)
+        if _layout(found) != self.layout:
+            return None
+        text = self.text
+        return {name: text[name].clone() if name in text else found[name] for name in self.order}
+
+
 class PreparedFrames:
     """Stands for a processor's image part, and inside ``of`` prepares no batch of frames twice.
 
@@ -79,7 +119,26 @@ class PreparedFrames:
     def __init__(self, inner: Any, max_bytes: int = PREPARED_BYTES) -> None:
         self.inner = inner
         self._kept: LruDict[Hashable, Any] = LruDict(max_bytes, weigh=_bytes_of)
+        self._tokens: LruDict[Hashable, _Tokens] = LruDict(TOKENISED)
         self._here = local()
+
+    def inputs(
+        self, texts: Sequence[str], frames: Sequence[Frame], *, special: bool, whole: Callable[[], Any]
+    ) -> Mapping[str, Any]:
+        """What ``whole``, a call of the processor, makes of ``texts`` and ``frames``.
+
+        Texts are tokenised once for frames of the same sizes: only the pixels differ then.
+        """
+        sizes = tuple((frame.pixels.mode, frame.pixels.size) for frame in frames)
+        key = tuple(texts), special, sizes
+        with self.of(frames):
+            known = self._tokens.get(key)
+            if known is not None and (inputs := known.with_pixels(self, frames)) is not None:
+                return inputs
+            made = whole()
+            if (call := getattr(self._here, "call", None)) and (learnt := _Tokens.of(made, call, frames)):
+                self._tokens.put(key, learnt)
+        return dict(made)
 
     @contextmanager
     def of(self, frames: Sequence[Frame]) -> Iterator[None]:
@@ -88,7 +147,7 @@ class PreparedFrames:
         try:
             yield
         finally:
-            del self._here.frames
+            self._here.__dict__.clear()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         frames = getattr(self._here, "frames", None)
@@ -99,10 +158,13 @@ class PreparedFrames:
         if (found := self._kept.get(key)) is None:
             found = self.inner(*args, **kwargs)
             self._kept.put(key, found)
+        images = args[0] if args else kwargs.get("images")
+        self._here.call = images, {name: value for name, value in kwargs.items() if name != "images"}, found
         return copy.copy(found)  # processors take things out of what they get
 
     def clear(self) -> None:
         self._kept.clear()
+        self._tokens.clear()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -203,6 +265,19 @@ class Looks:
                 have[keys[place]] = features
                 self.kept.put(keys[place], features)
         return self._kind(**_joined([have[key] for key in keys]))
+
+
+def _layout(found: Any) -> dict[str, Any] | None:
+    """What an image part says besides the pixels themselves; ``None`` where it cannot be told apart."""
+    layout: dict[str, Any] = {}
+    for name, value in found.items():
+        if hasattr(value, "is_floating_point"):
+            layout[name] = tuple(value.shape) if value.is_floating_point() else value.tolist()
+        elif isinstance(value, list) and not _bytes_of(value):
+            layout[name] = repr(value)
+        else:
+            return None
+    return layout
 
 
 def _some(value: Any, batch: _Batch, places: Sequence[int]) -> Any:

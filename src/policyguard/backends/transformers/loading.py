@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyguard.backends.transformers.files import ModelFiles, quiet
-from policyguard.backends.transformers.ways import Ways
+from policyguard.backends.transformers.ways import MATMUL, Ways, register_matmul
 from policyguard.errors import MissingExtraError, ModelLoadError, UsageError
 from policyguard.strict.text import shortened
 
@@ -271,12 +271,17 @@ def _load_weights(files: ModelFiles, config: Any, dtype: Any, ways: Ways, device
         )
         return model, info
 
+    matmul = ways.attention == MATMUL
     try:
-        model, info = attempt(ways.attention or "sdpa")
+        model, info = attempt("sdpa" if matmul else ways.attention or "sdpa")
     except ValueError as error:
-        if ways.attention is not None or "scaled_dot_product_attention" not in str(error):
+        if (ways.attention or MATMUL) != MATMUL or "scaled_dot_product_attention" not in str(error):
             raise
         model, info = attempt("eager")
+    else:
+        if matmul:  # takes what sdpa takes
+            register_matmul()
+            model.set_attn_implementation(MATMUL)
     if missing := sorted(info["missing_keys"]):
         raise ModelLoadError(
             f"the weights of model '{files.name}' lack {len(missing)} tensors, the first is {missing[0]}",

@@ -26,6 +26,7 @@ __all__ = [
     "DTYPES",
     "ThreadChoice",
     "Threads",
+    "choose_attention",
     "choose_device",
     "choose_dtype",
     "choose_threads",
@@ -98,6 +99,19 @@ def _has_bf16(device: Any) -> bool:
     return device.type == "cpu" and any(
         capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")
     )
+
+
+def choose_attention(asked: str | None, dtype: Any, device: Any, *, compiled: bool) -> str | None:
+    """The attention asked for; by default ``matmul`` on a CPU that computes in bfloat16 and has no AMX.
+
+    ``None`` is transformers' sdpa. With AMX, torch's own attention computes in bfloat16; a compiler does not
+    take ``matmul`` in one piece.
+    """
+    if asked is not None or compiled or device.type != "cpu" or dtype != _torch().bfloat16:
+        return asked
+    capabilities: dict[str, Any] = getattr(_torch().cpu, "get_capabilities", dict)()
+    without = capabilities.get("avx512_bf16") and not capabilities.get("amx_bf16")
+    return "matmul" if without else None
 
 
 SMALL = 50_000_000

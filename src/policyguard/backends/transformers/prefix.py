@@ -129,16 +129,18 @@ def with_positions(model: Any, inputs: Any, prefix_ids: Any | None) -> dict[str,
         for name in ("token_type_ids", "mm_token_type_ids"):
             if name in rest:
                 rest[name] = torch.cat([torch.zeros_like(before), rest[name]], 1)
-    if positions_of(model) == "mrope":
+    if positions_of(model) == "mrope":  # counted in Python, token by token: not for the prefix, which is text
+        kinds = rest.pop("mm_token_type_ids")[:, skip:]
         positions, _ = model.model.get_rope_index(
-            input_ids=ids if prefix_ids is None else torch.cat([before, ids], 1),
-            mm_token_type_ids=rest.pop("mm_token_type_ids"),
+            input_ids=ids,
+            mm_token_type_ids=kinds,
             image_grid_thw=rest["image_grid_thw"],
-            attention_mask=mask,
+            attention_mask=mask[:, skip:],
         )
+        positions = positions + skip
     else:
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    return rest | {"attention_mask": mask, "position_ids": positions[..., skip:]}
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, skip:]
+    return rest | {"attention_mask": mask, "position_ids": positions}
 
 
 class PrefixCache(LruDict[Hashable, Any]):

@@ -417,8 +417,12 @@ class Runner:
     def _prepare(self, texts: Sequence[str], frames: Sequence[Frame], special: bool, before: int) -> Any:
         pixels = [frame.pixels for frame in frames]
         try:
-            with self.images.of(frames):
-                inputs = prepare(self.loaded.processor, texts, pixels, special=special)
+            inputs = self.images.inputs(
+                texts,
+                frames,
+                special=special,
+                whole=lambda: prepare(self.loaded.processor, texts, pixels, special=special),
+            )
         except ValueError as error:
             raise _UnfitError(f"the model's processor does not take this image: {error}") from error
         longest = int(inputs["attention_mask"].sum(-1).max()) + before

@@ -1,6 +1,7 @@
-"""Ways of running a model that are transformers' own: attention, compiling, weights in fewer bits, many GPUs.
+"""Ways of running a model: attention, compiling, weights in fewer bits, many GPUs.
 
-None is on unless asked for, and each stands in the model's identity, as each moves scores a little; how far
+All but ``matmul`` are transformers' own. That one is on where it pays (``placement.choose_attention``), the
+others where they are asked for. Each stands in the model's identity, as each moves scores a little; how far
 is in docs/backends.md.
 """
 
@@ -18,7 +19,9 @@ from policyguard.strict.text import shortened
 if TYPE_CHECKING:
     from policyguard.backends.stats import Counters
 
-__all__ = ["Compiled", "Ways"]
+__all__ = ["MATMUL", "Compiled", "Ways", "attend_by_matmul", "register_matmul"]
+
+MATMUL = "matmul"
 
 ATTENTION = {
     "eager": None,
@@ -26,8 +29,9 @@ ATTENTION = {
     "flex_attention": None,
     "flash_attention_2": "flash_attn",
     "flash_attention_3": "flash_attn_interface",
+    MATMUL: None,
 }
-"""Attention of transformers -> its package. Without that transformers would fetch a kernel from the hub."""
+"""Attention -> its package. Without that transformers would fetch a kernel from the hub."""
 
 QUANTISED = {"int8": "torchao", "fp8": "torchao", "int4": "bitsandbytes"}
 """Numbers that weights can be kept in -> the package that does it, as transformers calls it."""
@@ -102,6 +106,89 @@ class Ways:
 
         kind = torchao.Int8WeightOnlyConfig if self.quantise == "int8" else torchao.Float8WeightOnlyConfig
         return TorchAoConfig(kind())
+
+
+LONG = 768
+"""Keys from which on attention by products is faster than torch's own on a CPU."""
+
+EVERY = 8
+"""One in so many keys is looked at for the largest score of a query."""
+
+_NOT_HERE = ("cache", "output_attentions", "position_bias", "s_aux", "softcap")
+"""Arguments of an attention that ``attend_by_matmul`` leaves to torch's."""
+
+
+def register_matmul() -> None:
+    """Make ``attend_by_matmul`` known to transformers."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(MATMUL, attend_by_matmul)
+    AttentionMaskInterface.register(MATMUL, sdpa_mask)
+
+
+def attend_by_matmul(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Any, None]:
+    """Attention as two products and a softmax for each head of keys, for few queries over many keys.
+
+    ``query``: (rows, heads, queries, size), ``key`` and ``value``: (rows, heads of keys, keys, size),
+    ``attention_mask``: (rows, 1, queries, keys), True for what may be seen; gives (rows, queries, heads,
+    size), and no weights.
+
+    On a CPU without AMX, products in bfloat16 are faster than torch's attention is. Scores in bfloat16 are
+    coarse where they are large, so the largest score of a query, as far as one in ``EVERY`` keys shows it, is
+    taken off inside the product, before it rounds: a softmax does not change by that, and what has weight in
+    it then has a score near zero. Short and causal attention is left to torch's.
+    """
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    rows, heads, queries, size = query.shape
+    own, keys = key.shape[1], key.shape[2]
+    causal = attention_mask is None and queries > 1
+    causal = causal and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    fits = attention_mask is None or (
+        attention_mask.dtype == torch.bool and attention_mask.shape == (rows, 1, queries, keys)
+    )
+    if keys < LONG or causal or not fits or dropout or any(kwargs.get(name) for name in _NOT_HERE):
+        options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **kwargs}
+        attended: Any = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return attended[0], None
+
+    scale = size**-0.5 if scaling is None else scaling
+    grouped = query.reshape(rows, own, -1, size)  # queries of the heads that share keys, below each other
+    hidden, first = (None, keys) if attention_mask is None else _hidden(attention_mask)
+    out = grouped.new_empty(rows, own, grouped.shape[2], value.shape[-1])
+    scores = grouped.new_empty(grouped.shape[2], keys)
+    by_head = scores.view(-1, queries, keys)[..., first:]
+    lowest = torch.finfo(query.dtype).min  # not minus infinity: of a row that sees nothing, nothing is used
+    for row in range(rows):
+        for head in range(own):
+            asked, transposed = grouped[row, head], key[row, head].T
+            largest = torch.mm(asked, transposed[:, ::EVERY]).amax(-1, keepdim=True).mul_(scale)
+            torch.addmm(largest, asked, transposed, beta=-1, alpha=scale, out=scores)
+            if hidden is not None and first < keys:
+                by_head.masked_fill_(hidden[row, ..., first:], lowest)
+            torch.mm(torch.softmax(scores, -1), value[row, head], out=out[row, head])
+    return out.view(rows, heads, queries, -1).transpose(1, 2).contiguous(), None
+
+
+def _hidden(mask: Any) -> tuple[Any, int]:
+    """What ``mask`` hides, and the first key that some query may not see; asked by all layers of a pass."""
+    if (found := getattr(mask, "hidden", None)) is None:
+        hidden = ~mask
+        places = hidden.flatten(0, 2).any(0).nonzero()
+        found = mask.hidden = hidden, int(places[0]) if len(places) else int(mask.shape[-1])
+    return found
 
 
 class Compiled:
