@@ -80,16 +80,21 @@ GAINS = {
     "warm-assess": "warm",
 }
 """Runs, and what they began from."""
-CHANGES = (
+DRAWN = ("warm-grpo", "exact-4", "exact-4-again")
+"""GRPO with 4 answers to a prompt, three times from the same start: they differ in what was drawn."""
+CHANGES: tuple[tuple[str, str | tuple[str, ...], str | tuple[str, ...]], ...] = (
     ("GRPO by the trainer, over the warm-up", "warm", "warm-grpo"),
+    ("the mean of three GRPO runs, over the warm-up", "warm", DRAWN),
     ("GRPO by `exact.py`, over the trainer's", "warm-grpo", "exact-4"),
     ("4 other answers drawn", "exact-4", "exact-4-again"),
     ("16 answers drawn, not 4", "exact-4", "exact-16"),
     ("none drawn, not 4", "exact-4", "exact-scaled"),
+    ("none drawn, over the mean of three GRPO runs", DRAWN, "exact-scaled"),
     ("not scaled, none drawn", "exact-scaled", "exact-expected"),
     ("the logarithm, not the expected reward", "exact-scaled", "exact-log"),
     ("five times the prompts, expected reward", "exact-scaled", "exact-scaled-more"),
     ("five times the prompts, logarithm", "exact-log", "exact-log-more"),
+    ("none drawn, over the warm-up", "warm", "exact-scaled"),
     ("the logarithm, over the warm-up", "warm", "exact-log"),
     ("crossed rows, 4 answers drawn", "exact-4", "exact-4-crossed"),
     ("crossed rows, logarithm", "exact-log", "exact-log-crossed"),
@@ -98,7 +103,7 @@ CHANGES = (
     ("recaptions before warm-up and GRPO", "warm-grpo", "recap-warm-grpo"),
     ("verdict SFT, over the warm-up", "warm", "warm-assess"),
 )
-"""What is compared: from which run to which."""
+"""What is compared: from which run to which, or from and to the mean of several."""
 STUDENT = {2: 12.706, 3: 4.303}
 """97.5% points of Student's t, by the number of seeds."""
 
@@ -301,15 +306,22 @@ def changes(runs: Runs) -> str:
         ["what changes", "seeds", "balanced accuracy", "at each seed", "AUC", "at each seed"],
         ["---", *["---:"] * 5],
     ]
-    for what, start, name in CHANGES:
-        before = {run["seed"]: run for run in runs.get(start, [])}
-        both = [(before[run["seed"]], run) for run in runs.get(name, []) if run["seed"] in before]
-        if both:
-            cells = []
-            for figure in ("balanced_accuracy", "auc"):
-                values = [100 * gain(figure, *pair)[0] for pair in both]
-                cells += [_over_seeds(values), ", ".join(_gained(figure, *pair) for pair in both)]
-            rows.append([what, ", ".join(str(run["seed"]) for _, run in both), *cells])
+    at = {name: {run["seed"]: run for run in found} for name, found in runs.items()}
+    for what, *ends in CHANGES:
+        old, new = ([one] if isinstance(one, str) else one for one in ends)
+        seeds = [seed for seed in at.get(new[0], {}) if all(seed in at.get(one, {}) for one in (*old, *new))]
+        if not seeds:
+            continue
+        cells = []
+        for figure in ("balanced_accuracy", "auc"):
+            pairs = [[(at[a][seed], at[b][seed]) for a in old for b in new] for seed in seeds]
+            values = [100 * mean(gain(figure, *pair)[0] for pair in several) for several in pairs]
+            said = [
+                _gained(figure, *several[0]) if len(several) == 1 else f"{value:+.1f}"
+                for several, value in zip(pairs, values, strict=True)
+            ]
+            cells += [_over_seeds(values), ", ".join(said)]
+        rows.append([what, ", ".join(map(str, seeds)), *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
