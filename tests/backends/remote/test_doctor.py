@@ -177,7 +177,7 @@ def test_a_server_without_log_probabilities_has_a_problem_if_the_policy_needs_sc
     assert "a score of 0.4" in remark(found, "reading").says
     found = visit(server)
     assert remark(found, "log-probabilities").level is Level.NOTE
-    assert "none is needed" in remark(found, "log-probabilities").fix
+    assert "nothing to do" in remark(found, "log-probabilities").fix
     assert "without a score" in remark(found, "reading").says
     assert found.speed is None
 

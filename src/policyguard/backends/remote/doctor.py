@@ -213,7 +213,7 @@ class _Doctor:
                 fix,
             )
         else:
-            fix = "none is needed: for scores, serve a model with vLLM"
+            fix = "nothing to do; for scores, serve a model with vLLM"
             if server.version or policy.needs_scores:
                 fix = "start vLLM with --max-logprobs 20" if server.version else "serve the model with vLLM"
             says = "none, so verdicts have no score: the model's ratings alone decide"
