@@ -50,6 +50,26 @@ def test_an_audit_says_what_it_found_and_goes_on_where_it_stopped(here: Path, ca
     assert "nothing was left to judge" in capsys.readouterr().out
 
 
+def test_an_audit_runs_the_model_as_the_project_file_says_and_in_several_processes(
+    here: Path, capsys: Captured
+) -> None:
+    """How many is a matter of the machine; how the model computes stays, and is not changed half-way."""
+    file = here / "policyguard.toml"
+    file.write_text('local = {dtype = "float32", attention = "eager", device = "cpu"}\n')
+    asked = ["audit", "photos", *BASIC, "--out", "audit"]
+    assert main([*asked, "--replicas", "2"]) == ExitCode.BLOCKED
+    assert "outcomes: complies 2, violates 1" in capsys.readouterr().out
+    about = json.loads((here / "audit" / "audit.json").read_text())
+    assert (about["model"]["dtype"], about["model"]["settings"]) == ("float32", "attention=eager")
+    assert "replicas" not in about["settings"]
+    file.unlink()
+    (here / "audit" / "verdicts" / "part-00000000.parquet").unlink()
+    assert main(["audit", "resume", "audit"]) == ExitCode.BLOCKED
+    file.write_text('local = {dtype = "float32", attention = "sdpa", device = "cpu"}\n')
+    assert main(asked) == ExitCode.USAGE
+    assert "the model changed since the audit" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_how_many_images_stay_judged_and_how_many_do_not(
     tmp_path: Path, capsys: Captured
 ) -> None:
@@ -148,6 +168,11 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(here: Path, capsys
         (["audit", "photos", *BASIC], "where is the audit to be kept?"),
         (["audit", "nowhere", *BASIC, "--out", "audit"], "there is no 'nowhere'"),
         (["audit", "photos", *BASIC, "--out", "audit", "--workers", "2"], "are for --engine ray"),
+        (["audit", "photos", *BASIC, "--out", "audit", "--replicas", "0"], "whole number of at least 1"),
+        (
+            ["audit", "photos", *BASIC, "--out", "audit", "--replicas", "2", "--engine", "ray"],
+            "Ray's workers are processes already",
+        ),
         (["audit", "resume", "photos"], "photos holds no audit"),
         (["audit", "diff", "photos", "photos"], "photos holds no audit"),
         (["audit", "photos", "--policy", "house.yaml", "--out", "audit"], "needs a guard model"),

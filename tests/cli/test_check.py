@@ -42,6 +42,9 @@ def test_plain_check_does_the_right_thing(
     captured = capsys.readouterr()
     found = {verdict["source"]: verdict["action"] for verdict in json.loads(captured.out)}
     assert {"armoury.png": "block", "picnic.png": "allow"} == found
+    assert ExitCode.BLOCKED == main(["check", "--format", "json", "--replicas", "2"])
+    again = capsys.readouterr()
+    assert found == {verdict["source"]: verdict["action"] for verdict in json.loads(again.out)}
     assert "1 image (other/a.png) ignored by" in captured.err
 
 

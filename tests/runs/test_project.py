@@ -93,6 +93,11 @@ def test_how_a_model_runs_here_is_said_in_the_file(several: Path) -> None:
     settings = find_project(folder=several).settings
     guard = build_guard(["pictosafe/l3"], local=settings.local)
     assert guard.backend.model.settings == "attention=eager"
+    (several / "policyguard.toml").write_text('replicas = "auto"\nworkers = 2\n')
+    assert find_project(folder=several).settings.replicas == "auto"
+    (several / "policyguard.toml").write_text("replicas = 0\n")
+    with pytest.raises(ConfigurationError, match="replicas"):
+        find_project(folder=several)
     (several / "policyguard.toml").write_text('local = "int8"\n')
     with pytest.raises(ConfigurationError, match="local"):
         find_project(folder=several)

@@ -17,7 +17,7 @@ import typer
 
 from policyguard.cli import audit_report
 from policyguard.cli.errors import command, print_error, warn
-from policyguard.cli.options import BASE_URL, STYLE, Group, TextOrJson, with_settings
+from policyguard.cli.options import BASE_URL, REPLICAS, STYLE, Group, TextOrJson, with_settings
 from policyguard.cli.progress import log_lines, progress_bar, waiting
 from policyguard.errors import PolicyGuardError, UsageError
 from policyguard.runs.exits import ExitCode, FailOn
@@ -90,7 +90,7 @@ FAIL_ON = Annotated[
 
 @app.command("run")
 @command
-@with_settings("policy", "model", "base_url", "dialect", "subset", "explain", "fail_on", "cache")
+@with_settings("policy", "model", "base_url", "dialect", "subset", "replicas", "explain", "fail_on", "cache")
 def run(
     *,
     source: Annotated[
@@ -162,6 +162,8 @@ def run(
             "base_url": list(settings.base_url),
             "dialect": settings.dialect,
             "subset": settings.subset,
+            "local": {} if settings.staged else settings.project.settings.local,
+            "replicas": settings.replicas or 1,
             "stages": settings.project.stages() if settings.staged else None,
             "lists": settings.project.lists(),
             "explain": settings.explain,
@@ -179,7 +181,7 @@ def run(
         return ExitCode.OK
     if out is None:
         raise UsageError("where is the audit to be kept?", hint="give --out FOLDER, or --dry-run")
-    chosen = _engine(engine, workers, gpus_per_worker)
+    chosen = _engine(engine, workers, gpus_per_worker, settings.replicas)
     with waiting("listing the source", sys.stderr):
         audit = start(out, spec, made_of, accept_changed=accept_changed)
     work = Work(out, made_of, requests, accept_changed)
@@ -191,6 +193,7 @@ def run(
 def resume(
     folder: FOLDER,
     base_url: BASE_URL = None,
+    replicas: REPLICAS = None,
     cache: Annotated[
         str | None, typer.Option(metavar="PATH", help="The file of scores. Default: as at the start.")
     ] = None,
@@ -212,8 +215,8 @@ def resume(
     from policyguard.runs.audit.run import resume as resumed
 
     audit = Audit.open(folder)
-    made_of = _set_of(audit, base_url, cache)
-    chosen = _engine(engine, workers, gpus_per_worker)
+    made_of = _set_of(audit, base_url, cache, replicas)
+    chosen = _engine(engine, workers, gpus_per_worker, replicas)
     with waiting("comparing the source with the manifest", sys.stderr):
         resumed(audit, made_of, accept_changed=accept_changed)
     if retry_errors and (dropped := drop_errors(audit)):
@@ -251,7 +254,7 @@ app.command("select")(audit_report.select)
 app.command("copy")(audit_report.copy)
 
 
-def _set_of(audit: Audit, base_url: str | None, cache: str | None) -> Set:
+def _set_of(audit: Audit, base_url: str | None, cache: str | None, replicas: int | str | None) -> Set:
     """What ``audit`` was begun with. Raises UsageError if a policy cannot be loaded any more."""
     from policyguard.policy import load_policy
     from policyguard.policy.files import is_path
@@ -276,13 +279,20 @@ def _set_of(audit: Audit, base_url: str | None, cache: str | None) -> Set:
         raise UsageError("the audit holds no password of its server", hint="give the server with --base-url")
     if cache:
         settings["cache"] = cache
+    if replicas:
+        settings["replicas"] = replicas
     return Set(policies, names, settings, project)
 
 
-def _engine(name: EngineName, workers: int | None, gpus: float) -> Engine:
+def _engine(name: EngineName, workers: int | None, gpus: float, replicas: int | str | None) -> Engine:
     from policyguard.runs.audit.run import local
 
     if name is EngineName.RAY:
+        if replicas not in (None, 1):
+            raise UsageError(
+                "replicas are processes of this machine, and Ray's workers are processes already",
+                hint="leave replicas out, and say with --workers how many there are",
+            )
         from policyguard.runs.audit.ray import RayEngine
 
         return RayEngine(workers=workers, gpus_per_worker=gpus)

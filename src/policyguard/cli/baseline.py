@@ -34,7 +34,10 @@ app = group("Accept violations that somebody has reviewed, and list what is acce
 
 @app.command("update")
 @command
-@with_settings("policy", "model", "base_url", "dialect", "subset", "explain", "workers", "cache", "baseline")
+@with_settings(
+    *("policy", "model", "base_url", "dialect", "subset", "explain"),
+    *("replicas", "workers", "cache", "baseline"),
+)
 def update(
     *,
     reason: Annotated[

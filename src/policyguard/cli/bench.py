@@ -8,12 +8,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from policyguard.cli.errors import command, warn, warn_of
-from policyguard.cli.options import BASE_URL, DIALECT, MODEL, SUBSET, group
+from policyguard.cli.options import BASE_URL, DIALECT, MODEL, REPLICAS, SUBSET, group
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
 from policyguard.strict.text import is_terminal, one_line
@@ -74,6 +74,7 @@ def run(
     model: MODEL = None,
     base_url: BASE_URL = None,
     dialect: DIALECT = None,
+    replicas: REPLICAS = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -101,7 +102,13 @@ def run(
     if data is not None:
         _refuse_options(context, "seed", "scenes", "pairs", "held_out", "scale")
     with (
-        Guard("pictosafe/l3", model=model, base_url=base_url, dialect=dialect) as guard,
+        Guard(
+            "pictosafe/l3",
+            model=model,
+            base_url=base_url,
+            dialect=dialect,
+            replicas=cast("Literal['auto']", replicas or 1),
+        ) as guard,
         progress_bar(sys.stderr) as move,
     ):
         report = run(
@@ -157,6 +164,7 @@ def _field(benchmark: str, says: str) -> None:
         model: MODEL = None,
         base_url: BASE_URL = None,
         dialect: DIALECT = None,
+        replicas: REPLICAS = None,
         wording: Annotated[
             Path | None,
             typer.Option(
@@ -251,6 +259,7 @@ def _field(benchmark: str, says: str) -> None:
             subset=bool(subset),
             cache=cache,
             patience=PATIENCE,
+            replicas=cast("Literal['auto']", replicas or 1),
         )
         with guard, progress_bar(sys.stderr) as move:
             identity = guard.backend.model.id

@@ -21,7 +21,7 @@ __all__ = ["check"]
 @command
 @with_settings(
     *("policy", "model", "base_url", "dialect", "subset", "explain", "reports", "fail_on"),
-    *("workers", "max_failures", "timeout", "cache", "baseline"),
+    *("replicas", "workers", "max_failures", "timeout", "cache", "baseline"),
 )
 def check(
     *,

@@ -27,6 +27,7 @@ __all__ = [
     "PARAMETERS",
     "PATHS",
     "POLICY",
+    "REPLICAS",
     "ROOT",
     "STYLE",
     "SUBSET",
@@ -113,6 +114,25 @@ SUBSET = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _replicas(text: str) -> int | str:
+    if text != "auto" and not (text.isascii() and text.isdigit() and int(text)):
+        raise typer.BadParameter("give a whole number of at least 1, or auto")
+    return text if text == "auto" else int(text)
+
+
+REPLICAS = Annotated[
+    str | None,
+    typer.Option(
+        "--replicas",
+        metavar="N",
+        parser=_replicas,
+        help="How many processes run the model here and share the images; auto: one for each GPU. "
+        "Default: 1.",
+        show_default=False,
+    ),
+]
 POLICY = Annotated[
     str, typer.Argument(metavar="POLICY", help="A packaged policy such as pictosafe/l3, or a YAML file.")
 ]
@@ -167,6 +187,7 @@ _SETTINGS: dict[str, Any] = {
     "base_url": BASE_URL,
     "dialect": DIALECT,
     "subset": SUBSET,
+    "replicas": REPLICAS,
     "explain": Annotated[
         bool | None,
         typer.Option(

@@ -128,6 +128,7 @@ def build_job(
         dialect=settings.dialect,
         subset=settings.subset,
         local=project.settings.local,
+        replicas=settings.replicas or 1,
         stages=settings.project.stages() if settings.staged else None,
         explain=settings.explain,
         cache=settings.cache,

@@ -87,6 +87,7 @@ class Settings(_Table):
     dialect: str | None = None
     subset: bool = False
     local: dict[str, str | bool | int] = {}
+    replicas: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     stages: list[StageEntry] = []
     lists: list[ListEntry] = []
     explain: bool = False
@@ -222,7 +223,11 @@ def _settings(table: Mapping[str, Any], file: str) -> Settings:
         unfit = explain(error, Settings, file, hints=Hints(syntax="toml"))
         problems += [problem for problem in unfit if problem.field not in known]
     else:
-        one = [key for key in ("model", "base_url", "dialect", "subset", "local") if getattr(settings, key)]
+        one = [
+            key
+            for key in ("model", "base_url", "dialect", "subset", "local", "replicas")
+            if getattr(settings, key)
+        ]
         if settings.stages and one:
             message = "each of the stages names its own: drop it, or drop the stages"
             problems += [Problem(message, file, field=key) for key in one]

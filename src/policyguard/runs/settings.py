@@ -30,6 +30,7 @@ class Flags:
     base_url: str | None = None
     dialect: str | None = None
     subset: bool | None = None
+    replicas: int | str | None = None
     explain: bool | None = None
     cache: str | None = None
     workers: int | None = None
@@ -50,6 +51,7 @@ class RunSettings:
     base_url: tuple[str, ...]
     dialect: str | None
     subset: bool
+    replicas: int | str | None
     explain: bool
     cache: str | None
     workers: int | None

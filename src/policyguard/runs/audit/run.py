@@ -49,8 +49,9 @@ __all__ = [
 
 _MOST_NAMED = 5
 _SAMPLE = 64
-_BUILT = ("base_url", "stages", "lists")
-"""Settings that are not kept as they are: what the project file says of them is read again."""
+_BUILT = ("base_url", "stages", "lists", "replicas")
+"""Settings that are not kept as they are: what the project file says of them is read again, and on how many
+processes the model runs is a matter of the machine."""
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,8 @@ class Suite:
             base_url=self._base_url(),
             dialect=options.dialect or settings.dialect,
             subset=settings.subset,
+            local=settings.local,
+            replicas=settings.replicas or 1,
             explain=settings.explain,
             cache=None if options.record else self._cache(),
         )
