@@ -625,8 +625,9 @@ def idle(bench: Bench, count: int = 256, width: int = 4000, height: int = 3000) 
     bench.check()
     with spans(bench.model, bench.device) as ran:
         started = perf_counter()
-        list(bench.guard.check_many(files))
+        verdicts = list(bench.guard.check_many(files))
         taken = perf_counter() - started
+    assert all(verdict.evidence.label_mass is not None for verdict in verdicts), verdicts[0].reason
     share = idle_share(ran())
     beside = f"{count} JPEGs of {width} x {height}, {count / taken:.3g} pictures/s"
     yield Row("share of time without a pass", bench.shape, Ratio(share, share), beside, Goal(most=0.05))
