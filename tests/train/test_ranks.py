@@ -1,4 +1,4 @@
-"""Several processes as one run: shared out by FSDP2, whole on each, in one order; and one of them dies."""
+"""Several processes as one run: in shards (FSDP2, ZeRO), whole on each, in one order; one of them dies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,15 @@ def torchrun(path: Path, ranks: int, port: int) -> list[str]:
     return [*run, "--master_port", str(port), "-m", "policyguard.train", str(path)]
 
 
-def fsdp2(path: Path, port: int) -> list[str]:
+def sharded(sharding: str, path: Path, port: int) -> list[str]:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    options = [str(ROOT / "train/accelerate/fsdp2.yaml"), "--num_processes", "2", "--mixed_precision", "no"]
+    options = [
+        str(ROOT / f"train/accelerate/{sharding}.yaml"),
+        "--num_processes",
+        "2",
+        "--mixed_precision",
+        "no",
+    ]
     script = str(ROOT / "tests/support/sharded_on_cpu.py")
     return [*launch, *options, "--main_process_port", str(port), script, str(path)]
 
@@ -52,18 +59,29 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
+DEEPSPEED = pytest.mark.skipif(
+    find_spec("deepspeed") is None,
+    reason="needs DS_ACCELERATOR=cpu DS_BUILD_OPS=0 pip install --no-build-isolation deepspeed",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", ["full", "lora"])
-def test_fsdp2_takes_two_steps_and_learns_what_one_process_learns(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "sharding", ["fsdp2", pytest.param("zero2", marks=DEEPSPEED), pytest.param("zero3", marks=DEEPSPEED)]
+)
+def test_shards_take_two_steps_and_learn_what_one_process_learns(
+    sharding: str, mode: str, tmp_path: Path
+) -> None:
     base, rows = gentle_model(tmp_path / "base", "qwen3_vl"), caption_rows(tmp_path / "data")
     tune = {"mode": mode, "rank": 8, "alpha": 16}
     optim = {"max_steps": 2, "lr": 1e-4}
     alone = train("sft", tmp_path, recipe("sft", base, rows, tmp_path / "alone", optim=optim, tune=tune))
-    shared = {"devices": 2, "sharding": "fsdp2", "save_every": 1}
+    shared = {"devices": 2, "sharding": sharding, "save_every": 1}
     out = tmp_path / "out"
     values = recipe("sft", base, rows, out, optim=optim | {"batch": 2}, run=shared, tune=tune)
-    done = run(fsdp2(write_recipe(tmp_path / "run.yaml", values), 29591))
+    done = run(sharded(sharding, write_recipe(tmp_path / "run.yaml", values), 29591))
     assert done.returncode == 0, done.stderr[-3000:]
     assert held_out_losses(out) == pytest.approx(held_out_losses(alone), abs=1e-3)
     moved = moves(base, alone, out)
@@ -85,7 +103,7 @@ def test_under_fsdp2_all_ranks_measure_the_model_and_the_kl_reference_is_whole(t
     }
     out = tmp_path / "out"
     path = write_recipe(tmp_path / "run.yaml", recipe("grpo", "pico", rows, out, **changes))
-    done = run(fsdp2(path, 29593))
+    done = run(sharded("fsdp2", path, 29593))
     assert done.returncode == 0, done.stderr[-3000:]
     assert record(out)["history"][0]["kl"] == pytest.approx(0.0, abs=1e-6)
     for rank in (0, 1):

@@ -6,6 +6,7 @@ The stage is the one that the recipe names. Ends with 2 for mistakes in the reci
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -37,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PolicyGuardError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    for line in lines:
-        print(line)
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

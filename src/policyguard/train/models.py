@@ -100,21 +100,56 @@ def load_weights(folder: Path, tune: Tune, *, precision: str, whole_on: Any = No
     """The model in ``folder``; its ``name_or_path`` is the folder. Raises ConfigurationError.
 
     ``whole_on``: the device that this rank wants all of it on. Without it, a run that shares weights out has
-    the first rank read them (FSDP), or each its share (ZeRO-3).
+    the first rank of a machine read them (FSDP), and the others build the model without memory for its
+    weights; or each rank reads its share (ZeRO-3).
     """
     if whole_on is not None:
         with _read_by_this_rank():
             return load_weights(folder, tune, precision=precision).to(whole_on)
     transformers = _transformers()
+    from transformers.integrations import is_fsdp_enabled
+    from transformers.modeling_utils import is_local_dist_rank_0
+
+    options = loading_options(tune, precision=precision)
     try:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            str(folder), trust_remote_code=False, **loading_options(tune, precision=precision)
-        )
+        if is_fsdp_enabled() and not is_local_dist_rank_0():
+            model = _unread(folder, options["dtype"])
+        else:
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                str(folder), trust_remote_code=False, **options
+            )
     except UsageError:
         raise
     except Exception as error:
         raise ConfigurationError(f"model '{folder}' cannot be loaded: {error}") from error
     model.config.use_cache = False
+    return model
+
+
+def _unread(folder: Path, dtype: str) -> Any:
+    """The model in ``folder`` but for its weights, which accelerate sends.
+
+    In their place is memory that nobody has touched, and which the system therefore does not give out;
+    ``from_pretrained`` would fill it with zeros. What is no weight, such as the frequencies of positions, is
+    there.
+    """
+    transformers = _transformers()
+    import torch
+    from accelerate import init_empty_weights
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with init_empty_weights(include_buffers=False):
+        model = transformers.AutoModelForImageTextToText.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=False
+        )
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            untouched = torch.empty(weight.shape, dtype=weight.dtype)
+            setattr(module, name, torch.nn.Parameter(untouched, requires_grad=weight.requires_grad))
+    model.tie_weights()
+    if model.can_generate() and (folder / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    model.config.name_or_path = str(folder)
     return model
 
 
@@ -233,12 +268,18 @@ def finish(
     import torch
 
     accelerator = trainer.accelerator
-    state = accelerator.get_state_dict(trainer.model)
+    # DeepSpeed's engine gathers shares, not the model inside it; DDP's wrapper would only rename weights.
+    state = accelerator.get_state_dict(
+        trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
+    )
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(trainer.model)
         if hasattr(model, "peft_config"):
             model = _merged(model, state, base)
             state = model.state_dict()
+        elif trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+            # A weight with two names has been gathered twice, and would be written twice.
+            state = {name: value for name, value in state.items() if name not in model.all_tied_weights_keys}
         if dialect is not None:
             model.config.policyguard = {"dialect": dialect}
         model.config.use_cache = True

@@ -90,7 +90,8 @@ def inspect(recipe: RecaptionRecipe) -> tuple[list[Task], list[str], list[Proble
     if any(out.resolve() == Path(name).expanduser().resolve() for name in recipe.images.rows):
         raise ConfigurationError(f"out: {out} is the file of images.rows", hint="name another file")
     notes = [f"{len(tasks):,} images, edited in mode '{recipe.mode}'"]
-    notes.append(f"captioner: {_place(recipe.captioner)}; editor: {_place(recipe.editor)}")
+    places = [f"{key}: {_place(getattr(recipe, key), key)}" for key in ("captioner", "editor")]
+    notes.append("; ".join(places))
     return tasks, notes, problems
 
 
@@ -150,10 +151,16 @@ def _chat(settings: ChatModel, recipe: RecaptionRecipe) -> Chat:
     )
 
 
-def _place(settings: ChatModel) -> str:
+def _place(settings: ChatModel, key: str) -> str:
     if settings.base_url is None:
         return f"{settings.model} in this process"
-    return f"{settings.model} on {Endpoint.parse(settings.base_url).host}"
+    try:
+        return f"{settings.model} on {Endpoint.parse(settings.base_url).host}"
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{key}.{error.message}",
+            hint=f"{error.hint}; for a model in this process, {key}.base_url=null",
+        ) from None
 
 
 def _rows(path: Path) -> Any:
