@@ -87,6 +87,7 @@ def test_shards_take_two_steps_and_learn_what_one_process_learns(
     moved = moves(base, alone, out)
     assert moved["apart"] < 0.05 * moved["moved"]
     assert record(out)["ranks"] == []  # each has its share
+    assert weights(out).keys() == weights(base).keys()
 
 
 @pytest.mark.slow

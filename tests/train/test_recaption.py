@@ -533,7 +533,8 @@ def test_the_command_takes_images_and_provenance_from_label_rows(tmp_path: Path,
         ({"mode": "gentle"}, "mode"),
         ({"captoiner": {}}, "did you mean `captioner:`"),
         ({"checks": {"min_growth": 3.0}}, "min_growth is over max_growth"),
-        ({"editor": {"model": "x", "base_url": "ftp://x"}}, "http or https"),
+        ({"editor": {"model": "x", "base_url": "ftp://x"}}, "editor.base_url is not an http or https"),
+        ({"captioner": {"model": "x", "base_url": "none"}}, "in this process, captioner.base_url=null"),
     ],
 )
 def test_mistakes_in_a_recipe_are_said_before_a_model_is_asked(
