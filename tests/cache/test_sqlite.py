@@ -470,6 +470,24 @@ def test_a_file_that_was_deleted_or_replaced_is_begun_anew(path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_cache_that_nobody_closes_lets_go_of_its_file_quietly(path: Path) -> None:
+    """One that is dropped, one in a circle, one that is there to the end."""
+    code = """
+        import gc, sys
+        from policyguard.cache import SqliteCache
+        caches = [SqliteCache(sys.argv[1]) for _ in range(3)]
+        for number, cache in enumerate(caches):
+            cache.put(f"{number:064x}", "{}")
+        caches[1].itself = caches[1]
+        del caches[:2], cache
+        gc.collect()
+    """
+    command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(code), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    assert 3 == inspect(path, thorough=True).entries
+
+
 def test_a_forked_process_goes_on_without_a_file_that_was_in_use(path: Path) -> None:
     code = (
         "import os, sys; from cache.test_sqlite import *\n"

@@ -59,7 +59,8 @@ class SqliteCache(VerdictCache):
         busy_timeout: seconds to wait for other processes that write.
 
     Raises ConfigurationError if ``path`` is a folder, a file that is no cache, or one that others may write.
-    A file that is open here must not be used after a fork: the child goes on without it.
+    A file that is open here must not be used after a fork: the child goes on without it. A cache that is
+    dropped without ``close`` lets go of its file quietly; what waited for other processes is lost then.
     """
 
     def __init__(
@@ -176,6 +177,12 @@ class SqliteCache(VerdictCache):
         files = [self.path, self.path.with_name(f"{self.path.name}-wal")]
         size = sum(file.stat().st_size for file in files if file.exists())
         return CacheInfo(count or 0, size, str(self.path))
+
+    def __del__(self) -> None:
+        # Whoever drops a guard and its cache without closing them has lost nothing: each entry was written
+        # when it was put. Python 3.13 would warn of the connection.
+        if getattr(self, "_connection", None) is not None:  # or the arguments were refused
+            self._drop()
 
     def close(self) -> None:
         for _ in range(_FLUSHES):
