@@ -44,3 +44,29 @@ def test_a_data_set_settles_its_sizes_itself(tmp_path: Path, capsys: Captured) -
 @pytest.mark.parametrize("wrong", [["--scenes", "1"], ["--pairs", "-1"], ["--scale", "0"]])
 def test_sizes_that_cannot_work_are_usage_errors(wrong: list[str], tmp_path: Path) -> None:
     assert ExitCode.USAGE == main(["bench", "pictosafe", "make", str(tmp_path / "data"), *wrong])
+
+
+def test_run_writes_a_page_beside_its_figures(tmp_path: Path, capsys: Captured) -> None:
+    page = tmp_path / "pico.html"
+    few = ["--scenes", "2", "--pairs", "0", "--held-out", "0"]
+    assert ExitCode.OK == main(["bench", "pictosafe", "run", *few, "--html", str(page), "--thumbnails"])
+    printed = capsys.readouterr()
+    assert "guard: pico" in printed.out
+    assert f"wrote {page}" in printed.err
+    assert "PictoSafe: pico" in page.read_text(encoding="utf-8")
+
+
+def test_thumbnails_without_a_page_are_a_mistake_before_anything_is_judged(capsys: Captured) -> None:
+    assert ExitCode.USAGE == main(["bench", "pictosafe", "run", "--thumbnails"])
+    assert "--thumbnails goes with --html" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_judged(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    page = tmp_path / "photo.png" / "page.html"
+    page.parent.touch()
+    assert ExitCode.USAGE == main(["bench", "pictosafe", "run", "--html", str(page)])
+    printed = capsys.readouterr()
+    assert "cannot be written" in printed.err
+    assert not printed.out

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
@@ -20,6 +22,7 @@ from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.metrics import Answer, Judgement, f1
 from policyguard.pictosafe import Report, Sizes, make, run
 from policyguard.pictosafe.benchmark import Benchmark
+from policyguard.pictosafe.evaluation import LIMIT
 from policyguard.pictosafe.rules import LEVELS
 
 Build = Callable[[object], Guard]
@@ -159,6 +162,51 @@ def test_the_report_is_json_and_reads_as_a_table(perfect: Report) -> None:
     ):
         assert word in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_page_has_all_figures_and_the_mistakes_with_their_images_where_asked_for(
+    guard_with: Build, benchmark: Benchmark
+) -> None:
+    report = run(guard_with(0.0), seed=benchmark.seed, sizes=benchmark.sizes)
+    wrong = [one for one in report.to_dict()["mistakes"] if one["label"] == "unsafe"]
+    assert report.mistakes
+    assert len(wrong) == len(report.mistakes)  # it says that all is safe
+    assert {one["answer"] for one in wrong} == {"safe"}
+    page = report.to_html("a <guard>")
+    assert "a &lt;guard&gt;" in page
+    assert f"{len(wrong):,} questions are answered wrongly" in page
+    assert "<img" not in page
+    for row in (*LEVELS, "edit pairs, both right", "balanced accuracy, style noto", wrong[0]["image"]):
+        assert row in page
+    shown = report.to_html("a guard", thumbnails=True)
+    assert shown.count("<img") == min(len(wrong), LIMIT)
+
+
+def test_a_scene_that_is_blocked_with_its_rule_exempted_is_told_as_such(
+    guard_with: Build, benchmark: Benchmark
+) -> None:
+    report = run(guard_with(1.0), seed=benchmark.seed, sizes=benchmark.sizes)
+    exempted = {one.exempt for one in report.mistakes} - {None}
+    assert exempted
+    page = report.to_html("a guard")
+    assert all(f"with {rule} exempt" in page for rule in exempted)
+
+
+def test_a_guard_that_is_always_right_has_no_mistakes_on_its_page(perfect: Report) -> None:
+    assert perfect.to_dict()["mistakes"] == []
+    assert "0 questions are answered wrongly" in perfect.to_html("a guard", thumbnails=True)
+
+
+def test_an_image_whose_file_has_changed_since_is_not_shown(
+    guard_with: Build, data: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    report = run(guard_with(0.0), data=folder)
+    changed = next(one.shot.path for one in report.mistakes)
+    assert changed is not None
+    before = report.to_html("a guard", thumbnails=True).count("<img")
+    Image.new("RGB", (96, 96)).save(changed)
+    assert report.to_html("a guard", thumbnails=True).count("<img") < before
 
 
 def test_what_could_not_be_measured_is_none_and_a_dash(guard_with: Build) -> None:

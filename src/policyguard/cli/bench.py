@@ -39,6 +39,14 @@ _Scenes = Annotated[int, typer.Option("--scenes", min=2, help="How many scenes."
 _Pairs = Annotated[int, typer.Option("--pairs", min=0, help="How many edit pairs.")]
 _HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="How many held-out policies.")]
 _Scale = Annotated[int, typer.Option("--scale", min=1, help="Images are 96 pixels a side, times this.")]
+_Page = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page of the figures and mistakes too."),
+]
+_Thumbnails = Annotated[
+    bool,
+    typer.Option("--thumbnails", help="Put thumbnails of mistakes into the page, blurred until clicked."),
+]
 
 
 @pictosafe.command("make")
@@ -86,7 +94,9 @@ def run(
     pairs: _Pairs = PAIRS,
     held_out: _HeldOut = HELD_OUT,
     scale: _Scale = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures and mistakes as JSON.")] = False,
+    page: _Page = None,
+    thumbnails: _Thumbnails = False,
 ) -> ExitCode:
     """Run a guard over PictoSafe and print how good it is, beside guards that look at no image.
 
@@ -95,10 +105,12 @@ def run(
 
     With --data, the folder determines seed, numbers and scale, and none of them can be set.
     """
+    from policyguard.cli.output import require_page, write_page
     from policyguard.cli.progress import progress_bar
     from policyguard.guard import Guard
     from policyguard.pictosafe import Sizes, run
 
+    require_page(page, thumbnails=thumbnails)
     if data is not None:
         _refuse_options(context, "seed", "scenes", "pairs", "held_out", "scale")
     with (
@@ -124,6 +136,8 @@ def run(
         print(json.dumps({"model": identity.to_dict()} | report.to_dict(), indent=2))
     else:
         print(f"guard: {identity.id}\n{report.to_text()}")
+    if page is not None:
+        write_page(page, report.to_html(identity.id, thumbnails=thumbnails))
     return ExitCode.OK
 
 
@@ -221,25 +235,17 @@ def _field(benchmark: str, says: str) -> None:
             ),
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-        page: Annotated[
-            Path | None,
-            typer.Option("--html", metavar="FILE", help="Write a page of the figures and mistakes too."),
-        ] = None,
-        thumbnails: Annotated[
-            bool,
-            typer.Option(
-                "--thumbnails", help="Put thumbnails of mistakes into the page, blurred until clicked."
-            ),
-        ] = False,
+        page: _Page = None,
+        thumbnails: _Thumbnails = False,
     ) -> ExitCode:
         from policyguard.authoring.bench import compare, load_rows, run_rows
+        from policyguard.cli.output import require_page, write_page
         from policyguard.cli.progress import progress_bar
         from policyguard.guard import Guard
 
         if own_category and benchmark != "unsafebench":
             raise UsageError("--own-category goes with unsafebench, whose paper asks so")
-        if thumbnails and page is None:
-            raise UsageError("--thumbnails goes with --html", hint="name the page with --html FILE")
+        require_page(page, thumbnails=thumbnails)
         loaded = load_rows(
             benchmark,
             folder,
@@ -285,10 +291,8 @@ def _field(benchmark: str, says: str) -> None:
             _print_report(report, beside)
         if page is not None:
             from policyguard.authoring.bench.page import bench_page
-            from policyguard.strict.files import write_report
 
-            write_report(page, [bench_page(report, beside, thumbnails=thumbnails)])
-            print(f"wrote {page}", file=sys.stderr)
+            write_page(page, bench_page(report, beside, thumbnails=thumbnails))
         for note in loaded.notes:
             warn(note)
         if "wording=own" in report.model.settings:

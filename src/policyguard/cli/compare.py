@@ -113,10 +113,10 @@ def compare(
     Models are loaded one after the other. Exit code: 0 compared; 2 a policy, labels or the set-up is wrong.
     """
     from policyguard.authoring.compare import compare_guards
+    from policyguard.cli.output import require_page, write_page
     from policyguard.cli.progress import progress_bar
 
-    if thumbnails and page is None:
-        raise UsageError("--thumbnails goes with --html", hint="name the report with --html FILE")
+    require_page(page, thumbnails=thumbnails)
     specs = _models(models, base_url)
     loaded = load_policy_with(policy, root=root, parameters=values)
     priced = _prices(prices, specs)
@@ -143,11 +143,8 @@ def compare(
         _print(comparison)
     if page is not None:
         from policyguard.authoring.compare_page import comparison_page
-        from policyguard.strict.files import write_report
 
-        text = comparison_page(comparison, thumbnails=sources.__getitem__ if thumbnails else None)
-        write_report(page, [text])
-        print(f"wrote {page}", file=sys.stderr)
+        write_page(page, comparison_page(comparison, thumbnails=sources.__getitem__ if thumbnails else None))
     return ExitCode.OK
 
 

@@ -8,7 +8,9 @@ commands from it. A table has lines and a head in a terminal, and plain aligned 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich import box
@@ -18,7 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from policyguard.cli.options import Format
+from policyguard.errors import UsageError
 from policyguard.outcomes import Action
+from policyguard.strict.files import prepare, write_report
 from policyguard.strict.text import is_terminal, one_line, printable
 from policyguard.verdict import Finding, Verdict
 
@@ -28,14 +32,33 @@ __all__ = [
     "open_writer",
     "print_table",
     "reason_line",
+    "require_page",
     "shortened",
     "verdict_words",
+    "write_page",
 ]
 
 ACTION_STYLES = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
 _MAX_NAME = 60
 _MAX_ROWS = 1000
 """A table is printed at the end, so that its columns fit: longer runs print lines as they go."""
+
+
+def require_page(page: Path | None, *, thumbnails: bool) -> None:
+    """Raises UsageError for thumbnails without a page, and OSError for one that could not be written.
+
+    For commands that judge for minutes before they write it.
+    """
+    if page is not None:
+        prepare(page)
+    elif thumbnails:
+        raise UsageError("--thumbnails goes with --html", hint="name the page with --html FILE")
+
+
+def write_page(page: Path, text: str) -> None:
+    """Put ``text`` into the file, whole, and say so. Raises OSError."""
+    write_report(page, [text])
+    print(f"wrote {page}", file=sys.stderr)
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO) -> None:

@@ -97,11 +97,11 @@ def diff(
     3 none of these, but with --on and --fail-on an image could not be judged.
     """
     from policyguard.authoring.diff import compare_policies
+    from policyguard.cli.output import require_page
 
     if on is None and (page or thumbnails or judged):
         raise UsageError("--html, --thumbnails and --judged go with --on", hint="name images with --on PATH")
-    if thumbnails and page is None:
-        raise UsageError("--thumbnails goes with --html", hint="name the page with --html FILE")
+    require_page(page, thumbnails=thumbnails)
     old, new = (load_policy_with(policy, root=root, parameters=values) for policy in (before, after))
     policies = old, new
     structure = compare_policies(*policies)
@@ -236,11 +236,10 @@ def _write_page(
     file: Path, behaviour: BehaviourDiff, structure: PolicyDiff, sources: Sequence[Source] | None
 ) -> None:
     from policyguard.authoring.diff.page import diff_page
+    from policyguard.cli.output import write_page
 
     image_at = None if sources is None else lambda place: sources[place].image
-    page = diff_page(behaviour, structure, thumbnails=image_at)
-    file.write_text(page, encoding="utf-8", errors="backslashreplace")
-    print(f"wrote {file}", file=sys.stderr)
+    write_page(file, diff_page(behaviour, structure, thumbnails=image_at))
 
 
 def _code(structure: PolicyDiff, behaviour: BehaviourDiff | None, fail_on: FailOnChange) -> ExitCode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from policyguard.metrics import Answer, Judgement
@@ -20,11 +21,24 @@ __all__ = ["Asked", "CanJudge", "Judgements", "Progress", "judge"]
 Progress = Callable[[int, int | None], None]
 
 
+class EvidenceLike(Protocol):
+    """What is read of a verdict's evidence."""
+
+    @property
+    def image_sha256(self) -> str | None: ...
+
+
 class VerdictLike(Protocol):
     """What is read of a verdict."""
 
     @property
     def outcome(self) -> str: ...
+
+    @property
+    def score(self) -> float | None: ...
+
+    @property
+    def evidence(self) -> EvidenceLike: ...
 
 
 class CanJudge(Protocol):
@@ -37,13 +51,36 @@ class CanJudge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A judgement, with the drawing style of its image."""
+    """A judgement, and what it was asked about: an image, under the policy of that id.
+
+    ``exempt``: the rule that was exempted. ``score``: P(unsafe), if the guard gives it. ``sha256``: of the
+    image that was judged.
+    """
 
     judgement: Judgement
-    style: Style
+    shot: Shot
+    policy: str
+    exempt: str | None = None
+    score: float | None = None
+    sha256: str | None = None
+
+    @property
+    def style(self) -> Style:
+        return self.shot.style
 
     def answered(self, answer: Answer) -> Asked:
-        return Asked(replace(self.judgement, answer=answer), self.style)
+        return replace(self, judgement=replace(self.judgement, answer=answer))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "image": self.shot.id,
+            "pictograms": list(self.shot.scene.names),
+            "policy": self.policy,
+            "exempt": self.exempt,
+            "label": "unsafe" if self.judgement.unsafe else "safe",
+            "answer": self.judgement.answer.value,
+            "score": self.score,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +96,17 @@ class Judgements:
     held_out: tuple[Asked, ...]
     held_out_shuffled: tuple[Asked, ...]
     """The label of each held-out sample, beside what the guard says of another sample's image."""
+
+    @property
+    def mistakes(self) -> tuple[Asked, ...]:
+        """What was answered wrongly or not at all. Shuffled images have no right answer and are left out."""
+        asked = [
+            *chain.from_iterable(self.levels.values()),
+            *chain.from_iterable(self.pairs),
+            *(exempted for _, exempted in self.flips),
+            *self.held_out,
+        ]
+        return tuple(one for one in asked if not one.judgement.right)
 
     def constant(self, answer: Answer) -> Self:
         """The same questions, all answered with ``answer``."""
@@ -95,7 +143,9 @@ def judge(guard: CanJudge, benchmark: Benchmark, *, progress: Progress | None = 
         paired += zip(answers[::2], answers[1::2], strict=True)
         for rule, places in flips[name].items():
             exempting = policy.with_rule_status(rule, _exempt())
-            answers = ask(exempting, [benchmark.shots[place] for place in places], [False] * len(places))
+            answers = ask(
+                exempting, [benchmark.shots[place] for place in places], [False] * len(places), exempt=rule
+            )
             flipped += zip([levels[name][place] for place in places], answers, strict=True)
 
     held_out: list[Asked] = []
@@ -139,7 +189,12 @@ class _Asking:
         self._done = 0
 
     def __call__(
-        self, policy: ResolvedPolicy, shots: Sequence[Shot], truths: Sequence[bool]
+        self,
+        policy: ResolvedPolicy,
+        shots: Sequence[Shot],
+        truths: Sequence[bool],
+        *,
+        exempt: str | None = None,
     ) -> tuple[Asked, ...]:
         if not shots:
             return ()
@@ -148,7 +203,9 @@ class _Asking:
         )
         items = []
         for shot, truth, verdict in zip(shots, truths, verdicts, strict=True):
-            items.append(Asked(Judgement(truth, Answer.of(verdict.outcome)), shot.style))
+            judgement = Judgement(truth, Answer.of(verdict.outcome))
+            sha256 = verdict.evidence.image_sha256
+            items.append(Asked(judgement, shot, policy.id, exempt, verdict.score, sha256))
             self._done += 1
             if self._progress is not None:
                 self._progress(self._done, self._total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from policyguard.pictosafe.asking import Asked, CanJudge, Judgements, Progress, 
 from policyguard.pictosafe.benchmark import DEFAULT_SIZES, Benchmark, Sizes, draw_benchmark
 from policyguard.pictosafe.dataset import load
 from policyguard.pictosafe.render import STYLES, Style
+from policyguard.strict.page import render
 
 __all__ = [
     "LevelScore",
@@ -46,6 +47,9 @@ _FIGURES = {
     "held_out": "balanced accuracy, held-out policies",
     "held_out_shuffled": "  on shuffled images (near 0.5)",
 }
+
+LIMIT = 500
+"""Mistakes on the page; the JSON has all of them."""
 
 
 def to_text(report: Report) -> str:
@@ -137,7 +141,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What ``run`` found: the guard's scores, and those of guards that look at nothing."""
+    """What ``run`` found: the guard's scores, those of guards that look at nothing, and its mistakes."""
 
     seed: int
     scale: int
@@ -145,16 +149,44 @@ class Report:
     guard: Scores
     always_safe: Scores
     always_unsafe: Scores
+    mistakes: tuple[Asked, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; what could not be measured is None."""
-        plain: dict[str, Any] = _without_nan(asdict(self))
-        return plain
+        plain: dict[str, Any] = _without_nan(asdict(replace(self, mistakes=())))
+        return plain | {"mistakes": [one.to_dict() for one in self.mistakes]}
 
     def to_text(self) -> str:
         """Tables for people."""
 
         return to_text(self)
+
+    def to_html(self, model: str, *, thumbnails: bool = False) -> str:
+        """The same as a page of its own, with the first mistakes; ``thumbnails``: with their images, small.
+
+        ``model`` is the guard's name. A file that has changed since it was judged is not shown.
+        """
+        shown = [(one, _thumbnail(one, self.scale) if thumbnails else "") for one in self.mistakes[:LIMIT]]
+        columns = (self.guard, self.always_safe, self.always_unsafe)
+        figures = [(title, [getattr(column, name) for column in columns]) for name, title in _FIGURES.items()]
+        styles = [
+            (f"balanced accuracy, style {style}", [column.styles[style] for column in columns])
+            for style in self.guard.styles
+        ]
+        return render(
+            "pictosafe/page.html",
+            model=model,
+            report=self,
+            figures=[*figures, *styles],
+            mistakes=shown,
+            number=_number,
+        )
+
+
+def _thumbnail(asked: Asked, scale: int) -> str:
+    from policyguard.images.written import thumbnail
+
+    return thumbnail(asked.shot.source(scale=scale), asked.sha256)
 
 
 def run(
@@ -185,6 +217,7 @@ def _report(benchmark: Benchmark, judgements: Judgements) -> Report:
         score(judgements),
         score(judgements.constant(Answer.SAFE)),
         score(judgements.constant(Answer.UNSAFE)),
+        judgements.mistakes,
     )
 
 

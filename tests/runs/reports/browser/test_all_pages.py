@@ -12,6 +12,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 
+from policyguard import Guard
 from policyguard.authoring import compare_on, compare_policies, diff_page
 from policyguard.authoring.bench import load_rows, run_rows
 from policyguard.authoring.bench.page import bench_page
@@ -19,6 +20,7 @@ from policyguard.authoring.compare import compare_guards
 from policyguard.authoring.compare_page import comparison_page
 from policyguard.authoring.labels import Label, Labels
 from policyguard.backends.base import AssessmentRequest
+from policyguard.pictosafe import Sizes, run
 from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 from runs.reports.browser.conftest import FAINT, look
@@ -90,7 +92,15 @@ def the_bench(images: list[Path], folder: Path) -> str:
     return bench_page(run_rows("safeedit", loaded, backend=FakeBackend(red)), thumbnails=True)
 
 
-MAKERS = {"diff": the_diff, "compare": the_comparison, "bench": the_bench}
+def the_toy_bench(_: list[Path], __: Path) -> str:
+    guard = Guard("pictosafe/l3", backend=FakeBackend(0.9))
+    sizes = Sizes(scenes=6, pairs=2, held_out=2, flips=2)
+    return run(guard, sizes=sizes).to_html(
+        "a-guard-whose-name-no-phone-shows-in-one-line/v1", thumbnails=True
+    )
+
+
+MAKERS = {"diff": the_diff, "compare": the_comparison, "bench": the_bench, "pictosafe": the_toy_bench}
 
 
 @pytest.fixture(params=MAKERS)
