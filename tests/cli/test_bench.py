@@ -47,6 +47,7 @@ def test_sizes_that_cannot_work_are_usage_errors(wrong: list[str], tmp_path: Pat
 
 
 def test_run_writes_a_page_beside_its_figures(tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("torch")
     page = tmp_path / "pico.html"
     few = ["--scenes", "2", "--pairs", "0", "--held-out", "0"]
     assert ExitCode.OK == main(["bench", "pictosafe", "run", *few, "--html", str(page), "--thumbnails"])
