@@ -92,10 +92,15 @@ def test_shards_take_two_steps_and_learn_what_one_process_learns(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_under_fsdp2_all_ranks_measure_the_model_and_the_kl_reference_is_whole(tmp_path: Path) -> None:
-    """Only the first rank reads the weights from the disk: the others must not work with zeros."""
+@pytest.mark.parametrize(
+    "sharding", ["fsdp2", pytest.param("zero2", marks=DEEPSPEED), pytest.param("zero3", marks=DEEPSPEED)]
+)
+def test_in_shards_all_ranks_measure_the_model_and_the_kl_reference_is_whole(
+    sharding: str, tmp_path: Path
+) -> None:
+    """Under FSDP2 only the first rank reads weights from the disk: the others must not work with zeros."""
     rows = pictosafe_rows(tmp_path / "data", scenes=12)
-    shared = {"devices": 2, "sharding": "fsdp2", "save_every": 1}
+    shared = {"devices": 2, "sharding": sharding, "save_every": 1}
     changes = PICO | {"optim": {"batch": 8, "lr": 1e-4, "max_steps": 2}, "run": shared}
     changes |= {
         "grpo": {"beta": 0.01},
@@ -104,7 +109,7 @@ def test_under_fsdp2_all_ranks_measure_the_model_and_the_kl_reference_is_whole(t
     }
     out = tmp_path / "out"
     path = write_recipe(tmp_path / "run.yaml", recipe("grpo", "pico", rows, out, **changes))
-    done = run(sharded("fsdp2", path, 29593))
+    done = run(sharded(sharding, path, 29593))
     assert done.returncode == 0, done.stderr[-3000:]
     assert record(out)["history"][0]["kl"] == pytest.approx(0.0, abs=1e-6)
     for rank in (0, 1):

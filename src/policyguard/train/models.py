@@ -92,7 +92,7 @@ def empty_model(folder: Path) -> Any:
     import torch
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
+    with _read_by_this_rank(), torch.device("meta"):  # ZeRO-3 would share out what is not there
         return transformers.AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
 
 
