@@ -34,11 +34,11 @@ def scenes(count: int) -> list[object]:
     return [renderer.draw(draw_scene(dice)) for _ in range(count)]
 
 
-def same(found: list[Verdict], expected: list[Verdict]) -> None:
+def same(found: list[Verdict], expected: list[Verdict], *, within: float = 1e-5) -> None:
     """In order, and in float32 to within rounding."""
     assert [one.evidence.image_sha256 for one in found] == [one.evidence.image_sha256 for one in expected]
     assert [one.outcome for one in found] == [one.outcome for one in expected]
-    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-5)
+    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=within)
 
 
 @pytest.mark.parametrize("count", [24, pytest.param(1_000, marks=pytest.mark.slow)])
@@ -54,7 +54,8 @@ def test_scenes_get_one_verdict_in_any_batch_with_any_number_of_threads_and_repl
     assert {"complies", "violates"} <= wholes
     for settings in SETTINGS:
         with Guard(POLICY, backend=TransformersBackend("pico", dtype="float32", **settings)) as guard:
-            same(list(guard.check_many(images)), expected)
+            # Another attention, eager too, moves one scene in a thousand by 2e-5.
+            same(list(guard.check_many(images)), expected, within=1e-4 if "attention" in settings else 1e-5)
     backend = TransformersBackend("pico", dtype="float32")
     backend.warm()
     backend._load().batching.room = 1  # as after many batches that did not fit
