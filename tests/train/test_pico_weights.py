@@ -82,4 +82,4 @@ def test_a_run_goes_on_from_a_model_s_weights(examiner: Examiner, tmp_path: Path
     theirs = examiner.guard.model.state_dict()
     assert all(torch.equal(weights, theirs[name]) for name, weights in work.model.state_dict().items())
     assert not work.model.model.language_model.embed_tokens.weight.requires_grad
-    assert work.settings.rate("vision") < fresh.settings.rate("vision")
+    assert work.settings.apart(1.0) < fresh.settings.apart(1.0)

@@ -68,11 +68,29 @@ def _paste(image: Image.Image, glyph: Image.Image, x: int, y: int, side: int, rn
     image.paste(small, (x, y), small)
 
 
-def glyph_picture(glyphs: tuple[Glyph, ...], rng: Rng, *, one_colour: bool) -> Picture:
+SCENES, TRAINING_SCENES = 0.35, 0.6
+"""Share of pictures laid out just like scenes of the world: the hardest to tell, so trained on oftener."""
+
+
+def _varied(glyph: Glyph, rng: Rng) -> Glyph:
+    """``glyph`` mirrored, turned by a quarter, in exchanged colours, or as it is."""
+    if rng.random() < 0.4:
+        glyph = glyph[:, ::-1]
+    if rng.random() < 0.15:
+        glyph = np.rot90(glyph, rng.integers(1, 4))
+    if rng.random() < 0.3:
+        glyph = np.concatenate((glyph[..., rng.permutation(3)], glyph[..., 3:]), -1)
+    return glyph
+
+
+def glyph_picture(
+    glyphs: tuple[Glyph, ...], rng: Rng, *, one_colour: bool, training: bool = False
+) -> Picture:
     """A picture of some of ``glyphs``: one large, a grid, strewn, or laid out as a scene of the world."""
-    kind = rng.random()
-    if kind < 0.35:
-        return _scene(glyphs, rng, one_colour=one_colour)
+    kind, scenes = rng.random(), TRAINING_SCENES if training else SCENES
+    if kind < scenes:
+        return _scene(glyphs, rng, one_colour=one_colour, varied=training)
+    kind = SCENES + (1 - SCENES) * (kind - scenes) / (1 - scenes)
     image, dark = ground(rng)
     tints = [_ink(rng, dark=dark) for _ in range(3)]
 
@@ -116,12 +134,13 @@ class _Strangers(dict[str, Image.Image]):
         return self._draw()
 
 
-def _scene(glyphs: tuple[Glyph, ...], rng: Rng, *, one_colour: bool) -> Picture:
+def _scene(glyphs: tuple[Glyph, ...], rng: Rng, *, one_colour: bool, varied: bool) -> Picture:
     """Such a scene as the world's, contexts and all, of things that are none of it."""
     tint = _ink(rng, dark=False) if one_colour else None
 
     def draw() -> Image.Image:
-        return _tinted(glyphs[rng.integers(len(glyphs))], rng, tint)
+        glyph = glyphs[rng.integers(len(glyphs))]
+        return _tinted(_varied(glyph, rng) if varied else glyph, rng, tint)
 
     scene: Scene = draw_scene(Random(int(rng.integers(2**63))))
     return Passing(_Strangers(draw)).render(scene)
@@ -138,7 +157,7 @@ def draw_glyphs(rng: Rng) -> Picture:
     """A picture to train on."""
     shares = np.array(list(TRAINING_PACKS.values()), float)
     name = list(TRAINING_PACKS)[rng.choice(len(shares), p=shares / shares.sum())]
-    return glyph_picture(_list(name), rng, one_colour=name in ONE_COLOUR)
+    return glyph_picture(_list(name), rng, one_colour=name in ONE_COLOUR, training=True)
 
 
 def _between(name: str, *ranges: tuple[int, int]) -> bool:

@@ -96,7 +96,7 @@ def _training_photograph(rng: Rng) -> Picture:
     return to_bytes((x - 128) * contrast + 128 + rng.uniform(-40, 40))
 
 
-GLYPH_SHARE, DRAWING_SHARE, PHOTOGRAPH_SHARE, PLAIN_SHARE = 0.48, 0.18, 0.1, 0.04
+GLYPH_SHARE, DRAWING_SHARE, PHOTOGRAPH_SHARE, PLAIN_SHARE = 0.6, 0.16, 0.08, 0.03
 _OFTENER = {"letters": 4, "shapes": 3, "blobs": 3, "lines": 2}
 """Families most like unknown pictograms are drawn this many times as often as others."""
 _FAMILIES = [family for name, family in TRAINING_FAMILIES.items() for _ in range(_OFTENER.get(name, 1))]

@@ -52,8 +52,9 @@ FULL = Curriculum.FULL
 class Rows:
     """Batches of rows by number: batch ``n`` depends on ``seed`` and ``n`` (and the curriculum) alone."""
 
-    def __init__(self, seed: str, rows: int, pictures: int) -> None:
-        self.seed, self.rows, self.pictures = seed, rows, pictures
+    def __init__(self, seed: str, rows: int, pictures: int, *, outside: float = OUTSIDE_SHARE) -> None:
+        """``outside`` is the share of pictures from outside the world."""
+        self.seed, self.rows, self.pictures, self.outside = seed, rows, pictures, outside
         self._key: tuple[int, Curriculum] | None = None
         self._pool: list[list[Row]] = []
 
@@ -61,7 +62,7 @@ class Rows:
         pool, place = divmod(number, POOL)
         if self._key != (pool, level):
             rng = Random(f"{self.seed} {pool} {level.name}")
-            drawn = draw_rows(rng, self.rows * POOL, self.pictures, level)
+            drawn = draw_rows(rng, self.rows * POOL, self.pictures, level, outside=self.outside)
             drawn.sort(key=lambda row: len(text_of(row.policy)))
             self._pool = [drawn[i * self.rows : (i + 1) * self.rows] for i in range(POOL)]
             rng.shuffle(self._pool)
@@ -69,14 +70,21 @@ class Rows:
         return self._pool[place]
 
 
-def draw_rows(rng: Random, count: int, pictures: int, level: Curriculum = FULL) -> list[Row]:
-    """``count`` rows of ``pictures`` pictures."""
+def draw_rows(
+    rng: Random,
+    count: int,
+    pictures: int,
+    level: Curriculum = FULL,
+    *,
+    outside: float = OUTSIDE_SHARE,
+) -> list[Row]:
+    """``count`` rows of ``pictures`` pictures, a share ``outside`` of them from outside the world."""
     out: list[Row] = []
     while len(out) < count:
         hard = LONG if level is FULL and rng.random() < LONG_SHARE else level.value
         scene, policy = _draw(rng, hard)
         scenes = _pictures(rng, scene, policy, pictures, hard)
-        out.append(Row(policy, _with_undecided(rng, scenes)))
+        out.append(Row(policy, _with_undecided(rng, scenes, outside)))
         if (other := _edit_policy(rng, scenes, policy, hard)) is not None:
             out.append(Row(other, tuple(scenes)))
     return out[:count]
@@ -183,14 +191,14 @@ def _without(rule: PictoRule, index: int) -> PictoRule:
     )
 
 
-def _with_undecided(rng: Random, scenes: list[Scene]) -> tuple[Scene | None, ...]:
+def _with_undecided(rng: Random, scenes: list[Scene], outside: float) -> tuple[Scene | None, ...]:
     """A few pictures replaced: by one from outside (``None``), or by the bare background."""
     out: list[Scene | None] = []
     for scene in scenes:
         chance = rng.random()
-        if chance < OUTSIDE_SHARE:
+        if chance < outside:
             out.append(None)
-        elif chance < OUTSIDE_SHARE + EMPTY_SHARE:
+        elif chance < outside + EMPTY_SHARE:
             out.append(Scene((), scene.background, scene.shift, scene.gain))
         else:
             out.append(scene)

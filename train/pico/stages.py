@@ -35,6 +35,8 @@ from tokens import Vocabulary, build_tokenizer
 
 OUTSIDE_SHARE, EMPTY_SHARE = 0.25, 0.02  # of the pictures of the vision stage
 OUTSIDE_GOING_ON = 0.4  # where it goes on from weights that know the world
+JOINT_OUTSIDE, JOINT_OUTSIDE_GOING_ON = 0.08, 0.3  # of the pictures of the joint stage
+VARIETY_GOING_ON = 0.6  # of the joint stage then: fewer odd styles, grounds and turns
 APART = 0.22  # of the vision stage: its scenes do not overlap, and only then does it see other styles
 SCRAMBLED = 0.5  # of the rows of the text stage
 SCRAMBLED_JOINT, SCRAMBLED_PIXELS = 0.6, 0.4  # of the rows of the joint stage
@@ -58,11 +60,11 @@ class Settings:
     glyphs: bool = True
     """Whether pictures from outside may show the glyphs of ``build_glyphs.py``, which must be there then."""
     start: Path | None = None
-    """A model's folder to go on from: at a third of the rates, and without the curriculum."""
+    """A model's folder to go on from: vision and text at a third of their rates, without the curriculum."""
 
-    def rate(self, stage: str) -> float:
-        whole: float = getattr(self, f"{stage}_rate")
-        return whole if self.start is None else whole / 3
+    def apart(self, rate: float) -> float:
+        """The rate of a stage before the joint one. What has cooled down is not heated as much again."""
+        return rate if self.start is None else rate / 3
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def vision(work: Workshop, budget: Budget, *, draw: Callable[..., Scene] = draw_
         return objective(losses, ALIGN_WEIGHTS), losses
 
     common: dict[str, Any] = {"out": settings.out, "budget": budget, "seed": settings.seed}
-    train("vision", work.model.model.visual, step, rate=settings.rate("vision"), **common)
+    train("vision", work.model.model.visual, step, rate=settings.apart(settings.vision_rate), **common)
 
 
 def text(work: Workshop, budget: Budget) -> None:
@@ -151,14 +153,17 @@ def text(work: Workshop, budget: Budget) -> None:
         return objective(losses, WEIGHTS), losses
 
     common: dict[str, Any] = {"out": settings.out, "budget": budget, "seed": settings.seed}
-    train("text", work.model.model.language_model, step, rate=settings.rate("text"), **common)
+    train("text", work.model.model.language_model, step, rate=settings.apart(settings.text_rate), **common)
 
 
 def joint(work: Workshop, budget: Budget) -> Any:
     """Returns the trained model."""
     settings, teacher, studio = work.settings, work.teacher, Studio(glyphs=work.settings.glyphs)
     seed = settings.seed
-    rows = Rows(f"{seed} joint", settings.rows, settings.pictures)
+    outside, variety = JOINT_OUTSIDE, 1.0
+    if settings.start is not None:
+        outside, variety = JOINT_OUTSIDE_GOING_ON, VARIETY_GOING_ON
+    rows = Rows(f"{seed} joint", settings.rows, settings.pictures, outside=outside)
     symbols = Rows(f"{seed} joint symbols", settings.rows, settings.pictures)
     if not (settings.out / "joint.checkpoint").exists():
         work.model.model.visual.load_state_dict(load(settings.out / "vision.pt")["weights"])
@@ -172,7 +177,7 @@ def joint(work: Workshop, budget: Budget) -> Any:
             for row in rows.batch(number, FULL)
         ]
         scenes = [scene for row in drawn for scene in row.pictures]
-        pixels, plain = studio.pictures(scenes, rng)
+        pixels, plain = studio.pictures(scenes, rng, variety=variety)
         batch = work.collate(drawn)
         shows, context = targets(scenes, plain)
         batch.shows = shows.view(batch.shows.shape)
@@ -191,5 +196,5 @@ def joint(work: Workshop, budget: Budget) -> Any:
             total = total + objective(extra, WEIGHTS)
         return total, losses | aligned
 
-    train("joint", work.model, step, out=settings.out, budget=budget, rate=settings.rate("joint"), seed=seed)
+    train("joint", work.model, step, out=settings.out, budget=budget, rate=settings.joint_rate, seed=seed)
     return work.model
