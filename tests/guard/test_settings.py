@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policyguard import Action, ConfigurationError, Guard, Outcome
+from policyguard.errors import ModelLoadError
 from policyguard.testing import FakeBackend
 from support.clock import SpentTime
 from support.guards import Watched, picture, png, policy, shade
@@ -196,7 +197,9 @@ def test_a_key_without_a_server_is_refused_and_one_with_a_server_or_from_the_env
     with pytest.raises(ConfigurationError, match="no base_url names one"):
         Guard("safeedit/l3", model="gpt-5-mini", api_key="sk-1")
     monkeypatch.setenv("POLICYGUARD_API_KEY", "sk-1")
-    Guard("safeedit/l3", model="gpt-5-mini").close()
+    Guard("pictosafe/l3").close()
+    with pytest.raises(ModelLoadError, match="no name of a model that runs here"):
+        Guard("safeedit/l3", model="gpt-5-mini")
     monkeypatch.setenv("POLICYGUARD_BASE_URL", "http://127.0.0.1:9/v1")
     Guard("safeedit/l3", model="gpt-5-mini", api_key="sk-1").close()
     monkeypatch.delenv("POLICYGUARD_BASE_URL")

@@ -131,8 +131,9 @@ def build_backend(
             raise ConfigurationError(
                 f"policy '{other[0]}' needs a guard model, and none is configured "
                 "(the packaged model pico judges pictogram scenes only)",
-                hint="name one with model= (--model) or POLICYGUARD_MODEL, and the server or service of "
-                "that model with base_url= (--base-url); `policyguard quickstart` prints what works here",
+                hint="name one with model= (--model) or POLICYGUARD_MODEL, such as "
+                "Qwen/Qwen3-VL-4B-Instruct, and the server or service of that model with base_url= "
+                "(--base-url); `policyguard quickstart` prints what works here",
             )
         model = "pico"
     from policyguard.backends.transformers import TransformersBackend
