@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from backends.remote.server import ToyServer
 from cli.support import Captured
 from policyguard._version import DISTRIBUTION
 from policyguard.cli import main
@@ -77,6 +80,7 @@ def test_the_file_for_ci_installs_what_it_needs_and_runs_test_and_check(
     text = (project / path).read_text()
     assert f"'{DISTRIBUTION}[{extra}]'" in text
     assert re.findall(r"policyguard (policy test|check)\b", text) == ["policy test", "check"]
+    assert f"policyguard policy test cases.yaml{''.join(f' {word}' for word in model)}\n" in text
     assert documents.parse((project / path).read_bytes(), path).problems == ()
 
 
@@ -86,6 +90,29 @@ def test_what_comes_next_asks_for_a_model_only_where_one_is_needed(
 ) -> None:
     assert main(["init", "--from", base]) == ExitCode.OK
     assert ("--model MODEL" in capsys.readouterr().err) is needed
+
+
+@pytest.mark.parametrize("ci", ["github", "gitlab", "none"])
+@pytest.mark.parametrize("base", ["pictosafe/l3", "safeedit/l3", "apps/marketplace"])
+def test_every_line_that_is_printed_as_next_runs_in_a_shell(
+    base: str, ci: str, project: Path, capsys: Captured
+) -> None:
+    """In a folder whose name a shell would split, with the packaged model or one on a server."""
+    if base.startswith("pictosafe"):
+        pytest.importorskip("torch")
+    with ToyServer() as server:
+        server.context = 1 << 16
+        model = [] if base.startswith("pictosafe") else ["--model", "toy-guard", "--base-url", server.url]
+        assert main(["init", "my shop", "--from", base, "--ci", ci, *model]) == ExitCode.OK
+        printed = capsys.readouterr().err.partition("Next:\n")[2]
+        lines = [line for line in printed.splitlines() if line.startswith("  ")]
+        assert len(lines) == 3
+        (project / "my shop" / "image.png").write_bytes(files(project)["my shop/cases/harmless.png"])
+        program = f'policyguard() {{ "{sys.executable}" -m policyguard "$@"; }}\n'
+        done = subprocess.run(
+            ["bash", "-ec", program + "\n".join(lines)], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("nothing", ["none", "None", "-", " "])
@@ -106,7 +133,7 @@ def test_what_is_there_is_named_and_nothing_is_written(project: Path, capsys: Ca
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--from", "apps/marketplaces"], "no packaged policy"),
+        (["--from", "apps/marketplaces"], "did you mean apps/marketplace?"),
         (["--from", "./own.yaml"], "no packaged policy"),
         (["--id", "../outside"], "not a name for programs"),
         (["--id", "House Rules"], "such as house-rules"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -57,12 +58,15 @@ def init(
     In a terminal, what no option says is asked. Files that exist are never changed.
     """
     from policyguard.policy import load_policy, packaged_policies
+    from policyguard.strict.explain import nearest
     from policyguard.strict.files import write_bytes
 
     base = base or _ask("Build on which packaged policy", DEFAULT_BASE)
-    if base not in packaged_policies():
+    if base not in (packaged := packaged_policies()):
+        close = nearest(base, packaged)
         raise ConfigurationError(
-            f"{base!r} is no packaged policy", hint="`policyguard policy list` shows them"
+            f"{base!r} is no packaged policy",
+            hint=(f"did you mean {close}? " if close else "") + "`policyguard policy list` shows them",
         )
     name = name or _ask("The new policy's id", "house-rules")
     model = _given(model or _ask("Guard model (empty: say it with each check)", ""))
@@ -87,7 +91,12 @@ def init(
         write_bytes(path, data)
         print(path)
     # The packaged model judges its own world without being named.
-    _next(folder, name, named=model is not None or load_policy(base).world == "pictosafe")
+    _next(
+        folder,
+        name,
+        _test(model, base_url),
+        named=model is not None or load_policy(base).world == "pictosafe",
+    )
     return ExitCode.OK
 
 
@@ -125,7 +134,8 @@ def _files(
         path = ".github/workflows/policyguard.yml" if ci is Ci.GITHUB else ".gitlab-ci.yml"
         text = _GITHUB if ci is Ci.GITHUB else _GITLAB
         package = f"{DISTRIBUTION}[{extra}]"
-        yield path, text.replace("RELEASE", _RELEASE).replace("PACKAGE", package).encode()
+        text = text.replace("RELEASE", _RELEASE).replace("PACKAGE", package)
+        yield path, text.replace("TEST", _test(model, base_url)).encode()
 
 
 def _harmless(world: str | None) -> bytes:
@@ -143,13 +153,20 @@ def _harmless(world: str | None) -> bytes:
     return file.getvalue()
 
 
-def _next(folder: Path, name: str, *, named: bool) -> None:
-    here = "" if folder == Path() else f"cd {folder} && "
+def _test(model: str | None, base_url: str | None) -> str:
+    """The command that runs the first test; unlike ``check``, it reads no project file."""
+    options = [("--model", model), ("--base-url", base_url)]
+    given = "".join(f" {option} {shlex.quote(value)}" for option, value in options if value)
+    return f"policyguard policy test cases.yaml{given}"
+
+
+def _next(folder: Path, name: str, test: str, *, named: bool) -> None:
+    here = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     needs = "" if named else " --model MODEL"
     print(
         f"\nNext:\n"
         f"  {here}policyguard policy lint policies/{name}.yaml    # after each edit\n"
-        f"  policyguard policy test cases.yaml{needs}\n"
+        f"  {test}{needs}\n"
         f"  policyguard check{needs}    # every image in the folder, once there are some\n"
         "Keep .policyguard/ (the scores that were read) out of git. "
         "`policyguard quickstart` says which models run here.",
@@ -223,7 +240,7 @@ jobs:
           fetch-depth: 0
       # RELEASE
       - run: pipx install 'PACKAGE'
-      - run: policyguard policy test cases.yaml
+      - run: TEST
       - run: policyguard check --allow-empty ${BASE:+--changed-since "$BASE"}
 """
 
@@ -245,6 +262,6 @@ images:
   script:
     # RELEASE
     - pip install --quiet 'PACKAGE'
-    - policyguard policy test cases.yaml
+    - TEST
     - policyguard check --allow-empty ${BASE:+--changed-since "$BASE"}
 """
