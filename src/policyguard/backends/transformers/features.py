@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+from collections import UserDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,14 +92,18 @@ class _Tokens:
     def of(cls, inputs: Any, call: tuple[Any, Any, Any], frames: Sequence[Frame]) -> _Tokens | None:
         """Of ``inputs`` and the ``call`` (images, settings, result) for them; ``None`` if that is not all."""
         images, settings, found = call
-        nested, pixels = [[frame.pixels] for frame in frames], [frame.pixels for frame in frames]
+        if not isinstance(images, list | tuple) or not isinstance(found, Mapping | UserDict):
+            return None
+        nested = all(isinstance(one, list) and len(one) == 1 for one in images)
+        given = [one[0] for one in images] if nested else list(images)
+        same = list(map(id, given)) == [id(frame.pixels) for frame in frames]
         layout, text = _layout(found), {name: inputs[name] for name in inputs if name not in found}
         passed_on = all(inputs[name] is found[name] for name in inputs if name in found)
         plain = all(hasattr(value, "clone") for value in text.values())
-        if layout is None or not passed_on or not plain or images not in (nested, pixels):
+        if layout is None or not passed_on or not plain or not same:
             return None
         own = {name: value.clone() for name, value in text.items()}  # whoever gets them may write to them
-        return cls(tuple(inputs), own, layout, images == nested, settings)
+        return cls(tuple(inputs), own, layout, nested, settings)
 
     def with_pixels(self, image_part: PreparedFrames, frames: Sequence[Frame]) -> dict[str, Any] | None:
         """The inputs for ``frames`` of those sizes; ``None`` where the image part says something else."""
