@@ -235,7 +235,7 @@ def list_(
             )
         )
     else:
-        rows = [(name, p.version, p.world or "photographs", p.title) for name, p in loaded.items()]
+        rows = [(name, p.version, p.world or "any image", p.title) for name, p in loaded.items()]
         print_table(("policy", "version", "world", "title"), rows, sys.stdout)
     return ExitCode.OK
 

@@ -128,7 +128,7 @@ def policy_lines(policy: Policy) -> Iterator[str]:
     yield f"{policy.id} {policy.version}: {printable(policy.title)}{origins('title')}"
     yield from _wrapped(policy.description, indent="  ", last=origins("description"))
     yield ""
-    yield f"world         {policy.world or 'photographs and all else'}{origins('world')}"
+    yield f"world         {policy.world or 'any image, drawn or photographed'}{origins('world')}"
     deciding = f"{resolved.action} from a score of {resolved.threshold:g}, unless a rule differs"
     yield f"decision      {deciding}{origins('defaults.threshold', 'defaults.action')}"
     if resolved.undecided_band is not None:
