@@ -189,7 +189,8 @@ def test_the_readme_leads_to_a_verdict_on_one_s_own_photograph_in_three_minutes(
     words = re.sub(r"\]\([^)]*\)|[`*#|\[]", " ", readme[: way.start(1)]).split()
     assert len(words) / 238 + len(way[1]) / 200 < 3.0
     printed = "".join(
-        reader.type(f"{line}  # exit code {int('check' in line)}") for line in way[1].splitlines()
+        reader.type(f"{line}  # exit code {int('check' in line)}")
+        for line in way[1].replace("\\\n", " ").splitlines()
     )
     assert "photo.jpg  block  violates" in printed
     assert openai.bodies()
