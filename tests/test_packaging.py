@@ -67,6 +67,41 @@ def test_an_index_would_take_the_wheel_and_nothing_in_it_is_out_of_place(wheel: 
     assert "OK" in run(binaries / "check-wheel-contents", wheel)
 
 
+@pytest.mark.parametrize(
+    ("origin", "asked"),
+    [
+        ({"dir_info": {}, "url": ROOT.as_uri()}, f"{ROOT}[remote]"),
+        ({"dir_info": {}, "url": "file:///not/here/any/more"}, f"{DISTRIBUTION}[remote]"),
+        (
+            {"archive_info": {}, "url": "https://example.org/p.whl"},
+            f"{DISTRIBUTION}[remote] @ https://example.org/p.whl",
+        ),
+        (None, f"{DISTRIBUTION}[remote]"),
+    ],
+    ids=["folder", "folder gone", "file", "index"],
+)
+def test_a_missing_extra_is_installed_from_where_the_package_came(
+    origin: dict[str, object] | None, asked: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "policyguard"
+    package.mkdir()
+    for name in ("errors.py", "_version.py"):
+        (package / name).write_bytes((ROOT / "src" / "policyguard" / name).read_bytes())
+    (package / "__init__.py").touch()
+    installed = tmp_path / f"{DISTRIBUTION.replace('-', '_')}-{__version__}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: {__version__}\n"
+    )
+    if origin is not None:
+        (installed / "direct_url.json").write_text(json.dumps(origin))
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from policyguard.errors import MissingExtraError as Missing; print(Missing('x', 'remote').hint)"
+    )
+    assert f"pip install '{asked}'" in run(sys.executable, "-S", "-c", code)
+
+
 @pytest.mark.packaging
 def test_a_fresh_environment_checks_an_image_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "env")
@@ -76,8 +111,9 @@ def test_a_fresh_environment_checks_an_image_from_the_wheel(wheel: Path, tmp_pat
     command = [binaries / "policyguard", "check", ROOT / "examples/images", "--policy", "pictosafe/l3"]
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert f"pip install '{DISTRIBUTION}[transformers]'" in refused.stderr
-    run(*pip, "--constraint", ROOT / "constraints.txt", f"{DISTRIBUTION}[transformers] @ {wheel.as_uri()}")
+    same = f"{DISTRIBUTION}[transformers] @ {wheel.as_uri()}"
+    assert f"pip install '{same}'" in refused.stderr
+    run(*pip, "--constraint", ROOT / "constraints.txt", same)
     output = run(*command, "--format", "json", cwd=tmp_path, codes=(1,))
     verdicts = {Path(verdict["source"]).stem: verdict for verdict in json.loads(output)}
     assert ("violates", "complies", "undecided") == tuple(

@@ -84,12 +84,30 @@ class MissingExtraError(ConfigurationError):
     """An optional dependency is needed and not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        checkout = Path(__file__).parents[2]
-        where = checkout if (checkout / "pyproject.toml").is_file() else DISTRIBUTION
         super().__init__(
             f"{package} is needed for this and is not installed",
-            hint=f"install the extra '{extra}': pip install '{where}[{extra}]'",
+            hint=f"install the extra '{extra}': pip install '{_from_where(extra)}'",
         )
+
+
+def _from_where(extra: str) -> str:
+    """What pip takes to add ``extra``, from where the package came (PEP 610): a folder, a file, the index."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        return f"{checkout}[{extra}]"
+    try:
+        origin = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    folder = Path(url2pathname(urlsplit(origin.get("url", "")).path))
+    if "dir_info" in origin and (folder / "pyproject.toml").is_file():
+        return f"{folder}[{extra}]"
+    return f"{DISTRIBUTION}[{extra}]" + (f" @ {origin['url']}" if "archive_info" in origin else "")
 
 
 class ModelLoadError(ConfigurationError):
