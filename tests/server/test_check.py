@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends.remote.other_servers import install, ollama
+from backends.remote.server import ToyServer
 from integrations.http.pictures import GREEN, ORANGE, RED, b64, data_uri, picture
 from policyguard import ConfigurationError
 from policyguard.assessment import Failure, FailureKind
+from policyguard.backends.remote.backend import RemoteBackend
+from policyguard.backends.remote.retry import Retries
 from policyguard.testing import FakeBackend
 from server.support import Service, serving, write
+from support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,92 @@ def test_the_service_is_alive_and_ready_and_says_why_not(tmp_path: Path) -> None
         answer = service.get("/readyz")
         assert (503, False, "no weights") == (answer.status_code, *list(answer.json().values())[:2])
         assert {"status": "ok"} == service.get("/healthz").json()
+
+
+LOW = "defaults:\n  threshold: 0.4\n"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_policy_that_needs_scores_which_the_server_does_not_give_is_never_ready(
+    beside: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text() + LOW)
+    if beside:
+        write(tmp_path, "plain")
+    with ToyServer() as model, RemoteBackend(model.url, model=model.model) as backend:
+        install(model, lambda body: ollama(body, rating="safe", category="none"))
+        with serving(tmp_path, backend=backend) as service:
+            answer = service.get("/readyz")
+            said = answer.json()["policies"]["colours"]
+            assert "gives ratings without scores" in said
+            assert "without_scores: ratings" in said
+            expected = (200, True, None) if beside else (503, False, said)
+            assert expected == (answer.status_code, *list(answer.json().values())[:2])
+            assert "policy colours judges no image" in caplog.text
+            refused = service.check(picture(GREEN))
+            assert (503, False) == (refused.status_code, refused.json()["allowed"])
+
+            file.write_text(file.read_text() + "  without_scores: ratings\n")
+            assert 200 == service.post("/v1/policies/colours/reload").status_code
+            service.state.ready.expire()
+            assert {"ready": True, "problem": None, "policies": {}} == service.get("/readyz").json()
+            assert "complies" == service.check(picture(GREEN)).json()["outcome"]
+
+
+def test_a_policy_that_needs_scores_is_ready_once_the_server_has_given_one(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text() + LOW)
+    with (
+        ToyServer() as model,
+        RemoteBackend(model.url, model=model.model, retries=Retries(attempts=1)) as backend,
+    ):
+        model.fault = lambda handler, _: handler.send_json(500, {"error": {"message": "still loading"}})
+        with serving(tmp_path, backend=backend) as service:
+            answer = service.get("/readyz")
+            assert (503, False) == (answer.status_code, answer.json()["ready"])
+            assert "still loading" in answer.json()["problem"]
+
+            model.fault = None
+            wait_until(lambda: service.get("/readyz").json()["ready"])
+            asked = len(model.bodies())
+            service.state.ready.expire()
+            assert {"ready": True, "problem": None, "policies": {}} == service.get("/readyz").json()
+            assert asked == len(model.bodies()), "it has given a score and is not asked again"
+            assert 200 == service.check(picture(GREEN)).status_code
+
+
+def test_a_check_that_ends_in_an_error_is_logged_without_image_and_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(handler: Any, _: Any) -> None:
+        handler.send_json(
+            500, {"error": {"message": f"out of\nmemory for {handler.headers['Authorization']}"}}
+        )
+
+    key, once = "sk-of-nobody-0123456789", Retries(attempts=1)
+    with (
+        ToyServer() as model,
+        RemoteBackend(model.url, model=model.model, api_key=key, retries=once) as backend,
+        serving(tmp_path, backend=backend) as service,
+    ):
+        model.fault = broken
+        verdict = service.check(picture(GREEN)).json()
+        assert ("error", False) == (verdict["outcome"], verdict["allowed"])
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "policyguard.server"]
+    sha256 = verdict["evidence"]["image_sha256"]
+    assert line.startswith(f"policy colours: error on image {sha256[:12]}: ")
+    assert "out of memory" in line
+    assert key not in caplog.text
+    assert b64(picture(GREEN)) not in caplog.text
+
+
+def test_a_check_that_ends_in_a_verdict_is_not_logged(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    for image in (picture(GREEN), picture(RED), b"no image"):
+        assert 200 == service.check(image).status_code
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 def test_a_push_reloads_a_policy_and_keeps_the_old_one_if_it_is_wrong(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,22 @@ def test_a_change_is_taken_up_once_it_rests(policies: Policies, tmp_path: Path) 
     assert (["colours"], "Crimson") == (policies.poll(), title(policies))
     assert "Red" == old.live["colours"].policy.rules[0].title
     assert [] == settled(policies)
+
+
+@pytest.mark.parametrize(("threshold", "told"), [(0.5, 0), (0.6, 1)])
+def test_the_log_tells_a_changed_threshold_by_its_fingerprint(
+    threshold: float, told: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "policyguard.server")
+    file = write(tmp_path)
+    file.write_text(file.read_text() + "defaults:\n  threshold: 0.5\n")
+    policies = Policies([str(tmp_path)], FakeBackend())
+    file.write_text(file.read_text().replace("0.5", str(threshold)))
+    policies.reload("colours")
+    lines = [record.getMessage() for record in caplog.records]
+    assert 1 + told == len(set(lines)) == len(lines)
+    decided = policies.current.live["colours"].policy.decision_fingerprint
+    assert lines[-1].endswith(f"decision fingerprint {decided[:12]}")
 
 
 def test_a_file_that_goes_on_changing_waits(policies: Policies, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -32,12 +33,15 @@ from policyguard.errors import ConfigurationError, PolicyGuardError, UsageError
 from policyguard.guard import Guard
 from policyguard.integrations.extract import find_images
 from policyguard.integrations.screen import Screen
+from policyguard.outcomes import Outcome
+from policyguard.policy import ResolvedPolicy
 from policyguard.runs.exits import ExitCode
+from policyguard.runs.reports.text import visible_line
 from policyguard.server import shapes
 from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol, caller_of
 from policyguard.server.keys import Caller, Keys
 from policyguard.server.playground import Playground
-from policyguard.server.policies import Policies, Snapshot, sources
+from policyguard.server.policies import LivePolicy, Policies, Snapshot, sources
 from policyguard.server.requests import PIXELS, Json, Refusal, Room, question, read_json, weigh
 from policyguard.server.shadows import Shadows
 from policyguard.verdict import Verdict
@@ -109,7 +113,7 @@ class State:
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.policies, self.room)
         self.metrics.registry.register(self.shadows)
-        self.ready = Readiness(self.guard.backend)
+        self.ready = Readiness(self.backend, self.policies, self.settings.timeout)
 
     def named(self, wanted: Sequence[str], snapshot: Snapshot, caller: Caller) -> tuple[str, ...]:
         """The names of the policies that a request means; the only one there is, if it names none."""
@@ -157,7 +161,7 @@ class State:
         pixels = weigh(image) if len(image) <= _HEAVY else await asyncio.to_thread(weigh, image)
         async with self.room.turn(pixels):
             verdict = await guard.acheck(image, explain=explain)
-        self.metrics.checked(names, verdict)
+        self.note(names, verdict)
         return verdict
 
     async def unscannable(self, names: Sequence[str], snapshot: Snapshot, why: str) -> Verdict:
@@ -165,8 +169,16 @@ class State:
         guard = self.guard_for(names, snapshot)
         failure = Failure(FailureKind.UNSCANNABLE, why)
         verdict = await asyncio.to_thread(guard.judge_failure, "<input>", failure)
-        self.metrics.checked(names, verdict)
+        self.note(names, verdict)
         return verdict
+
+    def note(self, names: Sequence[str], verdict: Verdict) -> None:
+        """Count a check; one that ended in an error is logged too, by its hash and without the image."""
+        self.metrics.checked(names, verdict)
+        if verdict.outcome is Outcome.ERROR:
+            why = visible_line((verdict.reason or "").removeprefix(f"{verdict.source}: "))
+            image = (verdict.evidence.image_sha256 or "unknown")[:12]
+            _log.warning("policy %s: %s on image %s: %s", ", ".join(names), verdict.outcome, image, why)
 
 
 class InTurn(WrappingBackend):
@@ -191,14 +203,24 @@ class InTurn(WrappingBackend):
 
 
 class Readiness:
-    """Whether the backend answers, asked at most every few seconds and by one at a time."""
+    """Whether images can be judged, looked at no more than every few seconds and by one at a time.
+
+    The backend must answer. A policy that needs scores is also asked about one grey picture, until that has
+    got a verdict: only an answer shows whether a server gives scores. ``refused``: why policies got none.
+    ``problem`` names the first of these reasons where no policy is left.
+    """
 
     _FRESH = 5.0
+    _AGAIN = 60.0  # a server behind a proxy may be another one by then
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self._lock = backend, asyncio.Lock()
+    def __init__(self, backend: Backend, policies: Policies, timeout: float) -> None:
+        self._backend, self._policies, self._timeout = backend, policies, timeout
+        self._lock = asyncio.Lock()
         self._until = 0.0
+        # Why a policy got no verdict, and until when that holds.
+        self._tried: dict[ResolvedPolicy, tuple[str | None, float]] = {}
         self.problem: str | None = "the model is not loaded yet"
+        self.refused: dict[str, str] = {}
 
     def expire(self) -> None:
         """Ask the backend at the next look."""
@@ -213,13 +235,43 @@ class Readiness:
                 except Exception as error:
                     if str(error) != self.problem:
                         _log.error("the backend does not answer: %s", error)
-                    self.problem = str(error)
+                    self.problem, self.refused = str(error), {}
                 else:
-                    if self.problem is not None:
+                    if self.problem is not None and not self.refused:
                         _log.info("the backend answers")
-                    self.problem = None
+                    live = self._policies.current.live
+                    self.refused = await self._refusals(live)
+                    unusable = bool(live) and self.refused.keys() == live.keys()
+                    self.problem = next(iter(self.refused.values())) if unusable else None
                 self._until = monotonic() + self._FRESH
             return self.problem
+
+    async def _refusals(self, live: Mapping[str, LivePolicy]) -> dict[str, str]:
+        needy = {name: each.policy for name, each in live.items() if each.policy.needs_scores}
+        before = {policy: self._tried.get(policy, (None, 0.0)) for policy in needy.values()}
+        due = [policy for policy, (_, until) in before.items() if monotonic() >= until]
+        found = await asyncio.gather(*map(self._try, due))
+        self._tried = before | dict(zip(due, found, strict=True))
+        refused = {}
+        for name, policy in needy.items():
+            why = self._tried[policy][0]
+            if why is not None:
+                refused[name] = why
+                if why != before[policy][0]:
+                    _log.error("policy %s judges no image: %s", name, why)
+        return refused
+
+    async def _try(self, policy: ResolvedPolicy) -> tuple[str | None, float]:
+        from PIL import Image
+
+        try:
+            guard = Guard(policy, backend=self._backend, timeout=self._timeout)
+            verdict = await guard.acheck(Image.new("RGB", (224, 224), "grey"), explain=False)
+        except Exception as error:
+            return str(error), monotonic() + self._AGAIN
+        if verdict.outcome is Outcome.ERROR:
+            return verdict.reason or "the model gave no answer", 0.0
+        return None, inf
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -383,7 +435,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
             async with state.room.turn(min(pixels, PIXELS)):
                 result = await screen.ascreen(sites)
             for item in result.items:
-                state.metrics.checked(names, item.verdict)
+                state.note(names, item.verdict)
             return Json(await asyncio.to_thread(shapes.litellm_answer, result, payload))
 
     @app.get("/v1/policies", response_model=shapes.PoliciesBody, responses=problems)
@@ -419,7 +471,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
 
     @app.get("/readyz", response_model=shapes.ReadyBody, responses={503: {"model": shapes.ReadyBody}})
     async def readyz(request: Request) -> Response:
-        """Whether images can be judged: the backend answers."""
+        """Whether images can be judged: the backend answers, and gives what a policy needs."""
         caller = caller_of(request.scope)
         problem = await state.ready.look()
         errors = {
@@ -427,7 +479,12 @@ def _add_routes(app: FastAPI, state: State) -> None:
             for name, error in state.policies.current.errors.items()
             if caller.may_use(name)
         }
-        said = problem if problem is None or caller.operator else "the backend does not answer"
+        refused = state.ready.refused
+        for name, why in refused.items():
+            if caller.may_use(name):
+                errors.setdefault(name, why if caller.operator else "it judges no image now")
+        hidden = _SETUP if refused else "the backend does not answer"
+        said = problem if problem is None or caller.operator else hidden
         return Json({"ready": problem is None, "problem": said, "policies": errors}, 503 if problem else 200)
 
     @app.get("/metrics", include_in_schema=False)

@@ -242,9 +242,8 @@ class Policies:
             was = live.get(name)
             live[name] = loaded
             if was is None or was.policy != loaded.policy:
-                _log.info(
-                    "policy %s: %s %s, fingerprint %s", name, loaded.policy.id, *_version(loaded.policy)
-                )
+                said = "policy %s: %s %s, fingerprint %s, decision fingerprint %s"
+                _log.info(said, name, loaded.policy.id, *_version(loaded.policy))
         self.current = Snapshot(dict(sorted(live.items())), errors)
 
     def _loaded(self, name: str, watched: _Watched) -> LivePolicy:
@@ -272,5 +271,5 @@ def _own(source: str | Path) -> frozenset[Path]:
     return frozenset((source,)) if isinstance(source, Path) else frozenset()
 
 
-def _version(policy: ResolvedPolicy) -> tuple[str, str]:
-    return policy.version, policy.fingerprint[:12]
+def _version(policy: ResolvedPolicy) -> tuple[str, str, str]:
+    return policy.version, policy.fingerprint[:12], policy.decision_fingerprint[:12]

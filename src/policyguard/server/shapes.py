@@ -113,7 +113,7 @@ class HealthBody(BaseModel):
 
 
 class ReadyBody(BaseModel):
-    """``problem``: why no image can be judged now. ``policies``: errors of policy files, by policy."""
+    """``problem``: why no image can be judged now. ``policies``: what is wrong, by policy."""
 
     ready: bool
     problem: str | None = None
