@@ -131,7 +131,7 @@ def test_the_program_prints_lines_that_a_shell_takes_and_no_key(
     assert "OPENAI_API_KEY" in printed
     for line in printed.splitlines():
         if line and not line.startswith("#"):
-            assert shlex.split(line)[0] in ("policyguard", "export", "pip", "ollama")
+            assert shlex.split(line)[0] in ("policyguard", "export", "pip", "ollama", ".")
     assert "'my photo.jpg' --policy 'house rules.yaml'" in printed
     python = "\n".join(line[5:] for line in printed.splitlines() if line.startswith("#    "))
     compile(python[python.index("from policyguard") :], "quickstart", "exec")
