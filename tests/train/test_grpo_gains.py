@@ -1,8 +1,8 @@
 """GRPO raises balanced accuracy: the cross-policy experiment's committed results, and its runs made anew from
 the committed base (slow).
 
-Not covered: whether the policy is read any better. docs/experiments.md has the AUC, which does not rise. Nor
-is a gain at each seed by itself: most of the mean is that of the one whose warm-up called nearly all unsafe.
+Not covered: whether the policy is read any better. docs/experiments.md has the AUC, which does not rise. Most
+of the mean is the gain of the seed whose warm-up called nearly all unsafe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ RUN = ROOT / "train" / "experiments" / "cross_policy" / "run.py"
 SEEDS = (0, 1, 2)
 MARGIN = 0.02
 """Of balanced accuracy, over the warm-up that GRPO starts from. It was set for each of seeds 0 and 1, before
-any run; under today's stricter reward seed 1 misses it (1.6 points), so it is asked of the mean."""
+any run."""
+MISSED = pytest.mark.xfail(strict=True, reason="1.6 points under the stricter reward of today")
 SAMPLES = 1000
 ANEW = pytest.param(
     "made anew",
@@ -50,12 +51,19 @@ def judged(results: Path, run: str, seed: int) -> dict[str, Any]:
     return found
 
 
-def test_grpo_gains_on_policies_it_has_not_seen(results: Path) -> None:
-    """Over the seeds, rewarding right verdicts raises balanced accuracy by the margin."""
-    before, after = (
-        [judged(results, run, seed)["balanced_accuracy"] for seed in SEEDS] for run in ("warm", "warm-grpo")
-    )
-    assert mean(after) >= mean(before) + MARGIN, (before, after)
+def gain(results: Path, seed: int) -> float:
+    before, after = (judged(results, run, seed)["balanced_accuracy"] for run in ("warm", "warm-grpo"))
+    return float(after - before)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=MISSED)])
+def test_grpo_gains_on_policies_it_has_not_seen(results: Path, seed: int) -> None:
+    """Rewarding right verdicts raises balanced accuracy by the margin."""
+    assert gain(results, seed) >= MARGIN
+
+
+def test_grpo_gains_in_the_mean_of_all_seeds(results: Path) -> None:
+    assert mean(gain(results, seed) for seed in SEEDS) >= MARGIN
 
 
 @pytest.mark.parametrize("seed", SEEDS)
