@@ -100,7 +100,7 @@ def build_backend(
     if replicas != 1 and not here:
         raise ConfigurationError(
             "replicas are processes that run a model here, and this one runs on a server or is a sensor",
-            hint="start more servers and name them all with base_url=, or leave replicas out",
+            hint="start more servers and name them all with base_url= (--base-url), or leave replicas out",
         )
     if model is not None and (known := resolve_model(model)).sensor is not None:
         return _sensor(known, base_url, api_key, dialect, timeout, subset=subset)

@@ -170,7 +170,7 @@ class Stage:
         if isinstance(band, tuple) and band[0] > 0.0:
             raise ConfigurationError(
                 f"a stage would call everything below {band[0]:g} safe, and nothing says how much it misses",
-                hint=f"{measure}; or band=(0, {band[1]}) lets it decide violations alone",
+                hint=f"{measure}; or a band from 0 to {band[1]:g} lets it decide violations alone",
             )
         if misses is not None and not isinstance(band, MeasuredBand):
             raise ConfigurationError(f"misses={misses:g} needs a measured band", hint=measure)

@@ -435,7 +435,7 @@ def require_own_question(model: str, template: str | None, dialect: Dialect) -> 
         raise ConfigurationError(
             f"the chat template of model '{model}' asks a question of its own, so the dialect "
             f"'{dialect.name}' would be judged by it instead of being read",
-            hint=f"give dialect='{min(own)}', or by name dialect='{dialect.name}' if you know that it fits",
+            hint=f"give dialect='{min(own)}' (--dialect), or by name '{dialect.name}' if you know it fits",
         )
 
 

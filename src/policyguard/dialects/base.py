@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 HOW_TO_CHOOSE = (
-    "name a real guard model, for example model='Qwen/Qwen3-VL-4B-Instruct', or set POLICYGUARD_MODEL; "
+    "name a real guard model with model= (--model) or POLICYGUARD_MODEL, such as Qwen/Qwen3-VL-4B-Instruct; "
     "`policyguard models` lists some"
 )
 _CONTROL_TOKEN = re.compile(
@@ -219,7 +219,7 @@ def require_rule_scores(dialect: Dialect, prompts: Sequence[Prompt], policy: Res
             raise ConfigurationError(
                 f"rule '{rule.id}' of policy '{policy.id}' has {has} of its own, and in the dialect "
                 f"'{dialect.name}' the model names no rule",
-                hint=f"ask about one rule at a time: dialect='{dialect.name}+per-rule'",
+                hint=f"ask about one rule at a time: dialect='{dialect.name}+per-rule' (--dialect)",
             )
 
 

@@ -115,7 +115,8 @@ class LlavaGuardDialect(Dialect):
         if len(policy.rules) > MAX_RULES:
             raise ConfigurationError(
                 f"policy '{policy.id}' has {len(policy.rules)} rules, and LlavaGuard tells {MAX_RULES} apart",
-                hint="split it: Guard(policy=[first, second]); or ask rule by rule, with per_rule=True",
+                hint="split it and give both (--policy twice, a list in Python); or ask rule by rule, "
+                "with the dialect 'llavaguard+per-rule' (--dialect)",
             )
         bodies = [f"{_name(number, rule)}:\n{self._body(rule)}" for number, rule in _numbered(policy)]
         text = "\n\n".join([self._words["preamble"], *bodies, self._words["steps"]])

@@ -112,14 +112,14 @@ def _require_readable(policy: ResolvedPolicy) -> None:
     if len(policy.rules) > MAX_RULES:
         raise ConfigurationError(
             f"pico reads at most {MAX_RULES} rules and policy '{policy.id}' has {len(policy.rules)}",
-            hint="split it: Guard(policy=[first, second]) blocks what either of them blocks",
+            hint="split it and give both (--policy twice, a list in Python): what either blocks is blocked",
         )
     items = count_items(policy)
     if items > MAX_ITEMS:
         raise ConfigurationError(
             f"pico was trained on at most {MAX_ITEMS} items in all, and policy '{policy.id}' has {items}",
-            hint="name whole groups ('weapons' for every weapon), or split it: Guard(policy=[first, second]) "
-            "blocks what either of them blocks",
+            hint="name whole groups ('weapons' for every weapon), or split it and give both (--policy twice, "
+            "a list in Python): what either blocks is blocked",
         )
     problems = []
     for rule in policy.rules:

@@ -48,7 +48,7 @@ class Endpoint:
     @classmethod
     def parse(cls, base_url: str, api_key: str | None = None) -> Endpoint:
         """Raises ConfigurationError unless this is a plain http or https URL, and the key fits a header."""
-        hint = "base_url looks like http://gpu:8000/v1"
+        hint = "base_url (--base-url) looks like http://gpu:8000/v1"
         text("base_url", base_url)
         try:
             parts = urlsplit(base_url)
@@ -63,7 +63,7 @@ class Endpoint:
         if parts.username is not None or parts.password is not None:
             raise ConfigurationError(
                 "base_url holds a user name or password, which would end up in logs",
-                hint="pass the key as api_key=... or in POLICYGUARD_API_KEY",
+                hint="put the key into POLICYGUARD_API_KEY (api_key= in Python)",
             )
         if parts.fragment or (parts.query and not _VERSION.fullmatch(parts.query)):
             raise ConfigurationError(

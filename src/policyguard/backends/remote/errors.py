@@ -193,15 +193,15 @@ def refusal(reply: Reply, model: str) -> Exception:
         # The message is left out: some servers repeat the key that they refuse.
         if endpoint.api_key:
             what = "the API key"
-            hint = "check that api_key=... or POLICYGUARD_API_KEY is a valid key of this server"
+            hint = "check that POLICYGUARD_API_KEY (api_key= in Python) is a valid key of this server"
         else:
             what = "requests without an API key"
-            hint = "pass api_key=... or set POLICYGUARD_API_KEY (OPENAI_API_KEY and the like are not read)"
+            hint = "set POLICYGUARD_API_KEY (api_key= in Python); OPENAI_API_KEY and the like are not read"
         return ConfigurationError(f"{host} refuses {what} (HTTP {status})", hint=hint)
     if 300 <= status < 400:
         return ConfigurationError(
             f"{host} redirects (HTTP {status}), and redirects are not followed",
-            hint="set base_url to the address that it redirects to",
+            hint="set base_url (--base-url) to the address that it redirects to",
         )
     if status in _REQUIRED:
         return ConfigurationError(
@@ -219,7 +219,7 @@ def refusal(reply: Reply, model: str) -> Exception:
     if status in (404, 405):
         return ConfigurationError(
             f"{host} has no chat completions API at {endpoint.base} (HTTP {status}){detail}",
-            hint="base_url usually ends in /v1, as in http://gpu:8000/v1",
+            hint="base_url (--base-url) usually ends in /v1, as in http://gpu:8000/v1",
         )
     if status == 413:
         return CallError(f"this image is too large for {host}{detail}", kind=FailureKind.UNSCANNABLE)

@@ -55,8 +55,8 @@ async def require_own_dialect(servers: Servers, model: str, dialect: Dialect) ->
             raise ConfigurationError(
                 f"the chat template of {place} puts {words} words of its own around a prompt, "
                 "as guards do that ask a question of their own",
-                hint=f"give its dialect (docs/guards.md lists them), or by name dialect='{dialect.name}' "
-                "if you know that it fits",
+                hint="give its own with dialect= (--dialect; docs/guards.md lists them), or by name "
+                f"'{dialect.name}' if you know that it fits",
             )
     return bool(replies)
 
@@ -66,7 +66,7 @@ def _require_named(place: str, name: str, dialect: Dialect) -> None:
     if own not in ("", registry.DEFAULT_DIALECT, "instruct", dialect.name):
         raise ConfigurationError(
             f"{place} is {name[:200]!r}, which speaks the dialect '{own}', not '{dialect.name}'",
-            hint=f"give dialect='{own}', or by name dialect='{dialect.name}' if you know that it fits",
+            hint=f"give dialect='{own}' (--dialect), or by name '{dialect.name}' if you know that it fits",
         )
 
 

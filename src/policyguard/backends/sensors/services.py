@@ -72,7 +72,7 @@ class Service(LoopOwner, Sensor):
         self._endpoint = self.endpoint.parse(base_url or self.address, api_key)
         if api_key is None and not self._endpoint.loopback:
             raise ConfigurationError(
-                f"'{self.name}' needs an API key", hint=f"pass api_key=... or set {self.key_variable}"
+                f"'{self.name}' needs an API key", hint=f"set {self.key_variable} (api_key= in Python)"
             )
         self._timeout = min(seconds("timeout", timeout), 60.0)
         self._concurrency = count("concurrency", concurrency)
@@ -155,7 +155,8 @@ class Service(LoopOwner, Sensor):
             error = refusal(reply, self.model_name)
         if isinstance(error, ConfigurationError):
             error = ConfigurationError(
-                error.message, hint=f"check the key (api_key= or {self.key_variable}) and base_url="
+                error.message,
+                hint=f"check the key in {self.key_variable} (api_key= in Python), and --base-url",
             )
         return error
 

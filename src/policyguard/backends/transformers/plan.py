@@ -113,7 +113,7 @@ def make_plan(loaded: LoadedModel, prompt: Prompt, policy: ResolvedPolicy, *, sh
     if whole[0, rating_index - 1 - len(ids) :].tolist() != ids[rating_index - 1 :]:
         raise ConfigurationError(
             "the processor of this model rewrites the text after the image, so no answer can be read there",
-            hint="run the model on a server instead, with base_url",
+            hint="run the model on a server instead, with base_url= (--base-url)",
         )
     if loaded.context is not None and whole.shape[1] > loaded.context:
         raise ConfigurationError(

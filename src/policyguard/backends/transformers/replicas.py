@@ -125,7 +125,7 @@ class ReplicatedBackend(InOneProcess, WrappingBackend):
         except _DiedError as error:
             raise ModelLoadError(
                 f"no replica of model '{self._given['model']}' could be started: the last {error}",
-                hint="its own message is on the standard error stream; try replicas=1",
+                hint="its own message is on the standard error stream; try one replica",
             ) from error
 
     def stats(self) -> GuardStats:
