@@ -151,6 +151,17 @@ def test_lists_of_the_project_file_count_in_an_audit_and_another_list_is_another
     assert "the lists of known images changed" in capsys.readouterr().err
 
 
+def test_resuming_takes_the_project_s_replicas_which_ray_refuses(here: Path, capsys: Captured) -> None:
+    (here / "policyguard.toml").write_text("replicas = 2\n")
+    begun = ["audit", "photos", *BASIC, "--out", "audit"]
+    assert main([*begun, "--engine", "ray"]) == ExitCode.USAGE
+    assert "Ray's workers are processes already" in capsys.readouterr().err
+    assert main(begun) == ExitCode.BLOCKED
+    (here / "audit" / "verdicts" / "part-00000000.parquet").unlink()
+    assert main(["audit", "resume", "audit", "--engine", "ray"]) == ExitCode.USAGE
+    assert "Ray's workers are processes already" in capsys.readouterr().err
+
+
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(here: Path, capsys: Captured) -> None:
     assert main(["audit", "photos", *BASIC, "--dry-run", "--format", "json"]) == ExitCode.OK
     found = json.loads(capsys.readouterr().out)

@@ -64,3 +64,31 @@ def test_a_model_that_fails_ends_in_3(
     file.write_text(CASES.replace("EXPECTED", "violates"))
     assert 3 == main(["policy", "test", str(file)])
     assert "the server is down" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", [("test", "cases.yaml"), ("diff", "good.yaml", "good.yaml", "--on", "images/safe.png")]
+)
+def test_the_model_is_the_one_that_check_takes(
+    command: tuple[str, ...], tmp_path: Path, good: str, images: Path, guarded: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured,
+) -> None:  # fmt: skip
+    """The project file's model and server; named ones take their place, and stages are built as stages."""
+    asked: list[tuple[object, ...]] = []
+
+    def build(model: str | None, **options: object) -> FakeBackend:
+        asked.append((model, options["base_url"], options["dialect"], options["subset"], options["local"]))
+        return guarded
+
+    monkeypatch.setattr("policyguard.backends.build_backend", build)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cases.yaml").write_text(CASES.replace("EXPECTED", "violates"))
+    file = tmp_path / "policyguard.toml"
+    file.write_text('model = "qwen"\nbase_url = "http://gpu/v1"\ndialect = "instruct"\nsubset = true\n')
+    for more in ((), ("--model", "other"), ("--config", "none.toml")):
+        main(["policy", *command, *more])
+    assert "none.toml" in capsys.readouterr().err
+    assert asked == [(model, "http://gpu/v1", "instruct", True, {}) for model in ("qwen", "other")]
+    file.write_text('[[stages]]\nmodel = "open-nsfw"\nband = "gone.json"\n[[stages]]\nmodel = "qwen"\n')
+    assert 2 == main(["policy", *command])
+    assert "policyguard.toml, stage 1: there is no band file" in capsys.readouterr().err

@@ -213,10 +213,14 @@ def resume(
     from policyguard.runs.audit.rows import Audit
     from policyguard.runs.audit.run import Work, drop_errors
     from policyguard.runs.audit.run import resume as resumed
+    from policyguard.runs.project import find_project
 
     audit = Audit.open(folder)
-    made_of = _set_of(audit, base_url, cache, replicas)
-    chosen = _engine(engine, workers, gpus_per_worker, replicas)
+    processes: int | str | None = (
+        replicas or find_project().settings.replicas
+    )  # a matter of this machine, so kept nowhere
+    made_of = _set_of(audit, base_url, cache, processes)
+    chosen = _engine(engine, workers, gpus_per_worker, processes)
     with waiting("comparing the source with the manifest", sys.stderr):
         resumed(audit, made_of, accept_changed=accept_changed)
     if retry_errors and (dropped := drop_errors(audit)):
@@ -291,7 +295,7 @@ def _engine(name: EngineName, workers: int | None, gpus: float, replicas: int | 
         if replicas not in (None, 1):
             raise UsageError(
                 "replicas are processes of this machine, and Ray's workers are processes already",
-                hint="leave replicas out, and say with --workers how many there are",
+                hint="give --replicas 1, and say with --workers how many there are",
             )
         from policyguard.runs.audit.ray import RayEngine
 

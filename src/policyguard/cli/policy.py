@@ -14,18 +14,15 @@ import typer
 
 from policyguard.cli.errors import command
 from policyguard.cli.options import (
-    BASE_URL,
-    DIALECT,
-    MODEL,
     PARAMETERS,
     POLICY,
     ROOT,
     STYLE,
-    SUBSET,
     TextOrJson,
     group,
     load_policy_with,
     parse_parameters,
+    with_settings,
 )
 from policyguard.cli.policy_diff import diff
 from policyguard.cli.policy_show import policy_lines, render
@@ -35,6 +32,7 @@ from policyguard.strict.text import one_line, printable
 if TYPE_CHECKING:
     from policyguard.authoring.cases import CaseReport, CaseResult
     from policyguard.policy import Policy
+    from policyguard.runs.settings import RunSettings
 
 
 __all__ = ["app"]
@@ -159,7 +157,9 @@ app.command("diff")(diff)
 
 @app.command("test")
 @command
+@with_settings("model", "base_url", "dialect", "subset", "replicas")
 def check_cases(
+    *,
     file: Annotated[Path, typer.Argument(metavar="CASES", help="A YAML file of cases.")],
     style: STYLE = TextOrJson.TEXT,
     xml: Annotated[
@@ -168,24 +168,22 @@ def check_cases(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print cases that are as expected too.")
     ] = False,
-    model: MODEL = None,
-    base_url: BASE_URL = None,
-    dialect: DIALECT = None,
-    subset: SUBSET = None,
+    settings: RunSettings,
     root: ROOT = None,
 ) -> ExitCode:
     """Judge the images of a file of cases, and compare the results with what it expects.
+
+    The model is the one that `policyguard check` takes here: the project file's, unless one is named.
 
     Exit code: 0 all is as expected, or fails as known (xfail); 1 something is not; 2 the file, a policy or
     the set-up is wrong; 3 all else is as expected, but the model failed on an image.
     """
     from policyguard.authoring.cases import Status, load_cases, run_cases
     from policyguard.cli.progress import load_model, progress_bar
-    from policyguard.guard import Guard
+    from policyguard.runs.job import build_guard, model_settings
 
     cases = load_cases(file, root=root)
-    policies = list(cases.policies.values())
-    with Guard(policies, model=model, base_url=base_url, dialect=dialect, subset=bool(subset)) as guard:
+    with build_guard(list(cases.policies.values()), **model_settings(settings)) as guard:
         load_model(guard, sys.stderr)
         with progress_bar(sys.stderr) as move:
             report = run_cases(

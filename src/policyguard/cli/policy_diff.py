@@ -15,15 +15,12 @@ import typer
 
 from policyguard.cli.errors import command, warn
 from policyguard.cli.options import (
-    BASE_URL,
-    DIALECT,
-    MODEL,
     PARAMETERS,
     ROOT,
     STYLE,
-    SUBSET,
     TextOrJson,
     load_policy_with,
+    with_settings,
 )
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from policyguard.cache import VerdictCache
     from policyguard.guard import Guard
     from policyguard.policy import Policy
+    from policyguard.runs.settings import RunSettings
     from policyguard.runs.sources import Source
     from policyguard.verdict import Verdict
 
@@ -58,7 +56,9 @@ class FailOnChange(StrEnum):
 
 
 @command
+@with_settings("model", "base_url", "dialect", "subset", "replicas")
 def diff(
+    *,
     before: Annotated[str, typer.Argument(metavar="A", help="The policy as it was: a name or a YAML file.")],
     after: Annotated[str, typer.Argument(metavar="B", help="The policy as it will be.")],
     on: Annotated[
@@ -84,14 +84,14 @@ def diff(
             "--fail-on", help="What ends in exit code 1: changes that let more pass, any change, or none."
         ),
     ] = FailOnChange.NEVER,
-    model: MODEL = None,
-    base_url: BASE_URL = None,
-    dialect: DIALECT = None,
-    subset: SUBSET = None,
+    settings: RunSettings,
     root: ROOT = None,
     values: PARAMETERS = None,
 ) -> ExitCode:
     """Compare two policies: rule by rule, and with --on image by image.
+
+    The model for --on is the one that `policyguard check` takes here: the project file's, unless one
+    is named.
 
     Exit code: 0 compared; 1 something changed that --fail-on names; 2 a policy or the set-up is wrong;
     3 none of these, but with --on and --fail-on an image could not be judged.
@@ -108,7 +108,7 @@ def diff(
     behaviour: BehaviourDiff | None = None
     sources: list[Source] = []
     if on is not None:
-        from policyguard.guard import Guard
+        from policyguard.runs.job import build_guard, model_settings
         from policyguard.runs.search import collect
 
         sources, skipped = collect(on)
@@ -116,14 +116,7 @@ def diff(
             warn(f"skipped {note}")
         with (
             kept_scores(judged) as cache,
-            Guard(
-                policies,
-                model=model,
-                base_url=base_url,
-                dialect=dialect,
-                cache=cache,
-                subset=bool(subset),
-            ) as guard,
+            build_guard(policies, cache=cache, **model_settings(settings)) as guard,
         ):
             behaviour = _behaviour(policies, sources, guard)
     _print(structure, behaviour, style)

@@ -25,10 +25,11 @@ from policyguard.runs.sources import STDIN, Source, Sources
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
+    from policyguard.cache import VerdictCache
+    from policyguard.guard import PolicyLike
     from policyguard.lists import HashList
-    from policyguard.policy import ResolvedPolicy
 
-__all__ = ["Job", "build_guard", "build_job"]
+__all__ = ["Job", "build_guard", "build_job", "model_settings"]
 
 _PATIENCE = 60.0
 """Seconds for which a run waits for a server that went away in its middle."""
@@ -123,13 +124,7 @@ def build_job(
         ]
     guard = build_guard(
         [info.policy for info in policies.values()],
-        model=settings.model,
-        base_url=settings.base_url,
-        dialect=settings.dialect,
-        subset=settings.subset,
-        local=project.settings.local,
-        replicas=settings.replicas or 1,
-        stages=settings.project.stages() if settings.staged else None,
+        **model_settings(settings),
         explain=settings.explain,
         cache=settings.cache,
         backend=backend,
@@ -166,11 +161,24 @@ def build_job(
     )
 
 
+def model_settings(settings: RunSettings) -> dict[str, Any]:
+    """What of ``settings`` says which model judges and how it runs, for ``build_guard``."""
+    return {
+        "model": settings.model,
+        "base_url": settings.base_url,
+        "dialect": settings.dialect,
+        "subset": settings.subset,
+        "local": {} if settings.staged else settings.project.settings.local,
+        "replicas": settings.replicas or 1,
+        "stages": settings.project.stages() if settings.staged else None,
+    }
+
+
 def build_guard(
-    policies: Sequence[ResolvedPolicy],
+    policies: Sequence[PolicyLike],
     *,
     base_url: Sequence[str] = (),
-    cache: str | None = None,
+    cache: str | VerdictCache | None = None,
     explain: bool = False,
     backend: Backend | None = None,
     lists: Sequence[HashList] = (),
@@ -181,7 +189,7 @@ def build_guard(
     ``backend`` takes the place of what ``base_url`` and ``settings`` (model, dialect, subset,
     stages) name.
     """
-    if cache is not None and cache != "memory":
+    if isinstance(cache, str) and cache != "memory":
         if is_tracked(Path(cache)):
             raise UsageError(
                 f"the cache {cache} is in git, so anyone who can commit to it decides what passes",
