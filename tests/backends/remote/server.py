@@ -105,7 +105,8 @@ class ToyServer(ThreadingHTTPServer):
     ``fault`` is called with handler and answer instead of sending the answer, where ``fault_at`` says so of
     the request's path and body: by default, where an image is shown. ``handler.body`` is the request's. An
     answer whose ``usage`` leaves out the prompt's length gets it added, unless ``counts_prompts`` is false.
-    A ``blind`` server drops images from requests, and judges as if it had seen them.
+    A ``blind`` server drops images from requests, and judges as if it had seen them. One with ``early`` sends
+    that as soon as it has read the head of a request of a megabyte or more, and takes the body afterwards.
     """
 
     daemon_threads = True
@@ -138,6 +139,7 @@ class ToyServer(ThreadingHTTPServer):
         self.fault_at: Callable[[str, dict[str, Any]], bool] = shows_image
         self.counts_prompts = True
         self.blind = False
+        self.early = b""
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.active = self.most_active = 0
         self.lock = threading.Lock()
@@ -255,7 +257,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve({})
 
     def do_POST(self) -> None:
-        self._serve(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        length = int(self.headers["Content-Length"])
+        if self.server.early and length >= 1 << 20:
+            self.wfile.write(self.server.early)
+            self.server.calls.append((self.path, json.loads(self.rfile.read(length))))
+        else:
+            self._serve(json.loads(self.rfile.read(length)))
 
     def _serve(self, body: dict[str, Any]) -> None:
         self.body = body

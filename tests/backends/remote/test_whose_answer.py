@@ -8,7 +8,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 
 from backends.remote.server import ToyServer, shows_image
-from backends.remote.support import backend, backend_on, picture, policy
+from backends.remote.support import backend, picture, policy
 from policyguard import Guard, Outcome
 from policyguard.backends.remote.client import JsonClient
 from policyguard.backends.remote.connections import Stream
@@ -191,38 +190,23 @@ def test_an_answer_that_begins_before_its_request_was_sent_is_an_error(server: T
 
 
 def test_a_server_that_answers_before_it_has_read_the_image_does_not_comply(server: ToyServer) -> None:
-    """It has read the head of a request of a megabyte, and takes the rest afterwards."""
+    """It has read the head of a request that no socket's buffer holds, and takes the rest afterwards."""
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # or it grows as it is read
     ready: list[bytes] = []
 
     def keep(handler: Any, answer: Any) -> None:
-        ready.append(by_length(json.dumps(answer).encode()))
-        handler.send_json(200, answer)
+        ready.append(by_length(bodies_of(handler, answer, "its own")))
+        handler.wfile.write(ready[-1])
 
-    server.context = 100_000
-    noise = Image.effect_noise((1100, 1100), 120.0).convert("RGB")
-    server.features -= {"tokenize"}
-    server.fault = keep
-    with backend(server) as backend_:
-        assert Guard(policy(), backend=backend_).check(noise).outcome is Outcome.COMPLIES
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def answer_too_early() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listening.accept()
-                    with connection:
-                        connection.recv(1 << 10)
-                        connection.sendall(ready[0])
-                        while connection.recv(1 << 16):
-                            pass
-
-        threading.Thread(target=answer_too_early, daemon=True).start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        with backend_on([url]) as backend_:
-            guard = Guard(policy(), backend=backend_)
-            found = [guard.check(noise).outcome, asyncio.run(guard.acheck(noise)).outcome]
-    assert set(found) == {Outcome.ERROR}
+    server.context, server.fault = 100_000, keep
+    noise = Image.frombytes("RGB", (1400, 1400), secrets.token_bytes(3 * 1400**2))
+    with Guard(policy(), backend=backend(server)) as guard:
+        assert guard.check(noise).outcome is Outcome.COMPLIES
+        server.early = ready[-1]
+        for verdict in (guard.check(noise), asyncio.run(guard.acheck(noise))):
+            assert verdict.outcome is Outcome.ERROR
+            assert "began before its request was sent" in verdict.reason
+    assert len(ready) == 1
 
 
 def test_each_request_has_an_id_of_its_own(server: ToyServer) -> None:
