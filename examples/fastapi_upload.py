@@ -9,8 +9,9 @@ and guard.
 
 A blocked upload is answered with the outcome and the rules it breaks: 403 if the picture breaks the policy,
 422 where it cannot be judged (no picture, too large, an animation that is too long), 503 where the guard
-failed. Scores and fingerprints stay here: they would tell a stranger how to get past them. At most 20 MiB are
-taken. The handler gets what was judged as a plain PNG or JPEG without metadata, an animation as it came;
+failed, or is not set up rightly any more, such as with a key that was revoked; the log says how. Scores and
+fingerprints stay here: they would tell a stranger how to get past them. At most 20 MiB are taken. The handler
+gets what was judged as a plain PNG or JPEG without metadata, an animation as it came;
 ``pass_on="original"`` gives it the upload.
 Not covered: the parser of the form has written the upload to a temporary file by then; limit the size of
 requests in front of the app.
@@ -19,6 +20,7 @@ requests in front of the app.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,8 +29,9 @@ from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, UploadFile
 
-from policyguard import Guard, Outcome, Verdict
+from policyguard import Guard, Outcome, PolicyGuardError, Verdict
 
+_log = logging.getLogger(__name__)
 MAX_BYTES = 20 * 2**20
 STATUS = {Outcome.VIOLATES: 403, Outcome.ERROR: 503}  # all other outcomes: 422
 
@@ -49,7 +52,12 @@ def guarded_upload(
 
     async def picture(picture: UploadFile) -> Picture:
         data = await picture.read(MAX_BYTES + 1)
-        verdict = await guard.acheck(data, normalise=pass_on == "judged")
+        try:
+            verdict = await guard.acheck(data, normalise=pass_on == "judged")
+        except PolicyGuardError:  # a mistake in the set-up, such as a key that was revoked since the start
+            _log.exception("no picture can be judged")
+            blocked = {"message": "blocked", "outcome": Outcome.ERROR, "rules": []}
+            raise HTTPException(503, blocked) from None
         if not verdict.allowed:
             status = STATUS.get(verdict.outcome, 422)
             rules = [finding.title for finding in verdict.findings if finding.violates]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,43 @@ def test_h_prints_help_and_no_sentence_of_a_list_is_cut(command: str, capsys: Ca
     assert ExitCode.OK == main([*command.split()[1:], "-h"])
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage:")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize(
+    ("late", "code"),
+    [
+        ("threading.Thread(target=stop_and_stay).start()", ExitCode.INTERRUPTED),
+        ("atexit.register(stop)", ExitCode.USAGE),
+        ("kept = Gone()", ExitCode.USAGE),
+    ],
+    ids=["while a thread is waited for", "at exit", "in Python's last moments"],
+)
+def test_a_ctrl_c_after_the_end_does_not_end_the_program_by_the_signal(late: str, code: ExitCode) -> None:
+    script = f"""
+import atexit, os, signal, sys, threading
+from policyguard.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def stop(kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+    kill(process, number)
+
+def stop_and_stay():
+    threading.main_thread().join()
+    while True:  # one may come just before the wait begins, and is then seen after it
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        threading.Event().wait(0.05)
+
+class Gone:
+    def __del__(self, stop=stop):
+        stop()
+
+{late}
+sys.argv = ["policyguard", "check", "a.png"]
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)

@@ -135,3 +135,15 @@ def test_the_program_prints_lines_that_a_shell_takes_and_no_key(
     assert "'my photo.jpg' --policy 'house rules.yaml'" in printed
     python = "\n".join(line[5:] for line in printed.splitlines() if line.startswith("#    "))
     compile(python[python.index("from policyguard") :], "quickstart", "exec")
+
+
+def test_who_has_no_key_is_told_where_one_goes(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    for key in SERVICES:
+        monkeypatch.delenv(key, raising=False)
+    assert main(["quickstart", "my photo.jpg"]) == ExitCode.OK
+    shown = capsys.readouterr().out
+    assert all(key in shown for key in (*SERVICES, "POLICYGUARD_API_KEY"))
+    assert "policyguard check 'my photo.jpg' --policy safeedit/l3 --base-url https://" in shown
+    monkeypatch.setenv("GEMINI_API_KEY", "sk-1")
+    assert main(["quickstart"]) == ExitCode.OK
+    assert "OPENAI_API_KEY" not in capsys.readouterr().out

@@ -375,7 +375,7 @@ def test_a_packaged_model_named_outright_runs_here_whatever_the_environment_says
 ) -> None:
     monkeypatch.setenv("POLICYGUARD_BASE_URL", "http://127.0.0.1:9/v1")
     assert Guard("pictosafe/l3", model="pico").backend.model.backend == "transformers"
-    assert Guard("pictosafe/l3", model="other").backend.model.backend == "vllm"
+    assert Guard("pictosafe/l3", model="other").backend.model.backend == "openai-compatible"
 
 
 def test_backend_and_model_exclude_each_other() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from backends.remote.server import ToyServer
 from images.support import exif
 from integrations.http.pictures import GREEN, RED, colour_guard, picture
 from policyguard import Guard
@@ -89,6 +90,21 @@ def test_an_upload_in_another_field_is_refused() -> None:
 def test_no_upload_passes_while_the_guard_is_down() -> None:
     guard = Guard(policy="safeedit/l3", backend=FakeBackend(Failure(FailureKind.ERROR, "down")))
     assert 503 == upload(guard, picture(GREEN)).status_code
+
+
+def test_a_key_that_is_revoked_while_the_app_runs_publishes_nothing_and_says_so_in_the_log_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with ToyServer() as server:
+        server.api_key = "sk-1"
+        guard = Guard("safeedit/l3", base_url=server.url, model="toy-guard", api_key="sk-1")
+        with testclient.TestClient(example("fastapi_upload").build_app(guard)) as client:
+            server.api_key = "sk-2"
+            response = client.post("/pictures", files={"picture": ("x.png", picture(GREEN), "image/png")})
+    assert 503 == response.status_code
+    assert response.json()["detail"] == {"message": "blocked", "outcome": "error", "rules": []}
+    assert "refuses the API key" in caplog.text
+    assert "key" not in response.text
 
 
 class LazyBackend(FakeBackend):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,82 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         write(folder, name)
     with serving(folder) as running:
         yield running
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "server.md"
+RUN = {
+    "js": """\
+import { readFile } from "node:fs/promises";
+HANDLER
+console.log(JSON.stringify(await judge(await readFile(process.argv[2]))));
+""",
+    "php": """<?php
+HANDLER
+echo json_encode(judge($argv[1]));
+""",
+}
+FILES = {"js": ("node", "handler.mjs"), "php": ("php", "handler.php")}
+
+
+def ask_in(language: str, url: str, image: bytes, folder: Path, *, silent: bool = False) -> dict[str, Any]:
+    """What the handler in docs/server.md tells a site to do with ``image``."""
+    program, name = FILES[language]
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+    (handler,) = re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    handler = handler.partition("\n$result = ")[0]
+    handler = handler.replace("http://127.0.0.1:8765/v1/check?policy=house-rules", url)
+    if silent:  # as long as it takes to see that nothing comes
+        handler = handler.replace("75_000", "2_000").replace("75,", "2,")
+    (folder / name).write_text(RUN[language].replace("HANDLER", handler))
+    (folder / "photo").write_bytes(image)
+    environment = {**os.environ, "SHOP_KEY": "pgk_any"}
+    command = [program, str(folder / name), str(folder / "photo")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("language", FILES)
+def test_a_site_s_handler_takes_every_branch(language: str, service: Service, tmp_path: Path) -> None:
+    check = f"{service.url}/v1/check?policy="
+    for image, then, why in (
+        (picture(GREEN), "publish", None),
+        (picture(ORANGE), "flag", None),
+        (picture(RED), "refuse", "Red"),
+        (b"no image", "hold", "is text"),
+    ):
+        found = ask_in(language, f"{check}colours", image, tmp_path)
+        assert found["then"] == then
+        assert (why or "") in (found.get("why") or "")
+    found = ask_in(language, f"{check}colors", picture(GREEN), tmp_path)
+    assert (found["then"], "colours" in found["why"]) == ("hold", True)
+    found = ask_in(language, f"{service.url}/?", picture(GREEN), tmp_path)  # not this service's answer
+    assert found["then"] != "publish"
+
+
+@pytest.mark.parametrize("language", FILES)
+def test_a_site_s_handler_publishes_nothing_while_nobody_judges(language: str, tmp_path: Path) -> None:
+    def asked(url: str, **options: bool) -> Any:
+        return ask_in(language, url, picture(GREEN), tmp_path, **options)["then"]
+
+    down = FakeBackend(Failure(FailureKind.ERROR, "down"))
+    with serving(tmp_path / "policies", backend=down) as service:
+        assert asked(f"{service.url}/v1/check") == "retry"
+    assert asked(f"{service.url}/v1/check") == "retry"  # gone
+    with serving(tmp_path / "policies", backend=FakeBackend(ConfigurationError("revoked"))) as service:
+        assert asked(f"{service.url}/v1/check") == "retry"
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        assert asked(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1/check", silent=True) == "retry"
+
+
+def test_a_photo_goes_as_json_through_a_file(service: Service, tmp_path: Path) -> None:
+    """Of the size of a photograph: on a command line it would be too long."""
+    (lines,) = re.findall(r"^printf .*?^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    lines = lines.removesuffix("```").replace("house-rules", "colours").replace("curl ", "curl -s ")
+    (tmp_path / "photo.jpg").write_bytes(picture(GREEN) + bytes(2**20))
+    command = lines.replace("http://127.0.0.1:8765", service.url)
+    done = subprocess.run(["sh", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["outcome"] == "complies"
 
 
 SENT: dict[str, Any] = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -118,10 +121,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the locale cannot encode must not end the run
             stream.reconfigure(errors="backslashreplace")
+    code: int = ExitCode.OK
     try:
         typer.main.get_command(app).main(
             args=None if arguments is None else list(arguments), prog_name="policyguard", standalone_mode=True
         )
     except SystemExit as done:
-        return done.code if isinstance(done.code, int) else int(done.code is not None) * ExitCode.USAGE
-    return ExitCode.OK
+        code = done.code if isinstance(done.code, int) else int(done.code is not None) * ExitCode.USAGE
+    if arguments is None:
+        _leave_on_interrupt()
+    return code
+
+
+def _leave_on_interrupt() -> None:
+    """Let a Ctrl-C that comes now end the process as any other does, not by the signal.
+
+    All is written and the exit code is known. While threads are waited for, it ends with 130; once Python
+    takes itself apart, which is short, and would end by the signal, it changes nothing.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with contextlib.suppress(ValueError):  # not the main thread: somebody else's process
+            signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)

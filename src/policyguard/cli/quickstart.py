@@ -163,6 +163,10 @@ def ways(machine: Machine, *, image: str = "photo.jpg", policy: str = "safeedit/
     return listed
 
 
+_HOSTED = """
+# Or a hosted model, with a key of OpenAI, Gemini or Claude: set one of {keys},
+# and run this again. Of any other service that speaks OpenAI's API, put the key into POLICYGUARD_API_KEY:
+#    policyguard check {image} --policy {policy} --base-url https://... --model ..."""
 _PYTHON = """
 # The same from Python: what the command names with --model and --base-url goes to Guard.
 #    from policyguard import Guard
@@ -198,6 +202,8 @@ def quickstart(
     with waiting("looking at this machine", sys.stderr):
         machine = look()
     print("\n".join(_report(machine, ways(machine, image=_quoted(image), policy=_quoted(policy)))))
+    if not machine.keys:
+        print(_HOSTED.format(keys=", ".join(SERVICES), image=_quoted(image), policy=_quoted(policy)))
     print(_PYTHON.format(policy=policy, image=image))
     return ExitCode.OK
 

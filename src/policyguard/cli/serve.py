@@ -80,7 +80,13 @@ def run(
         int, typer.Option("--queue", metavar="N", min=0, help="Requests that may wait; one more gets 429.")
     ] = 256,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="For one check, and its wait.")
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=0.001,
+            help="For one check, and as long again for the wait before it.",
+        ),
     ] = 30.0,
     shadow: Annotated[
         list[str] | None,

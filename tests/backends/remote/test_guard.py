@@ -21,7 +21,7 @@ def test_one_picture_under_one_policy(server: ToyServer) -> None:
     assert bad.score == pytest.approx(0.97)
     assert [finding.rule for finding in bad.findings] == ["arms"]
     assert (good.outcome, good.allowed) == (Outcome.COMPLIES, True)
-    assert good.evidence.model.backend == "vllm"
+    assert good.evidence.model.backend == "openai-compatible"
     assert json.loads(bad.to_json())["evidence"]["model"]["id"].startswith("toy-guard@127.0.0.1:")
 
 

@@ -107,7 +107,8 @@ def test_the_identity_names_model_host_and_dialect_and_no_key(server: ToyServer)
         identity = guard.model.to_dict()
         shown = f"{guard!r} {vars(guard)!r} {identity!r}"
     assert identity["id"] == f"toy-guard@{server.url.split('/')[2]}"
-    assert (identity["backend"], identity["dialect"], identity["world"]) == ("vllm", "safeguard", None)
+    assert (identity["backend"], identity["world"]) == ("openai-compatible", None)
+    assert identity["dialect"] == "safeguard"
     assert KEY not in shown
 
 

@@ -179,7 +179,7 @@ class RemoteBackend(LoopOwner, Backend):
             dialect=self._dialect.name,
             dialect_version=self._dialect.version,
             layout=self._dialect.layout,
-            backend="vllm",
+            backend="openai-compatible",
             world=self._dialect.world,
             settings=" ".join(settings),
         )

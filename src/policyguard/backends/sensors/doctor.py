@@ -68,7 +68,11 @@ def _cover(examination: Examination, backend: SensorBackend, policy: ResolvedPol
     SensorBackend(backend.sensor, subset=True).accept(policy)
     mapped = backend.mapped(policy)
     for rule, names in mapped.items():
-        says = f"looks at {', '.join(names)}" if names else "not looked at: images are undecided under it"
+        says = (
+            f"looks at {', '.join(names)}"
+            if names
+            else "not looked at: needs --subset (subset=True), and images are undecided under it"
+        )
         examination.add(rule, Level.OK if names else Level.NOTE, says)
     if excused := unread_exceptions(policy, mapped):
         says = f"not read: those of {', '.join(excused)} excuse nothing"
