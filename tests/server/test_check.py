@@ -9,7 +9,10 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,63 @@ def test_a_site_s_handler_publishes_nothing_while_nobody_judges(language: str, t
         assert asked(f"{service.url}/v1/check") == "retry"
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         assert asked(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1/check", silent=True) == "retry"
+
+
+@contextmanager
+def proxy_answering(status: int, body: bytes, headers: dict[str, str]) -> Iterator[str]:
+    """The address of what stands before the service and answers everything itself, as nginx does."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1/check"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+HTML = b"<html><h1>nginx</h1></html>"
+OTHERS = {
+    "HTML 413": (413, HTML, {}, {"then": "smaller"}),
+    "HTML 401": (401, HTML, {}, {"then": "hold"}),
+    "HTML 502": (502, HTML, {}, {"then": "retry"}),
+    "503 that says when": (503, HTML, {"Retry-After": "7"}, {"then": "retry", "after": 7}),
+    "429 of the service": (429, b'{"error": {}}', {"Retry-After": "2"}, {"then": "retry", "after": 2}),
+    "a date to wait for": (503, HTML, {"Retry-After": "Mon, 30 Nov 2026 22:00:00 GMT"}, {"then": "retry"}),
+    "200 with junk": (200, HTML, {}, {"then": "hold"}),
+    "200 with nothing": (200, b"", {}, {"then": "hold"}),
+    "200 with null": (200, b"null", {}, {"then": "hold"}),
+    "200 with a list": (200, b'[{"allowed": true}]', {}, {"then": "hold"}),
+    "200 with a text": (200, b'"publish"', {}, {"then": "hold"}),
+    "204": (204, b"", {}, {"then": "hold"}),
+    "an error that allows": (403, b'{"allowed": true}', {}, {"then": "hold"}),
+    "no findings": (200, b'{"allowed": false, "outcome": "violates"}', {}, {"then": "refuse"}),
+}
+
+
+@pytest.mark.parametrize("language", FILES)
+def test_a_site_s_handler_looks_at_the_status_before_the_body(language: str, tmp_path: Path) -> None:
+    """A proxy's own answers are HTML: one that never ends well is not asked for again and again."""
+    found = {}
+    for name, (status, body, headers, _) in OTHERS.items():
+        with proxy_answering(status, body, headers) as url:
+            answer = ask_in(language, url, picture(GREEN), tmp_path)
+        found[name] = {key: answer[key] for key in ("then", "after") if answer.get(key) is not None}
+        assert answer["then"] == "refuse" or str(status) in answer["why"]
+    assert found == {name: expected for name, (*_, expected) in OTHERS.items()}
 
 
 def test_a_photo_goes_as_json_through_a_file(service: Service, tmp_path: Path) -> None:
