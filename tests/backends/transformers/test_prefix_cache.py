@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.transformers import TransformersBackend
 from policyguard.backends.transformers.features import Frame
 from policyguard.backends.transformers.loading import prepare
-from policyguard.backends.transformers.prefix import PrefixCache, compute_prefix, fork_prefix
+from policyguard.backends.transformers.prefix import PrefixCache, cached, compute_prefix, fork_prefix
 from policyguard.backends.transformers.runner import Runner
 from support.guard_families import guard_model
 from support.tiny_models import QWEN, Family
@@ -64,9 +66,9 @@ def test_without_explicit_positions_the_logits_would_be_silently_wrong(family: F
     with torch.inference_mode():
         cache = compute_prefix(model, plan.prefix.ids)
         model.model.rope_deltas = None
-        naive = model(**inputs, past_key_values=fork_prefix(cache, 1), use_cache=True).logits[0, -1]
+        naive = model(**inputs, **cached(model, fork_prefix(cache, 1))).logits[0, -1]
         model(**prepare(processor, [plan.text], [picture(3)], special=True))  # any other request in between
-        stale = model(**inputs, past_key_values=fork_prefix(cache, 1), use_cache=True).logits[0, -1]
+        stale = model(**inputs, **cached(model, fork_prefix(cache, 1))).logits[0, -1]
     assert (naive - right).abs().max() > 0.1
     assert (stale - right).abs().max() > 0.02
 
@@ -102,6 +104,18 @@ def test_a_prefix_is_computed_once_and_never_written_to(family: Family) -> None:
     assert max(lengths) < cache.get_seq_length() / 2  # only what follows the policy runs through the model
 
 
+@pytest.mark.parametrize(
+    ("name", "forward"),
+    [
+        ("past_key_values", lambda input_ids=None, past_key_values=None, use_cache=None: None),
+        ("cache", lambda input_ids=None, cache=None, use_cache=None: None),
+    ],
+)
+def test_a_cache_is_passed_under_the_name_that_this_transformers_has(name: str, forward: object) -> None:
+    """From 5.24 on the old name is a FutureWarning, and it goes in 5.40."""
+    assert cached(SimpleNamespace(forward=forward), "kept") == {name: "kept", "use_cache": True}
+
+
 def test_a_fork_shares_the_tensors_of_the_prefix() -> None:
     model = shared_backend("qwen3_vl")._load().loaded.model
     with torch.inference_mode():
@@ -115,7 +129,7 @@ def test_a_fork_shares_the_tensors_of_the_prefix() -> None:
         model.model(
             input_ids=torch.ones(8, 3, dtype=torch.long),
             position_ids=torch.arange(50, 53).expand(3, 8, -1),
-            past_key_values=forked,
+            **cached(model.model, forked),
         )
     assert forked.get_seq_length() == 53
     assert cache.get_seq_length() == 50

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policyguard.backends.transformers.prefix import has_window
+from policyguard.backends.transformers.prefix import cached, has_window
 
 if TYPE_CHECKING:
     from policyguard.backends.transformers.loading import LoadedModel
@@ -128,6 +128,7 @@ def _go_on(
     mask = torch.cat([state.mask[picked, : length - drop], real.to(state.mask.dtype)], 1)
     positions = state.positions[..., picked, :][..., -drop - 1].unsqueeze(-1) + 1 + steps
     also = {name: value[picked] for name, value in state.also.items()}
+    options = {**options, **cached(loaded.model, cache)}
 
     found: list[list[int]] = [[] for _ in rows]
     waiting = set(range(len(rows)))
@@ -137,8 +138,6 @@ def _go_on(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
             **more,
             **options,
         )

@@ -18,6 +18,7 @@ prefix is not shared, and ``why_not`` says so.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Hashable
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from policyguard.strict.lru import LruDict
 
 __all__ = [
     "PrefixCache",
+    "cached",
     "compute_prefix",
     "fork_prefix",
     "has_window",
@@ -87,6 +89,13 @@ def has_window(cache: Any) -> bool:
     return any(getattr(layer, "is_sliding", False) for layer in cache.layers)
 
 
+def cached(model: Any, cache: Any) -> dict[str, Any]:
+    """The options of a pass of ``model`` that goes on from ``cache`` and writes to it."""
+    # transformers 5.24 calls it ``cache``, and warns of the old name until 5.40 drops it.
+    new = "cache" in inspect.signature(model.forward).parameters
+    return {"cache" if new else "past_key_values": cache, "use_cache": True}
+
+
 def compute_prefix(model: Any, ids: Any) -> Any:
     """The KV cache of the text tokens ``ids``, shape (1, tokens)."""
     import torch
@@ -96,7 +105,7 @@ def compute_prefix(model: Any, ids: Any) -> Any:
     positions = torch.arange(ids.shape[1], device=ids.device)
     shape = (3, 1, -1) if positions_of(model) == "mrope" else (1, -1)
     body = getattr(model, "model", model)  # without the head, where it stands apart
-    body(input_ids=ids, position_ids=positions.expand(shape), past_key_values=cache, use_cache=True)
+    body(input_ids=ids, position_ids=positions.expand(shape), **cached(body, cache))
     return cache
 
 

@@ -25,6 +25,7 @@ from policyguard.backends.transformers.placement import default_batch
 from policyguard.backends.transformers.plan import control_tokens, make_plan
 from policyguard.backends.transformers.prefix import (
     PrefixCache,
+    cached,
     compute_prefix,
     fork_prefix,
     has_window,
@@ -296,7 +297,7 @@ class Runner:
                 cache = DynamicCache(config=self.loaded.model.config.get_text_config())
             going_on = going_on and cache is not None and recording(cache)
             if cache is not None and (ready.shared or going_on):
-                options |= {"past_key_values": cache, "use_cache": True}
+                options |= cached(self.loaded.model, cache)
             logits = self.loaded.model(**ready.inputs, **options).logits[:, -plan.keep :]
         if not going_on:
             return logits, None
