@@ -70,6 +70,13 @@ def test_every_packaged_policy_can_be_built_on(base: str, project: Path) -> None
     ("ci", "path", "model", "extra"),
     [
         ("github", ".github/workflows/policyguard.yml", [], "transformers"),
+        (
+            "github",
+            ".github/workflows/policyguard.yml",
+            ["--model", "guard", "--base-url", "http://gpu:8000/v1"],
+            "remote",
+        ),
+        ("gitlab", ".gitlab-ci.yml", [], "transformers"),
         ("gitlab", ".gitlab-ci.yml", ["--model", "guard", "--base-url", "http://gpu:8000/v1"], "remote"),
     ],
 )
@@ -79,6 +86,10 @@ def test_the_file_for_ci_installs_what_it_needs_and_runs_test_and_check(
     assert main(["init", "--ci", ci, *model]) == ExitCode.OK
     text = (project / path).read_text()
     assert f"'{DISTRIBUTION}[{extra}]'" in text
+    without_cuda = "PIP_EXTRA_INDEX_URL: https://download.pytorch.org/whl/cpu"
+    assert (without_cuda in text, "torch" in text) == (
+        (True,) * 2 if extra == "transformers" else (False,) * 2
+    )
     assert re.findall(r"policyguard (policy test|check)\b", text) == ["policy test", "check"]
     assert f"policyguard policy test cases.yaml{''.join(f' {word}' for word in model)}\n" in text
     assert documents.parse((project / path).read_bytes(), path).problems == ()

@@ -135,6 +135,8 @@ def _files(
         text = _GITHUB if ci is Ci.GITHUB else _GITLAB
         package = f"{DISTRIBUTION}[{extra}]"
         text = text.replace("RELEASE", _RELEASE).replace("PACKAGE", package)
+        if base_url:  # no torch is installed
+            text = "".join(line for line in text.splitlines(keepends=True) if "torch" not in line)
         yield path, text.replace("TEST", _test(model, base_url)).encode()
 
 
@@ -234,6 +236,8 @@ jobs:
     env:
       POLICYGUARD_API_KEY: ${{ secrets.POLICYGUARD_API_KEY }}   # where a server runs the model
       BASE: ${{ github.event.pull_request.base.sha }}           # empty on main: all images
+      # torch without CUDA saves gigabytes; leave this torch index out where the runner has a GPU.
+      PIP_EXTRA_INDEX_URL: https://download.pytorch.org/whl/cpu
     steps:
       - uses: actions/checkout@df4cb1c069e1874edd31b4311f1884172cec0e10  # v6.0.3
         with:
@@ -259,6 +263,8 @@ images:
   variables:
     GIT_DEPTH: "0"  # the branch point of a merge request must be there
     BASE: $CI_MERGE_REQUEST_DIFF_BASE_SHA
+    # torch without CUDA saves gigabytes; leave this torch index out where the runner has a GPU.
+    PIP_EXTRA_INDEX_URL: https://download.pytorch.org/whl/cpu
   script:
     # RELEASE
     - pip install --quiet 'PACKAGE'

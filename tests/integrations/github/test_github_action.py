@@ -288,6 +288,35 @@ def test_a_server_that_is_down_costs_the_comment_and_nothing_else(runner: Runner
     assert "::notice::no comment on the pull request: URLError" in comment(runner, github)
 
 
+@pytest.mark.parametrize(
+    ("given", "programs", "index"),
+    [
+        ({}, [], "https://download.pytorch.org/whl/cpu"),
+        ({}, ["nvidia-smi"], "unset"),
+        ({"INPUT_BASE_URL": "http://gpu:8000/v1"}, [], "unset"),
+        ({"PIP_EXTRA_INDEX_URL": "https://own.example/"}, [], "https://own.example/"),
+        ({"PIP_EXTRA_INDEX_URL": ""}, [], ""),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch comes without CUDA")
+def test_torch_is_installed_without_cuda_where_there_is_no_gpu(
+    given: dict[str, str], programs: list[str], index: str, tmp_path: Path
+) -> None:
+    for name in ("dirname", "uname"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    for name in ("python3", "policyguard", *programs):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} ${{PIP_EXTRA_INDEX_URL-unset}}"\n')
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [shutil.which("bash") or "", ACTION / "install.sh"],
+        env={"PATH": str(tmp_path)} | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python3 {index}" in done.stdout.splitlines()
+
+
 @pytest.mark.packaging
 @pytest.mark.timeout(600)
 def test_the_installation_step_installs_this_checkout_with_what_it_needs(tmp_path: Path) -> None:

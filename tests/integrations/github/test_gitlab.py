@@ -89,3 +89,7 @@ def test_it_installs_what_the_package_has() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert name == project["name"]
     assert extra in project["optional-dependencies"]
+
+
+def test_its_torch_comes_without_cuda() -> None:
+    assert "https://download.pytorch.org/whl/cpu" == job()["variables"]["PIP_EXTRA_INDEX_URL"]
