@@ -130,8 +130,8 @@ def test_scores_left_unread_for_one_policy_are_asked_for_where_another_needs_the
 @pytest.mark.parametrize(
     ("expect", "said"),
     [
-        ("{house: complies}", "expected outcome complies, found violates"),
-        ("{house: {action: flag}}", "expected action flag, found block"),
+        ("{house: complies}", "expected outcome complies, found violates (findings arms)"),
+        ("{house: {action: flag}}", "expected action flag, found block (findings arms)"),
         ("{house: {findings: [drink]}}", "expected findings drink, found arms"),
         ("{house: {findings: []}}", "expected findings none, found arms"),
         ("{house: {findings: [drink, arms]}}", "expected findings arms, drink, found arms"),

@@ -131,7 +131,12 @@ def test_another_policy_is_another_audit_and_diff_compares_the_two(here: Path, c
     assert "  and 1 more: --list 1 shows all" in capsys.readouterr().out
     assert "photos/armoury.png: block -> allow" in out
     assert main(["audit", "diff", "audit", "lax", "--format", "json"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out)["both"] == 3
+    compared = capsys.readouterr()
+    assert json.loads(compared.out)["both"] == 3
+    assert "not judged yet" not in compared.err
+    (here / "lax" / "verdicts" / "part-00000000.parquet").unlink()
+    assert main(["audit", "diff", "audit", "lax"]) == ExitCode.OK
+    assert "lax: 1 of 2 parts are not judged yet, and not in this" in capsys.readouterr().err
 
 
 def test_lists_of_the_project_file_count_in_an_audit_and_another_list_is_another_audit(

@@ -24,7 +24,7 @@ images:
     ("expected", "code", "said"),
     [
         ("violates", 0, "1 passed"),
-        ("complies", 1, "expected outcome complies, found violates"),
+        ("complies", 1, "expected outcome complies, found violates (findings arms)"),
         ("{outcome: complies, xfail: later}", 0, "1 failing as known"),
         ("{outcome: violates, xfail: later}", 1, "this holds now: delete `xfail:` (later)"),
         ("sometimes", 2, "expected complies,"),

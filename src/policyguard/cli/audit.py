@@ -245,7 +245,10 @@ def diff(
     from policyguard.runs.audit.diff import compare
     from policyguard.runs.audit.rows import Audit
 
-    found = compare(Audit.open(before), Audit.open(after), most=most)
+    audits = Audit.open(before), Audit.open(after)
+    found = compare(*audits, most=most)
+    for folder, audit in zip((before, after), audits, strict=True):
+        audit_report.warn_of_rest(audit, folder)
     if style is TextOrJson.JSON:
         print(json.dumps(found.to_dict()))
     else:

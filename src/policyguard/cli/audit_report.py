@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from policyguard.runs.audit.report import Written
     from policyguard.runs.audit.rows import Audit
 
-__all__ = ["copy", "report", "select"]
+__all__ = ["copy", "report", "select", "warn_of_rest"]
 
 _MOST_NAMED = 20
 FOLDER = Annotated[str, typer.Argument(metavar="FOLDER", help="The folder of an audit, or its URL.")]
@@ -131,7 +131,7 @@ def report(
             thumbnail=thumbnails_of(audit) if thumbnails else None,
             progress=lambda rows: move(rows, None, "rows read"),
         )
-    _warn_of_rest(audit)
+    warn_of_rest(audit)
     if style is TextOrJson.JSON:
         print(json.dumps(written.figures))
     else:
@@ -168,7 +168,7 @@ def select(
     condition = read_where(audit, where)
     with progress_bar(sys.stderr) as move:
         count = selected(audit, condition, out or _print_key, progress=lambda n: move(n, None, "rows read"))
-    _warn_of_rest(audit)
+    warn_of_rest(audit)
     where_to = f" in {printable(str(out))}" if out else ""
     print(f"{count:,} image{'' if count == 1 else 's'}{where_to}", file=sys.stderr)
     return ExitCode.OK
@@ -204,7 +204,7 @@ def copy(
     condition = read_where(audit, where or ALLOWED)
     with progress_bar(sys.stderr) as move:
         done = copied(audit, target, condition, link=link, progress=lambda n: move(n, None, "images"))
-    _warn_of_rest(audit)
+    warn_of_rest(audit)
     for problem in done.problems[:_MOST_NAMED]:
         print_error(one_line(problem))
     if (more := done.counts["failed"] - _MOST_NAMED) > 0:
@@ -230,10 +230,12 @@ def _print_key(line: str) -> None:
     sys.stdout.write(f"{printable(name) if is_terminal(sys.stdout) else name}\n")
 
 
-def _warn_of_rest(audit: Audit) -> None:
+def warn_of_rest(audit: Audit, folder: str = "") -> None:
+    """Say what is not judged yet; ``folder`` where it is not plain which audit is meant."""
     done, planned = len(audit.files()), audit.about["counts"]["parts"]
     if done != planned:
-        warn(f"{planned - done:,} of {planned:,} parts are not judged yet, and not in this")
+        which = f"{printable(folder)}: " if folder else ""
+        warn(f"{which}{planned - done:,} of {planned:,} parts are not judged yet, and not in this")
 
 
 def _lines(written: Written) -> Iterator[str]:

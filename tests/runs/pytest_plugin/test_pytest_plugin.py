@@ -442,7 +442,7 @@ def test_a_case_that_does_not_hold_fails_with_what_was_expected_and_the_line(sui
     cases(suite, bad="complies")
     opted_in(suite)
     said = suite.run(passed=2, failed=1)
-    assert "expected outcome complies, found violates" in said
+    assert "expected outcome complies, found violates (findings arms)" in said
     assert "cases.yaml:8: bad.png[house]" in said
     assert "note: drawn by hand" in said
 

@@ -123,15 +123,17 @@ def _status(failures: tuple[str, ...], xfail: str | None, *, broken: bool) -> St
 
 
 def _differences(expected: Expectation, verdict: Verdict, tolerance: float) -> Iterator[str]:
+    broken = _broken(verdict)
+    # The rules say where to look; where they were expected too, their own line does.
+    named = [f"findings {_named(broken)}"] if broken and expected.findings is None else []
     if expected.outcome is not None and expected.outcome is not verdict.outcome:
-        why = f" ({verdict.reason})" if verdict.reason else ""
-        yield f"expected outcome {expected.outcome}, found {verdict.outcome}{why}"
+        why = "; ".join(([verdict.reason] if verdict.reason else []) + named)
+        yield f"expected outcome {expected.outcome}, found {verdict.outcome}" + (f" ({why})" if why else "")
     if expected.action is not None and expected.action is not verdict.action:
-        yield f"expected action {expected.action}, found {verdict.action}"
-    if expected.findings is not None:
-        broken = _broken(verdict)
-        if set(expected.findings) != broken:
-            yield f"expected findings {_named(set(expected.findings))}, found {_named(broken)}"
+        why = "".join(f" ({one})" for one in named)
+        yield f"expected action {expected.action}, found {verdict.action}{why}"
+    if expected.findings is not None and set(expected.findings) != broken:
+        yield f"expected findings {_named(set(expected.findings))}, found {_named(broken)}"
     if expected.score is not None:
         room = tolerance if expected.tolerance is None else expected.tolerance
         if verdict.score is None or abs(verdict.score - expected.score) > room + _NEAR:
