@@ -16,7 +16,7 @@ import pytest
 
 from integrations.http.pictures import GREEN, RED, data_uri, picture
 from policyguard.backends.base import AssessmentRequest
-from policyguard.runs.exits import ExitCode
+from policyguard.errors import ConfigurationError, PolicyError
 from policyguard.server.app import Settings, serve
 from policyguard.server.requests import Refusal, Room, weigh
 from policyguard.testing import FakeBackend
@@ -210,13 +210,13 @@ def test_memory_stays_flat_over_many_large_requests(tmp_path: Path) -> None:
     assert sizes[-1] - sizes[0] < 20 * 2**20
 
 
-def test_a_port_that_is_taken_ends_it_with_a_line_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write(tmp_path)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        settings = Settings(policies=(str(tmp_path),), backend=FakeBackend(), port=taken.getsockname()[1])
-        assert ExitCode.USAGE == serve(settings)
-    assert "address already in use" in caplog.text
+def test_a_port_that_is_taken_ends_it_before_anything_is_loaded(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for host in ("127.0.0.1", "localhost"):
+            settings = Settings(policies=(str(tmp_path / "missing.yaml"),), host=host, port=port)
+            with pytest.raises(ConfigurationError, match=f"port {port} of {host}: .*in use") as caught:
+                serve(settings)
+            assert "--port" in str(caught.value)
+    with pytest.raises(PolicyError, match="missing"):  # the port is free again, and nobody holds it
+        serve(Settings(policies=(str(tmp_path / "missing.yaml"),), backend=FakeBackend(), port=port))

@@ -123,6 +123,21 @@ def test_a_policy_that_loads_no_more_stays_and_says_why(policies: Policies, tmp_
     assert ("Crimson", {}) == (title(policies), policies.current.errors)
 
 
+def test_the_log_says_that_a_mended_policy_loads_again_though_it_is_as_it_was(
+    policies: Policies, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "policyguard.server")
+    path = tmp_path / "colours.yaml"
+    text = path.read_text()
+    for now in ("id: [", text):
+        path.write_text(now)
+        settled(policies)
+    assert settled(policies) == []
+    failed, mended = [record.getMessage() for record in caplog.records]
+    assert "policy colours does not load, the old one is kept" in failed
+    assert mended.startswith("policy colours loads again: tests/colours 1.0.0, fingerprint ")
+
+
 def test_a_base_that_comes_late_is_found_though_nobody_says_so(tmp_path: Path) -> None:
     write(tmp_path)
     policies = Policies([str(tmp_path)], FakeBackend())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from integrations.http.pictures import _judge, data_uri, picture
 from policyguard.errors import ConfigurationError, PolicyError
+from policyguard.server.keys import new_key
 from policyguard.testing import FakeBackend
 from server.support import POLICY, Service, serving, write
 from support.waiting import wait_until
@@ -97,24 +99,82 @@ def test_a_shadow_that_fails_fails_nothing_and_is_counted(tmp_path: Path) -> Non
         assert settled(service, 1)["stats"]["failed"] == 1
 
 
-def test_a_shadow_is_taken_up_when_its_file_changes_and_kept_while_it_is_wrong(
+def take_up(service: Service) -> None:
+    for _ in range(2):
+        service.state.shadows.refresh()
+
+
+def counted(service: Service, start: str) -> list[str]:
+    return [line for line in service.get("/metrics").text.splitlines() if line.startswith(start)]
+
+
+def test_a_shadow_is_kept_while_its_file_is_wrong_and_that_is_seen(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "policyguard.server")
+    good = (file := service.folder.parent / "next.yaml").read_text()
     service.check(picture("red"))
-    assert settled(service, 1)["stats"]["changed"] == 1
-    file = service.folder.parent / "next.yaml"
-    caplog.set_level(logging.ERROR, "policyguard.server")
-    for text, changed in (
-        ("id: broken\n", 2),
-        (shadow_policy(service.folder.parent, "block").read_text(), 2),
-    ):
-        file.write_text(text)
-        for _ in range(2):
-            service.state.shadows.refresh()
-        service.check(picture("red"))
-        seen = settled(service, 2 if "broken" in text else 3)["stats"]
-        assert seen["changed"] == changed
+    assert (settled(service, 1)["error"], service.get("/readyz").json()["policies"]) == (None, {})
+    file.write_text("id: broken\n")
+    take_up(service)
+    service.check(picture("red"))
+    page = settled(service, 2)
+    assert (page["stats"]["changed"], "next.yaml" in page["error"]) == (2, True)
+    ready = service.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    assert "the shadow of colours stays as it was: " in ready.json()["policies"]["next"]
+    assert 'policyguard_policy_broken{policy="next"} 1.0' in counted(service, "policyguard_policy_broken")
     assert "does not load" in caplog.text
+    file.write_text(good)
+    take_up(service)
+    assert (shown(service)["error"], service.get("/readyz").json()["policies"]) == (None, {})
+    assert 'policyguard_policy_broken{policy="next"} 0.0' in counted(service, "policyguard_policy_broken")
+    assert "policy next loads again" in caplog.text
+    assert shown(service)["stats"]["changed"] == 2
+
+
+def test_what_is_counted_under_one_wording_is_not_summed_with_another(service: Service) -> None:
+    service.check(picture("red"))
+    before = settled(service, 1)
+    (former, *_) = counted(service, "policyguard_shadow_changes_total")
+    shadow_policy(service.folder.parent, "block")
+    take_up(service)
+    service.check(picture("blue"))
+    after = settled(service, 1)
+    assert [each["stats"]["changed"] for each in (before, after)] == [1, 0]
+    assert [len(each["recent"]) for each in (before, after)] == [1, 1]
+    assert counted(service, "policyguard_shadow_changes_total") == []
+    images = counted(service, "policyguard_shadow_images_total")
+    marks = {re.findall(r'(\w*fingerprint)="(\w{12})"', line)[0][1] for line in images}
+    assert len(images) == 3  # results, of one state
+    assert len(marks) == 1
+    assert not marks & set(re.findall(r'decision_fingerprint="(\w+)"', former))
+
+
+def test_a_shadow_s_file_is_nothing_for_a_site_s_key(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    file = shadow_policy(tmp_path)
+    keys = tmp_path / "keys.yaml"
+    names = {name: new_key(keys, name, policies=["*"], operator=name == "ops") for name in ("shop", "ops")}
+    with serving(tmp_path / "policies", shadow=(f"colours={file}",), keys=keys) as service:
+        file.write_text("id: broken\n")
+        take_up(service)
+        found = {
+            name: service.get("/readyz", headers={"x-api-key": key}).json()["policies"]
+            for name, key in names.items()
+        }
+    assert [list(found["shop"]), list(found["ops"])] == [[], ["next"]]
+
+
+def test_a_shadow_that_is_called_as_a_served_policy_has_a_line_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "policies")
+    file = write(tmp_path / "next")
+    with serving(tmp_path / "policies", shadow=(f"colours={file}",)) as service:
+        lines = counted(service, "policyguard_policy_broken{")
+    assert lines == [
+        'policyguard_policy_broken{policy="colours"} 0.0',
+        f'policyguard_policy_broken{{policy="{file} beside colours"}} 0.0',
+    ]
 
 
 def test_the_served_policy_may_be_judged_by_another_model(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from policyguard.policy import ResolvedPolicy
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.reports.text import visible_line
 from policyguard.server import shapes
-from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol, caller_of
+from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol, caller_of, require_free
 from policyguard.server.keys import Caller, Keys
 from policyguard.server.playground import Playground
 from policyguard.server.policies import LivePolicy, Policies, Snapshot, sources
@@ -111,8 +111,7 @@ class State:
     ready: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.policies, self.room)
-        self.metrics.registry.register(self.shadows)
+        self.metrics = Metrics(self.policies, self.room, self.shadows)
         self.ready = Readiness(self.backend, self.policies, self.settings.timeout)
 
     def named(self, wanted: Sequence[str], snapshot: Snapshot, caller: Caller) -> tuple[str, ...]:
@@ -483,6 +482,9 @@ def _add_routes(app: FastAPI, state: State) -> None:
         for name, why in refused.items():
             if caller.may_use(name):
                 errors.setdefault(name, why if caller.operator else "it judges no image now")
+        for name, (beside, error) in state.shadows.states().items():
+            if error is not None and caller.operator and caller.may_use(beside):
+                errors[name] = f"the shadow of {beside} stays as it was: {error}"
         hidden = _SETUP if refused else "the backend does not answer"
         said = problem if problem is None or caller.operator else hidden
         return Json({"ready": problem is None, "problem": said, "policies": errors}, 503 if problem else 200)
@@ -573,11 +575,12 @@ def serve(settings: Settings) -> ExitCode:
             f"{settings.host} can be reached from other machines, and nobody is asked for a key",
             hint="leave out --host, or give --keys with a file that `policyguard serve key new` makes",
         )
+    require_free(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(settings)
     if settings.keys is None:
         _log.info("without --keys, this machine alone is answered")
     server = uvicorn.Server(configured(app, settings))
-    with suppress(SystemExit):  # what uvicorn ends with where the port is taken; its log has said so
+    with suppress(SystemExit):  # what uvicorn ends with where it cannot listen; its log has said so
         server.run()
     return ExitCode.OK if server.started else ExitCode.USAGE

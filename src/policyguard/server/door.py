@@ -11,8 +11,11 @@ itself, which uvicorn and h11 read, and encryption: a proxy in front has to.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import re
+import socket
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from time import perf_counter
@@ -26,12 +29,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from policyguard.errors import ConfigurationError
 from policyguard.server.keys import LOCAL, PREFIX, Caller, Keys
 from policyguard.server.requests import Refusal
 
 if TYPE_CHECKING:
     from policyguard.server.policies import Policies
     from policyguard.server.requests import Room
+    from policyguard.server.shadows import Shadows
     from policyguard.verdict import Verdict
 
 __all__ = ["CONTENT_TYPE", "Door", "Metrics", "PatientProtocol", "caller_of"]
@@ -225,10 +230,34 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ENDPOINTS = ("/v1/check", "/v1/moderations", "/v1/policies", "/beta/litellm_basic_guardrail_api")
 
 
+def require_free(host: str, port: int) -> None:
+    """Raises ConfigurationError where somebody else listens, or this user may not."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return  # uvicorn says what is wrong with the name
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as trial:
+                if (
+                    os.name == "posix"
+                ):  # a port that was left a moment ago is free; elsewhere this means another thing
+                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind(address)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise ConfigurationError(
+                    f"cannot listen on port {port} of {host}: {os.strerror(error.errno)}",
+                    hint="end what listens there, or choose another port with --port (0: any free one)",
+                ) from None
+
+
 class Metrics:
     """The counters of one service, in a registry of their own."""
 
-    def __init__(self, policies: Policies, room: Room) -> None:
+    def __init__(self, policies: Policies, room: Room, shadows: Shadows) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "policyguard_requests",
@@ -261,7 +290,8 @@ class Metrics:
             ("body_bytes", "Bytes of bodies that are held.", lambda: room.held),
         ):
             Gauge(f"policyguard_{name}", about, registry=self.registry).set_function(read)
-        self.registry.register(_InForce(policies))
+        self.registry.register(_InForce(policies, shadows))
+        self.registry.register(shadows)
 
     def checked(self, names: Sequence[str], verdict: Verdict) -> None:
         policy = names[0] if len(names) == 1 else "several"
@@ -285,8 +315,8 @@ class Metrics:
 class _InForce:
     """Which policies are in force now, read when somebody looks."""
 
-    def __init__(self, policies: Policies) -> None:
-        self._policies = policies
+    def __init__(self, policies: Policies, shadows: Shadows) -> None:
+        self._policies, self._shadows = policies, shadows
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         snapshot = self._policies.current
@@ -302,5 +332,7 @@ class _InForce:
         )
         for name in sorted({*snapshot.live, *snapshot.errors}):
             broken.add_metric([name], float(name in snapshot.errors))
+        for name, (_, error) in self._shadows.states().items():
+            broken.add_metric([name], float(error is not None))
         yield info
         yield broken

@@ -241,9 +241,10 @@ class Policies:
                 continue
             was = live.get(name)
             live[name] = loaded
-            if was is None or was.policy != loaded.policy:
-                said = "policy %s: %s %s, fingerprint %s, decision fingerprint %s"
-                _log.info(said, name, loaded.policy.id, *_version(loaded.policy))
+            if before is not None or was is None or was.policy != loaded.policy:
+                again = " loads again" if was is not None and before is not None else ""
+                said = "policy %s%s: %s %s, fingerprint %s, decision fingerprint %s"
+                _log.info(said, name, again, loaded.policy.id, *_version(loaded.policy))
         self.current = Snapshot(dict(sorted(live.items())), errors)
 
     def _loaded(self, name: str, watched: _Watched) -> LivePolicy:

@@ -1,8 +1,8 @@
 """The shadows of a service: another policy or model beside a served one, on a share of the traffic.
 
 They act on nothing, delay nothing and fail nothing (see ``checking.shadow``). A policy's file is looked at as
-those of served policies are; what was counted before a reload goes on being counted. Of each image its hash,
-outcomes, actions and scores are kept for the page, of the last ones only, and no picture.
+those of served policies are; a changed policy is counted anew, so that no figure mixes two wordings. Of each
+image its hash, outcomes, actions and scores are kept for the page, of the last ones only, and no picture.
 """
 
 from __future__ import annotations
@@ -34,54 +34,17 @@ _RECENT = 200
 _RESULTS = ("compared", "dropped", "failed")
 
 
-class ServiceShadow:
-    """One shadow of one served policy. ``source``: its policy; ``None``: the served one, by another model."""
+class _AtWork:
+    """A shadow under one state of its policy, and what it said so far."""
 
-    def __init__(
-        self, policy: str, source: str | None, backend: Backend, *, share: float, timeout: float
-    ) -> None:
-        self.policy, self.source = policy, source
-        self.name = source or policy
-        self._backend, self._share, self._timeout = backend, share, timeout
-        self._own = None if source is None else Policies([source], backend)
-        self._runs: list[ShadowRun] = []  # one for each state of the policy; the last is at work
-        self._fingerprints: tuple[str, str] | None = None
+    def __init__(self, policy: ResolvedPolicy, backend: Backend, *, share: float, timeout: float) -> None:
+        self.marks = (policy.fingerprint, policy.decision_fingerprint)
+        guard = Guard(policy, backend=backend, timeout=timeout)
+        self.run = shadow_run(Shadow(guard, share=share, on_compared=self._note), guard)
         self._lock = Lock()
         self._counts: Counter[str] = Counter()
         self._rules: Counter[tuple[str, str]] = Counter()
         self._recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
-
-    def offer(self, item: Opened, verdict: Verdict) -> ShadowCheck | None:
-        """Take in what the guard has judged, if it is in the sample. Waits for nothing."""
-        with self._lock:
-            run = self._runs[-1] if self._runs else None
-        return None if run is None else run.offer(item, verdict)
-
-    def refresh(self, served: ResolvedPolicy | None) -> None:
-        """Take up a changed policy. One that cannot be used leaves the old one in its place.
-
-        Raises UsageError where there is no old one.
-        """
-        if self._own is not None:
-            self._own.poll()
-            served = next(live.policy for live in self._own.current.live.values())
-        if served is None or (served.fingerprint, served.decision_fingerprint) == self._fingerprints:
-            return
-        try:
-            guard = Guard(served, backend=self._backend, timeout=self._timeout)
-            run = shadow_run(Shadow(guard, share=self._share, on_compared=self._note), guard)
-        except UsageError as error:
-            if not self._runs:
-                raise
-            _log.error("the shadow of %s stays as it was: %s", self.policy, error)
-            return
-        self._fingerprints = (served.fingerprint, served.decision_fingerprint)
-        with self._lock:
-            self._runs.append(run)
-
-    def close(self) -> None:
-        for run in self._runs:
-            run.close()
 
     def _note(self, change: ImageChange) -> None:
         step = change.after.action.severity - change.before.action.severity
@@ -101,25 +64,101 @@ class ServiceShadow:
                 self._counts.update(["changed", direction])
 
     def totals(self) -> tuple[Counter[str], Counter[tuple[str, str]]]:
-        """Counts since the service began, and changes by rule and direction."""
+        """Counts, and changes by rule and direction."""
+        stats = self.run.stats
         with self._lock:
-            stats = [run.stats for run in self._runs]
             counts, rules = Counter(self._counts), Counter(self._rules)
-        for each in stats:
-            counts.update({name: getattr(each, name) for name in ("sampled", *_RESULTS)})
+        counts.update({name: getattr(stats, name) for name in ("sampled", *_RESULTS)})
         return counts, rules
 
+    def recent(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return list(self._recent)
+
+
+class ServiceShadow:
+    """One shadow of one served policy. ``source``: its policy; ``None``: the served one, by another model."""
+
+    def __init__(
+        self, policy: str, source: str | None, backend: Backend, *, share: float, timeout: float
+    ) -> None:
+        self.policy, self.source = policy, source
+        self.name = source or policy
+        self._backend, self._share, self._timeout = backend, share, timeout
+        self._own = None if source is None else Policies([source], backend)
+        self._now: _AtWork | None = None
+        self._former: list[ShadowRun] = []
+        self._unfit: UsageError | None = None
+
+    @property
+    def called(self) -> str:
+        """What the log calls its policy."""
+        return self.policy if self._own is None else next(iter(self._own.current.live))
+
+    @property
+    def error(self) -> UsageError | None:
+        """Why its present policy is not the one that judges."""
+        errors = {} if self._own is None else self._own.current.errors
+        return next(iter(errors.values()), self._unfit)
+
+    @property
+    def now(self) -> _AtWork:
+        """What judges at present."""
+        assert self._now is not None  # since ``Shadows`` has refreshed it
+        return self._now
+
+    def offer(self, item: Opened, verdict: Verdict) -> ShadowCheck | None:
+        """Take in what the guard has judged, if it is in the sample. Waits for nothing."""
+        return self.now.run.offer(item, verdict)
+
+    def refresh(self, served: ResolvedPolicy | None) -> None:
+        """Take up a changed policy, and count anew. One that cannot be used leaves the old one in its place.
+
+        Raises UsageError where there is no old one.
+        """
+        if self._own is not None:
+            self._own.poll()
+            served = next(live.policy for live in self._own.current.live.values())
+        if served is None:
+            return
+        if self._now is not None and (served.fingerprint, served.decision_fingerprint) == self._now.marks:
+            if self._unfit is not None:
+                _log.info("the shadow of %s can be used again", self.policy)
+            self._unfit = None
+            return
+        try:
+            fresh = _AtWork(served, self._backend, share=self._share, timeout=self._timeout)
+        except UsageError as error:
+            if self._now is None:
+                raise
+            if str(error) != str(self._unfit):
+                _log.error("the shadow of %s stays as it was: %s", self.policy, error)
+            self._unfit = error
+            return
+        if self._now is not None:
+            self._former.append(self._now.run)
+        self._now, self._unfit = fresh, None
+
+    def close(self) -> None:
+        for run in (*self._former, self.now.run):
+            run.close()
+
     def to_dict(self) -> dict[str, Any]:
-        """For the page: counts, and the last images by hash."""
-        counts, rules = self.totals()
+        """For the page: counts under the present policy, and the last images by hash."""
+        now, error = self.now, self.error
+        counts, rules = now.totals()
         names = ("sampled", *_RESULTS, "changed", "weaker", "stronger")
         by_rule: Counter[str] = Counter()
         for (rule, _), number in rules.items():
             by_rule[rule or "(no rule)"] += number
         stats: dict[str, Any] = {"name": self.name, "share": self._share, "rules": dict(by_rule)}
-        with self._lock:
-            recent = list(self._recent)
-        return {"policy": self.policy, "stats": stats | {n: counts[n] for n in names}, "recent": recent}
+        return {
+            "policy": self.policy,
+            "fingerprint": now.marks[0][:12],
+            "error": error and str(error),
+            "stats": stats | {n: counts[n] for n in names},
+            "recent": now.recent(),
+        }
 
 
 class Shadows:
@@ -186,24 +225,40 @@ class Shadows:
     def to_dicts(self) -> list[dict[str, Any]]:
         return [each.to_dict() for each in self.all]
 
+    def states(self) -> dict[str, tuple[str, UsageError | None]]:
+        """By the name that its policy has in the log, what each shadow stands beside, and its ``error``."""
+        called = Counter(each.called for each in self.all)
+        served = self._policies.current
+        taken = {*served.live, *served.errors, *(name for name, times in called.items() if times > 1)}
+        return {
+            f"{each.name} beside {each.policy}" if each.called in taken else each.called: (
+                each.policy,
+                each.error,
+            )
+            for each in self.all
+        }
+
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """For Prometheus, read when somebody looks."""
+        """For Prometheus, read when somebody looks. Series of former states of a policy are gone."""
+        about = ["policy", "shadow", "fingerprint", "decision_fingerprint"]
         images = CounterMetricFamily(
             "policyguard_shadow_images",
             "Images in the sample of a shadow: compared, dropped (no room) or failed.",
-            labels=["policy", "shadow", "result"],
+            labels=[*about, "result"],
         )
         changes = CounterMetricFamily(
             "policyguard_shadow_changes",
             "Compared images that a shadow treats otherwise, by the rules that it is put down to.",
-            labels=["policy", "shadow", "rule", "direction"],
+            labels=[*about, "rule", "direction"],
         )
         for each in self.all:
-            counts, rules = each.totals()
+            now = each.now
+            counts, rules = now.totals()
+            known = [each.policy, each.name, *(mark[:12] for mark in now.marks)]
             for result in _RESULTS:
-                images.add_metric([each.policy, each.name, result], counts[result])
+                images.add_metric([*known, result], counts[result])
             for (rule, direction), number in sorted(rules.items()):
-                changes.add_metric([each.policy, each.name, rule, direction], number)
+                changes.add_metric([*known, rule, direction], number)
         yield images
         yield changes
 

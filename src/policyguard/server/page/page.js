@@ -442,7 +442,7 @@ document.addEventListener("drop", (event) => {
 async function shadows() {
   const { shadows: all } = await ask("shadows");
   by("shadows").hidden = !all.length;
-  by("shadow-list").replaceChildren(...all.map(({ policy, stats, recent }) => {
+  by("shadow-list").replaceChildren(...all.map(({ policy, stats, recent, fingerprint, error }) => {
     const rows = recent.filter(({ changed }) => changed).map(({ image_sha256, before, after, rules }) =>
       element("tr", {},
         element("td", { text: image_sha256.slice(0, 16) }),
@@ -452,7 +452,8 @@ async function shadows() {
     const byRule = Object.entries(stats.rules).map(([rule, number]) => `${rule} ${number}`).join(", ");
     return element("div", {},
       element("h3", { text: `${stats.name} beside ${policy}` }),
-      element("p", { text: `${stats.compared} of ${stats.sampled} compared, ${stats.changed} differ (${stats.weaker} milder, ${stats.stronger} stricter); ${stats.dropped} dropped, ${stats.failed} failed. ${byRule ? `By rule: ${byRule}.` : ""}` }),
+      element("p", { hidden: !error, text: `Its file does not load, and it stays as it was: ${error}` }),
+      element("p", { text: `With fingerprint ${fingerprint}: ${stats.compared} of ${stats.sampled} compared, ${stats.changed} differ (${stats.weaker} milder, ${stats.stronger} stricter); ${stats.dropped} dropped, ${stats.failed} failed. ${byRule ? `By rule: ${byRule}.` : ""}` }),
       element("table", { hidden: !rows.length },
         element("caption", { text: "The last that differ, by hash; no image is kept" }),
         element("thead", {}, element("tr", {}, ...["Image", "Answer", "Shadow", "Rules"].map((text) => element("th", { scope: "col", text })))),
