@@ -239,18 +239,17 @@ def require_free(host: str, port: int) -> None:
     for family, kind, protocol, _, address in addresses:
         try:
             with socket.socket(family, kind, protocol) as trial:
-                if (
-                    os.name == "posix"
-                ):  # a port that was left a moment ago is free; elsewhere this means another thing
+                if os.name == "posix":  # a port left a moment ago is free; elsewhere it would be shared
                     trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 trial.bind(address)
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                what = "end what listens there, or " if error.errno == errno.EADDRINUSE else ""
                 raise ConfigurationError(
                     f"cannot listen on port {port} of {host}: {os.strerror(error.errno)}",
-                    hint="end what listens there, or choose another port with --port (0: any free one)",
+                    hint=f"{what}choose another with --port (0: any free one)",
                 ) from None
 
 
