@@ -31,7 +31,7 @@ def test_every_key_of_the_project_file_is_in_the_table_and_no_other() -> None:
 
 
 def test_the_project_file_in_the_docs_works(project: Path) -> None:
-    (text,) = blocks("toml")
+    text, _ = blocks("toml")
     Settings.model_validate(tomllib.loads(text))
     local = "\n".join(
         line for line in text.splitlines() if not line.startswith(("model", "reports", "cache"))
@@ -47,6 +47,23 @@ def test_the_project_file_in_the_docs_works(project: Path) -> None:
         "avatars/b.png": ["base", "avatars"],
         "avatars/drafts/c.png": ["base"],
         "ads/x/d.png": ["base", "ads", "brand"],
+    } == found
+
+
+def test_one_policy_in_place_of_another_in_the_docs_works(project: Path) -> None:
+    """Where one country allows more, no image is judged under both policies."""
+    _, text = blocks("toml")
+    (project / "policyguard.toml").write_text(text)
+    (project / "policies").mkdir()
+    for name in ("shop", "shop-north"):
+        (project / "policies" / f"{name}.yaml").write_text(POLICY.format(id=name))
+    pictures(project, "feed/a.png", "feed/south/b.png", "feed/north/c.png", "feed/north/x/d.png")
+    found = {v["source"]: [p["id"] for p in v["evidence"]["policies"]] for v in check_project().verdicts}
+    assert {
+        "feed/a.png": ["shop"],
+        "feed/south/b.png": ["shop"],
+        "feed/north/c.png": ["shop-north"],
+        "feed/north/x/d.png": ["shop-north"],
     } == found
 
 
