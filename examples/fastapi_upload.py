@@ -30,6 +30,7 @@ from typing import Any, Literal
 from fastapi import Depends, FastAPI, HTTPException, UploadFile
 
 from policyguard import Guard, Outcome, PolicyGuardError, Verdict
+from policyguard.errors import UnavailableError
 
 _log = logging.getLogger(__name__)
 MAX_BYTES = 20 * 2**20
@@ -70,7 +71,10 @@ def guarded_upload(
 def build_app(guard: Guard) -> FastAPI:
     @asynccontextmanager
     async def warm(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(guard.warm)  # so that no upload waits for the model to load
+        try:
+            await asyncio.to_thread(guard.warm)  # so that no upload waits for the model to load
+        except UnavailableError:  # nobody answers yet: until then every upload is blocked, with 503
+            _log.exception("the guard model cannot be reached")
         yield
 
     app = FastAPI(title="Pictures", lifespan=warm)

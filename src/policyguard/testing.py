@@ -54,6 +54,11 @@ class FakeBackend(Backend):
         preferred_batch: int = 4,
         preferred_workers: int = 1,
     ) -> None:
+        if not (callable(answer) or isinstance(answer, float | int | Assessment | Failure | Exception)):
+            raise ConfigurationError(
+                f"FakeBackend answers with a score, an assessment, a failure or an exception, not {answer!r}",
+                hint="to name a rule: FakeBackend(0.97, rules={'weapons': 1.0})",
+            )
         self.answer = answer
         self.rules = rules
         self.delay = delay

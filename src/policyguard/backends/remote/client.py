@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import ssl
@@ -56,6 +57,7 @@ _LEAST_PIECE = 256
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "policyguard"}
 _CONNECT_SECONDS = 10.0
+_log = logging.getLogger("policyguard.backends")
 _COMPLETIONS = "/chat/completions"
 """The one path whose answers have ids."""
 _MIN_ID = 16
@@ -146,7 +148,7 @@ class JsonClient:
         Raises CallError unless there is a whole answer below 500 (or 511) to look at, and ConfigurationError
         for a certificate that is not trusted and a proxy that wants a password.
         """
-        request_id = secrets.token_hex(16)
+        began, request_id = time.monotonic(), secrets.token_hex(16)
         headers = {b"X-Request-Id": request_id.encode()}
         if content is not None:
             headers[b"Content-Type"] = b"application/json"
@@ -155,6 +157,9 @@ class JsonClient:
             read = partial(self._body, most=most)
             answer = await self._connections.ask(method, self._target(path), headers, content, read)
         status, body = answer.status, answer.body
+        spent, sent = time.monotonic() - began, len(content or b"")
+        said = "%s %s at %s: HTTP %d in %.2f s, %d bytes sent, %d received"
+        _log.debug(said, method, path, self.endpoint.host, status, spent, sent, len(body))
         if status == 200 and answer.began_early:
             await self._connections.drop(answer.connection)
             raise CallError(
