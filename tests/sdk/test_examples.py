@@ -107,6 +107,20 @@ def test_a_key_that_is_revoked_while_the_app_runs_publishes_nothing_and_says_so_
     assert "key" not in response.text
 
 
+def test_an_outage_at_the_start_ends_no_app_and_publishes_nothing_until_it_is_over() -> None:
+    with ToyServer() as server:
+        guard = Guard("safeedit/l3", base_url=server.url, model="toy-guard")
+        app = example("fastapi_upload").build_app(guard)
+        upload = {"picture": ("x.png", picture(GREEN), "image/png")}
+        server.fault = lambda handler, answer: handler.send_json(503, {"error": {"message": "starting"}})
+        server.fault_at = lambda path, body: True
+        with testclient.TestClient(app) as client:
+            assert 503 == client.post("/pictures", files=upload).status_code
+            server.fault = None
+            server.context = 100_000
+            assert 200 == client.post("/pictures", files=upload).status_code
+
+
 class LazyBackend(FakeBackend):
     warmed = False
 
