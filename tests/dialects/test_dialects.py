@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -289,6 +290,27 @@ def test_pico_answers_are_read_strictly() -> None:
     ):
         with pytest.raises(AnswerError):
             dialect.parse(text, policy)
+
+
+@pytest.mark.parametrize(
+    ("at", "safe", "unsafe", "undecided", "rating"),
+    [
+        (0.5, 0.5, 0.3, 0.2, "safe"),
+        (0.5, 0.3, 0.3, 0.2, "unsafe"),
+        (0.5, 0.1, 0.3, 0.3, "unsafe"),
+        (0.5, 0.3, 0.1, 0.3, "undecided"),
+        (0.5, 0.0, 0.2, 0.2, "undecided"),
+        (0.1, 0.01, 0.08, 0.01, "undecided"),
+        (0.1, 0.91, 0.0, 0.09, "safe"),
+        (0.1, 0.0, 0.91, 0.09, "unsafe"),
+    ],
+)
+def test_shares_stand_for_the_likeliest_rating_unless_too_much_is_undecided(
+    at: float, safe: float, unsafe: float, undecided: float, rating: str
+) -> None:
+    (prompt,) = PicoDialect().render(load_policy("pictosafe/l3").resolve())
+    shares = {Rating.SAFE: safe, Rating.UNSAFE: unsafe, Rating.UNDECIDED: undecided}
+    assert replace(prompt, undecided_at=at).rating_of(shares) == rating
 
 
 def test_an_unknown_dialect_names_the_known_ones() -> None:

@@ -30,6 +30,7 @@ from model import PATCH, TOKENS
 from outside import evaluation_sets
 from pixels import HELD_OUT_STYLE
 from policyguard import Guard as PublicGuard
+from policyguard.dialects.pico import UNDECIDED_AT
 from policyguard.pictosafe.randompolicies import draw_sample
 from policyguard.pictosafe.render import Renderer, styles
 from policyguard.pictosafe.rules import LEVELS, PictoPolicy, is_unsafe, load_level, symbolic_level, violating
@@ -73,7 +74,8 @@ class Guard:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 tokens = self.forward.tower(self.pixels([pictures[i] for i in part]))
                 logits = self.teacher.verdict_logits(batch, tokens.view(len(part), 1, TOKENS, -1))
-            out.append(logits[:, 0, self.teacher.labels].argmax(-1).numpy())
+            shares = logits[:, 0, self.teacher.labels].float().softmax(-1)
+            out.append(shares.argmax(-1).masked_fill(shares[:, UNDECIDED] >= UNDECIDED_AT, UNDECIDED).numpy())
         answers = np.empty(len(order), np.int64)
         answers[order] = np.concatenate(out)
         return answers

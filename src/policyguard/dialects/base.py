@@ -91,6 +91,8 @@ class Prompt:
         thinks_until: the model first decodes freely up to this text, at most ``max_thought_tokens`` tokens;
             the rating is read behind it, with what was thought as part of the prefill. A thought that does
             not end in time is UNDECIDED.
+        undecided_at: the share of the ratings' probability, in (0, 0.5], from which the answer is UNDECIDED
+            even where another rating has more: for models that put too little on it.
     """
 
     messages: tuple[Message, ...]
@@ -104,6 +106,14 @@ class Prompt:
     template: Mapping[str, Any] = field(default_factory=dict)
     thinks_until: str | None = None
     max_thought_tokens: int = 1024
+    undecided_at: float = 0.5
+
+    def rating_of(self, shares: Mapping[Rating, float]) -> Rating:
+        """The rating that ``shares`` of a positive sum stand for. The likeliest, on a tie the graver one."""
+        if shares.get(Rating.UNDECIDED, 0.0) >= self.undecided_at * sum(shares.values()):
+            return Rating.UNDECIDED
+        graver_first = (Rating.UNSAFE, Rating.UNDECIDED, Rating.SAFE)
+        return max(graver_first, key=lambda rating: shares.get(rating, 0.0))
 
     def label(self, rating: Rating) -> str:
         """The label text of ``rating``, the first where there are several."""

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
     from policyguard.policy import Policy, ResolvedPolicy
 
-__all__ = ["PicoDialect", "count_items", "render_rules"]
+__all__ = ["UNDECIDED_AT", "PicoDialect", "count_items", "render_rules"]
 
 MAX_RULES = 8
 """As many rules as pico was trained to tell apart."""
 MAX_ITEMS = 22
 """As many items, of all rules that are not exempt, as its training policies had at most."""
+UNDECIDED_AT = 0.1
+"""pico puts this much on "undecided" for few scenes of its world, and for most other pictures. Set on other
+samples than those that its card's figures are of."""
 _SHOWN = 8
 
 
@@ -51,7 +54,7 @@ class PicoDialect(Dialect):
     """See the module's docstring."""
 
     name = "pico"
-    version = "1"
+    version = "2"
     world = "pictosafe"
     limits = Limits(
         MAX_RULES,
@@ -73,6 +76,7 @@ class PicoDialect(Dialect):
             category_prefill="",
             categories={f" {key}": rule for key, rule in policy.keys.items()},
             max_new_tokens=12,
+            undecided_at=UNDECIDED_AT,
         )
         return (prompt,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from backends.transformers.support import (
 )
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating, Reading
 from policyguard.backends.base import AssessmentRequest
+from policyguard.dialects.base import Prompt
 from policyguard.errors import ConfigurationError
+from policyguard.policy import ResolvedPolicy
 from support.tiny_models import FAMILIES, Family, build_tiny_model
 
 
@@ -86,6 +89,21 @@ def test_bfloat16_batches_stay_near_single_pictures(family: Family) -> None:
     singles = [assessments(backend.assess([request]))[0] for request in asked]
     assert backend.model.dtype == "bfloat16"
     assert furthest(singles, assessments(backend.assess(asked))) < 0.03
+
+
+def test_a_dialects_share_of_undecided_outweighs_another_rating() -> None:
+    """Random weights give each of the three labels about a third."""
+
+    class Doubtful(PlainDialect):
+        def render(self, policy: ResolvedPolicy) -> tuple[Prompt, ...]:
+            return tuple(replace(prompt, undecided_at=0.01) for prompt in super().render(policy))
+
+    asked = requests(8, policy())
+    usual = assessments(tiny_backend("qwen3_vl").assess(asked))
+    doubtful = assessments(tiny_backend("qwen3_vl", Doubtful()).assess(asked))
+    assert {one.rating for one in usual} != {Rating.UNDECIDED}
+    assert {one.rating for one in doubtful} == {Rating.UNDECIDED}
+    assert [one.p_unsafe for one in doubtful] == pytest.approx([one.p_unsafe for one in usual])
 
 
 def test_results_come_in_the_order_of_the_requests_whatever_their_policies() -> None:

@@ -72,8 +72,7 @@ def rate(prompt: Prompt, policy: ResolvedPolicy, scores: LabelScores) -> Assessm
             return Assessment(Rating.UNDECIDED, None, mass, undecided, notes=(note,))
         notes = (f"the server does not list the label unsafe: it counts as 0 and is at most {most:.3f}",)
     return Assessment(
-        # On a tie the graver rating wins.
-        max((Rating.UNSAFE, Rating.UNDECIDED, Rating.SAFE), key=lambda rating: share[rating]),
+        prompt.rating_of(share),
         share[Rating.UNSAFE] / judged,
         mass,
         undecided,

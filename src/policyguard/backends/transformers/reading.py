@@ -102,7 +102,6 @@ def _scores(
     by_rating: dict[Rating, float] = {}
     for rating, share in zip(plan.ratings.values(), shares, strict=True):
         by_rating[rating] = by_rating.get(rating, 0.0) + share
-    best = max(by_rating, key=lambda rating: (by_rating[rating], rating is Rating.UNSAFE))
     rule_scores: dict[str, float] | None = None
     category = None
     if categories:
@@ -113,6 +112,7 @@ def _scores(
             rule_scores[rule] = rule_scores.get(rule, 0.0) + share
         category = labels[categories.index(max(categories))]
     covered = category_mass if categories else None
+    best = plan.prompt.rating_of(by_rating)
     return Scores(best, p_unsafe, mass, undecided, rule_scores, category, covered)
 
 
