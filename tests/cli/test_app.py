@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,30 @@ sys.exit(main())
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False
     )
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("policyguard po", ["policy"]),
+        ("policyguard check --base-", ["--base-url"]),
+        ("policyguard check --policy pictosafe/l", [f"pictosafe/l{level}" for level in range(1, 6)]),
+        ("policyguard policy show pictosafe/l3", ["pictosafe/l3"]),
+        ("policyguard check --policy ./mine", []),
+    ],
+)
+def test_bash_completes_commands_options_and_packaged_policies(
+    typed: str, offered: list[str], tmp_path: Path
+) -> None:
+    script = f"""
+        eval "$(policyguard --show-completion)"
+        COMP_WORDS=({typed}) COMP_CWORD={len(typed.split()) - 1}
+        _policyguard_completion policyguard
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    (tmp_path / "policyguard").write_text(f'#!/bin/sh\nexec {sys.executable} -m policyguard "$@"\n')
+    (tmp_path / "policyguard").chmod(0o755)
+    within = environment() | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SHELL": "/bin/bash"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=within)
+    assert done.stdout.split() == offered

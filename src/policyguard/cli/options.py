@@ -133,8 +133,22 @@ REPLICAS = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _packaged(incomplete: str) -> list[str]:
+    """For the shell's completion, which goes on with files where there is none."""
+    from policyguard.policy import packaged_policies
+
+    return [name for name in packaged_policies() if name.startswith(incomplete)]
+
+
 POLICY = Annotated[
-    str, typer.Argument(metavar="POLICY", help="A packaged policy such as pictosafe/l3, or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="POLICY",
+        help="A packaged policy such as pictosafe/l3, or a YAML file.",
+        autocompletion=_packaged,
+    ),
 ]
 ROOT = Annotated[
     str | None,
@@ -181,6 +195,7 @@ _SETTINGS: dict[str, Any] = {
             metavar="POLICY",
             help="A packaged policy such as pictosafe/l3, or a YAML file. Several: all must allow. "
             "Default: those of the project file.",
+            autocompletion=_packaged,
         ),
     ],
     "model": MODEL,
