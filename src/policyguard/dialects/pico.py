@@ -27,7 +27,7 @@ MAX_RULES = 8
 """As many rules as pico was trained to tell apart."""
 MAX_ITEMS = 22
 """As many items, of all rules that are not exempt, as its training policies had at most."""
-UNDECIDED_AT = 0.1
+UNDECIDED_AT = 0.2
 """pico puts this much on "undecided" for few scenes of its world, and for most other pictures. Set on other
 samples than those that its card's figures are of."""
 _SHOWN = 8

@@ -402,16 +402,16 @@ def test_a_third_label_is_read(server: ToyServer) -> None:
     assert found.p_unsafe == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(("undecided", "outcome"), [(0.11, Outcome.UNDECIDED), (0.09, Outcome.VIOLATES)])
+@pytest.mark.parametrize(("undecided", "outcome"), [(0.21, Outcome.UNDECIDED), (0.19, Outcome.VIOLATES)])
 def test_a_dialects_share_of_undecided_outweighs_another_rating(
     server: ToyServer, undecided: float, outcome: Outcome
 ) -> None:
-    """pico's, which is 0.1."""
+    """pico's, which is 0.2."""
     under = policy(world="pictosafe", rules=[{"id": "arms", "title": "Arms", "unsafe": ["weapons"]}])
     frame = server.show(picture(size=(96, 96)), unsafe=0.9, undecided=undecided)
     verdict = Guard(under, backend=pico(server)).check(frame)
     assert verdict.outcome is outcome
-    assert outcome is Outcome.VIOLATES or "puts 0.11 on being undecided" in str(verdict.reason)
+    assert outcome is Outcome.VIOLATES or "puts 0.21 on being undecided" in str(verdict.reason)
 
 
 def test_a_picture_outside_the_dialects_world_is_not_sent(server: ToyServer) -> None:
