@@ -34,7 +34,8 @@ class FakeBackend(Backend):
 
     Args:
         answer: the answer to every request, or a function from request to answer.
-        rules: P(rule | unsafe) for scores given as numbers; default: all on the first not exempt.
+        rules: P(rule | unsafe) for scores given as numbers; default: all on the first not exempt. Asked once
+            more under other rules alone, as a guard does where one only flags, it answers 0.
         delay: seconds to sleep per call of ``assess``.
         preferred_batch, preferred_workers: see ``Backend``.
 
@@ -105,6 +106,8 @@ class FakeBackend(Backend):
             return answer
         first = next((rule.id for rule in request.policy.rules if rule.status != "exempt"), None)
         shares = {first: 1.0} if self.rules is None else self.rules
+        if self.rules is not None and self.rules.keys().isdisjoint(rule.id for rule in request.policy.rules):
+            answer = 0.0
         return Assessment(
             rating=Rating.UNSAFE if answer >= 0.5 else Rating.SAFE,
             p_unsafe=answer,

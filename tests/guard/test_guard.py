@@ -18,6 +18,7 @@ from policyguard import Action, ConfigurationError, Guard, Outcome, PolicyViolat
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
 from policyguard.errors import BackendError, PolicyError
+from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 from support.guards import Watched, policy
 from support.waiting import until
@@ -386,3 +387,21 @@ def test_backend_and_model_exclude_each_other() -> None:
 def test_timings_are_told() -> None:
     verdict = Guard(policy(), backend=FakeBackend(delay=0.05)).check(picture())
     assert 0.05 <= verdict.evidence.timings.model <= verdict.evidence.timings.total
+
+
+def test_a_fake_names_a_rule_that_only_flags_though_others_block() -> None:
+    rules = [
+        {"id": "arms", "title": "Arms", "unsafe": ["weapons"]},
+        {"id": "faces", "title": "Faces", "unsafe": ["a face"], "action": "flag"},
+    ]
+    house = parse_policy({"id": "p", "version": "1.0.0", "title": "P", "rules": rules})
+    found = [
+        Guard(house, backend=FakeBackend(0.97, rules={rule: 1.0})).check(picture()).action
+        for rule in ("faces", "arms")
+    ]
+    assert found == [Action.FLAG, Action.BLOCK]
+
+
+def test_a_fake_that_is_given_no_answer_it_knows_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="FakeBackend answers with a score"):
+        FakeBackend("faces")  # type: ignore[arg-type]

@@ -205,7 +205,7 @@ extends: {base}
 """
 
 _PROJECT = """\
-cache = ".policyguard/scores.sqlite"   # an image is judged once
+cache = ".policyguard/scores.sqlite"   # what is known is not asked again
 exclude = ["cases/"]                   # images with known answers: `policyguard policy test cases.yaml`
 """
 
