@@ -416,3 +416,14 @@ def test_a_push_reloads_a_policy_and_keeps_the_old_one_if_it_is_wrong(tmp_path: 
         assert pushed["fingerprint"] == service.get("/v1/policies").json()["policies"][0]["fingerprint"]
         assert "colours.yaml:1" in service.get("/readyz").json()["policies"]["colours"]
         assert 404 == service.post("/v1/policies/..%2Fcolours/reload").status_code
+
+
+def test_a_service_whose_policies_are_all_gone_is_not_ready_until_one_is_back(tmp_path: Path) -> None:
+    with serving(tmp_path, reload_every=0.1) as service:
+        (file,) = tmp_path.rglob("colours.yaml")
+        file.rename(tmp_path / "aside")
+        wait_until(lambda: service.get("/readyz").status_code == 503)
+        assert "no policy is served" in service.get("/readyz").json()["problem"]
+        assert 404 == service.check(picture(GREEN)).status_code
+        (tmp_path / "aside").rename(file)
+        wait_until(lambda: service.get("/readyz").status_code == 200)

@@ -201,12 +201,15 @@ class InTurn(WrappingBackend):
             self._turns.release()
 
 
+NO_POLICY = "no policy is served: the files of all of them are gone"
+
+
 class Readiness:
     """Whether images can be judged, looked at no more than every few seconds and by one at a time.
 
     The backend must answer. A policy that needs scores is also asked about one grey picture, until that has
     got a verdict: only an answer shows whether a server gives scores. ``refused``: why policies got none.
-    ``problem`` names the first of these reasons where no policy is left.
+    ``problem`` names the first of these reasons where no policy is left, and that no file is.
     """
 
     _FRESH = 5.0
@@ -240,8 +243,8 @@ class Readiness:
                         _log.info("the backend answers")
                     live = self._policies.current.live
                     self.refused = await self._refusals(live)
-                    unusable = bool(live) and self.refused.keys() == live.keys()
-                    self.problem = next(iter(self.refused.values())) if unusable else None
+                    unusable = self.refused.keys() == live.keys()
+                    self.problem = next(iter(self.refused.values()), NO_POLICY) if unusable else None
                 self._until = monotonic() + self._FRESH
             return self.problem
 
@@ -485,7 +488,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
         for name, (beside, error) in state.shadows.states().items():
             if error is not None and caller.operator and caller.may_use(beside):
                 errors[name] = f"the shadow of {beside} stays as it was: {error}"
-        hidden = _SETUP if refused else "the backend does not answer"
+        hidden = _SETUP if refused or problem == NO_POLICY else "the backend does not answer"
         said = problem if problem is None or caller.operator else hidden
         return Json({"ready": problem is None, "problem": said, "policies": errors}, 503 if problem else 200)
 

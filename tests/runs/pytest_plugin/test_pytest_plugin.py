@@ -99,6 +99,16 @@ def test_a_blocked_image_fails_with_scores_thresholds_the_rule_s_words_and_how_t
     assert "pytest_plugin.py" not in said  # the test's line is shown, and not ours
 
 
+def test_what_a_sensitive_rule_often_allows_elsewhere_is_not_said_to_be_allowed(suite: Suite) -> None:
+    (suite.root / "house.yaml").write_text(
+        POLICY.format(id="house") + "    status: sensitive\n    safe: [toy weapons]\n"
+    )
+    suite.record(red, "bad.png")
+    said = suite.test("bad.png", failed=1)
+    assert "nor, though often allowed: toy weapons" in said
+    assert "may show" not in said
+
+
 def test_the_guard_fixture_gives_verdicts(suite: Suite) -> None:
     suite.pytester.makepyfile("def test_it(guard):\n    assert not guard.check('bad.png').allowed")
     suite.run(passed=1)

@@ -93,4 +93,5 @@ def _finding(finding: Finding, policy: ResolvedPolicy, verdict: Verdict) -> Iter
     if rule.description:
         yield f"    {one_line(rule.description)}"
     yield from (f"    must not show: {one_line(item)}" for item in rule.unsafe)
-    yield from (f"    may show: {one_line(item)}" for item in rule.safe)
+    often = "nor, though often allowed" if rule.status == "sensitive" else "may show"
+    yield from (f"    {often}: {one_line(item)}" for item in rule.safe)

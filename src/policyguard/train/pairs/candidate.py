@@ -84,7 +84,8 @@ def order_for(frame: PILImage, sha256: str, policy: ResolvedPolicy, verdict: Ver
             f"- {rule.title}" + (f" (must not show: {'; '.join(rule.unsafe)})" if rule.unsafe else "")
         )
         if rule.safe:
-            lines.append(f"  It may show: {'; '.join(rule.safe)}")
+            often = "It must not show these either" if rule.status == "sensitive" else "It may show"
+            lines.append(f"  {often}: {'; '.join(rule.safe)}")
     if verdict.rationale:
         lines.append(f"What a reviewer saw: {verdict.rationale}")
     lines.append(
