@@ -97,9 +97,13 @@ CHANGES: tuple[tuple[str, str | tuple[str, ...], str | tuple[str, ...]], ...] = 
     ("none drawn, over the warm-up", "warm", "exact-scaled"),
     ("the logarithm, over the warm-up", "warm", "exact-log"),
     ("crossed rows, 4 answers drawn", "exact-4", "exact-4-crossed"),
+    ("crossed rows, none drawn", "exact-scaled", "exact-scaled-crossed"),
     ("crossed rows, logarithm", "exact-log", "exact-log-crossed"),
+    ("crossed rows, by the trainer", "warm-grpo", "warm-grpo-crossed"),
     ("edit pairs, by the trainer", "warm-grpo", "warm-grpo-pairs"),
+    ("plain captions before the warm-up", "warm", "plain-warm"),
     ("recaptions before the warm-up", "warm", "recap-warm"),
+    ("recaptions, not plain captions", "plain-warm", "recap-warm"),
     ("recaptions before warm-up and GRPO", "warm-grpo", "recap-warm-grpo"),
     ("verdict SFT, over the warm-up", "warm", "warm-assess"),
 )
