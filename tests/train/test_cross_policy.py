@@ -91,7 +91,6 @@ def test_rows_of_a_level_carry_the_level_as_the_base_model_can_read_it(tmp_path:
 
 
 def test_crossed_rows_are_two_pictures_with_both_labels_under_two_policies_with_both() -> None:
-    rng = Random(3)
     for _ in range(30):
         (a, first), (b, same), (a_again, second), (b_again, other) = material.crossed(rng)
         assert a is a_again
@@ -178,3 +177,12 @@ def test_a_chance_is_that_of_the_answers_that_the_reward_pays(tmp_path: Path) ->
             shares = model(**inputs).logits[0, -1].softmax(-1)
             said = float(shares[safe])
             assert chance > said if keys else chance == pytest.approx(said, rel=1e-3)
+
+
+def test_grpo_by_exact_leaves_a_model_that_is_measured_like_the_trainer_s(tmp_path: Path) -> None:
+    step = replace(run.EXACT["exact-log"][-1], rows=24, updates=1, batch=16)
+    asked = recipe(step, run.rows_of(step, tmp_path, 1), tmp_path)
+    exact.train(asked, step.form)
+    said = measure.Subject(Path(asked.out))
+    found = measure.safety(said, seed=3, scenes=0, random=4, held_out=0, pairs=0)
+    assert found["random"]["n"] == 4

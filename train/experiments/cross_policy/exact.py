@@ -129,11 +129,12 @@ def train(recipe: GrpoRecipe, form: str) -> None:
         wait_for_everyone=lambda: None,
     )
     finish(
-        SimpleNamespace(accelerator=alone, model=model),
+        SimpleNamespace(accelerator=alone, model=model, is_deepspeed_enabled=False, is_fsdp_enabled=False),
         base,
         out,
         precision="fp32",
         dialect=recipe.dialect,
+        card=lambda: None,
     )
 
 
