@@ -106,6 +106,10 @@ CHANGES: tuple[tuple[str, str | tuple[str, ...], str | tuple[str, ...]], ...] = 
     ("recaptions, not plain captions", "plain-warm", "recap-warm"),
     ("recaptions before warm-up and GRPO", "warm-grpo", "recap-warm-grpo"),
     ("verdict SFT, over the warm-up", "warm", "warm-assess"),
+    ("verdict SFT, over GRPO by the trainer", "warm-grpo", "warm-assess"),
+    ("verdict SFT on L1, over that on many policies", "warm-assess", "assess-l1"),
+    ("verdict SFT on L4, over that on many policies", "warm-assess", "assess-l4"),
+    ("verdict SFT on L5, over that on many policies", "warm-assess", "assess-l5"),
 )
 """What is compared: from which run to which, or from and to the mean of several."""
 STUDENT = {2: 12.706, 3: 4.303}
