@@ -91,6 +91,7 @@ def test_rows_of_a_level_carry_the_level_as_the_base_model_can_read_it(tmp_path:
 
 
 def test_crossed_rows_are_two_pictures_with_both_labels_under_two_policies_with_both() -> None:
+    rng = Random(3)
     for _ in range(30):
         (a, first), (b, same), (a_again, second), (b_again, other) = material.crossed(rng)
         assert a is a_again
