@@ -28,8 +28,7 @@ MAX_RULES = 8
 MAX_ITEMS = 22
 """As many items, of all rules that are not exempt, as its training policies had at most."""
 UNDECIDED_AT = 0.2
-"""pico puts this much on "undecided" for few scenes of its world, and for most other pictures. Set on other
-samples than those that its card's figures are of."""
+"""pico puts this much on "undecided" for few scenes of its world, and for most other pictures."""
 _SHOWN = 8
 
 
