@@ -19,7 +19,7 @@ RULES = [
     {"id": "arms", "title": "Arms", "unsafe": ["weapons"]},
     {"id": "gore", "title": "Gore", "unsafe": ["blood"]},
 ]
-_DECIDING = ("threshold", "action", "undecided_band", "min_label_mass", "without_scores")
+_DECIDING = ("threshold", "action", "undecided_band", "min_label_mass")
 
 
 def policy(**changes: Any) -> ResolvedPolicy:

@@ -10,8 +10,7 @@ leave unread what cannot matter under those they are asked with: a server is ask
 of these may matter: then the model is asked again.
 
 Covered: what does not hold enough is neither stored nor served; nothing is guessed. A bare rating, from a
-server that gives no scores, is kept and served where no score below a half decides: there a server that has
-begun to give scores would decide no graver. Where one does, ratings that stand in for it are asked for anew.
+server that gives no scores, is never kept: it would outlive the day on which the server gives them.
 Not covered: a model on a server that is exchanged under its name.
 """
 
@@ -25,7 +24,6 @@ from policyguard.assessment import ModelIdentity, Rating
 from policyguard.backends.base import AssessmentRequest
 from policyguard.backends.cascade import CASCADE
 from policyguard.deciding import unfit
-from policyguard.policy.resolved import EVEN
 
 if TYPE_CHECKING:
     from policyguard.assessment import Assessment, Reading
@@ -52,11 +50,9 @@ def holds_enough(assessment: Assessment, policy: ResolvedPolicy, reading: Readin
         return False
     score = assessment.p_unsafe
     if score is None:
-        if assessment.rating is Rating.UNDECIDED or assessment.rule_scores is not None:
-            return False  # without a score it may be thresholds that made it so
-        return policy.decisive_score >= EVEN and not (reading == "explain" and assessment.rationale is None)
+        return False
     if assessment.rating is Rating.UNDECIDED:
-        return True
+        return True  # without a score it may be thresholds that made it so; with one, the model said it
     if (blind := assessment.blind_below) > 0.0 and policy.decisive_score <= blind:
         return False
     if blind > 0.0 and policy.calibration is not None and score > 0.0:

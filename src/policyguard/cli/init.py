@@ -205,7 +205,7 @@ extends: {base}
 """
 
 _PROJECT = """\
-cache = ".policyguard/scores.sqlite"   # what is known is not asked again
+cache = ".policyguard/scores.sqlite"   # of models that give scores
 exclude = ["cases/"]                   # images with known answers: `policyguard policy test cases.yaml`
 """
 

@@ -283,22 +283,6 @@ def test_a_403_about_log_probabilities_means_a_service_without_scores(server: To
     assert (found.rating, found.category) == (Rating.UNSAFE, "arms")
 
 
-@pytest.mark.parametrize("explain", [False, True])
-@pytest.mark.parametrize("rating", ["safe", "unsafe"])
-def test_a_rating_without_a_score_is_paid_for_once(server: ToyServer, rating: str, explain: bool) -> None:
-    install(server, WITHOUT_SCORES["gpt_5"], rating, "A" if rating == "unsafe" else "none")
-    with Guard(policy(), backend=backend(server), cache="memory") as guard:
-        first = guard.check(picture(1), explain=explain)
-        asked = len(server.calls)
-        again = guard.check(picture(1), explain=explain)
-        assert len(server.calls) == asked
-        assert (again.cached, again.outcome) == (True, first.outcome)
-        assert (again.findings, again.rationale) == (first.findings, first.rationale)
-        strict = guard.with_policy(policy(defaults={"threshold": 0.3, "without_scores": "ratings"}))
-        assert not strict.check(picture(1), explain=explain).cached
-    assert len(server.calls) > asked
-
-
 def test_each_request_is_a_line_of_the_log_without_image_or_key(
     server: ToyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
