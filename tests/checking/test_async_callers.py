@@ -413,21 +413,28 @@ def test_drawing_pauses_while_enough_memory_is_held(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(ahead, "READ_AHEAD_PIXELS", 100)
     drawn = 0
 
-    def paths() -> Iterator[str]:
-        nonlocal drawn
-        for number in range(20):
-            (tmp_path / f"{number}.png").write_bytes(png(number, side=16))
-            drawn += 1
-            yield str(tmp_path / f"{number}.png")
-
     async def main() -> None:
-        blocked = asyncio.Event()
-        guard = Guard(policy(), backend=AsyncWatched(lambda _: blocked.wait()))
+        first_is_held, go_on = asyncio.Event(), asyncio.Event()
+
+        async def paths() -> AsyncIterator[str]:
+            nonlocal drawn
+            for number in range(20):
+                (tmp_path / f"{number}.png").write_bytes(png(number, side=16))
+                drawn += 1
+                yield str(tmp_path / f"{number}.png")
+                await first_is_held.wait()
+
+        async def during(_: Any) -> None:
+            first_is_held.set()
+            await go_on.wait()
+
+        guard = Guard(policy(), backend=AsyncWatched(during))
         async with aclosing(guard.acheck_many(paths(), workers=4)) as verdicts:
             first = asyncio.ensure_future(anext(verdicts))
-            await asyncio.sleep(0.2)
+            await first_is_held.wait()
+            await settle()
             assert drawn <= 2
-            blocked.set()
+            go_on.set()
             scores = [(await first).score] + [verdict.score async for verdict in verdicts]
         assert [number / 255 for number in range(20)] == scores
 

@@ -230,11 +230,13 @@ def test_a_usage_error_midway_is_raised_once_and_ends_the_run(
 
 
 def test_a_usage_error_does_not_wait_for_its_turn() -> None:
-    slow_is_done = threading.Event()
+    raised, slow_is_done = threading.Event(), threading.Event()
 
     def during(requests: Any) -> None:
         if shade(requests[0]):
+            raised.set()
             raise ConfigurationError("wrong key")
+        raised.wait()
         time.sleep(0.3)
         slow_is_done.set()
 
