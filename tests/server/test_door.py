@@ -132,6 +132,21 @@ def test_keys_are_taken_back_and_added_while_it_runs(
     assert "kept as they were" in caplog.text
 
 
+def test_a_key_for_a_policy_that_is_not_served_is_told_in_the_log(
+    tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new_key(file, "shop", policies=["colors", "colours"])
+    new_key(file, "ops", policies=["*"])
+    with serving(tmp_path / "policies", keys=file) as service:
+        assert service.state.keys is not None
+        (told,) = [line for line in caplog.messages if "is not served" in line]
+        assert told == "the key shop is for 'colors', which is not served: did you mean 'colours'?"
+        new_key(file, "club", policies=["albums"])
+        for _ in range(2):
+            service.state.keys.poll()
+    assert "the key club is for 'albums', which is not served" in caplog.messages
+
+
 def test_a_file_of_keys_holds_no_key_and_is_its_owner_s(file: Path) -> None:
     key = new_key(file, 'it\'s "a" shop', policies=["a/b"], rate=2.5)
     assert key not in file.read_text()

@@ -166,7 +166,8 @@ def new(
 ) -> ExitCode:
     """Make a key, add its hash to a file, and print the key, which is kept nowhere.
 
-    To take a key back, delete its entry; a service reads the file again when it changes.
+    To take a key back, delete its entry; a service reads the file again when it changes. The names of
+    policies are not checked here: the service's log warns of one that it does not serve.
     """
     from policyguard.server.keys import new_key
 

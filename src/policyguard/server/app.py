@@ -290,7 +290,7 @@ def create_app(settings: Settings) -> FastAPI:
         memory=settings.memory * _MIB,
         body_seconds=settings.body_seconds,
     )
-    keys = None if settings.keys is None else Keys(settings.keys)
+    keys = None if settings.keys is None else Keys(settings.keys, lambda: policies.current.live)
     shadows = Shadows(
         settings.shadow,
         policies,

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -22,7 +22,7 @@ from policyguard.errors import ConfigurationError, PolicyError, UsageError
 from policyguard.policy.fields import Line, Lines, listed
 from policyguard.policy.load import read_document
 from policyguard.strict.documents import Document, parse, plain
-from policyguard.strict.explain import Hints, capped, explain
+from policyguard.strict.explain import Hints, capped, explain, nearest
 from policyguard.strict.files import write_atomically
 
 __all__ = ["LOCAL", "PREFIX", "Caller", "Keys", "new_key"]
@@ -100,13 +100,18 @@ def _digest(key: str) -> str:
 
 
 class Keys:
-    """The keys in a file. Raises UsageError for a file that is wrong."""
+    """The keys in a file. Raises UsageError for a file that is wrong.
 
-    def __init__(self, file: Path) -> None:
+    ``served`` gives the names of the policies that there are: the log tells of a key for another.
+    """
+
+    def __init__(self, file: Path, served: Callable[[], Collection[str]] | None = None) -> None:
         self.file = file
+        self._served = served
         self._lock = threading.Lock()
         self._stamp = self._seen = self._state()
         self._callers = self._read()
+        self._warn(self._callers)
 
     def find(self, key: str) -> Caller | None:
         """Whose key this is. Looking up a hash tells nobody how much of a guess was right."""
@@ -129,8 +134,19 @@ class Keys:
                 old = self._callers.get(digest)
                 if old is not None and old.rate == caller.rate:  # a reload is no new allowance
                     caller._tokens, caller._at = old._tokens, old._at  # noqa: SLF001
+            self._warn(fresh)
             self._callers = fresh
             _log.info("%d keys are in force", len(fresh))
+
+    def _warn(self, callers: Mapping[str, Caller]) -> None:
+        if self._served is None:
+            return
+        served = sorted(self._served())
+        for caller in callers.values():
+            for name in sorted((caller.policies or frozenset()).difference(served)):
+                close = nearest(name, served)
+                asked = f": did you mean {close!r}?" if close else ""
+                _log.warning("the key %s is for %r, which is not served%s", caller.name, name, asked)
 
     def _state(self) -> tuple[int, int, int] | None:
         try:
