@@ -17,11 +17,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from policyguard.assessment import Assessment, Failure, ModelIdentity, Rating
 from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.errors import ConfigurationError
+from policyguard.strict.explain import nearest
+
+if TYPE_CHECKING:
+    from policyguard.policy import ResolvedPolicy
 
 __all__ = ["FakeBackend"]
 
@@ -35,7 +39,9 @@ class FakeBackend(Backend):
     Args:
         answer: the answer to every request, or a function from request to answer.
         rules: P(rule | unsafe) for scores given as numbers; default: all on the first not exempt. Asked once
-            more under other rules alone, as a guard does where one only flags, it answers 0.
+            more under other rules alone, as a guard does where one only flags, it answers 0. Each must be a
+            rule (exempt or not) of a policy that some guard of this backend has, or that it is asked about,
+            else ``assess`` raises ConfigurationError: make all guards that share a backend before they ask.
         delay: seconds to sleep per call of ``assess``.
         preferred_batch, preferred_workers: see ``Backend``.
 
@@ -60,6 +66,11 @@ class FakeBackend(Backend):
                 f"FakeBackend answers with a score, an assessment, a failure or an exception, not {answer!r}",
                 hint="to name a rule: FakeBackend(0.97, rules={'weapons': 1.0})",
             )
+        if rules is not None and not (isinstance(rules, dict) and rules):
+            raise ConfigurationError(
+                f"FakeBackend(rules=...) takes a share for each of some rules, not {rules!r}",
+                hint="such as rules={'weapons': 1.0}; without it, the first rule gets all",
+            )
         self.answer = answer
         self.rules = rules
         self.delay = delay
@@ -68,6 +79,7 @@ class FakeBackend(Backend):
         self.requests: deque[AssessmentRequest] = deque(maxlen=1000)
         self.calls = 0
         self.closed = False
+        self._known: dict[str, str] = {}  # rule -> the first policy that has it
         self._queue: deque[Answer] = deque()
         self._lock = threading.Lock()
 
@@ -80,9 +92,17 @@ class FakeBackend(Backend):
     def model(self) -> ModelIdentity:
         return ModelIdentity("fake", revision="0", dialect="fake", dialect_version="0", backend="fake")
 
+    def accept(self, policy: ResolvedPolicy) -> None:
+        with self._lock:
+            for rule in policy.rules:
+                self._known.setdefault(rule.id, policy.id)
+
     def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
         if self.closed:
             raise ConfigurationError("this backend is closed")
+        for request in requests:
+            self.accept(request.policy)
+        self._require_rules()
         if self.delay:
             time.sleep(self.delay)
         with self._lock:
@@ -93,6 +113,19 @@ class FakeBackend(Backend):
 
     def close(self) -> None:
         self.closed = True
+
+    def _require_rules(self) -> None:
+        """A name that no policy has is mistyped: it would let every image pass."""
+        with self._lock:
+            known = self._known.copy()
+        for name in self.rules or ():
+            if name not in known:
+                policies = " and ".join(f"'{policy}'" for policy in dict.fromkeys(known.values()))
+                meant = nearest(name, known)
+                raise ConfigurationError(
+                    f"FakeBackend(rules=...): there is no rule '{name}' in {policies}",
+                    hint=f"did you mean '{meant}'?" if meant else f"there are {', '.join(known)}",
+                )
 
     def _next(self, request: AssessmentRequest) -> Answer:
         if self._queue:

@@ -405,3 +405,36 @@ def test_a_fake_names_a_rule_that_only_flags_though_others_block() -> None:
 def test_a_fake_that_is_given_no_answer_it_knows_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="FakeBackend answers with a score"):
         FakeBackend("faces")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"wepons": 1.0}, "no rule 'wepons' in 'p'\n  hint: did you mean 'weapons'?"),
+        ({"weapons": 0.9, "cats": 0.1}, "no rule 'cats' in 'p'\n  hint: there are weapons"),
+    ],
+)
+def test_a_fake_that_names_a_rule_which_no_policy_has_is_refused(names: dict[str, float], said: str) -> None:
+    """It answered 0 for a name that was mistyped, so that a test of a refusal passed without one."""
+    house = policy(rules=[{"id": "weapons", "title": "Weapons", "unsafe": ["a weapon"]}])
+    guard = Guard(house, backend=FakeBackend(0.97, rules=names))
+    with pytest.raises(ConfigurationError) as error:
+        guard.check(picture())
+    assert str(error.value).endswith(said)
+
+
+@pytest.mark.parametrize("names", [{}, ["faces"], "faces"])
+def test_a_fake_whose_rules_have_no_shares_is_refused(names: Any) -> None:
+    with pytest.raises(ConfigurationError, match="takes a share for each of some rules"):
+        FakeBackend(0.97, rules=names)
+
+
+def test_a_fake_may_name_rules_of_several_policies_and_exempt_ones() -> None:
+    smoke = {"id": "smoke", "title": "Smoke", "unsafe": ["smoke"], "status": "exempt"}
+    one, other = policy(), policy(id="q", rules=[smoke, smoke | {"id": "fire", "status": "active"}])
+    backend = FakeBackend(0.97, rules={"arms": 0.5, "smoke": 0.5})
+    first, second = Guard(one, backend=backend), Guard(other, backend=backend)
+    outcomes = [
+        guard.check(picture()).outcome for guard in (first, second, Guard([one, other], backend=backend))
+    ]
+    assert outcomes == [Outcome.VIOLATES, Outcome.COMPLIES, Outcome.VIOLATES]
