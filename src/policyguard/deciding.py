@@ -268,12 +268,13 @@ def _without_exempt(
 
 
 def _undecided(policy: ResolvedPolicy, result: Assessment, p_unsafe: float | None) -> str | None:
-    if result.rating is Rating.UNDECIDED and result.notes:
-        return result.notes[0]
-    if result.rating is Rating.UNDECIDED and not 0.0 < result.p_undecided < 0.5:
-        return "the model answers that it cannot decide"
-    if result.rating is Rating.UNDECIDED or result.p_undecided >= 0.5:
-        return f"the model puts {result.p_undecided:.2f} on being undecided"
+    weighed = f"the model puts {result.p_undecided:.2f} on being undecided"
+    if result.rating is Rating.UNDECIDED:
+        if result.notes:
+            return result.notes[0]
+        return weighed if 0.0 < result.p_undecided < 0.5 else "the model answers that it cannot decide"
+    if result.p_undecided >= 0.5:
+        return weighed
     if result.label_mass is not None and result.label_mass < policy.min_label_mass:
         return f"the model puts only {result.label_mass:.2f} on its labels (floor {policy.min_label_mass:g})"
     band = policy.undecided_band
