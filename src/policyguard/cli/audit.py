@@ -17,7 +17,7 @@ import typer
 
 from policyguard.cli import audit_report
 from policyguard.cli.errors import command, print_error, warn
-from policyguard.cli.options import BASE_URL, REPLICAS, STYLE, Group, TextOrJson, with_settings
+from policyguard.cli.options import BASE_URL, REPLICAS, STYLE, Group, Replicas, TextOrJson, with_settings
 from policyguard.cli.progress import log_lines, progress_bar, waiting
 from policyguard.errors import PolicyGuardError, UsageError
 from policyguard.runs.exits import ExitCode, FailOn
@@ -216,9 +216,8 @@ def resume(
     from policyguard.runs.project import find_project
 
     audit = Audit.open(folder)
-    processes: int | str | None = (
-        replicas or find_project().settings.replicas
-    )  # a matter of this machine, so kept nowhere
+    # A matter of this machine, so kept nowhere.
+    processes = replicas or find_project().settings.replicas
     made_of = _set_of(audit, base_url, cache, processes)
     chosen = _engine(engine, workers, gpus_per_worker, processes)
     with waiting("comparing the source with the manifest", sys.stderr):
@@ -261,7 +260,7 @@ app.command("select")(audit_report.select)
 app.command("copy")(audit_report.copy)
 
 
-def _set_of(audit: Audit, base_url: str | None, cache: str | None, replicas: int | str | None) -> Set:
+def _set_of(audit: Audit, base_url: str | None, cache: str | None, replicas: Replicas | None) -> Set:
     """What ``audit`` was begun with. Raises UsageError if a policy cannot be loaded any more."""
     from policyguard.policy import load_policy
     from policyguard.policy.files import is_path
@@ -291,7 +290,7 @@ def _set_of(audit: Audit, base_url: str | None, cache: str | None, replicas: int
     return Set(policies, names, settings, project)
 
 
-def _engine(name: EngineName, workers: int | None, gpus: float, replicas: int | str | None) -> Engine:
+def _engine(name: EngineName, workers: int | None, gpus: float, replicas: Replicas | None) -> Engine:
     from policyguard.runs.audit.run import local
 
     if name is EngineName.RAY:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -119,7 +119,7 @@ def run(
             model=model,
             base_url=base_url,
             dialect=dialect,
-            replicas=cast("Literal['auto']", replicas or 1),
+            replicas=replicas or 1,
         ) as guard,
         progress_bar(sys.stderr) as move,
     ):
@@ -265,7 +265,7 @@ def _field(benchmark: str, says: str) -> None:
             subset=bool(subset),
             cache=cache,
             patience=PATIENCE,
-            replicas=cast("Literal['auto']", replicas or 1),
+            replicas=replicas or 1,
         )
         with guard, progress_bar(sys.stderr) as move:
             identity = guard.backend.model.id

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import typer
 from typer.core import TyperGroup
@@ -33,6 +33,7 @@ __all__ = [
     "SUBSET",
     "Format",
     "Group",
+    "Replicas",
     "TextOrJson",
     "group",
     "load_policy_with",
@@ -116,14 +117,22 @@ SUBSET = Annotated[
 ]
 
 
-def _replicas(text: str) -> int | str:
-    if text != "auto" and not (text.isascii() and text.isdigit() and int(text)):
+if TYPE_CHECKING:
+    Replicas: TypeAlias = int | Literal["auto"]
+else:
+    Replicas = str  # typer takes no union; the parser gives what type checkers are told
+
+
+def _replicas(text: str) -> Replicas:
+    if text == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdigit() and int(text)):
         raise typer.BadParameter("give a whole number of at least 1, or auto")
-    return text if text == "auto" else int(text)
+    return int(text)
 
 
 REPLICAS = Annotated[
-    str | None,
+    Replicas | None,
     typer.Option(
         "--replicas",
         metavar="N",

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from policyguard.backends import runs_here
 from policyguard.runs.baseline import BASELINE_FILE
@@ -30,7 +30,7 @@ class Flags:
     base_url: str | None = None
     dialect: str | None = None
     subset: bool | None = None
-    replicas: int | str | None = None
+    replicas: int | Literal["auto"] | None = None
     explain: bool | None = None
     cache: str | None = None
     workers: int | None = None
@@ -51,7 +51,7 @@ class RunSettings:
     base_url: tuple[str, ...]
     dialect: str | None
     subset: bool
-    replicas: int | str | None
+    replicas: int | Literal["auto"] | None
     explain: bool
     cache: str | None
     workers: int | None
