@@ -151,6 +151,53 @@ def test_what_is_counted_under_one_wording_is_not_summed_with_another(service: S
     assert not marks & set(re.findall(r'decision_fingerprint="(\w+)"', former))
 
 
+def test_an_edit_of_the_served_policy_begins_its_shadow_s_counts_anew(service: Service) -> None:
+    """What is compared is the shadow with the served policy; only its action changes here."""
+    service.check(picture("red"))
+    assert settled(service, 1)["stats"]["changed"] == 1
+    file = service.folder / "colours.yaml"
+    file.write_text(file.read_text().replace("[red areas]", "[red areas]\n    action: flag"))
+    for _ in range(2):
+        service.state.policies.poll()
+    assert service.check(picture("red")).json()["action"] == "flag"
+    assert settled(service, 1)["stats"]["changed"] == 1  # the old figure still, without the new policy's
+    take_up(service)
+    assert settled(service, 0)["recent"] == []
+    service.check(picture("red"))
+    stats = settled(service, 1)["stats"]
+    assert (stats["sampled"], stats["changed"]) == (1, 0)
+    file.unlink()
+    for _ in range(3):
+        service.state.policies.poll()
+    take_up(service)
+    assert settled(service, 1)["stats"]["sampled"] == 1
+
+
+def test_a_shadow_whose_own_edit_cannot_be_used_is_still_compared_with_an_edited_served_policy(
+    tmp_path: Path,
+) -> None:
+    class Choosy(FakeBackend):
+        def accept(self, policy: Any) -> None:
+            if "purple" in policy.rules[0].unsafe[0]:
+                raise ConfigurationError("no purple")
+
+    (tmp_path / "policies").mkdir()
+    file = shadow_policy(tmp_path)
+    options: dict[str, Any] = {"shadow": (f"colours={file}",), "shadow_share": 1.0}
+    with serving(tmp_path / "policies", backend=Choosy(_judge), **options) as service:
+        (shadow,) = service.state.shadows.all
+        former = shadow.now.marks
+        file.write_text(file.read_text().replace("red areas", "purple areas"))
+        write(service.folder, title="Reds")
+        for _ in range(2):
+            service.state.policies.poll()
+        take_up(service)
+        assert "no purple" in str(shown(service)["error"])
+        assert shadow.now.marks == former
+        service.check(picture("red"))
+        assert settled(service, 1)["stats"]["changed"] == 1
+
+
 def test_a_shadow_s_file_is_nothing_for_a_site_s_key(tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     file = shadow_policy(tmp_path)

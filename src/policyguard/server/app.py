@@ -148,7 +148,7 @@ class State:
             self.backend,
             explain=self.settings.explain,
             timeout=self.settings.timeout,
-            shadow=self.shadows.of(names),
+            shadow=self.shadows.of(names, snapshot),
         )
 
     async def judge(

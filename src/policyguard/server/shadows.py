@@ -1,8 +1,9 @@
 """The shadows of a service: another policy or model beside a served one, on a share of the traffic.
 
 They act on nothing, delay nothing and fail nothing (see ``checking.shadow``). A policy's file is looked at as
-those of served policies are; a changed policy is counted anew, so that no figure mixes two wordings. Of each
-image its hash, outcomes, actions and scores are kept for the page, of the last ones only, and no picture.
+those of served policies are; where a shadow's policy or the served one changes, counts begin anew, so that no
+figure mixes two wordings. Of each image its hash, outcomes, actions and scores are kept for the page, of the
+last ones only, and no picture.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,13 @@ from prometheus_client.core import CounterMetricFamily
 
 from policyguard.errors import ConfigurationError, UsageError
 from policyguard.guard import Guard, Shadow, shadow_run
-from policyguard.server.policies import Policies, sources
+from policyguard.server.policies import Policies, Snapshot, sources
 from policyguard.strict.explain import nearest
 
 if TYPE_CHECKING:
     from policyguard.backends.base import Backend
     from policyguard.checking.rounds import Opened
-    from policyguard.checking.shadow import ShadowRun
+    from policyguard.checking.shadow import ShadowRun, Sink
     from policyguard.policy import ResolvedPolicy
     from policyguard.verdict import ImageChange, ShadowCheck, Verdict
 
@@ -34,11 +36,27 @@ _RECENT = 200
 _RESULTS = ("compared", "dropped", "failed")
 
 
-class _AtWork:
-    """A shadow under one state of its policy, and what it said so far."""
+_Marks = tuple[str, str]
 
-    def __init__(self, policy: ResolvedPolicy, backend: Backend, *, share: float, timeout: float) -> None:
-        self.marks = (policy.fingerprint, policy.decision_fingerprint)
+
+def _marks(policy: ResolvedPolicy) -> _Marks:
+    return policy.fingerprint, policy.decision_fingerprint
+
+
+class _AtWork:
+    """A shadow under one state of its policy and of the served one, and what it said so far."""
+
+    def __init__(
+        self,
+        policy: ResolvedPolicy,
+        beside: _Marks | None,
+        backend: Backend,
+        *,
+        share: float,
+        timeout: float,
+    ) -> None:
+        self.policy, self.beside = policy, beside
+        self.marks = _marks(policy)
         guard = Guard(policy, backend=backend, timeout=timeout)
         self.run = shadow_run(Shadow(guard, share=share, on_compared=self._note), guard)
         self._lock = Lock()
@@ -107,37 +125,45 @@ class ServiceShadow:
         assert self._now is not None  # since ``Shadows`` has refreshed it
         return self._now
 
-    def offer(self, item: Opened, verdict: Verdict) -> ShadowCheck | None:
-        """Take in what the guard has judged, if it is in the sample. Waits for nothing."""
-        return self.now.run.offer(item, verdict)
-
     def refresh(self, served: ResolvedPolicy | None) -> None:
-        """Take up a changed policy, and count anew. One that cannot be used leaves the old one in its place.
+        """Take up a changed policy, its own or the served one, and count anew.
 
-        Raises UsageError where there is no old one.
+        One that cannot be used leaves the old one in its place. Raises UsageError where there is no old one.
         """
+        policy = served
         if self._own is not None:
             self._own.poll()
-            served = next(live.policy for live in self._own.current.live.values())
-        if served is None:
+            policy = next(live.policy for live in self._own.current.live.values())
+        if policy is None:
             return
-        if self._now is not None and (served.fingerprint, served.decision_fingerprint) == self._now.marks:
+        old = self._now
+        former = None if old is None else old.beside
+        beside = former if served is None else _marks(served)
+        if old is not None and _marks(policy) == old.marks:
             if self._unfit is not None:
                 _log.info("the shadow of %s can be used again", self.policy)
             self._unfit = None
+            if beside != former:
+                self._begin(policy, beside)
             return
         try:
-            fresh = _AtWork(served, self._backend, share=self._share, timeout=self._timeout)
+            self._begin(policy, beside)
         except UsageError as error:
-            if self._now is None:
+            if old is None:
                 raise
             if str(error) != str(self._unfit):
                 _log.error("the shadow of %s stays as it was: %s", self.policy, error)
             self._unfit = error
-            return
+            if beside != former:
+                self._begin(old.policy, beside)
+        else:
+            self._unfit = None
+
+    def _begin(self, policy: ResolvedPolicy, beside: _Marks | None) -> None:
+        fresh = _AtWork(policy, beside, self._backend, share=self._share, timeout=self._timeout)
         if self._now is not None:
             self._former.append(self._now.run)
-        self._now, self._unfit = fresh, None
+        self._now = fresh
 
     def close(self) -> None:
         for run in (*self._former, self.now.run):
@@ -159,6 +185,20 @@ class ServiceShadow:
             "stats": stats | {n: counts[n] for n in names},
             "recent": now.recent(),
         }
+
+
+@dataclass(slots=True)
+class _Beside:
+    """A shadow of one state of the served policy: what a former or a later one says is not compared."""
+
+    name: str
+    shadow: ServiceShadow
+    served: _Marks
+
+    def offer(self, item: Opened, verdict: Verdict) -> ShadowCheck | None:
+        """Take in what the guard has judged, if it is in the sample. Waits for nothing."""
+        now = self.shadow.now
+        return now.run.offer(item, verdict) if now.beside == self.served else None
 
 
 class Shadows:
@@ -206,9 +246,13 @@ class Shadows:
         )
         self.refresh()
 
-    def of(self, names: Sequence[str]) -> tuple[ServiceShadow, ...]:
+    def of(self, names: Sequence[str], snapshot: Snapshot) -> tuple[Sink, ...]:
         """The shadows of a request under ``names``: only where it is judged under one policy."""
-        return tuple(each for each in self.all if [each.policy] == list(names))
+        return tuple(
+            _Beside(each.name, each, _marks(snapshot.live[each.policy].policy))
+            for each in self.all
+            if [each.policy] == list(names)
+        )
 
     def refresh(self) -> None:
         """Take up policies whose files have changed."""
