@@ -72,6 +72,64 @@ def test_rules_that_contradict_each_other_are_named() -> None:
     assert {"contradiction"} == codes(arms(), exempt)
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "quoted"),
+    [
+        ("exempt", "Weapons of any kind. They are not allowed on our site.", "are not allowed"),
+        ("exempt", "We forbid every weapon.", "We forbid"),
+        ("exempt", "Weapons. Do not show any.", "Do not show"),
+        ("exempt", "Guns must not be shown, not even toys.", "must not be shown"),
+        ("sensitive", "Weapons of any kind; kitchen knives are fine.", "are fine"),
+        ("sensitive", "Every weapon except a kitchen knife.", "except"),
+    ],
+)
+def test_a_description_that_says_the_opposite_of_the_status_is_named(
+    status: str, said: str, quoted: str
+) -> None:
+    (remark,) = found(arms(status=status, description=said))
+    assert ("contradiction", Level.WARNING, "rules.arms.status") == (remark.code, remark.level, remark.field)
+    assert f"the description says '{quoted}'" in remark.message
+    assert found(arms(description=said)) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("exempt", "Nothing about weapons is forbidden here."),
+        ("exempt", "Weapons are not forbidden."),
+        ("exempt", "Blocks of flats, and weapons that are banned in some countries."),
+        ("exempt", "They may not be real, and pictures do not show them well."),
+        ("sensitive", "No weapon is allowed, and none may be shown."),
+        ("sensitive", "Weapons are never fine, without exception."),
+        ("sensitive", "A part of the blade can be seen, or may appear in a mirror."),
+        ("sensitive", "Weapons, such as those that are allowed in other countries."),
+    ],
+)
+def test_a_description_that_agrees_with_the_status_is_fine(status: str, said: str) -> None:
+    assert found(arms(status=status, description=said)) == []
+
+
+def test_a_status_that_a_layer_changes_is_named_where_the_layer_says_it(tmp_path: Path) -> None:
+    base, layer = tmp_path / "base.yaml", tmp_path / "layer.yaml"
+    base.write_text(
+        "id: base\nversion: 1.0.0\ntitle: Base\nowner: Us\nlicence: MIT\nrules:\n"
+        "  - id: arms\n    title: Arms\n    description: Arms are not allowed.\n    unsafe: [guns]\n"
+        "    safe: [water pistols]\n"
+    )
+    layer.write_text(
+        "id: layer\nversion: 1.0.0\ntitle: Layer\nowner: Us\nextends: base.yaml\n"
+        "overrides:\n  arms:\n    status: exempt\n    weakens: we sell them\n"
+    )
+    assert [(str(layer), 8, "contradiction")] == [(r.file, r.line, r.code) for r in lint(layer)]
+
+
+@pytest.mark.parametrize("side", ["unsafe", "safe"])
+def test_an_item_that_a_comma_cut_off_is_named_on_either_side(side: str) -> None:
+    items = ["pistols made of wood", "And bows in a museum", "or androids", "orchids"]
+    remarks = found(arms(**{side: items}))
+    assert [("split-item", f"rules.arms.{side}[{n}]") for n in (1, 2)] == [(r.code, r.field) for r in remarks]
+
+
 def test_rules_and_items_that_repeat_each_other_are_named() -> None:
     assert {"duplicate-rule"} == codes(arms(), arms(id="more", title="More"))
     assert {"duplicate-rule"} == codes(arms(), arms(id="more", unsafe=["bombs"]))
@@ -173,13 +231,23 @@ def test_words_that_pictosafe_lacks_are_named_where_they_stand(tmp_path: Path) -
         "  - id: told\n    title: Told\n    description: All weapons.\n    safe: [bow]\n"
     )
     error, *rest = lint(file)
-    assert error.code == "unreadable"
+    assert ("unreadable", 8, "rules.arms") == (error.code, error.line, error.field)
     assert error.message.startswith("pico cannot read policy 'house': rule 'arms': 'knifes' is no pictogram")
     assert error.message.endswith("did you mean 'knife'? (and 2 more, at their own lines)")
     named = [(r.code, r.line, r.column) for r in rest if r.code != "no-unsafe-example"]
     assert [("unknown-word", 12, 9), ("unknown-word", 13, 12), ("only-described", 16, 18)] == named
     assert {Level.WARNING} == {r.level for r in rest}
     assert "did you mean 'knife'?" in rest[0].message
+
+
+def test_what_is_about_the_whole_prompt_has_a_file_and_no_line(tmp_path: Path) -> None:
+    file = tmp_path / "house.yaml"
+    rules = "".join(f"  - {{id: r{n}, title: R{n}, unsafe: [knife], safe: [bow]}}\n" for n in range(9))
+    file.write_text(
+        f"id: house\nversion: 1.0.0\ntitle: House\nowner: Us\nlicence: MIT\nworld: pictosafe\nrules:\n{rules}"
+    )
+    remark = next(remark for remark in lint(file, budget=1) if remark.code == "unreadable")
+    assert str(remark).startswith(f"{file}: error: pico reads at most 8 rules")
 
 
 def test_more_rules_than_pico_reads_are_named() -> None:

@@ -116,7 +116,8 @@ def lint(
 ) -> ExitCode:
     """Find mistakes and doubts in policies.
 
-    Each is printed as FILE:LINE:COLUMN: level: field: what is wrong [code].
+    Each is printed as FILE:LINE:COLUMN: level: field: what is wrong [code]; what is wrong with a policy as a
+    whole has no line.
 
     Exit code: 2 a policy cannot be used; 1 something is at or above the level of --fail-on; 0 otherwise.
     """

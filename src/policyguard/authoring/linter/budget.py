@@ -194,6 +194,13 @@ def default_dialect(policy: ResolvedPolicy, model: str | None = None) -> Dialect
     return get_dialect("pico" if policy.world == "pictosafe" else DEFAULT_DIALECT)
 
 
+def _rule_named(policy: ResolvedPolicy, message: str) -> tuple[Step, ...]:
+    """The path of the rule that a dialect names first, if it names one."""
+    places = {rule.id: place for place, rule in enumerate(policy.rules)}
+    named = [name for name in re.findall(r"\brule '([^']+)'", message) if name in places]
+    return ("rules", places[named[0]]) if named else ()
+
+
 def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) -> Iterator[Remark]:
     """One remark if the model cannot be asked, or if the prompt is longer than its context or the budget."""
     try:
@@ -202,7 +209,8 @@ def length(policy: ResolvedPolicy, counter: TokenCounter, budget: int | None) ->
         # What follows, a line to an item, is said at the items too, in whichever file they stand.
         said, *items = error.message.splitlines()
         more = f" (and {len(items) - 1} more, at their own lines)" if len(items) > 1 else ""
-        yield Remark(Level.ERROR, "unreadable", f"{said} {items[0]}{more}" if items else said)
+        message = f"{said} {items[0]}{more}" if items else said
+        yield Remark(Level.ERROR, "unreadable", message, _rule_named(policy, message))
         return
     tokens = max(map(counter.count, prompts))
     how = f"counted by the tokenizer of {counter.model}" if counter.exact else "estimated"

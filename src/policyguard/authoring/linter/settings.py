@@ -41,7 +41,12 @@ class Places:
         self._files: dict[str, Document | None] = {self._main.file: self._main}
 
     def find(self, remark: Remark) -> Remark:
-        """``remark`` with file, line and column; of what is nearest, where the value itself has no place."""
+        """``remark`` with file, line and column; of what is nearest, where the value itself has no place.
+
+        What is about the prompt as a whole has a file only.
+        """
+        if not remark.path and remark.code in ("unreadable", "too-long"):
+            return replace(remark, file=self._main.file)
         if self._composed:
             return self._from_origin(remark)
         place = self._main.root.locate(remark.path, key=_is_field(remark.path))

@@ -1,8 +1,9 @@
 """Rules and items that contradict or repeat each other, found by their words: no model, English only.
 
 Covered: case, punctuation, plurals, articles, lists ("guns, knives or swords"), and words that say that
-something is allowed and nothing about what it looks like. Not covered: synonyms, negation, other languages
-(their texts are equal only where they are written alike).
+something is allowed and nothing about what it looks like; of descriptions, plain turns that deny the rule's
+status. Not covered: synonyms, negation, other languages (their texts are equal only where they are written
+alike).
 """
 
 from __future__ import annotations
@@ -52,6 +53,28 @@ _PERMISSION = frozenset(
 )
 
 
+_TAIL = re.compile(r"(?:and|or|nor|but)\s", re.IGNORECASE)
+
+_ARE = r"(?<!that )(?<!which )(?<!who )(?:is|are)"
+_FORBIDS = re.compile(
+    r"^(?:please )?(?:do not|don't|never) (?:show|allow|post|publish)\b"
+    rf"|\b(?:{_ARE} (?:(?:always|strictly) )?"
+    r"(?:forbidden|prohibited|banned|blocked|disallowed"
+    r"|(?:not|never) (?:allowed|permitted|acceptable|tolerated))"
+    r"|(?:must|should) (?:not|never) (?:be (?:shown|seen|posted|published|uploaded)|appear)"
+    r"|may (?:not|never) be (?:shown|posted|published|uploaded)"
+    r"|(?:we|this rule|this policy) (?:forbids?|prohibits?|bans?|blocks?))\b",
+    re.IGNORECASE,
+)
+_ALLOWS = re.compile(
+    rf"\b(?:{_ARE} (?:(?:also|always|still) )?"
+    r"(?:allowed|permitted|acceptable|fine|ok|okay)|except)\b",
+    re.IGNORECASE,
+)
+_TURNED = re.compile(r"\b(?:no|nothing|none|nobody|neither|nor|no longer)\b", re.IGNORECASE)
+"""Words that turn a sentence round, which then says what it does in a way that is not understood here."""
+
+
 def same_words(text: str) -> str:
     """``text`` as compared for being the same: lower case, words only, single spaces."""
     return " ".join(_WORD.findall(text.lower()))
@@ -88,11 +111,26 @@ def _singular(word: str) -> str:
 def overlaps(policy: Policy) -> Iterator[Remark]:
     """Contradictions, duplicates, and exceptions that repeat what they are an exception from."""
     for index, rule in enumerate(policy.rules):
+        yield from _denied_status(index, rule)
         yield from _repeated_items(index, rule)
         if rule.status is Status.ACTIVE:
             yield from _empty_exceptions(index, rule)
     for (first, one), (second, other) in combinations(enumerate(policy.rules), 2):
         yield from _two_rules(first, one, second, other)
+
+
+def _denied_status(index: int, rule: Rule) -> Iterator[Remark]:
+    """A description that a change of status has left behind: the model reads both."""
+    if rule.status is Status.ACTIVE:
+        return
+    exempt = rule.status is Status.EXEMPT
+    does = "forbids nothing" if exempt else "makes no exception"
+    for sentence in re.split(r"[.;!?\n]", rule.description):
+        match = (_FORBIDS if exempt else _ALLOWS).search(sentence.strip())
+        if match and not _TURNED.search(sentence):
+            message = f"the description says {match[0]!r}, and a rule that is {rule.status} {does}: reword it"
+            yield _remark(Level.WARNING, "contradiction", message, index, "status")
+            return
 
 
 def _repeated_items(index: int, rule: Rule) -> Iterator[Remark]:
@@ -103,6 +141,12 @@ def _repeated_items(index: int, rule: Rule) -> Iterator[Remark]:
             if earlier != place:
                 message = f"says the same as item {earlier + 1}: delete one of the two"
                 yield _remark(Level.WARNING, "duplicate-item", message, index, name, place)
+            if _TAIL.match(item):
+                message = (
+                    f"{_quote(item)} goes on from the item before, and a model reads each by itself: say it "
+                    "whole; in [...], a comma begins a new item unless the text is in quotes"
+                )
+                yield _remark(Level.WARNING, "split-item", message, index, name, place)
 
 
 def _empty_exceptions(index: int, rule: Rule) -> Iterator[Remark]:
