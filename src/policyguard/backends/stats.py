@@ -30,7 +30,9 @@ class GuardStats:
             else but ``decode`` and ``judge`` is its backend's, and so of all guards that share that.
         seconds: by stage, summed over threads: ``decode``, and ``judge`` for calls of the backend. A model
             in this process adds ``prepare`` (resize, tokenise), ``wait`` (for its turn), ``model`` and
-            ``read`` (scores out of logits). What follows is counted for such models only.
+            ``read`` (scores out of logits). What follows ``requests`` is counted for such models only.
+        requests: sent to servers and services about images, each try counted, also those that find out what a
+            server can do; with those of shadows that share the backend. Else 0.
         passes: forward passes over prompts; the steps in which an explanation is decoded do not count.
         batch_sizes: how many passes had how many frames.
         tokens_computed: text and image tokens that went through the model, without padding.
@@ -52,6 +54,7 @@ class GuardStats:
     images: int = 0
     cached: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    requests: int = 0
     passes: int = 0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
     tokens_computed: int = 0

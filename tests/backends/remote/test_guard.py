@@ -25,6 +25,18 @@ def test_one_picture_under_one_policy(server: ToyServer) -> None:
     assert json.loads(bad.to_json())["evidence"]["model"]["id"].startswith("toy-guard@127.0.0.1:")
 
 
+def test_what_a_provider_counts_is_told(server: ToyServer) -> None:
+    """Every question, and those of a shadow that asks the same server."""
+    with Guard(policy(), base_url=server.url, model="toy-guard", shadow=policy(version="2.0.0")) as guard:
+        assert guard.check(picture(0)).shadows[0].wait() is not None  # and what the server can do is known
+        before, bodies = guard.stats(), len(server.bodies())
+        checks = [guard.check(picture(shade)) for shade in range(1, 4)]
+        assert all(check.shadows[0].wait() is not None for check in checks)
+        stats = guard.stats()
+    assert stats.since(before).requests == len(server.bodies()) - bodies == 6
+    assert stats.to_dict()["requests"] == stats.requests
+
+
 def test_settings_come_from_the_environment(server: ToyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.api_key = "sk-from-outside"
     monkeypatch.setenv("POLICYGUARD_BASE_URL", server.url)

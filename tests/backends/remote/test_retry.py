@@ -84,6 +84,8 @@ def test_what_may_be_gone_a_moment_later_is_asked_again(server: ToyServer, fault
         (found,) = guard.assess([ask(picture())])
     assert isinstance(found, Assessment)
     assert len(server.bodies()) == count + 1
+    paid = [path for path, _ in server.calls if path.endswith("/chat/completions")]
+    assert guard.stats().requests == len(paid) >= count + 1
 
 
 @pytest.mark.parametrize("fault", AGAIN + AGAIN_BODIES)

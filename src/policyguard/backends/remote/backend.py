@@ -24,6 +24,7 @@ from policyguard.backends.remote.errors import CallError
 from policyguard.backends.remote.reader import Reader
 from policyguard.backends.remote.retry import Retries
 from policyguard.backends.remote.servers import Servers
+from policyguard.backends.stats import Counters, GuardStats
 from policyguard.dialects import get_dialect
 from policyguard.dialects.base import render_for
 from policyguard.errors import BackendError, ConfigurationError, UnavailableError
@@ -51,10 +52,15 @@ _PATIENCE = 2.0
 class LoopOwner(InOneProcess, ABC):
     """What asks servers on an event loop of its own, from any number of threads and event loops."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._counters = counters or Counters()
         self._lock = threading.Lock()
         self._closed = False
         self._start()
+
+    def stats(self) -> GuardStats:
+        """How often servers were asked."""
+        return self._counters.snapshot()
 
     @abstractmethod
     def _open(self) -> Callable[[], Awaitable[None]]:
@@ -208,7 +214,7 @@ class RemoteBackend(LoopOwner, Backend):
     def aside(self) -> RemoteBackend:
         """One that asks the same servers, with connections, retries and circuit breakers of its own."""
         twin = copy(self)
-        LoopOwner.__init__(twin)
+        LoopOwner.__init__(twin, self._counters)  # what is paid for is counted in one place
         return twin
 
     @property
@@ -254,6 +260,7 @@ class RemoteBackend(LoopOwner, Backend):
             total=self._total,
             concurrency=self._concurrency,
             retries=self._retries,
+            counters=self._counters,
         )
         self._reader = Reader(
             servers,

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from policyguard.assessment import FailureKind
 from policyguard.backends.remote.connections import Connections
 from policyguard.backends.remote.errors import CallError, Reply, declined, takes_no_images
+from policyguard.backends.stats import Counters
 from policyguard.errors import ConfigurationError, MissingExtraError
 from policyguard.strict.jsontext import ConstantError, DuplicateKeyError, JsonError, parse_json
 
@@ -60,6 +61,8 @@ _CONNECT_SECONDS = 10.0
 _log = logging.getLogger("policyguard.backends")
 _COMPLETIONS = "/chat/completions"
 """The one path whose answers have ids."""
+_UNPAID = ("/tokenize", "/detokenize", "/api/show")
+"""Answered without running the model, by servers of one's own."""
 _MIN_ID = 16
 """Characters from which on an answer's id is taken to be unique. Ollama's have three digits, TGI's none."""
 _REMEMBERED_IDS = 4096
@@ -83,6 +86,7 @@ class JsonClient:
         connections: how many calls run at the same time at most.
         max_body: bytes of an answer that are read at most; default: 1 MiB, and 8 of a list of models.
         headers: sent with each call; default: the endpoint's API key.
+        counters: where what is asked of models is counted, as ``requests``.
 
     Raises ConfigurationError for a host, a proxy or certificates that cannot be used, and MissingExtraError
     without httpx.
@@ -96,6 +100,7 @@ class JsonClient:
         connections: int,
         max_body: int | None = None,
         headers: Mapping[str, str] | None = None,
+        counters: Counters | None = None,
     ) -> None:
         try:
             import httpx
@@ -104,6 +109,7 @@ class JsonClient:
         self.endpoint = endpoint
         self._timeout = timeout
         self._max_body = max_body
+        self._counters = counters or Counters()
         if headers is None:
             headers = endpoint.authorization()
         try:
@@ -155,6 +161,8 @@ class JsonClient:
         async with self._own_errors(min(within, self._timeout)):
             most = self._max_body or (MAX_BODY if path == "/models" else _MAX_ANSWER)
             read = partial(self._body, most=most)
+            if method == "POST" and path not in _UNPAID:
+                self._counters.add(requests=1)
             answer = await self._connections.ask(method, self._target(path), headers, content, read)
         status, body = answer.status, answer.body
         spent, sent = time.monotonic() - began, len(content or b"")

@@ -20,6 +20,7 @@ from policyguard.backends.remote.client import JsonClient, Method, json_bytes
 from policyguard.backends.remote.endpoint import Endpoint
 from policyguard.backends.remote.errors import CallError, Reply
 from policyguard.backends.remote.retry import Budget, Retries, call_with_retries, remaining, until
+from policyguard.backends.stats import Counters
 from policyguard.errors import MissingExtraError
 
 __all__ = ["Breaker", "Pool", "Server", "Servers", "State"]
@@ -46,6 +47,7 @@ class Servers:
         total: seconds for all calls and waits about one frame.
         concurrency: how many frames are asked about at the same time at most.
         retries: when and how calls are repeated.
+        counters: where what is asked of models is counted.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Servers:
         total: float,
         concurrency: int,
         retries: Retries,
+        counters: Counters | None = None,
     ) -> None:
         try:
             import tenacity  # noqa: F401 (raised now, not in the middle of a batch)
@@ -64,7 +67,7 @@ class Servers:
         self._pool = Pool(
             [
                 Server(
-                    JsonClient(endpoint, timeout=timeout, connections=concurrency),
+                    JsonClient(endpoint, timeout=timeout, connections=concurrency, counters=counters),
                     Breaker(cool_down=retries.cool_down),
                 )
                 for endpoint in endpoints

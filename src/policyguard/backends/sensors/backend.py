@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from policyguard.assessment import Assessment, Failure, FailureKind, ModelIdentity, Rating, Reading, Result
 from policyguard.backends.base import AssessmentRequest, Backend
 from policyguard.backends.sensors.base import Sensed, Sensor
+from policyguard.backends.stats import GuardStats
 from policyguard.errors import ConfigurationError
 from policyguard.policy import Status
 from policyguard.strict.explain import nearest
@@ -114,6 +115,9 @@ class SensorBackend(Backend):
         frames = _distinct(requests)
         sensed = await self.sensor.asense(frames, deadline=_deadline(requests))
         return self._answers(requests, frames, sensed)
+
+    def stats(self) -> GuardStats:
+        return self.sensor.stats()
 
     def warm(self) -> None:
         self.sensor.warm()

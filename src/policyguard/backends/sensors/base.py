@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from policyguard.assessment import Failure, ModelIdentity
+from policyguard.backends.stats import GuardStats
 from policyguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class Sensor(Protocol):
     def cache_scope(self) -> str:
         """What tells askers apart who may get different answers. Default: empty."""
         return ""
+
+    def stats(self) -> GuardStats:
+        """What it did so far. Default: nothing is counted."""
+        return GuardStats()
 
     def warm(self) -> None:
         """Load now what is loaded lazily."""

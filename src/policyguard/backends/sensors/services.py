@@ -86,6 +86,7 @@ class Service(LoopOwner, Sensor):
             total=3.0 * self._timeout,
             concurrency=self._concurrency,
             retries=self._retries,
+            counters=self._counters,
         )
         return self._servers.close
 
