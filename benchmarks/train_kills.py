@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from policyguard.train.models import is_complete
 from support.training import (
     caption_rows,
     differences,
@@ -147,10 +148,11 @@ def kill_once(values: dict[str, Any], folder: Path, seconds: float, draw: random
         begun(out, process)
         time.sleep(draw.uniform(0, seconds))
         if process.poll() is None:
-            break
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if not is_complete(out):
+                break
         seconds *= 0.9
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
     where = place(out)
     whole(launch(path, log), log)
     return where, out
