@@ -180,8 +180,10 @@ def test_a_collapsed_run_is_stopped_and_says_why(tmp_path: Path) -> None:
     assert "format_warmup.updates" in (caught.value.hint or "")
     assert len(caught.value.message.splitlines()) == 6  # five answers, and what each lacks
     assert "the answer was cut off" in caught.value.message
-    (line, *_) = (tmp_path / "out/training/watch.jsonl").read_text().splitlines()
-    assert len(json.loads(line)["unread"]) == 5
+    _, *updates = (
+        (tmp_path / "out/training/watch.jsonl").read_text().splitlines()
+    )  # the first one is the start
+    assert [5, 5] == [len(json.loads(line)["unread"]) for line in updates]
     assert not (tmp_path / "out/config.json").exists()
 
 
