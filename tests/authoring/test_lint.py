@@ -125,9 +125,15 @@ def test_a_status_that_a_layer_changes_is_named_where_the_layer_says_it(tmp_path
 
 @pytest.mark.parametrize("side", ["unsafe", "safe"])
 def test_an_item_that_a_comma_cut_off_is_named_on_either_side(side: str) -> None:
-    items = ["pistols made of wood", "And bows in a museum", "or androids", "orchids"]
+    items = ["pistols made of wood", "And bows in a museum", "such as androids", "orchids", "notes"]
     remarks = found(arms(**{side: items}))
     assert [("split-item", f"rules.arms.{side}[{n}]") for n in (1, 2)] == [(r.code, r.field) for r in remarks]
+
+
+def test_a_condition_that_a_comma_cut_off_is_named_where_it_would_be_an_exception() -> None:
+    items = ["knives", "without a blade"]
+    assert "split-item" in codes(arms(safe=items))
+    assert "split-item" not in codes(arms(unsafe=items))
 
 
 def test_rules_and_items_that_repeat_each_other_are_named() -> None:

@@ -177,6 +177,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
         "found the text 'Deny': did you mean block?",
     ),
     "an action in other words": (GOOD + "outcomes: {undecided: ¶review}\n", "did you mean flag?"),
+    "an action that holds it back": (GOOD + "outcomes: {undecided: ¶hold}\n", "did you mean flag?"),
     "a status of off": (GOOD + "    status: ¶off\n", "did you mean exempt?"),
     "an action of off": (GOOD + "defaults: {action: ¶off}\n", "expected allow, flag or block"),
     "unknown frames": (GOOD + "defaults: {frames: ¶some}\n", "expected all or sample"),

@@ -214,7 +214,8 @@ class _Run:
             code = ExitCode.USAGE
         if self._started:
             if not self.quiet:
-                _print_summary(summary, self.tally, job.images, self.stderr)
+                requests = job.guard.stats().requests
+                _print_summary(summary, self.tally, job.images, requests, self.stderr)
             if self.fail_on is FailOn.NEVER and self.tally.actions[Action.BLOCK]:
                 print("note: blocked images do not fail this run: --fail-on never", file=self.stderr)
         _print_baseline_notes(self.baseline_use.expired, stale, self.stderr)
@@ -239,7 +240,7 @@ def _so_far(tally: Tally) -> str:
     return f"{tally.actions[Action.BLOCK]:,} blocked, {tally.unjudged.total():,} not judged"
 
 
-def _print_summary(summary: RunSummary, tally: Tally, images: int, stderr: TextIO) -> None:
+def _print_summary(summary: RunSummary, tally: Tally, images: int, requests: int, stderr: TextIO) -> None:
     done = f"{tally.total:,} image{'' if tally.total == 1 else 's'}"
     if summary.stopped is not None:
         done = f"stopped after {done} of {images:,}"
@@ -261,6 +262,8 @@ def _print_summary(summary: RunSummary, tally: Tally, images: int, stderr: TextI
         line += f"; {len(summary.unchecked):,} not checked"
     if summary.cached:
         line += f"; {summary.cached:,} known from the cache"
+    if requests:
+        line += f"; {requests:,} request{'' if requests == 1 else 's'}"
     print(line, file=stderr)
 
 

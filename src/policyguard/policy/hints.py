@@ -44,7 +44,19 @@ _SYNONYMS = {
 }
 _MEANT = {
     "block": ("deny", "denied", "reject", "refuse", "forbid", "ban", "stop", "remove", "delete"),
-    "flag": ("warn", "warning", "review", "report", "log", "mark", "alert", "watch"),
+    "flag": (
+        "warn",
+        "warning",
+        "review",
+        "report",
+        "log",
+        "mark",
+        "alert",
+        "watch",
+        "hold",
+        "queue",
+        "escalate",
+    ),
     "allow": ("pass", "permit", "accept", "ignore", "ok", "safe"),
     "exempt": ("off", "disabled", "inactive", "ignored", "allowed"),
     "active": ("on", "enabled", "live"),

@@ -99,8 +99,8 @@ def _not_http(handler: Any, answer: Any) -> None:
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
-def _status(status: int, message: str = "something", **headers: str) -> Fault:
-    body = json.dumps({"error": {"message": message, "code": status}}).encode()
+def _status(status: int, message: str = "something", code: object = None, **headers: str) -> Fault:
+    body = json.dumps({"error": {"message": message, "code": code or status}}).encode()
     return lambda handler, answer: handler.send_bytes(status, body, **headers)
 
 
@@ -265,6 +265,10 @@ MATRIX: dict[str, tuple[Fault, str]] = {
     "gzip bomb": (_gzip_bomb, "error"),
     "408": (_status(408), "error"),
     "429": (_status(429, "slow down", **{"Retry-After": "1"}), "error"),
+    "429 from a used-up account": (
+        _status(429, "You exceeded your current quota.", "insufficient_quota"),
+        "ConfigurationError",
+    ),
     "500": (_status(500), "error"),
     "501": (_status(501), "error"),
     "502": (_status(502), "error"),

@@ -154,6 +154,12 @@ def test_a_compressed_or_quoted_picture_is_cut_out_of_a_servers_words() -> None:
     assert said == "input was <data> and key *** and <data>"
 
 
+@pytest.mark.parametrize("key", ["x", "max", "token"])
+def test_a_short_stand_in_for_a_key_leaves_a_servers_words_whole(key: str) -> None:
+    endpoint = Endpoint.parse("http://gpu/v1", key)
+    assert endpoint.quote(f"'max_tokens' is unsupported with {key}") == "'max_tokens' is unsupported with ***"
+
+
 def test_no_redirect_is_followed(server: ToyServer) -> None:
     server.fault = lambda handler, answer: handler.send_bytes(307, b"", Location=f"{server.url}/elsewhere")
     with backend(server) as guard, pytest.raises(ConfigurationError, match="redirects"):

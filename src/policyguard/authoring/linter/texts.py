@@ -53,7 +53,9 @@ _PERMISSION = frozenset(
 )
 
 
-_TAIL = re.compile(r"(?:and|or|nor|but)\s", re.IGNORECASE)
+_TAIL = re.compile(r"(?:and|or|nor|but|if|when|unless|except|such as|including)\s", re.IGNORECASE)
+_SAFE_TAIL = re.compile(rf"{_TAIL.pattern}|(?:without|not|only)\s", re.IGNORECASE)
+"""Under ``unsafe``, "without a helmet" may be all that is meant."""
 
 _ARE = r"(?<!that )(?<!which )(?<!who )(?:is|are)"
 _FORBIDS = re.compile(
@@ -141,7 +143,7 @@ def _repeated_items(index: int, rule: Rule) -> Iterator[Remark]:
             if earlier != place:
                 message = f"says the same as item {earlier + 1}: delete one of the two"
                 yield _remark(Level.WARNING, "duplicate-item", message, index, name, place)
-            if _TAIL.match(item):
+            if (_TAIL if name == "unsafe" else _SAFE_TAIL).match(item):
                 message = (
                     f"{_quote(item)} goes on from the item before, and a model reads each by itself: say it "
                     "whole; in [...], a comma begins a new item unless the text is in quotes"

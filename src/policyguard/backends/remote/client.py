@@ -74,6 +74,8 @@ _BUSY = (408, 425, 429, 529)
 _GATEWAY = (502, 503, 504, 520, 521, 522, 523, 524)
 """Those from 520 on are Cloudflare's, for a server behind it; 529 is Anthropic's for busy."""
 _NOT_DECLINING = (401, 402, 407, 429)
+_USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+"""Codes of OpenAI and those who speak like it for HTTP 429 that no waiting helps."""
 """About the caller, whatever the message says."""
 
 
@@ -198,6 +200,11 @@ class JsonClient:
                 kind=FailureKind.REFUSED,
             )
         message, parameter = map(self.endpoint.cut, _error_message(error))
+        if status == 429 and isinstance(error, dict) and not _USED_UP.isdisjoint(_codes(error)):
+            raise ConfigurationError(
+                f"the account at {self.endpoint.host} is used up (HTTP 429): {self.endpoint.quote(message)}",
+                hint="look at its plan, credit and limits; nothing is judged until it may ask again",
+            )
         reply = Reply(status, {}, self.endpoint, message, parameter, self._has_answered)
         if status in _BUSY or (status >= 500 and status != 511 and not takes_no_images(reply)):
             quote = self.endpoint.quote(message)
@@ -380,6 +387,10 @@ def _error(body: bytes) -> object:
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     return data.get("error", data) if isinstance(data, dict) else str(data)[:2000]
+
+
+def _codes(error: dict[str, Any]) -> list[str]:
+    return [value for value in (error.get("code"), error.get("type")) if isinstance(value, str)]
 
 
 def _error_message(error: object) -> tuple[str, str]:

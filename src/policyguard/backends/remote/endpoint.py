@@ -19,6 +19,8 @@ __all__ = ["Endpoint"]
 
 _OUTSIDE_API = ("/api/show", "/detokenize", "/props", "/tokenize", "/version")
 
+_SHORT_KEY = 12
+"""Characters below which a key is a stand-in such as "token", and part of ordinary words in a message."""
 _MAX_QUOTE = 300
 """Characters of a server's message that ours repeats."""
 
@@ -97,7 +99,10 @@ class Endpoint:
     def cut(self, message: str) -> str:
         """The beginning of a server's message, without image data and the API key: all that is looked at."""
         if self.api_key is not None:
-            message = message.replace(self.api_key, "***")
+            key = re.escape(self.api_key)
+            if len(self.api_key) < _SHORT_KEY:
+                key = rf"(?<!\w){key}(?!\w)"
+            message = re.sub(key, "***", message)
         return _DATA_URI.sub("<data>", message[: 8 * _MAX_MESSAGE])[:_MAX_MESSAGE]
 
     def quote(self, message: object) -> str:
