@@ -308,6 +308,28 @@ def test_the_command_compares_without_labels(
     assert "one and two: 50.0% alike, 2 images differ" in printed
 
 
+def test_the_command_names_what_could_not_be_judged(
+    shop: Path, house: str, served: dict[str, Backend], capsys: Captured
+) -> None:
+    served |= {"one": FakeBackend(red), "two": FakeBackend(1.0)}
+    broken, page = shop.with_name("broken.png"), shop.with_name("page.html")
+    broken.write_bytes(b"no picture")
+    arguments = ["compare", "-p", house, "--models", "one,two", "--html", str(page)]
+    assert main([*arguments, str(broken), str(shop.parent)]) == 0
+    printed = capsys.readouterr().err
+    assert "could not be judged:\n" in printed
+    assert printed.count(f"  {broken}: ") == 1
+    assert f"<li>{broken}: " in page.read_text()
+
+
+def test_the_command_refuses_a_path_that_is_not_there(
+    shop: Path, house: str, served: dict[str, Backend], capsys: Captured
+) -> None:
+    served["one"] = FakeBackend(red)
+    assert main(["compare", "-p", house, "--models", "one", "nowhere", str(shop.parent)]) == 2
+    assert "there is no 'nowhere'" in capsys.readouterr().err
+
+
 def test_the_stages_of_the_project_file_are_compared_as_one_guard(
     shop: Path, house: str, served: dict[str, Backend], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,8 +32,15 @@ def test_diff_on_images_shows_those_that_change_and_asks_once(
     assert 0 == main([*arguments, "--thumbnails"])
     captured = capsys.readouterr()
     assert "unsafe.png  flag (violates 1.000)  allow (violates 1.000)" in captured.out
-    assert "1 of 3 images change: 1 flag -> allow; 2 judgements by fake, 2 known already" in captured.out
+    assert (
+        "1 of 3 images change: 1 flag -> allow; 1 could not be judged; 2 judgements by fake, 2 known already"
+        in captured.out
+    )
     assert 2 == len(guarded.requests)
+    assert "could not be judged:\n" in captured.err
+    assert f"  {images / 'broken.png'}: " in captured.err
+    assert "1 could not be judged" in page.read_text()
+    assert f"<li>{images / 'broken.png'}: " in page.read_text()
     assert 1 == page.read_text().count("<img")
     guarded.closed = False  # each run of the program has a model of its own
     assert 1 == main([*arguments, "--fail-on", "weaker"])
@@ -75,3 +82,18 @@ def test_diff_refuses_scores_kept_in_another_form_and_leaves_the_file_alone(
 def test_diff_refuses_options_that_need_images(good: str, options: list[str], capsys: Captured) -> None:
     assert 2 == main(["policy", "diff", good, good, *options])
     assert "go with --on" in capsys.readouterr().err
+
+
+def test_diff_on_a_path_that_is_not_there_is_a_mistake_and_judges_nothing(
+    good: str, images: Path, guarded: FakeBackend, capsys: Captured
+) -> None:
+    gone = str(images / "nowhere")
+    assert 2 == main(["policy", "diff", good, good, "--on", str(images), "--on", gone])
+    assert f"there is no '{gone}'" in capsys.readouterr().err
+    assert not guarded.requests
+
+
+def test_diff_fails_over_an_image_that_could_not_be_judged_where_asked(
+    good: str, images: Path, guarded: FakeBackend
+) -> None:
+    assert 3 == main(["policy", "diff", good, good, "--on", str(images), "--fail-on", "weaker"])

@@ -160,6 +160,22 @@ class Comparison:
 
         return tuple(sorted(places, key=weight))
 
+    @property
+    def unjudged(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of each image that a guard could not judge; of which guard, where they differ."""
+        found: list[tuple[str, str]] = []
+        for place, name in enumerate(self.images):
+            verdicts = [(guard.name, guard.verdicts[place]) for guard in self.guards]
+            failed = [(guard, verdict) for guard, verdict in verdicts if not verdict.outcome.judged]
+            why = {verdict.reason or str(verdict.outcome): None for _, verdict in failed}
+            if len(failed) == len(verdicts) and len(why) == 1:
+                found.append((name, next(iter(why))))
+            else:
+                found += [
+                    (name, f"{guard}: {verdict.reason or verdict.outcome}") for guard, verdict in failed
+                ]
+        return tuple(found)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "policy": self.policy.to_dict(),

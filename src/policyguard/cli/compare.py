@@ -113,7 +113,7 @@ def compare(
     Models are loaded one after the other. Exit code: 0 compared; 2 a policy, labels or the set-up is wrong.
     """
     from policyguard.authoring.compare import compare_guards
-    from policyguard.cli.output import require_page, write_page
+    from policyguard.cli.output import print_unjudged, require_page, write_page
     from policyguard.cli.progress import progress_bar
 
     require_page(page, thumbnails=thumbnails)
@@ -137,6 +137,8 @@ def compare(
         )
     for note in comparison.notes:
         warn(note)
+    if failed := comparison.unjudged:
+        print_unjudged(failed, len(failed), sys.stderr)
     if style is TextOrJson.JSON:
         print(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
     else:
@@ -365,9 +367,9 @@ def find_images(
         if known is None:
             raise UsageError("there are no images", hint="name images or folders, or --labels FILE")
         return known, [label.image for label in known.all], [str(label.image) for label in known.all]
-    from policyguard.runs.search import collect
+    from policyguard.runs.search import collect_existing
 
-    sources, skipped = collect(paths)
+    sources, skipped = collect_existing(paths)
     if note := str(skipped):
         warn(f"skipped {note}")
     if known is not None:
@@ -445,7 +447,10 @@ def _stages() -> list[Stage]:
 def _print(comparison: Comparison) -> None:
     total = len(comparison.images)
     labelled = sum(label is not None for label in comparison.labels)
-    print(f"{comparison.policy}: {total:,} images" + (f", {labelled:,} with a label" if labelled else ""))
+    print(
+        f"{comparison.policy}: {total:,} image{'' if total == 1 else 's'}"
+        + (f", {labelled:,} with a label" if labelled else "")
+    )
     columns = [["", *_FIGURES.values()] if labelled else [""]]
     columns[0] += ["calibration error", "silent"] if labelled else []
     columns[0] += ["outcomes", "requests per image", "seconds per image", "cost per image"]

@@ -28,9 +28,11 @@ from policyguard.verdict import Finding, Verdict
 
 __all__ = [
     "ACTION_STYLES",
+    "MAX_LISTED",
     "Writer",
     "open_writer",
     "print_table",
+    "print_unjudged",
     "reason_line",
     "require_page",
     "shortened",
@@ -39,6 +41,8 @@ __all__ = [
 ]
 
 ACTION_STYLES = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
+MAX_LISTED = 20
+"""How many images that could not be judged are named below a summary; the data names them all."""
 _MAX_NAME = 60
 _MAX_ROWS = 1000
 """A table is printed at the end, so that its columns fit: longer runs print lines as they go."""
@@ -135,6 +139,15 @@ def reason_line(verdict: Verdict, *, accepted: bool = False) -> str:
     parts.append("(not judged, and not blocked)" if verdict.degraded else "")
     parts.append("(some frames only)" if verdict.partial else "")
     return one_line(" - ".join(part for part in parts if part))
+
+
+def print_unjudged(unjudged: Sequence[tuple[str, str]], total: int, stream: TextIO) -> None:
+    """Names and reasons of images that could not be judged, at most ``MAX_LISTED`` of ``total``."""
+    print("could not be judged:", file=stream)
+    for name, reason in unjudged[:MAX_LISTED]:
+        print(f"  {printable(name)}: {one_line(reason)}", file=stream)
+    if (more := total - min(len(unjudged), MAX_LISTED)) > 0:
+        print(f"  ... and {more:,} more", file=stream)
 
 
 def _describe(finding: Finding, several: bool) -> str:

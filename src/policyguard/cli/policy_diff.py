@@ -97,7 +97,7 @@ def diff(
     3 none of these, but with --on and --fail-on an image could not be judged.
     """
     from policyguard.authoring.diff import compare_policies
-    from policyguard.cli.output import require_page
+    from policyguard.cli.output import print_unjudged, require_page
 
     if on is None and (page or thumbnails or judged):
         raise UsageError("--html, --thumbnails and --judged go with --on", hint="name images with --on PATH")
@@ -109,9 +109,9 @@ def diff(
     sources: list[Source] = []
     if on is not None:
         from policyguard.runs.job import build_guard, model_settings
-        from policyguard.runs.search import collect
+        from policyguard.runs.search import collect_existing
 
-        sources, skipped = collect(on)
+        sources, skipped = collect_existing(on)
         if note := str(skipped):
             warn(f"skipped {note}")
         with (
@@ -120,6 +120,8 @@ def diff(
         ):
             behaviour = _behaviour(policies, sources, guard)
     _print(structure, behaviour, style)
+    if behaviour is not None and (failed := behaviour.unjudged):
+        print_unjudged(failed, len(failed), sys.stderr)
     if page is not None and behaviour is not None:
         _write_page(page, behaviour, structure, sources if thumbnails else None)
     return _code(structure, behaviour, fail_on)
@@ -208,11 +210,12 @@ def _print_behaviour(diff: BehaviourDiff, stream: TextIO) -> None:
         for (old, new), number in sorted(diff.moves.items())
     )
     total = len(diff.images)
+    failed = f"; {len(diff.unjudged):,} could not be judged" if diff.unjudged else ""
     summary = f"{len(changed)} of {total} image{'' if total == 1 else 's'} change" + (
         f": {moves}" if moves else ""
     )
     print(
-        f"{summary}; {diff.asked} judgements by {printable(diff.model)}, {diff.known} known already",
+        f"{summary}{failed}; {diff.asked} judgements by {printable(diff.model)}, {diff.known} known already",
         file=stream,
     )
     shifts = [abs(image.shift) for image in diff.images if not image.changed and image.shift is not None]

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from policyguard.cli.errors import forget_stdout, print_error
 from policyguard.cli.options import Format
-from policyguard.cli.output import Writer, open_writer
+from policyguard.cli.output import MAX_LISTED, Writer, open_writer, print_unjudged
 from policyguard.cli.progress import load_model, log_lines, progress_bar, uninterrupted
 from policyguard.outcomes import Action
 from policyguard.runs.acceptance import BaselineUse
@@ -32,8 +32,6 @@ from policyguard.verdict import Verdict
 
 __all__ = ["run_check"]
 
-_MAX_LISTED = 20
-"""How many images that could not be judged are named below the summary; the data names them all."""
 _MAX_NAMED = 5
 """How many baseline entries a note names."""
 
@@ -149,7 +147,7 @@ class _Run:
         self.counts[image.status] += 1
         self.cached += verdict.cached
         self.baseline_use.add(image)
-        if not verdict.outcome.judged and not accepted and len(self.unjudged) < _MAX_LISTED:
+        if not verdict.outcome.judged and not accepted and len(self.unjudged) < MAX_LISTED:
             self.unjudged.append(verdict)
         self.reports.add(image)
         if not self.only_blocked or (not verdict.allowed and not accepted):
@@ -222,9 +220,10 @@ class _Run:
         if (
             self.unjudged
             and stop is None
-            and (self.style is not Format.TEXT or self.tally.total > _MAX_LISTED)
+            and (self.style is not Format.TEXT or self.tally.total > MAX_LISTED)
         ):
-            _print_unjudged(self.unjudged, self.tally.unjudged.total(), self.stderr)
+            named = [(verdict.source, verdict.reason or verdict.outcome) for verdict in self.unjudged]
+            print_unjudged(named, self.tally.unjudged.total(), self.stderr)
         if job.unchecked:
             _print_unchecked(job.unchecked, self.stderr)
         return code
@@ -267,20 +266,12 @@ def _print_summary(summary: RunSummary, tally: Tally, images: int, requests: int
     print(line, file=stderr)
 
 
-def _print_unjudged(unjudged: Sequence[Verdict], total: int, stderr: TextIO) -> None:
-    print("could not be judged:", file=stderr)
-    for verdict in unjudged:
-        print(f"  {printable(verdict.source)}: {one_line(verdict.reason or verdict.outcome)}", file=stderr)
-    if total > len(unjudged):
-        print(f"  ... and {total - len(unjudged):,} more", file=stderr)
-
-
 def _print_unchecked(unchecked: Sequence[Unchecked], stderr: TextIO) -> None:
     print("not checked:", file=stderr)
-    for item in unchecked[:_MAX_LISTED]:
+    for item in unchecked[:MAX_LISTED]:
         print(f"  {printable(item.path)}: {one_line(item.reason)}", file=stderr)
-    if len(unchecked) > _MAX_LISTED:
-        print(f"  ... and {len(unchecked) - _MAX_LISTED:,} more", file=stderr)
+    if len(unchecked) > MAX_LISTED:
+        print(f"  ... and {len(unchecked) - MAX_LISTED:,} more", file=stderr)
 
 
 def _print_baseline_notes(

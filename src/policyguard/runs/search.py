@@ -19,8 +19,9 @@ from policyguard.errors import UsageError
 from policyguard.images.sniff import IMAGE_SUFFIXES, READABLE_SUFFIXES
 from policyguard.runs.patterns import Patterns
 from policyguard.runs.sources import STDIN, Source
+from policyguard.strict.text import printable
 
-__all__ = ["Skipped", "collect", "search"]
+__all__ = ["Skipped", "collect", "collect_existing", "search"]
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -57,6 +58,18 @@ def collect(paths: Iterable[str], stdin: BinaryIO | None = None) -> tuple[list[S
     """
     skipped = Skipped()
     return list(search(list(paths), skipped, stdin)), skipped
+
+
+def collect_existing(paths: Iterable[str]) -> tuple[list[Source], Skipped]:
+    """``collect`` for a comparison, which blocks nothing: there, a path that is missing is a mistake.
+
+    Raises UsageError for it too.
+    """
+    sources, skipped = collect(paths)
+    if skipped.absent:
+        names = ", ".join(f"'{printable(path)}'" for path in skipped.absent)
+        raise UsageError(f"there is no {names}", hint="check the path; quote patterns")
+    return sources, skipped
 
 
 def search(

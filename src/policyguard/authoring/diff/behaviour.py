@@ -45,6 +45,15 @@ class BehaviourDiff:
         return tuple(sorted(changed, key=lambda i: i.after.action.severity - i.before.action.severity))
 
     @property
+    def unjudged(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of each image that could not be judged under one of the two, in the order given."""
+        sides = ((image.source, (image.after, image.before)) for image in self.images)
+        failed = ((name, next((v for v in both if not v.outcome.judged), None)) for name, both in sides)
+        return tuple(
+            (name, verdict.reason or verdict.outcome) for name, verdict in failed if verdict is not None
+        )
+
+    @property
     def moves(self) -> Counter[tuple[Action, Action]]:
         """How many of the changed images went from which action to which."""
         return Counter((image.before.action, image.after.action) for image in self.changed)
@@ -56,6 +65,7 @@ class BehaviourDiff:
             "model": self.model,
             "total": len(self.images),
             "changed": len(self.changed),
+            "unjudged": len(self.unjudged),
             "asked": self.asked,
             "known": self.known,
             "images": [image.to_dict() for image in self.images],
