@@ -318,3 +318,23 @@ def test_a_file_that_cannot_be_used_gives_its_mistakes_as_remarks(tmp_path: Path
     file.write_text("id: house\nversion: one\ntitle: House\nrules: []\n")
     assert {("invalid", Level.ERROR)} == {(r.code, r.level) for r in lint(file)}
     assert [2, 4] == [r.line for r in lint(file)]
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("unsafe:\n      - guns\n        - knives\n        - swords\n      - bombs\n", [9, 10]),
+        ("unsafe: [guns]\n    description: No\n      - guns\n", [9]),
+        ("unsafe:\n      - guns\n      - knives\n", []),
+        ("unsafe:\n      - 'guns\n        - knives'\n", []),
+        ("unsafe:\n      - guns\n        -knives\n", []),
+    ],
+)
+def test_a_line_of_a_list_that_yaml_adds_to_the_text_above_is_named(
+    tmp_path: Path, source: str, lines: list[int]
+) -> None:
+    file = tmp_path / "house.yaml"
+    head = "id: house\nversion: 1.0.0\ntitle: House\nrules:\n"
+    file.write_text(f"{head}  - id: arms\n    title: Arms\n    {source}")
+    remarks = [remark for remark in lint(file) if remark.code == "swallowed-item"]
+    assert lines == [remark.line for remark in remarks]

@@ -32,6 +32,35 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "brackets that do not match": (HEAD + "rules: [a¶}\n", "opens on line 4"),
     "a tab for indentation": ("id: a\nrules:\n¶\t- id: w\n", "indent with spaces"),
     "a colon inside a text": ("id: a\ntitle: Weapons¶: all of them\n", "put the whole text in quotes"),
+    "a colon inside a text of two lines": (
+        "id: a\ntitle: Weapons\n  of all kinds¶: guns\n",
+        "put the whole text in quotes",
+    ),
+    "a key deeper than the one above": (
+        GOOD + "    action: block\n\n    # how sure\n      ¶threshold: 0.3\n",
+        "indented further than the one above it: begin both in the same column",
+    ),
+    "a key deeper than a list": (GOOD + "      ¶safe: [toys]\n", "begin both in the same column"),
+    "a key below an item": (
+        HEAD + "rules:\n  - id: w\n    unsafe:\n      - guns\n        ¶safe: [toys]\n",
+        "where the list's key begins",
+    ),
+    "an item with a colon deeper than the others": (
+        HEAD + "rules:\n  - id: w\n    unsafe:\n      - guns\n        ¶- toys: all\n",
+        "begin both in the same column",
+    ),
+    "a colon inside a text below a dash": (
+        HEAD + "rules:\n  - id: w\n    title: Weapons¶: all\n",
+        "put the whole text in quotes",
+    ),
+    "a key deeper than an id": (
+        HEAD + "rules:\n  - id: w\n      ¶title: W\n",
+        "begin both in the same column",
+    ),
+    "a key deeper than one in quotes": (
+        'id: a\ntitle: "Weapons"\n  ¶"version": 1.0.0\n',
+        "begin both in the same column",
+    ),
     "a text that starts with @": ("id: ¶@home\n", "put the text in quotes"),
     "a text that starts with a backtick": ("id: ¶`a`\n", "put the text in quotes"),
     "a text that starts with %": (HEAD + "description: ¶%100\n", "put the text in quotes"),

@@ -115,6 +115,34 @@ _ADVICE = (
 )
 
 
+_KEY = re.compile(r"(?: *- +)* *(?P<key>[A-Za-z_][\w.-]*|\"[^\"]*\"|'[^']*')(?=:(?: |$))")
+"""A line that begins with one key, after the dashes of a list."""
+
+
+def too_deep(text: str, place: Place) -> tuple[Place, str] | None:
+    """Where a key stands that begins its line deeper than the line above does, and what to do.
+
+    ``place`` is where YAML stumbles: at the key, or at its colon. Blank lines and comments are no lines.
+    """
+    lines = re.split(r"\r\n|\r|\n", text)
+    key = _KEY.match(lines[place.line - 1]) if place.line <= len(lines) else None
+    earlier = (one for one in reversed(lines[: place.line - 1]) if one.strip() and one.lstrip()[0] != "#")
+    above = next(earlier, None)
+    if key is None or above is None or place.column - 1 > key.end():
+        return None
+    start, indent = (len(line) - len(line.lstrip(" ")) for line in (key.string, above))
+    in_list, listed = key.string[start:].startswith("- "), above[indent:].startswith("- ")
+    if listed and not in_list and _KEY.match(above):
+        indent = len(above) - len(above.lstrip(" -"))  # beside the key behind the dash
+    if start <= indent or above.rstrip().endswith((":", "|", ">")):
+        return None
+    if listed and not in_list and not _KEY.match(above):
+        message = "this line is indented further than the list above it: begin it where the list's key begins"
+    else:
+        message = "this line is indented further than the one above it: begin both in the same column"
+    return Place(place.line, start + 1), message
+
+
 def explain_syntax(error: yaml.MarkedYAMLError) -> tuple[str, int, int]:
     """One sentence for a syntax error, and its line and column, from 1."""
     reason = error.problem or error.context or "unreadable"
@@ -171,6 +199,8 @@ class Document:
     file: str
     root: Node
     problems: tuple[Problem, ...] = ()
+    swallowed: tuple[Place, ...] = ()
+    """Lines that begin with ``- `` and are read as a part of the text above them."""
 
 
 def plain(node: Node) -> object:
@@ -209,13 +239,16 @@ class _Builder:
         self._file = file
         self._problems: list[Problem] = []
         self._nodes = 0
+        self._swallowed: list[Place] = []
 
     def document(self) -> Document:
         try:
             root = self._document()
         except yaml.MarkedYAMLError as error:
             message, line, column = explain_syntax(error)
-            raise self._stop(*(self._odd_space(line) or (Place(line, column), message))) from None
+            found = self._odd_space(line) or self._too_deep(error, Place(line, column))
+            found = found or (Place(line, column), message)
+            raise self._stop(*found) from None
         except (yaml.YAMLError, ValueError, OverflowError):  # such as the escape "\UFFFFFFFF"
             place = Place(self._events.line + 1, self._events.column + 1)
             raise self._stop(place, "this escape, or this number, is out of range") from None
@@ -226,7 +259,7 @@ class _Builder:
                 f"a policy is a mapping, and this file holds {kind}",
                 hint="start with `id:`, `version:`, `title:` and `rules:` at the left margin",
             )
-        return Document(self._file, root, tuple(self._problems))
+        return Document(self._file, root, tuple(self._problems), tuple(self._swallowed))
 
     def _odd_space(self, line: int) -> tuple[Place, str] | None:
         """Where a space that is none to YAML stands in the line of an error or in the one above it."""
@@ -235,6 +268,12 @@ class _Builder:
             if 0 < number <= len(lines) and (odd := _ODD_SPACE.search(lines[number - 1])):
                 return Place(number, odd.start(1) + 1), _space(odd[1])
         return None
+
+    def _too_deep(self, error: yaml.MarkedYAMLError, place: Place) -> tuple[Place, str] | None:
+        """What to say of a key that stands deeper than the line above it, which YAML takes for its text."""
+        reason = error.problem or ""
+        fits = "mapping values are not allowed" in reason or "<block end>" in reason
+        return too_deep(self._text, place) if fits else None
 
     def _document(self) -> Node:
         self._events.next()  # the stream's start
@@ -312,6 +351,11 @@ class _Builder:
             self._note(event, f"the character {describe_character(text[index])} is refused, as an escape too")
         if event.style is not None:
             return text
+        if event.start_mark and event.end_mark:
+            lines = self._text[event.start_mark.index : event.end_mark.index].splitlines()
+            for number, line in enumerate(lines[1:], start=event.start_mark.line + 2):
+                if line.lstrip(" ").startswith("- "):
+                    self._swallowed.append(Place(number, len(line) - len(line.lstrip(" ")) + 1))
         if odd := _ODD_SPACE.match(text):
             self._note(event, _space(odd[1]))
         if text in _WORDS:

@@ -64,7 +64,8 @@ def lint(
         places = Places(policy, source, text)
     except PolicyError as error:
         return tuple(_invalid(error))
-    remarks = (places.find(remark) for remark in doubts(policy, counter=counter, budget=budget))
+    remarks = [places.find(remark) for remark in doubts(policy, counter=counter, budget=budget)]
+    remarks += places.swallowed()
     return tuple(
         sorted(remarks, key=lambda remark: (remark.file or "", remark.line or 0, remark.column or 0))
     )

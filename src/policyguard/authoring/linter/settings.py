@@ -40,6 +40,17 @@ class Places:
         self._main = read_document(path) if text is None else parse(text.encode(), str(path))
         self._files: dict[str, Document | None] = {self._main.file: self._main}
 
+    def swallowed(self) -> Iterator[Remark]:
+        """Items that are no items: their line is too deep, and YAML adds it to the text above."""
+        message = (
+            "this line belongs to the text above it, which is all one: begin it in the column of the other "
+            "items; if it is text, put the whole in quotes"
+        )
+        for place in self._main.swallowed:
+            yield Remark(
+                Level.WARNING, "swallowed-item", message, (), self._main.file, place.line, place.column
+            )
+
     def find(self, remark: Remark) -> Remark:
         """``remark`` with file, line and column; of what is nearest, where the value itself has no place.
 
