@@ -76,6 +76,31 @@ _ALLOWS = re.compile(
 _TURNED = re.compile(r"\b(?:no|nothing|none|nobody|neither|nor|no longer)\b", re.IGNORECASE)
 """Words that turn a sentence round, which then says what it does in a way that is not understood here."""
 
+_BARE = re.compile(
+    r"^(?:no (?!one\b|longer\b|more\b|less\b|matter\b|need\b)"
+    r"|none(?! the)\b|nothing(?= (?:that|which|with|of|showing|like)\b))[^,:]*",
+    re.IGNORECASE,
+)
+"""A text that begins with what must not be there: "No alcohol", "None, except ...", "Nothing that ..."."""
+
+_NO_HARM = re.compile(
+    r"\b(?:problems?|harm|harmful|concerns?|objections?|objects?|restrict\w*|limits?|rules?|bans?|doubts?|reasons?"
+    r"|risks?|dangers?|issues?|trouble|worr(?:y|ies)|fuss|prohibitions?|exceptions?|difference|difficulty|wrong"
+    r"|forbidden|prohibited|banned|blocked|disallowed|interest|importance|consequence|relevance"
+    r"|examples?|description|comment)\b",
+    re.IGNORECASE,
+)
+_SAYS = re.compile(
+    r"(?<!that )(?<!which )(?<!who )\b(?:is|are|was|were|has|have|does|do|may|can|could|must|should|will"
+    r"|would|needs?|counts?|matters?|breaks?|violates?|offends?|forbids?)\b",
+    re.IGNORECASE,
+)
+_ALLOWED = re.compile(
+    r"\b(?:is|are|may|can|should|must|will)(?: (?:ever|be))*"
+    r" (?:allowed|permitted|acceptable|tolerated|welcome|fine|ok|okay|shown|seen|posted|published|appear)\b",
+    re.IGNORECASE,
+)
+
 
 def same_words(text: str) -> str:
     """``text`` as compared for being the same: lower case, words only, single spaces."""
@@ -127,12 +152,25 @@ def _denied_status(index: int, rule: Rule) -> Iterator[Remark]:
         return
     exempt = rule.status is Status.EXEMPT
     does = "forbids nothing" if exempt else "makes no exception"
-    for sentence in re.split(r"[.;!?\n]", rule.description):
+    sentences = re.split(r"[.;!?\n]", rule.description)
+    if exempt and (bare := _banned_outright(sentences[0].strip())):
+        message = f"the description says {_quote(bare)}, and a rule that is exempt forbids nothing: reword it"
+        yield _remark(Level.WARNING, "contradiction", message, index, "status")
+        return
+    for sentence in sentences:
         match = (_FORBIDS if exempt else _ALLOWS).search(sentence.strip())
         if match and not _TURNED.search(sentence):
             message = f"the description says {match[0]!r}, and a rule that is {rule.status} {does}: reword it"
             yield _remark(Level.WARNING, "contradiction", message, index, "status")
             return
+
+
+def _banned_outright(sentence: str) -> str:
+    """What a sentence begins with if that says that something must not be there, such as "No alcohol"."""
+    bare = _BARE.match(sentence)
+    if bare is None or _NO_HARM.search(bare[0]):
+        return ""
+    return "" if _SAYS.search(sentence) and not _ALLOWED.search(sentence) else bare[0].strip()
 
 
 def _repeated_items(index: int, rule: Rule) -> Iterator[Remark]:
