@@ -142,6 +142,100 @@ def test_what_is_there_is_named_and_nothing_is_written(project: Path, capsys: Ca
 
 
 @pytest.mark.parametrize(
+    ("ci", "path"), [("github", ".github/workflows/policyguard.yml"), ("gitlab", ".gitlab-ci.yml")]
+)
+def test_a_project_that_is_there_gets_the_check_in_ci_alone(
+    ci: str, path: str, project: Path, capsys: Captured
+) -> None:
+    assert (
+        main(["init", "--id", "shop", "--model", "guard", "--base-url", "http://gpu:8000/v1"]) == ExitCode.OK
+    )
+    before = files(project)
+    assert main(["init", ".", "--ci", ci]) == ExitCode.OK
+    assert files(project) == before | {path: (project / path).read_bytes()}
+    text = (project / path).read_text()
+    assert "policy test cases.yaml --model guard --base-url http://gpu:8000/v1\n" in text
+    assert "[remote]" in text
+    capsys.readouterr()
+    after = files(project)
+    assert main(["init", ".", "--ci", ci]) == ExitCode.USAGE
+    assert f"{path}: there already, and nothing was written" in capsys.readouterr().err
+    assert files(project) == after
+
+
+def test_a_check_in_ci_runs_no_test_that_the_project_does_not_have(project: Path) -> None:
+    (project / "pyproject.toml").write_text('[tool.policyguard]\npolicy = "apps/family"\n')
+    assert main(["init", "--ci", "github"]) == ExitCode.OK
+    text = (project / ".github/workflows/policyguard.yml").read_text()
+    assert "policy test" not in text
+    assert "policyguard check" in text
+    assert sorted(files(project)) == [".github/workflows/policyguard.yml", "pyproject.toml"]
+
+
+def test_what_is_missing_is_written_and_what_is_there_is_left(project: Path, capsys: Captured) -> None:
+    assert main(["init", "--id", "shop"]) == ExitCode.OK
+    (project / "cases.yaml").unlink()
+    (project / "policyguard.toml").write_text('policy = "./policies/shop.yaml"\n')
+    before = files(project)
+    assert main(["init", "--id", "shop", "--ci", "github"]) == ExitCode.OK
+    after = files(project)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"cases.yaml", ".github/workflows/policyguard.yml"}
+    printed = capsys.readouterr().err
+    assert "policyguard.toml: there already, left as it is" in printed
+    assert "does not name the policy" not in printed
+
+
+def test_a_policy_of_ones_own_gets_a_project_around_it(project: Path) -> None:
+    assert main(["init", "elsewhere", "--id", "shop", "--from", "pictosafe/l3"]) == ExitCode.OK
+    (project / "policies").mkdir()
+    own = (project / "elsewhere" / "policies" / "shop.yaml").read_bytes()
+    (project / "policies" / "shop.yaml").write_bytes(own)
+    assert main(["init", "--id", "shop"]) == ExitCode.OK
+    assert (project / "policies" / "shop.yaml").read_bytes() == own
+    apple = (project / "elsewhere" / "cases" / "harmless.png").read_bytes()
+    assert (project / "cases" / "harmless.png").read_bytes() == apple, "an image of the policy's world"
+
+
+def test_a_further_policy_is_written_with_the_lines_that_use_it(project: Path, capsys: Captured) -> None:
+    assert main(["init", "--id", "shop"]) == ExitCode.OK
+    before = files(project)
+    assert main(["init", "--id", "forum", "--from", "apps/family"]) == ExitCode.OK
+    after = files(project)
+    assert set(after) - set(before) == {"policies/forum.yaml"}
+    assert {name: after[name] for name in before} == before
+    printed = capsys.readouterr().err
+    assert 'add `policy = "./policies/forum.yaml"`' in printed
+    assert "add `forum: policies/forum.yaml` under `policies:`" in printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "words"),
+    [
+        ('policy = "apps/family"\n', [], "`--ci github` or `--ci gitlab` adds a check in CI"),
+        ("fail_on = 'flag'\n", ["--ci", "github"], "names no policy"),
+        ("polcy = 'x'\n", ["--ci", "github"], "polcy"),
+        ('policy = "apps/family"\n', ["--ci", "github", "--model", "other"], "leave --model"),
+    ],
+)
+def test_a_project_that_would_work_by_half_is_refused_and_left(
+    settings: str, options: list[str], words: str, project: Path, capsys: Captured
+) -> None:
+    (project / "policyguard.toml").write_text(settings)
+    assert main(["init", *options]) == ExitCode.USAGE
+    assert words in capsys.readouterr().err
+    assert files(project) == {"policyguard.toml": settings.encode()}
+
+
+def test_a_job_that_is_there_is_no_dead_end(project: Path, capsys: Captured) -> None:
+    (project / ".gitlab-ci.yml").write_text("mine: {}")
+    assert main(["init", "--ci", "gitlab"]) == ExitCode.USAGE
+    assert "writes a job to copy from" in capsys.readouterr().err
+    assert files(project) == {".gitlab-ci.yml": b"mine: {}"}
+    assert main(["init"]) == ExitCode.OK
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--from", "apps/marketplaces"], "did you mean apps/marketplace?"),

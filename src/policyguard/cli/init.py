@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from policyguard._version import DISTRIBUTION
 from policyguard.cli.errors import command
 from policyguard.errors import ConfigurationError
 from policyguard.runs.exits import ExitCode
+
+if TYPE_CHECKING:
+    from policyguard.runs.project import Project
 
 __all__ = ["init"]
 
@@ -29,6 +32,10 @@ class Ci(StrEnum):
     GITHUB = "github"
     GITLAB = "gitlab"
     NONE = "none"
+
+
+_PROJECT_FILE = "policyguard.toml"
+_CI_FILES = {Ci.GITHUB: ".github/workflows/policyguard.yml", Ci.GITLAB: ".gitlab-ci.yml"}
 
 
 @command
@@ -55,49 +62,149 @@ def init(
 ) -> ExitCode:
     """Start a project: a policy on a packaged one, a project file, a first test, a check in CI.
 
-    In a terminal, what no option says is asked. Files that exist are never changed.
+    In a terminal, what no option says is asked. Files that exist are never changed. In a project that is
+    there already, --ci alone adds the check in CI, --id a policy, and what is missing is written.
     """
-    from policyguard.policy import load_policy, packaged_policies
-    from policyguard.strict.explain import nearest
+    from policyguard.policy import load_policy
     from policyguard.strict.files import write_bytes
 
-    base = base or _ask("Build on which packaged policy", DEFAULT_BASE)
+    known = _project(folder)
+    if known is not None and base is None and name is None:
+        files = _check_alone(folder, known, model, base_url, ci)
+        world = None
+    else:
+        ready = name is not None and (folder / _policy(name)).is_file()
+        base = DEFAULT_BASE if base is None and ready else _packaged(base or _ask_base())
+        name = name or _ask("The new policy's id", "house-rules")
+        if known is None:
+            model = _given(model or _ask("Guard model (empty: say it with each check)", ""))
+            asked = base_url or (_ask("Its server's address (empty: it runs here)", "") if model else "")
+            base_url = _given(asked)
+        else:
+            model, base_url = _model_of(known, model, base_url)
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"{base_url!r} is no server's address",
+                hint="such as http://gpu:8000/v1; leave it out to run here",
+            )
+        answer = ci or (
+            _ask("A check in CI (github, gitlab or none)", Ci.NONE.value) if not known else Ci.NONE
+        )
+        if answer not in [*Ci]:
+            raise ConfigurationError(f"{answer!r} is not github, gitlab or none")
+        own = folder / _policy(name)
+        world = load_policy(own if own.is_file() else base).world
+        files = list(_files(base, name, model, base_url, world))
+        if known is not None:  # its file may be pyproject.toml
+            files = [(known.file_name if path == _PROJECT_FILE else path, data) for path, data in files]
+        tested = known is None or not known.settings.stages
+        files += _check(Ci(answer), model, base_url, tested=tested)
+    there = _left(folder, [path for path, _ in files], known, name)
+    for path, data in files:
+        if path not in there:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / path, data)
+            print(folder / path)
+    for path in there:
+        print(f"{folder / path}: there already, left as it is", file=sys.stderr)
+    if name is not None:
+        if known is not None:
+            _name_policy(known, name, cases="cases.yaml" in there)
+        # The packaged model judges its own world without being named.
+        named = model is not None or world == "pictosafe"
+        _next(folder, name, _test(model, base_url), named=named)
+    return ExitCode.OK
+
+
+def _ask_base() -> str:
+    return _ask("Build on which packaged policy", DEFAULT_BASE)
+
+
+def _packaged(base: str) -> str:
+    """``base``. Raises ConfigurationError if there is no such packaged policy."""
+    from policyguard.policy import packaged_policies
+    from policyguard.strict.explain import nearest
+
     if base not in (packaged := packaged_policies()):
         close = nearest(base, packaged)
         raise ConfigurationError(
             f"{base!r} is no packaged policy",
             hint=(f"did you mean {close}? " if close else "") + "`policyguard policy list` shows them",
         )
-    name = name or _ask("The new policy's id", "house-rules")
-    model = _given(model or _ask("Guard model (empty: say it with each check)", ""))
-    asked = base_url or (_ask("Its server's address (empty: it runs here)", "") if model else "")
-    base_url = _given(asked)
-    if base_url is not None and not base_url.startswith(("http://", "https://")):
+    return base
+
+
+def _project(folder: Path) -> Project | None:
+    """The project whose file stands in ``folder``. Raises ConfigurationError if it cannot be read."""
+    from policyguard.runs.project import find_project
+
+    if not any((folder / name).is_file() for name in (_PROJECT_FILE, "pyproject.toml")):
+        return None
+    project = find_project(folder=folder)
+    return project if project.file is not None and project.file.parent.samefile(folder) else None
+
+
+def _model_of(project: Project, model: str | None, base_url: str | None) -> tuple[str | None, str | None]:
+    """The model and server of a project that is there. Raises ConfigurationError for others."""
+    settings = project.settings
+    servers = settings.base_url or []
+    other = (model and model != settings.model) or (base_url and base_url not in servers)
+    if other:
         raise ConfigurationError(
-            f"{base_url!r} is no server's address",
-            hint="such as http://gpu:8000/v1; leave it out to run here",
+            f"{project.file_name} names another model or server, and is not changed",
+            hint="change it there, and leave --model and --base-url out",
         )
-    answer = ci or _ask("A check in CI (github, gitlab or none)", Ci.NONE.value)
-    if answer not in [*Ci]:
-        raise ConfigurationError(f"{answer!r} is not github, gitlab or none")
-    files = {folder / path: data for path, data in _files(base, name, model, base_url, Ci(answer))}
-    if there := [str(path) for path in files if path.exists() or path.is_symlink()]:
+    return settings.model, base_url or next(iter(servers), None)
+
+
+def _check_alone(
+    folder: Path, project: Project, model: str | None, base_url: str | None, ci: Ci | None
+) -> list[tuple[str, bytes]]:
+    """The file of a check in CI for a project that is there. Raises ConfigurationError."""
+    if ci in (None, Ci.NONE):
         raise ConfigurationError(
-            f"{', '.join(there)}: there already, and nothing was written",
-            hint="name another FOLDER or another --id, or move the file away",
+            f"{folder / project.file_name}: there already, and nothing was written",
+            hint="`--ci github` or `--ci gitlab` adds a check in CI, `--id ID` a policy",
         )
-    for path, data in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
-        print(path)
-    # The packaged model judges its own world without being named.
-    _next(
-        folder,
-        name,
-        _test(model, base_url),
-        named=model is not None or load_policy(base).world == "pictosafe",
-    )
-    return ExitCode.OK
+    if not (project.settings.policy or project.settings.policies):
+        raise ConfigurationError(
+            f"{folder / project.file_name} names no policy, so that a check in CI would fail",
+            hint='add `policy = "./policies/ID.yaml"` to it; `policyguard init --id ID` writes one',
+        )
+    model, base_url = _model_of(project, model, base_url)
+    tested = (folder / "cases.yaml").is_file() and not project.settings.stages
+    return list(_check(Ci(ci), model, base_url, tested=tested))
+
+
+def _left(folder: Path, paths: list[str], known: Project | None, name: str | None) -> list[str]:
+    """Those of ``paths`` that are there, and stay. Raises ConfigurationError where the rest would not fit."""
+    there = [path for path in paths if (folder / path).exists() or (folder / path).is_symlink()]
+    odd = [path for path in there if not (folder / path).is_file()]
+    started = known is not None or (name is not None and _policy(name) in there)
+    if not odd and (not there or (started and len(there) < len(paths))):
+        return there
+    hint = "name another FOLDER, or move the file away"
+    if any(path in _CI_FILES.values() for path in there) and not odd:
+        hint += "; `policyguard init ANOTHER-FOLDER --ci ...` writes a job to copy from"
+    listed = ", ".join(str(folder / path) for path in there)
+    raise ConfigurationError(f"{listed}: there already, and nothing was written", hint=hint)
+
+
+def _name_policy(project: Project, name: str, *, cases: bool) -> None:
+    """Say which lines make a project that was there use a policy."""
+    settings = project.settings
+    named = [*(settings.policy or []), *(one for entry in settings.policies for one in entry.policy)]
+    if not any(project.resolve(one) == project.resolve(_policy(name)) for one in named):
+        print(
+            f'{project.file_name} does not name the policy: add `policy = "./{_policy(name)}"`, or a '
+            "[[policies]] entry for the images that it is for",
+            file=sys.stderr,
+        )
+        if cases:
+            print(
+                f"cases.yaml does not test it: add `{name}: {_policy(name)}` under `policies:`",
+                file=sys.stderr,
+            )
 
 
 def _ask(question: str, default: str) -> str:
@@ -113,8 +220,12 @@ def _given(answer: str) -> str | None:
     return None if answer.strip().lower() in {"", "none", "no", "-"} else answer.strip()
 
 
+def _policy(name: str) -> str:
+    return f"policies/{name}.yaml"
+
+
 def _files(
-    base: str, name: str, model: str | None, base_url: str | None, ci: Ci
+    base: str, name: str, model: str | None, base_url: str | None, world: str | None
 ) -> Iterator[tuple[str, bytes]]:
     """Each file's path and content. Raises PolicyError where the policy would not load."""
     from policyguard.policy import parse_policy
@@ -122,22 +233,28 @@ def _files(
     policy = _POLICY.format(
         name=name, title=name.rpartition("/")[2].replace("-", " ").capitalize(), base=base
     )
-    world = parse_policy(policy).world
-    settings = {"policy": f"./policies/{name}.yaml", "model": model, "base_url": base_url}
+    parse_policy(policy)
+    settings = {"policy": f"./{_policy(name)}", "model": model, "base_url": base_url}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items() if value]
-    yield f"policies/{name}.yaml", policy.encode()
-    yield "policyguard.toml", ("".join(lines) + _PROJECT).encode()
+    yield _policy(name), policy.encode()
+    yield _PROJECT_FILE, ("".join(lines) + _PROJECT).encode()
     yield "cases.yaml", _CASES.format(name=name).encode()
     yield "cases/harmless.png", _harmless(world)
-    extra = "remote" if base_url else "transformers"
-    if ci is not Ci.NONE:
-        path = ".github/workflows/policyguard.yml" if ci is Ci.GITHUB else ".gitlab-ci.yml"
-        text = _GITHUB if ci is Ci.GITHUB else _GITLAB
-        package = f"{DISTRIBUTION}[{extra}]"
-        text = text.replace("RELEASE", _RELEASE).replace("PACKAGE", package)
-        if base_url:  # no torch is installed
-            text = "".join(line for line in text.splitlines(keepends=True) if "torch" not in line)
-        yield path, text.replace("TEST", _test(model, base_url)).encode()
+
+
+def _check(ci: Ci, model: str | None, base_url: str | None, *, tested: bool) -> Iterator[tuple[str, bytes]]:
+    """The file of a check in CI, if one is wanted. ``tested``: it runs ``cases.yaml`` first."""
+    if ci is Ci.NONE:
+        return
+    text = _GITHUB if ci is Ci.GITHUB else _GITLAB
+    package = f"{DISTRIBUTION}[{'remote' if base_url else 'transformers'}]"
+    text = text.replace("RELEASE", _RELEASE).replace("PACKAGE", package)
+    lines = text.splitlines(keepends=True)
+    if base_url:  # no torch is installed
+        lines = [line for line in lines if "torch" not in line]
+    if not tested:
+        lines = [line for line in lines if not line.endswith(" TEST\n")]
+    yield _CI_FILES[ci], "".join(lines).replace("TEST", _test(model, base_url)).encode()
 
 
 def _harmless(world: str | None) -> bytes:
