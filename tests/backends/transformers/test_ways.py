@@ -108,6 +108,7 @@ def test_ways_that_nothing_takes_are_refused(settings: dict[str, Any], expected:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_a_compiled_model_gives_the_usual_scores() -> None:
     asked = requests(3, policy(words="knife gun museum " * 30))
     backend = tiny_backend("qwen3_vl", compiled=True)
