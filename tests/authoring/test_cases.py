@@ -205,6 +205,7 @@ def test_a_pair_that_is_not_told_apart_fails(
         (CASE + "house: {outcom: complies}\n", "cases.yaml:5:15: images[0].expect.house.outcom: unknown key"),
         (CASE + "house: {findings: [armz]}\n", "5:26: images[0].expect.house.findings[0]: there is no rule"),
         (CASE + "house: {xfail: why}\n", "expects nothing"),
+        (CASE + "house: {score: 90%}\n", "expected a number from 0 to 1, found the text '90%': write 0.9"),
         (CASE + "house: {outcome: complies, tolerance: 0.1}\n", "tolerance goes with `score:`"),
         (CASE + "house: {score: 1.5}\n", "cases.yaml:5:22: images[0].expect.house.score: must be at most 1"),
         (CASE + "house: {outcome: complies, xfail: ''}\n", "images[0].expect.house.xfail: is empty"),

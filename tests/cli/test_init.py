@@ -60,6 +60,22 @@ def test_what_the_policy_shows_in_comments_loads_once_it_is_used(project: Path) 
     assert "why that is fine here" in [weakening.reason for weakening in policy.weakenings]
 
 
+@pytest.mark.parametrize("level", range(1, 6))
+def test_what_a_policy_of_the_toy_world_shows_in_comments_is_read_by_pico(
+    level: int, project: Path, capsys: Captured
+) -> None:
+    assert main(["init", "--from", f"pictosafe/l{level}"]) == ExitCode.OK
+    path = project / "policies" / "house-rules.yaml"
+    rules, text = load_policy(path).rules, path.read_text()
+    assert "pico reads at most 8 rules" in text
+    blocks = text.split("\n\n") if len(rules) < 8 else [b for b in text.split("\n\n") if "# rules:" not in b]
+    used = re.sub(r"^# (?=rules:|overrides:|  )", "", "\n\n".join(blocks), flags=re.MULTILINE)
+    path.write_text(used.replace("ID-OF-A-RULE", rules[0].id))
+    assert "\noverrides:" in path.read_text()
+    assert main(["policy", "lint", str(path)]) == ExitCode.OK
+    assert not re.search(r"\[(unreadable|unknown-word|too-many)", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("base", sorted(packaged_policies()))
 def test_every_packaged_policy_can_be_built_on(base: str, project: Path) -> None:
     assert main(["init", "--from", base]) == ExitCode.OK

@@ -97,3 +97,16 @@ def test_diff_fails_over_an_image_that_could_not_be_judged_where_asked(
     good: str, images: Path, guarded: FakeBackend
 ) -> None:
     assert 3 == main(["policy", "diff", good, good, "--on", str(images), "--fail-on", "weaker"])
+
+
+def test_diff_says_that_a_changed_policy_kept_its_version(
+    tmp_path: Path, good: str, capsys: Captured
+) -> None:
+    changed = tmp_path / "changed.yaml"
+    for version, told in (("1.0.0", True), ("1.1.0", False)):
+        text = GOOD.replace("action: flag", "action: block")
+        changed.write_text(text.replace("version: 1.0.0", f"version: {version}"))
+        assert 0 == main(["policy", "diff", good, str(changed)])
+        assert ("raise `version:`" in capsys.readouterr().err) is told
+    assert 0 == main(["policy", "diff", good, good])
+    assert "raise `version:`" not in capsys.readouterr().err

@@ -214,6 +214,10 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "a band of three": (GOOD + "defaults: {undecided_band: ¶[0.1, 0.2, 0.3]}\n", "two numbers such as"),
     "a band upside down": (GOOD + "defaults: {undecided_band: ¶[0.6, 0.4]}\n", "[0.4, 0.6]"),
     "a band beyond 1": (GOOD + "defaults: {undecided_band: [0.4, ¶1.2]}\n", "must be at most 1"),
+    "a colon without a blank": (
+        GOOD + "defaults:\n  ¶threshold:0.3\n",
+        "write a blank behind the colon of `threshold:`",
+    ),
     "defaults as a list": (GOOD + "defaults: ¶[block]\n", "expected a mapping"),
     "an unknown outcome": (GOOD + "outcomes: {¶eror: block}\n", "did you mean error?"),
     "violations let through": (GOOD + "outcomes: {¶violates: allow}\n", "cannot be set here"),

@@ -57,6 +57,7 @@ def test_settings_in_both_files_are_refused(several: Path) -> None:
         ('timeout = "5m"', "timeout: expected a number, found the text '5m'"),
         ("model = 1", "model: expected text, found the number 1"),
         ("policy = []", "policy: is empty"),
+        ("[policies]\npolicy = 'x'", "policies: expected a list, found a table: write [[policies]]"),
         ("policies = [1]", "policies[0]: expected a table, found the number 1"),
         (
             '[[policies]]\npath = "x"\npolicy = "y"',

@@ -230,9 +230,10 @@ def _files(
     """Each file's path and content. Raises PolicyError where the policy would not load."""
     from policyguard.policy import parse_policy
 
-    policy = _POLICY.format(
-        name=name, title=name.rpartition("/")[2].replace("-", " ").capitalize(), base=base
-    )
+    title = name.rpartition("/")[2].replace("-", " ").capitalize()
+    examples = _PICTOGRAMS if world == "pictosafe" else _PHOTOGRAPHS
+    limit = examples["limit"].format(base=base)
+    policy = _POLICY.format(name=name, title=title, base=base, **(examples | {"limit": limit}))
     parse_policy(policy)
     settings = {"policy": f"./{_policy(name)}", "model": model, "base_url": base_url}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items() if value]
@@ -303,23 +304,42 @@ owner: the team that answers for it
 licence: not for others
 extends: {base}
 
-# Rules of your own:
+# Rules of your own{limit}:
 # rules:
-#   - id: other-shops
-#     title: Adverts for other shops
-#     unsafe: [a web address or phone number laid over the picture]
-#     safe: [the maker's name on a product]
+#   - id: {id}
+#     title: {rule}
+#     unsafe: [{unsafe}]
+#     safe: [{safe}]
 #     action: flag
 
 # Changes to rules that come from {base}; what allows more needs a reason:
 # overrides:
 #   ID-OF-A-RULE:
 #     unsafe:
-#       add: [what it forbids here too]
+#       add: [{more}]
 #     safe:
-#       add: [what is fine here]
+#       add: [{fine}]
 #     weakens: why that is fine here
 """
+
+_PHOTOGRAPHS = {
+    "limit": "",
+    "id": "other-shops",
+    "rule": "Adverts for other shops",
+    "unsafe": "a web address or phone number laid over the picture",
+    "safe": "the maker's name on a product",
+    "more": "what it forbids here too",
+    "fine": "what is fine here",
+}
+_PICTOGRAMS = {  # pico reads the names of pictograms only
+    "limit": " (pico reads at most 8 rules, those of {base} included)",
+    "id": "vehicles",
+    "rule": "Vehicles",
+    "unsafe": "vehicles",
+    "safe": "an ambulance",
+    "more": "a magnet",
+    "fine": "a framed magnet",
+}
 
 _PROJECT = """\
 cache = ".policyguard/scores.sqlite"   # of models that give scores

@@ -120,6 +120,9 @@ def diff(
         ):
             behaviour = _behaviour(policies, sources, guard)
     _print(structure, behaviour, style)
+    before_head, after_head = structure.before, structure.after
+    if structure.changes and (before_head.id, before_head.version) == (after_head.id, after_head.version):
+        warn(f"both are version {after_head.version}, and they differ: raise `version:` in the new one")
     if behaviour is not None and (failed := behaviour.unjudged):
         print_unjudged(failed, len(failed), sys.stderr)
     if page is not None and behaviour is not None:

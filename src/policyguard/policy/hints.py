@@ -12,7 +12,7 @@ from policyguard.strict.explain import Hints, not_one_of, seen
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["POLICY"]
+__all__ = ["POLICY", "number_meant"]
 
 _SYNONYMS = {
     "on": "outcomes",
@@ -81,7 +81,7 @@ def _message(item: ErrorDetails) -> str | None:
         words = re.findall(r"'([^']+)'", str(item["ctx"]["expected"]))
         meant = [word for word in words if value.lower() in _MEANT.get(word, ())]
         return not_one_of(value, words, meant[0] if meant else None)
-    if (number := _number_meant(kind, value)) is not None:
+    if (number := number_meant(kind, value)) is not None:
         return f"expected a number from 0 to 1, found {seen(value)}: write {number}"
     if kind == "model_type" and field in ("unsafe", "safe") and path[0] == "overrides":
         return (
@@ -90,8 +90,6 @@ def _message(item: ErrorDetails) -> str | None:
         )
     if kind == "model_type" and len(path) == 2 and path[0] == "drop" and isinstance(value, str):
         return f"expected a mapping, found {seen(value)}: put `id:` before it and `weakens:` below it"
-    if kind in ("model_type", "dict_type") and value is None and path in (("defaults",), ("outcomes",)):
-        return f"expected a mapping, found nothing: indent what belongs to `{field}:`, or delete the line"
     if kind == "string_pattern_mismatch":
         return _bad_pattern(field, str(value))
     if field == "version" and kind == "string_type":
@@ -108,7 +106,7 @@ def _message(item: ErrorDetails) -> str | None:
     return None
 
 
-def _number_meant(kind: str, value: object) -> str | None:
+def number_meant(kind: str, value: object) -> str | None:
     """The number from 0 to 1 that an author meant by ``"0.4"``, ``0,4``, ``40%`` or ``40``."""
     if kind == "less_than_equal" and isinstance(value, (int, float)) and 2 <= value <= 100:
         return f"{value / 100:g}"

@@ -218,9 +218,13 @@ class _Explainer:
         if kind in ("enum", "literal_error"):
             return not_one_of(value, re.findall(r"'([^']+)'", str(context["expected"])))
         if kind in ("model_type", "model_attributes_type", "dict_type"):
-            return f"expected {_MAPPINGS[self._hints.syntax]}, found {self._seen(value)}"
+            remedy = _missing_fields(path, value) if self._hints.syntax == "yaml" else ""
+            return f"expected {_MAPPINGS[self._hints.syntax]}, found {self._seen(value)}{remedy}"
         if kind in _TYPES:
             remedy = _remedy(kind, value) if self._hints.syntax == "yaml" else ""
+            tables = self._hints.syntax == "toml" and fields_at(self._top, (*path, 0))
+            if tables and isinstance(value, Mapping):
+                remedy = f": write [[{path[-1]}]] in two pairs of brackets"
             return f"expected {_TYPES[kind]}, found {self._seen(value)}{remedy}"
         if kind in _BOUNDS:
             return f"must be {_BOUNDS[kind]} {next(iter(context.values())):g}, found {self._seen(value)}"
@@ -253,6 +257,15 @@ def _remedy(kind: str, value: object) -> str:
     if _TYPES[kind] == "a list":
         empty = ": add items, or delete the line"
         return empty if value is None else ": start each item with `- ` on a line of its own"
+    return ""
+
+
+def _missing_fields(path: FieldPath, value: object) -> str:
+    """What to do where fields were expected and none, or a text, stands."""
+    if value is None and path and isinstance(path[-1], str):
+        return f": indent what belongs to `{visible(path[-1][:64])}:`, or delete the line"
+    if isinstance(value, str) and (glued := re.match(r"([A-Za-z_][\w-]{0,63}):(?=[^\s/])", value)):
+        return f": write a blank behind the colon of `{glued[1]}:`"
     return ""
 
 

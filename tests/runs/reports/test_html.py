@@ -167,6 +167,19 @@ def test_the_plot_marks_each_threshold_and_tells_both_sides_apart(tmp_path: Path
     assert '<path class="mark" d="M150.0' in first
 
 
+def test_a_rule_that_is_exempt_has_words_in_place_of_a_plot(tmp_path: Path) -> None:
+    info = run_info(policies=(PolicyInfo(HOUSE, "house"),))
+    text = written(tmp_path, "html", [image("a.png", ImageStatus.PASSED)], info=info)
+    assert text.count("exempt: it forbids nothing") == 1
+    assert text.count("<svg") == len(HOUSE.rules) - 1
+
+
+def test_images_without_a_judgement_are_explained_where_there_are_any(tmp_path: Path) -> None:
+    unjudged = image("a.png", ImageStatus.UNJUDGED, reason="broken")
+    assert "<b>unjudged</b>: blocked" in written(tmp_path, "html", [unjudged])
+    assert "<b>unjudged</b>: blocked" not in written(tmp_path, "html", [image("a.png", ImageStatus.PASSED)])
+
+
 def picture(path: Path, size: tuple[int, int] = (640, 480)) -> str:
     """Write a picture with words in its metadata; its hash."""
     made = Pictures.new("RGB", size, (200, 30, 30))

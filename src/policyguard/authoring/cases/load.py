@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,11 +19,15 @@ from policyguard.errors import PolicyError, Problem
 from policyguard.outcomes import Action, Outcome
 from policyguard.policy.fields import SLUG, Band, Line, Lines, Share, listed, schema_error
 from policyguard.policy.files import is_path
+from policyguard.policy.hints import number_meant
 from policyguard.policy.load import load_policy, read_document
 from policyguard.policy.resolved import ResolvedPolicy
 from policyguard.strict.documents import Document, plain
-from policyguard.strict.explain import FieldPath, Hints, capped, explain, nearest, problem_at
+from policyguard.strict.explain import FieldPath, Hints, capped, explain, nearest, problem_at, seen
 from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "CaseFile",
@@ -224,12 +228,20 @@ def _read(path: Path) -> Document:
         raise
 
 
+def _message(item: ErrorDetails) -> str | None:
+    number = number_meant(item["type"], item["input"])
+    return number and f"expected a number from 0 to 1, found {seen(item['input'])}: write {number}"
+
+
+_HINTS = Hints(message=_message)
+
+
 def validated(document: Document) -> CaseFile:
     """What the file says. Raises PolicyError."""
     try:
         return CaseFile.model_validate(plain(document.root))
     except ValidationError as error:
-        problems = explain(error, CaseFile, document.file, hints=Hints(), locate=document.root.locate)
+        problems = explain(error, CaseFile, document.file, hints=_HINTS, locate=document.root.locate)
         raise PolicyError(_sorted([*document.problems, *problems], document.file)) from None
 
 
