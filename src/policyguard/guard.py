@@ -54,7 +54,8 @@ class Guard(InOneProcess):
             without one, pico for PictoSafe policies and a ConfigurationError for all others.
         base_url: an OpenAI-compatible server that runs ``model``, or several that all do. Default:
             POLICYGUARD_BASE_URL, separated by commas.
-        api_key: for that server; refused where none is named. Default: POLICYGUARD_API_KEY.
+        api_key: for that server; refused where none is named; ``""`` sends none. Default:
+            POLICYGUARD_API_KEY.
         backend: a built backend, shared between guards; excludes ``model`` and ``base_url``.
         subset: with a guard that reads no policy (a sensor, see docs/sensors.md), judge by the rules that it
             can look at; the others are ``unchecked``, which leaves an image undecided.
@@ -147,11 +148,12 @@ class Guard(InOneProcess):
                         "api_key is for a server, and no base_url names one",
                         hint="give its address too, such as base_url='https://api.openai.com/v1'",
                     )
-                api_key = api_key or os.environ.get("POLICYGUARD_API_KEY") or None
+                if api_key is None:
+                    api_key = os.environ.get("POLICYGUARD_API_KEY") or None
             self.backend = build_backend(
                 named,
                 base_url=base_url,
-                api_key=api_key,
+                api_key=api_key or None,
                 dialect=dialect,
                 timeout=timeout,
                 policies=self.policies,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.remote.server import ToyServer
 from cli.support import picture, program, red
 from policyguard.authoring.compare import Comparison, compare_guards
 from policyguard.authoring.compare_page import comparison_page
@@ -320,6 +321,30 @@ def test_the_command_names_what_could_not_be_judged(
     assert "could not be judged:\n" in printed
     assert printed.count(f"  {broken}: ") == 1
     assert f"<li>{broken}: " in page.read_text()
+
+
+def test_the_key_of_one_server_is_not_sent_to_another(
+    shop: Path, house: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    pytest.importorskip("httpx")
+    monkeypatch.setenv("POLICYGUARD_API_KEY", "sk-one")
+    monkeypatch.setenv("TWO", "sk-two")
+    with ToyServer() as one, ToyServer() as two:
+        one.api_key, two.api_key = "sk-one", "sk-two"
+        first, second = (f"toy-guard@{server.url}" for server in (one, two))
+        ask = ["compare", "-p", house, str(shop.with_name("a.png")), "--models"]
+        assert main([*ask, first]) == 0
+        assert main([*ask, f"{first},{second}"]) == 2
+        printed = capsys.readouterr().err
+        assert (
+            f"POLICYGUARD_API_KEY is sent to none of several servers: {first}, {second} are asked" in printed
+        )
+        assert "refuses requests without an API key" in printed
+        keys = ["--key-variable", f"{first}=POLICYGUARD_API_KEY", "--key-variable", f"{second}=TWO"]
+        assert main([*ask, f"{first},{second}", *keys]) == 0
+        assert "is sent to none" not in capsys.readouterr().err
+        assert main([*ask, first, "--key-variable", "toy-guard=TWO"]) == 2
+        assert f"write it as --models does: {first}" in capsys.readouterr().err
 
 
 def test_the_command_refuses_a_path_that_is_not_there(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -102,6 +102,15 @@ def compare(
             "--price", metavar="MODEL=PRICE", help="What one request to a model or stage costs; repeatable."
         ),
     ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key-variable",
+            metavar="MODEL=VARIABLE",
+            help="Which environment variable holds the key of this model's server; repeatable. "
+            "POLICYGUARD_API_KEY goes to a single server only.",
+        ),
+    ] = None,
     judged: JUDGED = None,
     base_url: BASE_URL = None,
     subset: SUBSET = None,
@@ -117,7 +126,7 @@ def compare(
     from policyguard.cli.progress import progress_bar
 
     require_page(page, thumbnails=thumbnails)
-    specs = _models(models, base_url)
+    specs = _keyed(_models(models, base_url), keys)
     loaded = load_policy_with(policy, root=root, parameters=values)
     priced = _prices(prices, specs)
     known, sources, names = find_images(paths, labels, loaded, root)
@@ -377,11 +386,18 @@ def find_images(
     return known, [source.image for source in sources], [source.name for source in sources]
 
 
-def _models(texts: Sequence[str], base_url: str | None) -> dict[str, tuple[str, str | None]]:
-    """Name -> model and server."""
+class _Asked(NamedTuple):
+    model: str
+    url: str | None
+    key: str = ""
+
+
+def _models(texts: Sequence[str], base_url: str | None) -> dict[str, _Asked]:
+    """By name, without keys."""
     from policyguard.backends import runs_here
 
-    specs: dict[str, tuple[str, str | None]] = {}
+    base_url = base_url or os.environ.get("POLICYGUARD_BASE_URL") or None
+    specs: dict[str, _Asked] = {}
     for name in (part.strip() for text in texts for part in text.split(",")):
         model, at, url = name.partition("@http")
         if not model:
@@ -391,8 +407,39 @@ def _models(texts: Sequence[str], base_url: str | None) -> dict[str, tuple[str, 
         if name == _STAGES:
             _stages()  # that there are any, before minutes of judging
         server = f"http{url}" if at else None if runs_here(model) else base_url
-        specs[name] = model, server
+        specs[name] = _Asked(model, server)
     return specs
+
+
+def _keyed(specs: Mapping[str, _Asked], texts: Sequence[str] | None) -> dict[str, _Asked]:
+    """``specs`` with the key of each server. One that is named for all goes to none of several."""
+    common = os.environ.get("POLICYGUARD_API_KEY", "")
+    servers = {asked.url for asked in specs.values()} - {None}
+    keyed = {name: asked._replace(key=common if len(servers) == 1 else "") for name, asked in specs.items()}
+    own = set()
+    for text in texts or ():
+        name, equals, variable = text.rpartition("=")
+        if not equals or not variable:
+            raise UsageError(f"--key-variable takes MODEL=VARIABLE, not {text!r}")
+        _require_named("--key-variable", name, specs)
+        if not (key := os.environ.get(variable)):
+            raise UsageError(f"{variable}, where --key-variable says the key of {name!r} is, is not set")
+        keyed[name] = keyed[name]._replace(key=key)
+        own.add(name)
+    if common and len(servers) > 1 and (bare := [n for n, a in specs.items() if a.url and n not in own]):
+        warn(
+            f"POLICYGUARD_API_KEY is sent to none of several servers: {', '.join(bare)} "
+            f"{'is' if len(bare) == 1 else 'are'} asked without a key (--key-variable names one)"
+        )
+    return keyed
+
+
+def _require_named(option: str, name: str, names: Mapping[str, object]) -> None:
+    if name not in names:
+        raise UsageError(
+            f"{option} names {name!r}, which --models does not",
+            hint=f"write it as --models does: {', '.join(names)}",
+        )
 
 
 def _prices(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[str, float]:
@@ -405,15 +452,15 @@ def _prices(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[st
             value = -1.0
         if not equals or not 0.0 <= value < float("inf"):
             raise UsageError(f"--price takes MODEL=PRICE, not {text!r}", hint="such as --price pico=0.0001")
-        if name not in names and _STAGES not in names:
-            raise UsageError(f"--price names {name!r}, which --models does not")
+        if _STAGES not in names:
+            _require_named("--price", name, names)
         prices[name] = value
     return prices
 
 
 def _backends(
     policy: Policy,
-    specs: Mapping[str, tuple[str, str | None]],
+    specs: Mapping[str, _Asked],
     cache: VerdictCache | None,
     *,
     subset: bool,
@@ -422,12 +469,12 @@ def _backends(
     from policyguard.cli.progress import load_model
     from policyguard.guard import Guard
 
-    for name, (model, url) in specs.items():
+    for name, (model, url, key) in specs.items():
         stages = _stages() if name == _STAGES else None
         if stages is not None:
             opened = Guard(policy, stages=stages, cache=cache)
         else:
-            opened = Guard(policy, model=model, base_url=url, cache=cache, subset=subset)
+            opened = Guard(policy, model=model, base_url=url, api_key=key, cache=cache, subset=subset)
         with opened as guard:
             load_model(guard, sys.stderr)
             yield name, guard.backend
