@@ -459,6 +459,17 @@ def test_the_command_writes_a_policy_that_a_check_then_uses(
     assert main(["policy", "diff", base, str(out), "--on", str(tmp_path / "079.png")]) == 0
 
 
+def test_the_command_names_what_could_not_be_judged(
+    tmp_path: Path, house: Policy, served: FakeBackend, capsys: Captured
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with (tmp_path / "labels.csv").open("a") as stream:
+        stream.write("\nbroken.png,safe,")
+    arguments = ["calibrate", "-p", str(tmp_path / "house.yaml"), "--labels", str(tmp_path / "labels.csv")]
+    assert main([*arguments, "--target", "recall=0.9"]) == 0
+    assert re.search(r"could not be judged:\n  .*broken\.png: is ", capsys.readouterr().err)
+
+
 def test_the_command_refuses_a_promise_that_the_sample_cannot_carry(
     tmp_path: Path, house: Policy, served: FakeBackend, capsys: Captured
 ) -> None:

@@ -96,6 +96,8 @@ class CalibrationReport:
     errors: tuple[float, float]
     rules: Mapping[str, Figures]
     unmeasured: tuple[str, ...] = ()
+    unjudged: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each image that could not be judged."""
 
     @property
     def promised(self) -> Figure:
@@ -132,6 +134,7 @@ class CalibrationReport:
             "calibration_error": {"before": self.errors[0], "after": self.errors[1]},
             "rules": {rule: figures.to_dict() for rule, figures in self.rules.items()},
             "unmeasured": list(self.unmeasured),
+            "unjudged": len(self.unjudged),
             "kept": self.kept,
         }
 
@@ -268,6 +271,7 @@ class _Run:
     scaling: Scaling
     review: float | None
     confidence: float
+    unjudged: tuple[tuple[str, str], ...] = ()
 
     def read(self, progress: Progress | None) -> list[_Case]:
         """All labelled images with the model's own scores; the model is asked here and nowhere else."""
@@ -280,6 +284,8 @@ class _Run:
                 f"{guard.backend.model.id} gives no scores, so that no threshold can be chosen: {why}",
                 hint="`policyguard compare` measures its ratings",
             )
+        failed = [verdict for verdict in verdicts if not verdict.outcome.judged]
+        self.unjudged = tuple((verdict.source, verdict.reason or verdict.outcome) for verdict in failed)
         hashes = [verdict.evidence.image_sha256 for verdict in verdicts]
         self.labels.require_one_label_each(list(zip(self.labels.all, hashes, strict=True)))
         return self._cases(guard, self.labels.all, verdicts, ruled=False)
@@ -419,6 +425,7 @@ class _Run:
             errors=(_error(unsafe, before), _error(unsafe, after)),
             rules=dict(self._rules(chosen.rules, held, after)),
             unmeasured=chosen.notes,
+            unjudged=self.unjudged,
         )
 
     def _cost(self, unsafe: Sequence[bool], verdicts: Sequence[Verdict]) -> float:

@@ -249,6 +249,7 @@ def calibrate(
     """
     import policyguard.authoring.calibrate as choosing
     from policyguard.authoring.thresholds import Target
+    from policyguard.cli.output import print_unjudged
     from policyguard.cli.progress import load_model, progress_bar
     from policyguard.guard import Guard
     from policyguard.policy.files import is_path
@@ -293,6 +294,8 @@ def calibrate(
         print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:
         print("\n".join(_report_lines(report)))
+    if failed := report.unjudged:
+        print_unjudged(failed, len(failed), sys.stderr)
     if not report.kept:
         warn(f"the interval of the other images does not reach {wanted}: nothing is written")
         return ExitCode.BLOCKED
