@@ -262,7 +262,7 @@ def test_what_is_counted_is_shown(service: Service) -> None:
     assert (
         'policyguard_checks_total{action="block",cached="false",outcome="violates",policy="colours"}' in text
     )
-    assert 'policyguard_violations_total{action="block",policy="tests/colours",rule="red"}' in text
+    assert 'policyguard_violations_total{action="block",policy="colours",rule="red"}' in text
     assert 'policyguard_policy_info{decision_fingerprint="' in text
     assert "policyguard_waiting 0.0" in text
     for made_up in ("/made-up", "/made-up/too"):

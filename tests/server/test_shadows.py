@@ -58,6 +58,12 @@ def test_a_shadow_changes_no_answer_and_is_counted_by_rule(service: Service) -> 
     assert (stats["compared"], stats["changed"], stats["weaker"]) == (3, 2, 2)
     assert stats["rules"] == {"red": 2}
     lines = service.get("/metrics").text.splitlines()
+    (images,) = [
+        line
+        for line in lines
+        if line.startswith("policyguard_shadow_changed_images_total") and "weaker" in line
+    ]
+    assert images.endswith(" 2.0")
     name = next(line for line in lines if line.startswith("policyguard_shadow_changes_total"))
     assert 'rule="red"' in name
     assert 'direction="weaker"' in name

@@ -120,6 +120,8 @@ class State:
         usable = [name for name in known if caller.may_use(name)]
         names = tuple(dict.fromkeys(wanted))
         if not names:
+            if not usable and caller.policies is not None:
+                raise Refusal(403, "policy_not_allowed", "no policy that this key may use is served")
             if len(usable) != 1:
                 raise Refusal(422, "policy_missing", "name a policy: `policy` is one of GET /v1/policies")
             names = (usable[0],)
@@ -160,7 +162,7 @@ class State:
         pixels = weigh(image) if len(image) <= _HEAVY else await asyncio.to_thread(weigh, image)
         async with self.room.turn(pixels):
             verdict = await guard.acheck(image, explain=explain)
-        self.note(names, verdict)
+        self.note(names, snapshot, verdict)
         return verdict
 
     async def unscannable(self, names: Sequence[str], snapshot: Snapshot, why: str) -> Verdict:
@@ -168,12 +170,12 @@ class State:
         guard = self.guard_for(names, snapshot)
         failure = Failure(FailureKind.UNSCANNABLE, why)
         verdict = await asyncio.to_thread(guard.judge_failure, "<input>", failure)
-        self.note(names, verdict)
+        self.note(names, snapshot, verdict)
         return verdict
 
-    def note(self, names: Sequence[str], verdict: Verdict) -> None:
+    def note(self, names: Sequence[str], snapshot: Snapshot, verdict: Verdict) -> None:
         """Count a check; one that ended in an error is logged too, by its hash and without the image."""
-        self.metrics.checked(names, verdict)
+        self.metrics.checked({snapshot.live[name].policy.id: name for name in names}, verdict)
         if verdict.outcome is Outcome.ERROR:
             why = visible_line((verdict.reason or "").removeprefix(f"{verdict.source}: "))
             image = (verdict.evidence.image_sha256 or "unknown")[:12]
@@ -437,7 +439,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
             async with state.room.turn(min(pixels, PIXELS)):
                 result = await screen.ascreen(sites)
             for item in result.items:
-                state.note(names, item.verdict)
+                state.note(names, snapshot, item.verdict)
             return Json(await asyncio.to_thread(shapes.litellm_answer, result, payload))
 
     @app.get("/v1/policies", response_model=shapes.PoliciesBody, responses=problems)

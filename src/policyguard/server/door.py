@@ -17,7 +17,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
@@ -279,7 +279,7 @@ class Metrics:
         )
         self.violations = Counter(
             "policyguard_violations",
-            "Rules that images broke.",
+            "Rules that images broke; `policy` is the one of the rule.",
             ["policy", "rule", "action"],
             registry=self.registry,
         )
@@ -292,13 +292,14 @@ class Metrics:
         self.registry.register(_InForce(policies, shadows))
         self.registry.register(shadows)
 
-    def checked(self, names: Sequence[str], verdict: Verdict) -> None:
-        policy = names[0] if len(names) == 1 else "several"
+    def checked(self, names: Mapping[str, str], verdict: Verdict) -> None:
+        """Count a verdict under policies, given as id -> the name by which each is served."""
+        policy = next(iter(names.values())) if len(names) == 1 else "several"
         cached = "true" if verdict.cached else "false"
         self.checks.labels(policy, verdict.outcome.value, verdict.action.value, cached).inc()
         for finding in verdict.findings:
             if finding.violates:
-                self.violations.labels(finding.policy, finding.rule, finding.action.value).inc()
+                self.violations.labels(names[finding.policy], finding.rule, finding.action.value).inc()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count one answer. ``status`` 0: the client was gone."""

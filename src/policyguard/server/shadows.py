@@ -34,6 +34,7 @@ __all__ = ["ServiceShadow", "Shadows"]
 _log = logging.getLogger("policyguard.server")
 _RECENT = 200
 _RESULTS = ("compared", "dropped", "failed")
+_DIRECTIONS = ("weaker", "stronger", "other")
 
 
 _Marks = tuple[str, str]
@@ -290,9 +291,14 @@ class Shadows:
             "Images in the sample of a shadow: compared, dropped (no room) or failed.",
             labels=[*about, "result"],
         )
+        changed = CounterMetricFamily(
+            "policyguard_shadow_changed_images",
+            "Compared images that a shadow would treat otherwise.",
+            labels=[*about, "direction"],
+        )
         changes = CounterMetricFamily(
             "policyguard_shadow_changes",
-            "Compared images that a shadow treats otherwise, by the rules that it is put down to.",
+            'Changed images by the rules that it is put down to: one may count under several; rule "": none.',
             labels=[*about, "rule", "direction"],
         )
         for each in self.all:
@@ -301,9 +307,12 @@ class Shadows:
             known = [each.policy, each.name, *(mark[:12] for mark in now.marks)]
             for result in _RESULTS:
                 images.add_metric([*known, result], counts[result])
+            for direction in _DIRECTIONS:
+                changed.add_metric([*known, direction], counts[direction])
             for (rule, direction), number in sorted(rules.items()):
                 changes.add_metric([*known, rule, direction], number)
         yield images
+        yield changed
         yield changes
 
 
