@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from policyguard.cli import main
 from policyguard.errors import UsageError
 from policyguard.server.app import Settings, is_loopback, serve
 from policyguard.server.keys import Caller, Keys, new_key
+from runs.reports.support import ROOT_ALONE, as_user, open_to_all
 from server.support import Service, serving, write
 
 
@@ -197,6 +200,39 @@ def test_key_new_prints_the_key_and_nothing_else_on_stdout(
     assert 2 == main(command)
     printed = capsys.readouterr()
     assert ("", True) == (printed.out, "'shop'" in printed.err)
+
+
+@ROOT_ALONE
+def test_a_key_that_is_added_leaves_the_file_to_the_service_s_group(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_key(file, "shop", policies=["*"])
+    os.chown(file, 0, 23456)
+    file.chmod(0o640)
+    assert 0 == main(["serve", "key", "new", "club", "--policy", "*", "--keys", str(file)])
+    kept = file.stat()
+    assert (0, 23456, 0o640) == (kept.st_uid, kept.st_gid, kept.st_mode & 0o777)
+    assert "owner" not in capsys.readouterr().err
+
+
+@ROOT_ALONE
+def test_key_new_says_where_it_could_not_leave_the_file_to_its_owner() -> None:
+    with open_to_all() as folder:
+        file = folder / "keys.yaml"
+        new_key(file, "shop", policies=["*"])
+        os.chown(file, 12345, 23456)
+        file.chmod(0o644)
+
+        def add() -> None:
+            with (folder / "said").open("w") as said, redirect_stderr(said):
+                assert 0 == main(["serve", "key", "new", "club", "--policy", "*", "--keys", str(file)])
+
+        as_user(34567, [], add)
+        (line,) = [line for line in (folder / "said").read_text().splitlines() if "owner" in line]
+        assert line == (
+            f"note: {file} had the owner 12345:23456, and now has 34567:34567: `chown 12345:23456 {file}`, "
+            "if the service is to read it"
+        )
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])

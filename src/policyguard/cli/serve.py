@@ -171,6 +171,19 @@ def new(
     """
     from policyguard.server.keys import new_key
 
+    before = _owner(keys)
     print(new_key(keys, name, policies=policies, rate=rate, operator=operator))
     warn(f"its hash is in {keys}; the key itself is shown this once")
+    if before not in (None, now := _owner(keys)):
+        back = f"`chown {before} {keys}`, if the service is to read it"
+        warn(f"{keys} had the owner {before}, and now has {now}: {back}")
     return ExitCode.OK
+
+
+def _owner(file: Path) -> str | None:
+    """User and group, as `chown` takes them."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return f"{status.st_uid}:{status.st_gid}"

@@ -66,7 +66,8 @@ def check_place(path: Path, *, name: str, folder: bool) -> None:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file to write into; it takes the place of ``path`` if the block ends well.
 
-    The permissions of ``path`` stay, and a link stays a link. Raises OSError, and leaves ``path`` as it was.
+    The permissions of ``path`` stay, its owner and group where that is allowed, and a link stays a link.
+    Raises OSError, and leaves ``path`` as it was.
     """
     target = Path(os.path.realpath(path))
     handle, name = tempfile.mkstemp(prefix=".policyguard-", dir=target.parent)
@@ -76,12 +77,28 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        if target.exists():
+            former = target.stat()
+            _give(partial, former.st_uid, former.st_gid)
+            partial.chmod(former.st_mode & 0o777)  # last: until then it is its writer's alone
+        else:
+            partial.chmod(0o666 & ~_umask())
         partial.replace(target)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def _give(path: Path, user: int, group: int) -> None:
+    """Root may give a file to anybody, others to groups that they are in; what is not allowed is left."""
+    if not hasattr(os, "chown"):
+        return
+    with suppress(OSError):
+        os.chown(path, -1, group)
+    if path.stat().st_uid != user:
+        with suppress(OSError):
+            os.chown(path, user, -1)
 
 
 def _umask() -> int:
@@ -231,7 +248,7 @@ def prepare(path: Path) -> None:
 
 
 def write_report(path: Path, chunks: Iterable[str]) -> None:
-    """Put ``chunks`` in place of the file at ``path``, whose permissions stay. Raises OSError."""
+    """Put ``chunks`` in place of the file at ``path``; see ``replacing``. Raises OSError."""
     descriptor = _descriptor(path)
     if descriptor is None and not _is_device(path):
         write_atomically(path, chunks)

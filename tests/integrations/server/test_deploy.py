@@ -97,6 +97,16 @@ def test_containers_can_write_nothing_and_gain_nothing() -> None:
     assert DEPLOYMENT["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"]
 
 
+def test_the_service_can_read_keys_that_are_their_owner_s_alone() -> None:
+    """Which is what `serve key new` makes: a mount shows them as they are, a Secret as its volume says."""
+    assert COMPOSE["policyguard"]["user"].startswith("${OWNER:?")
+    header = (FOLDER / "compose.yaml").read_text().partition("services:")[0]
+    assert "OWNER=$(id -u):$(id -g)" in header
+    pod = DEPLOYMENT["spec"]["template"]["spec"]
+    (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert (pod["securityContext"]["fsGroup"], secret["defaultMode"]) == (10001, 0o440)
+
+
 def test_names_and_ports_fit_each_other() -> None:
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
     assert labels == DEPLOYMENT["spec"]["selector"]["matchLabels"] == SERVICE["spec"]["selector"]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import pytest
 
 from policyguard.assessment import ModelIdentity, Reading, Timings
 from policyguard.outcomes import Action, Outcome
@@ -197,3 +202,32 @@ def many(number: int) -> Iterator[CheckedImage]:
         sha256 = hashlib.sha256(str(place).encode()).hexdigest()
         evidence = replace(kind.verdict.evidence, image_sha256=sha256)
         yield replace(kind, path=f"art/{place:06}.png", verdict=replace(kind.verdict, evidence=evidence))
+
+
+ROOT_ALONE = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root alone may give files away"
+)
+
+
+@contextmanager
+def open_to_all() -> Iterator[Path]:
+    """A folder that other users can reach, as pytest's are not."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def as_user(user: int, groups: Sequence[int], work: Callable[[], object]) -> None:
+    """Do ``work`` in a process of another user, which must end well."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups(groups)
+            os.setgid(user)
+            os.setuid(user)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

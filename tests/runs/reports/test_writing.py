@@ -19,10 +19,13 @@ from policyguard.runs.reports.registry import Reports
 from policyguard.strict.files import write_report
 from runs.reports.support import (
     FILES,
+    ROOT_ALONE,
     STARTED,
+    as_user,
     every_kind,
     image,
     many,
+    open_to_all,
     run_info,
     stopped,
     summary_of,
@@ -123,6 +126,30 @@ def test_a_report_keeps_its_file_s_permissions_and_a_link_stays_one(tmp_path: Pa
     written(tmp_path, "json", [])
     assert (tmp_path / "report-json").is_symlink()
     assert 0o640 == stat.S_IMODE(real.stat().st_mode)
+
+
+@ROOT_ALONE
+def test_a_file_that_is_replaced_keeps_its_owner_and_group(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text("old")
+    os.chown(file, 12345, 23456)
+    file.chmod(0o640)
+    write_report(file, ["new"])
+    kept = file.stat()
+    assert ("new", 12345, 23456) == (file.read_text(), kept.st_uid, kept.st_gid)
+    assert 0o640 == stat.S_IMODE(kept.st_mode)
+
+
+@ROOT_ALONE
+def test_who_may_not_give_a_file_back_to_its_owner_writes_it_all_the_same() -> None:
+    """The group is kept by a member of it, though the owner cannot be."""
+    with open_to_all() as folder:
+        file = folder / "report.json"
+        file.write_text("old")
+        os.chown(file, 12345, 23456)
+        as_user(34567, [23456], lambda: write_report(file, ["new"]))
+        kept = file.stat()
+        assert ("new", 34567, 23456) == (file.read_text(), kept.st_uid, kept.st_gid)
 
 
 def test_a_pipe_is_written_to(tmp_path: Path) -> None:
