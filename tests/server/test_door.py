@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,110 @@ def test_what_is_counted_is_shown(service: Service) -> None:
     for made_up in ("/made-up", "/made-up/too"):
         service.get(made_up)
     assert "made-up" not in service.get("/metrics").text
+
+
+def test_policies_are_counted_by_the_names_they_are_served_by(tmp_path: Path) -> None:
+    """So that one metric can be divided by another."""
+    write(tmp_path, "club/albums")
+    write(tmp_path, "shop")
+    with serving(tmp_path) as service:
+        service.check(picture(RED), "club/albums")
+        service.check(picture(RED), "shop&policy=club/albums")
+        lines = service.get("/metrics").text.splitlines()
+    named = {
+        metric: {
+            re.findall(r'policy="([^"]*)"', line)[0]
+            for line in lines
+            if line.startswith(f"policyguard_{metric}{{")
+        }
+        for metric in ("checks_total", "violations_total", "policy_info", "policy_broken")
+    }
+    served = {"club/albums", "shop"}
+    assert named == {
+        "checks_total": {"club/albums", "several"},
+        "violations_total": served,
+        "policy_info": served,
+        "policy_broken": served,
+    }
+
+
+@pytest.mark.parametrize("mistake", ["entry", "rights", "gone"])
+def test_keys_that_do_not_load_are_seen_by_operators_until_they_do(
+    tmp_path: Path, file: Path, mistake: str
+) -> None:
+    user = new_key(file, "shop", policies=["*"])
+    operator = new_key(file, "ops", policies=["*"], operator=True)
+    good = file.read_text()
+
+    def broken(service: Service) -> tuple[str, str | None]:
+        assert service.state.keys is not None
+        for _ in range(2):
+            service.state.keys.poll()
+        lines = service.get("/metrics", **bearer(operator)).text.splitlines()
+        (gauge,) = [line for line in lines if line.startswith("policyguard_keys_broken ")]
+        ready = service.get("/readyz", **bearer(operator))
+        assert (200, True) == (ready.status_code, ready.json()["ready"])
+        return gauge, ready.json()["keys"]
+
+    with with_keys(tmp_path, file) as service:
+        others = [service.get("/readyz", **of).json() for of in ({}, bearer(user))]
+        assert ("policyguard_keys_broken 0.0", None) == broken(service)
+        if mistake == "entry":
+            file.write_text(good.replace("policies:", "polices:"))
+        elif mistake == "gone":
+            file.unlink()
+        else:
+            file.unlink()
+            file.mkdir()
+        gauge, told = broken(service)
+        assert ("policyguard_keys_broken 1.0", True) == (gauge, str(file) in (told or ""))
+        assert service.check(picture(GREEN), **bearer(user)).json()["allowed"]
+        assert others == [service.get("/readyz", **of).json() for of in ({}, bearer(user))]
+        if mistake == "rights":
+            file.rmdir()
+        file.write_text(good)
+        assert ("policyguard_keys_broken 0.0", None) == broken(service)
+
+
+@ROOT_ALONE
+def test_keys_that_may_be_read_again_are_read_again() -> None:
+    """Rights alone change: neither the time of its content nor its size."""
+    with open_to_all() as folder:
+        file = folder / "keys.yaml"
+        new_key(file, "shop", policies=["*"])
+        os.chown(file, 34567, 34567)
+
+        def read() -> None:
+            keys = Keys(file)
+            for mode, problem in ((0o000, True), (0o600, False)):
+                file.chmod(mode)
+                for _ in range(2):
+                    keys.poll()
+                assert problem is (keys.problem is not None)
+
+        as_user(34567, [], read)
+
+
+def test_without_keys_there_is_nothing_to_say_of_them(service: Service) -> None:
+    assert "keys" not in service.get("/readyz").json()
+    assert "policyguard_keys_broken" not in service.get("/metrics").text
+
+
+def test_a_key_whose_policies_are_not_served_is_told_that_and_no_other_name(
+    tmp_path: Path, file: Path
+) -> None:
+    files = {"image": picture(GREEN)}
+    for names, expected in (
+        (["albums", "lost"], (403, "policy_not_allowed", "no policy that this key may use is served")),
+        (["*"], (422, "policy_missing", "name a policy: `policy` is one of GET /v1/policies")),
+    ):
+        file.unlink(missing_ok=True)
+        key = new_key(file, "shop", policies=names)
+        with with_keys(tmp_path, file) as running:
+            answer = running.post("/v1/check", files=files, **bearer(key))
+        error = answer.json()["error"]
+        assert expected == (answer.status_code, error["code"], error["message"])
+        assert "colours" not in answer.text
 
 
 def test_no_picture_and_no_key_reaches_the_log(

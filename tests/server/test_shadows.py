@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integrations.http.pictures import _judge, data_uri, picture
+from policyguard.assessment import Rating
 from policyguard.errors import ConfigurationError, PolicyError
 from policyguard.server.keys import new_key
 from policyguard.testing import FakeBackend
@@ -129,12 +131,16 @@ def test_a_shadow_is_kept_while_its_file_is_wrong_and_that_is_seen(
     ready = service.get("/readyz")
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     assert "the shadow of colours stays as it was: " in ready.json()["policies"]["next"]
-    assert 'policyguard_policy_broken{policy="next"} 1.0' in counted(service, "policyguard_policy_broken")
+    labels = f'{{policy="colours",shadow="{service.folder.parent / "next.yaml"}"}}'
+    assert counted(service, "policyguard_shadow_broken{") == [f"policyguard_shadow_broken{labels} 1.0"]
+    assert counted(service, "policyguard_policy_broken{") == [
+        'policyguard_policy_broken{policy="colours"} 0.0'
+    ]
     assert "does not load" in caplog.text
     file.write_text(good)
     take_up(service)
     assert (shown(service)["error"], service.get("/readyz").json()["policies"]) == (None, {})
-    assert 'policyguard_policy_broken{policy="next"} 0.0' in counted(service, "policyguard_policy_broken")
+    assert counted(service, "policyguard_shadow_broken{") == [f"policyguard_shadow_broken{labels} 0.0"]
     assert "policy next loads again" in caplog.text
     assert shown(service)["stats"]["changed"] == 2
 
@@ -219,15 +225,37 @@ def test_a_shadow_s_file_is_nothing_for_a_site_s_key(tmp_path: Path) -> None:
     assert [list(found["shop"]), list(found["ops"])] == [[], ["next"]]
 
 
-def test_a_shadow_that_is_called_as_a_served_policy_has_a_line_of_its_own(tmp_path: Path) -> None:
-    write(tmp_path / "policies")
-    file = write(tmp_path / "next")
-    with serving(tmp_path / "policies", shadow=(f"colours={file}",)) as service:
-        lines = counted(service, "policyguard_policy_broken{")
-    assert lines == [
-        'policyguard_policy_broken{policy="colours"} 0.0',
-        f'policyguard_policy_broken{{policy="{file} beside colours"}} 0.0',
-    ]
+def test_an_image_that_differs_is_counted_once_whatever_number_of_rules_it_is_put_down_to(
+    tmp_path: Path,
+) -> None:
+    """Counts by rule add up to more than images; where neither breaks a rule, ``rule`` is empty."""
+
+    def judge(request: Any) -> Any:
+        found = _judge(request)
+        if request.policy.id != "tests/next":
+            return found
+        if found.rating is Rating.SAFE:
+            return replace(found, rating=Rating.UNDECIDED, p_undecided=0.9)
+        if any(each.id == "orange" and each.status != "exempt" for each in request.policy.rules):
+            return replace(found, rule_scores={"red": 0.0, "orange": 1.0})
+        return replace(found, rating=Rating.SAFE, p_unsafe=0.02)  # asked about red alone
+
+    (tmp_path / "policies").mkdir()
+    file = shadow_policy(tmp_path, "block")
+    options: dict[str, Any] = {"shadow": (f"colours={file}",), "shadow_share": 1.0}
+    with serving(tmp_path / "policies", backend=FakeBackend(judge), **options) as service:
+        for colour in ("red", "blue"):
+            service.check(picture(colour))
+        settled(service, 2)
+        found = {
+            metric: sorted(
+                (*re.findall(r'(?:direction|rule)="(\w*)"', line), float(line.rpartition(" ")[2]))
+                for line in counted(service, f"policyguard_shadow_{metric}_total{{")
+            )
+            for metric in ("changes", "changed_images")
+        }
+    assert found["changed_images"] == [("other", 0.0), ("stronger", 1.0), ("weaker", 1.0)]
+    assert found["changes"] == [("stronger", "", 1.0), ("weaker", "orange", 1.0), ("weaker", "red", 1.0)]
 
 
 def test_the_served_policy_may_be_judged_by_another_model(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class State:
     ready: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.policies, self.room, self.shadows)
+        self.metrics = Metrics(self.policies, self.room, self.shadows, self.keys)
         self.ready = Readiness(self.backend, self.policies, self.settings.timeout)
 
     def named(self, wanted: Sequence[str], snapshot: Snapshot, caller: Caller) -> tuple[str, ...]:
@@ -492,7 +492,10 @@ def _add_routes(app: FastAPI, state: State) -> None:
                 errors[name] = f"the shadow of {beside} stays as it was: {error}"
         hidden = _SETUP if refused or problem == NO_POLICY else "the backend does not answer"
         said = problem if problem is None or caller.operator else hidden
-        return Json({"ready": problem is None, "problem": said, "policies": errors}, 503 if problem else 200)
+        body = {"ready": problem is None, "problem": said, "policies": errors}
+        if caller.operator and state.keys is not None:
+            body["keys"] = state.keys.problem
+        return Json(body, 503 if problem else 200)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:

@@ -256,7 +256,7 @@ def require_free(host: str, port: int) -> None:
 class Metrics:
     """The counters of one service, in a registry of their own."""
 
-    def __init__(self, policies: Policies, room: Room, shadows: Shadows) -> None:
+    def __init__(self, policies: Policies, room: Room, shadows: Shadows, keys: Keys | None) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "policyguard_requests",
@@ -273,7 +273,7 @@ class Metrics:
         )
         self.checks = Counter(
             "policyguard_checks",
-            "Images that got a verdict; `several`: under more than one policy.",
+            "Images that got a verdict, by the name a policy is served by; several: under more than one.",
             ["policy", "outcome", "action", "cached"],
             registry=self.registry,
         )
@@ -289,7 +289,11 @@ class Metrics:
             ("body_bytes", "Bytes of bodies that are held.", lambda: room.held),
         ):
             Gauge(f"policyguard_{name}", about, registry=self.registry).set_function(read)
-        self.registry.register(_InForce(policies, shadows))
+        if keys is not None:
+            about = "1: the present file of keys does not load, and the former keys are in force."
+            gauge = Gauge("policyguard_keys_broken", about, registry=self.registry)
+            gauge.set_function(lambda: float(keys.problem is not None))
+        self.registry.register(_InForce(policies))
         self.registry.register(shadows)
 
     def checked(self, names: Mapping[str, str], verdict: Verdict) -> None:
@@ -315,8 +319,8 @@ class Metrics:
 class _InForce:
     """Which policies are in force now, read when somebody looks."""
 
-    def __init__(self, policies: Policies, shadows: Shadows) -> None:
-        self._policies, self._shadows = policies, shadows
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         snapshot = self._policies.current
@@ -332,7 +336,5 @@ class _InForce:
         )
         for name in sorted({*snapshot.live, *snapshot.errors}):
             broken.add_metric([name], float(name in snapshot.errors))
-        for name, (_, error) in self._shadows.states().items():
-            broken.add_metric([name], float(error is not None))
         yield info
         yield broken

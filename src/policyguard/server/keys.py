@@ -1,7 +1,7 @@
 """Who may use a service: a file of hashed keys, each with its policies and its rate.
 
 A key is 32 random bytes, so one round of SHA-256 keeps it: there is nothing to guess. The file is read again
-when it changes; one that is wrong is not taken up, and says so in the log.
+when it changes; one that is wrong is not taken up, which ``Keys.problem`` and the log say.
 """
 
 from __future__ import annotations
@@ -103,12 +103,14 @@ class Keys:
     """The keys in a file. Raises UsageError for a file that is wrong.
 
     ``served`` gives the names of the policies that there are: the log tells of a key for another.
+    ``problem``: why the present file does not load; former keys are in force then, deleted ones among them.
     """
 
     def __init__(self, file: Path, served: Callable[[], Collection[str]] | None = None) -> None:
         self.file = file
         self._served = served
         self._lock = threading.Lock()
+        self.problem: str | None = None
         self._stamp = self._seen = self._state()
         self._callers = self._read()
         self._warn(self._callers)
@@ -129,7 +131,9 @@ class Keys:
                 fresh = self._read()
             except UsageError as error:
                 _log.error("the keys are kept as they were: %s", error)
+                self.problem = str(error)
                 return
+            self.problem = None
             for digest, caller in fresh.items():
                 old = self._callers.get(digest)
                 if old is not None and old.rate == caller.rate:  # a reload is no new allowance
@@ -148,12 +152,12 @@ class Keys:
                 asked = f": did you mean {close!r}?" if close else ""
                 _log.warning("the key %s is for %r, which is not served%s", caller.name, name, asked)
 
-    def _state(self) -> tuple[int, int, int] | None:
+    def _state(self) -> tuple[int, ...] | None:
         try:
             status = self.file.stat()
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino  # ctime: who may read it
 
     def _read(self) -> dict[str, Caller]:
         return _callers(read_document(self.file))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from policyguard.errors import ConfigurationError, UsageError
 from policyguard.guard import Guard, Shadow, shadow_run
@@ -283,7 +283,7 @@ class Shadows:
             for each in self.all
         }
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """For Prometheus, read when somebody looks. Series of former states of a policy are gone."""
         about = ["policy", "shadow", "fingerprint", "decision_fingerprint"]
         images = CounterMetricFamily(
@@ -301,6 +301,11 @@ class Shadows:
             'Changed images by the rules that it is put down to: one may count under several; rule "": none.',
             labels=[*about, "rule", "direction"],
         )
+        broken = GaugeMetricFamily(
+            "policyguard_shadow_broken",
+            "1: the present policy of the shadow cannot be used, and the former one judges.",
+            labels=["policy", "shadow"],
+        )
         for each in self.all:
             now = each.now
             counts, rules = now.totals()
@@ -311,9 +316,11 @@ class Shadows:
                 changed.add_metric([*known, direction], counts[direction])
             for (rule, direction), number in sorted(rules.items()):
                 changes.add_metric([*known, rule, direction], number)
+            broken.add_metric([each.policy, each.name], float(each.error is not None))
         yield images
         yield changed
         yield changes
+        yield broken
 
 
 def _pair(item: str, policies: Policies) -> tuple[str, str | None]:

@@ -113,11 +113,13 @@ class HealthBody(BaseModel):
 
 
 class ReadyBody(BaseModel):
-    """``problem``: why no image can be judged now. ``policies``: what is wrong, by policy."""
+    """``problem``: why no image can be judged now. ``policies``: what is wrong, by policy. ``keys``, for
+    operators: why the present file of keys does not load."""
 
     ready: bool
     problem: str | None = None
     policies: dict[str, str] = Field(default_factory=dict)
+    keys: str | None = None
 
 
 _NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
