@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -22,10 +23,11 @@ import pytest
 from backends.remote.other_servers import install, ollama
 from backends.remote.server import ToyServer
 from integrations.http.pictures import GREEN, ORANGE, RED, b64, data_uri, picture
-from policyguard import ConfigurationError
+from policyguard import ConfigurationError, Guard
 from policyguard.assessment import Failure, FailureKind
 from policyguard.backends.remote.backend import RemoteBackend
 from policyguard.backends.remote.retry import Retries
+from policyguard.cli import main
 from policyguard.server.keys import new_key
 from policyguard.testing import FakeBackend
 from server.support import Service, serving, write
@@ -83,6 +85,29 @@ def ask_in(
     told = dict(json.loads(done.stdout))
     assert json.loads(done.stderr.partition("photo ")[2]) == told
     return told
+
+
+def test_the_quick_start_answers_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = DOCS.read_text().partition("To try it without")[2].partition("\nIt answers once")[0]
+    *lines, answer = "".join(
+        re.findall(r"^```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    ).splitlines()
+    serve, draw, ask = map(shlex.split, lines)
+    curl, _, upload, url = ask
+    assert (draw[0], serve[:2], curl) == ("policyguard", ["policyguard", "serve"], "curl")
+    monkeypatch.chdir(tmp_path)
+    assert main(draw[1:]) == 0
+    backend = Guard(serve[2]).backend
+    with serving(tmp_path / "none", policies=tuple(serve[2:]), backend=backend) as service:
+        path = url.removeprefix("http://127.0.0.1:8765")
+        file = Path(upload.removeprefix("image=@"))
+        found = service.post(path, files={"image": file.read_bytes()}).json()
+        found["score"] = round(found["score"], 2)
+        assert json.dumps(found).startswith(answer.removesuffix("..."))
+        gone = file.with_name(file.name.replace("before", "after"))
+        for reasons in ("", "&explain=true"):
+            found = service.post(f"{path}{reasons}", files={"image": gone.read_bytes()}).json()
+            assert ("complies", True, None) == (found["outcome"], found["allowed"], found["rationale"])
 
 
 @pytest.mark.parametrize("language", FILES)

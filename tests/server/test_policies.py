@@ -50,6 +50,22 @@ def test_no_policy_at_all_is_refused(given: list[str], tmp_path: Path) -> None:
         Policies([str(tmp_path / name) for name in given], FakeBackend())
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("nope/", "there is no such folder, and no packaged policy of this name"),
+        ("pictosafe/", "there is no such folder, and no packaged policy of this name"),
+        ("nope/rules", "there is no such folder, and no packaged policy of this name"),
+        ("pictosafe/l33", "there is no packaged policy of this name: did you mean pictosafe/l3"),
+        ("nope", "there is no packaged policy of this name"),
+    ],
+)
+def test_a_path_to_nothing_is_not_spoken_of_as_a_packaged_policy_alone(given: str, says: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        Policies([given], FakeBackend())
+    assert str(caught.value).startswith(f"{given}: {says}")
+
+
 def test_two_policies_of_one_name_are_refused(tmp_path: Path) -> None:
     given = [str(write(tmp_path / folder, "house")) for folder in ("a", "b")]
     with pytest.raises(ConfigurationError, match="two policies are called 'house'"):

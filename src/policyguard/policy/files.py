@@ -110,8 +110,13 @@ def _files() -> dict[str, Path]:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name[:64].lower(), known, n=3, cutoff=0.5)
     message = "there is no packaged policy of this name"
+    family, separator, rest = name.replace(os.sep, "/").partition("/")
+    if separator and not (
+        rest and any(each.startswith(f"{family}/") for each in known)
+    ):  # more likely a path
+        message = "there is no such folder, and no packaged policy of this name"
+    close = difflib.get_close_matches(name[:64].lower(), known, n=3, cutoff=0.5)
     return f"{message}: did you mean {' or '.join(close)}?" if close else message
 
 
