@@ -107,7 +107,8 @@ def test_a_guard_without_scores_gets_the_figures_of_its_ratings_alone(shop: Path
         return Assessment(Rating.UNSAFE if red(request) > 0.5 else Rating.SAFE)  # type: ignore[arg-type]
 
     lenient = policy(defaults={"without_scores": "ratings"})
-    (guard,) = compared(shop, FakeBackend(rated), under=lenient).guards
+    (guard,) = compared(shop, backend := FakeBackend(rated), under=lenient).guards
+    assert len(backend.requests) == 4  # for scores of rules there is nobody to ask
     assert guard.figures is not None
     assert guard.figures.recall.value == 0.5
     assert (guard.figures.auc.value, guard.calibration_error) == (None, None)

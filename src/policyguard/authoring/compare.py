@@ -231,7 +231,8 @@ def compare_guards(
             hashes = [verdict.evidence.image_sha256 for verdict in judged.verdicts]
             labels.require_one_label_each([(lb, h) for lb, h in zip(found, hashes, strict=True) if lb])
         # In a row, other thresholds would put images to other stages: there a rule has no scores of its own.
-        scores = rule_scores(guard, images, judged.verdicts) if named and not stages else ()
+        scored = named and not stages and any(verdict.score is not None for verdict in judged.verdicts)
+        scores = rule_scores(guard, images, judged.verdicts) if scored else ()
         result = _result(name, guard.backend.model, judged, prices or {}, scores, stages)
         results.append(_measured(result, resolved, found, ruled=named) if labels is not None else result)
     if head is None or resolved is None:
