@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -44,7 +45,9 @@ BLANKS = st.sampled_from(["\n", "\n  ", " "])
 FILES = st.lists(st.one_of(SCRAPS, BLANKS, st.text(max_size=5)), max_size=30)
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
-    lambda text: find_forbidden(text) is None and one_line(text) != "" and "{{" not in text  # a parameter
+    lambda text: (
+        find_forbidden(text) is None and one_line(text) != "" and not re.search(r"{{|}}", text)
+    )  # of a parameter
 )
 rules: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"id": st.from_regex(r"[a-z0-9][a-z0-9_-]{0,8}", fullmatch=True), "title": words},
