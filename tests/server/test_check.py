@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -29,6 +30,7 @@ from policyguard.backends.remote.backend import RemoteBackend
 from policyguard.backends.remote.retry import Retries
 from policyguard.cli import main
 from policyguard.server.keys import new_key
+from policyguard.server.policies import Policies, Readiness
 from policyguard.testing import FakeBackend
 from server.support import Service, serving, write
 from support.waiting import wait_until
@@ -376,6 +378,61 @@ def test_the_service_is_alive_and_ready_and_says_why_not(tmp_path: Path) -> None
         answer = service.get("/readyz")
         assert (503, False, "no weights") == (answer.status_code, *list(answer.json().values())[:2])
         assert {"status": "ok"} == service.get("/healthz").json()
+
+
+def test_metrics_tell_of_a_backend_that_is_down_though_nobody_asks_readyz(
+    tmp_path: Path,
+) -> None:
+    class Flaky(FakeBackend):
+        down = False
+
+        def warm(self) -> None:
+            if self.down:
+                raise ConfigurationError("it does not answer")
+
+    def told(service: Service, value: str) -> bool:
+        service.state.ready.expire()
+        return f"policyguard_ready {value}" in service.get("/metrics").text.splitlines()
+
+    with serving(tmp_path, backend=(backend := Flaky())) as service:
+        wait_until(lambda: told(service, "1.0"))
+        backend.down = True
+        wait_until(lambda: told(service, "0.0"))
+        backend.down = False
+        wait_until(lambda: told(service, "1.0"))
+
+
+def test_a_backend_that_hangs_does_not_hold_up_the_metrics(tmp_path: Path) -> None:
+    answers = threading.Event()
+
+    class Hanging(FakeBackend):
+        def warm(self) -> None:
+            assert answers.wait(600)
+
+    with serving(tmp_path, backend=Hanging()) as service:
+        assert "policyguard_ready 0.0" in service.get("/metrics").text.splitlines()
+        answers.set()
+        wait_until(lambda: "policyguard_ready 1.0" in service.get("/metrics").text.splitlines())
+
+
+def test_a_backend_that_stays_down_in_other_words_is_logged_once_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = iter(["is it up?", "tried twice", "tried thrice", None, "down again"])
+
+    class Down(FakeBackend):
+        def warm(self) -> None:
+            if (word := next(words)) is not None:
+                raise ConfigurationError(word)
+
+    ready = Readiness(Down(), Policies((str(write(tmp_path)),), FakeBackend()), 60)
+    with caplog.at_level(logging.INFO, "policyguard.server"):
+        for _ in range(5):
+            ready.expire()
+            asyncio.run(ready.look())
+    lines = [record.message for record in caplog.records if "the backend" in record.message]
+    down = "the backend does not answer: "
+    assert [down + "is it up?", "the backend answers", down + "down again"] == lines
 
 
 LOW = "defaults:\n  threshold: 0.4\n"

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -34,14 +33,13 @@ from policyguard.guard import Guard
 from policyguard.integrations.extract import find_images
 from policyguard.integrations.screen import Screen
 from policyguard.outcomes import Outcome
-from policyguard.policy import ResolvedPolicy
 from policyguard.runs.exits import ExitCode
 from policyguard.runs.reports.text import visible_line
 from policyguard.server import shapes
 from policyguard.server.door import CONTENT_TYPE, Door, Metrics, PatientProtocol, caller_of, require_free
 from policyguard.server.keys import Caller, Keys
 from policyguard.server.playground import Playground
-from policyguard.server.policies import LivePolicy, Policies, Snapshot, sources
+from policyguard.server.policies import NO_POLICY, Policies, Readiness, Snapshot, sources
 from policyguard.server.requests import PIXELS, Json, Refusal, Room, question, read_json, weigh
 from policyguard.server.shadows import Shadows
 from policyguard.verdict import Verdict
@@ -111,8 +109,11 @@ class State:
     ready: Readiness = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.policies, self.room, self.shadows, self.keys)
         self.ready = Readiness(self.backend, self.policies, self.settings.timeout)
+        ready = self.ready
+        self.metrics = Metrics(
+            self.policies, self.room, self.shadows, self.keys, lambda: ready.problem is None
+        )
 
     def named(self, wanted: Sequence[str], snapshot: Snapshot, caller: Caller) -> tuple[str, ...]:
         """The names of the policies that a request means; the only one there is, if it names none."""
@@ -201,81 +202,6 @@ class InTurn(WrappingBackend):
             return await self.inner.aassess(requests)
         finally:
             self._turns.release()
-
-
-NO_POLICY = "no policy is served: the files of all of them are gone"
-
-
-class Readiness:
-    """Whether images can be judged, looked at no more than every few seconds and by one at a time.
-
-    The backend must answer. A policy that needs scores is also asked about one grey picture, until that has
-    got a verdict: only an answer shows whether a server gives scores. ``refused``: why policies got none.
-    ``problem`` names the first of these reasons where no policy is left, and that no file is.
-    """
-
-    _FRESH = 5.0
-    _AGAIN = 60.0  # a server behind a proxy may be another one by then
-
-    def __init__(self, backend: Backend, policies: Policies, timeout: float) -> None:
-        self._backend, self._policies, self._timeout = backend, policies, timeout
-        self._lock = asyncio.Lock()
-        self._until = 0.0
-        # Why a policy got no verdict, and until when that holds.
-        self._tried: dict[ResolvedPolicy, tuple[str | None, float]] = {}
-        self.problem: str | None = "the model is not loaded yet"
-        self.refused: dict[str, str] = {}
-
-    def expire(self) -> None:
-        """Ask the backend at the next look."""
-        self._until = 0.0
-
-    async def look(self) -> str | None:
-        """What is wrong, or ``None``. A backend that did not answer is asked again at once."""
-        async with self._lock:
-            if monotonic() >= self._until or self.problem is not None:
-                try:
-                    await asyncio.to_thread(self._backend.warm)
-                except Exception as error:
-                    if str(error) != self.problem:
-                        _log.error("the backend does not answer: %s", error)
-                    self.problem, self.refused = str(error), {}
-                else:
-                    if self.problem is not None and not self.refused:
-                        _log.info("the backend answers")
-                    live = self._policies.current.live
-                    self.refused = await self._refusals(live)
-                    unusable = self.refused.keys() == live.keys()
-                    self.problem = next(iter(self.refused.values()), NO_POLICY) if unusable else None
-                self._until = monotonic() + self._FRESH
-            return self.problem
-
-    async def _refusals(self, live: Mapping[str, LivePolicy]) -> dict[str, str]:
-        needy = {name: each.policy for name, each in live.items() if each.policy.needs_scores}
-        before = {policy: self._tried.get(policy, (None, 0.0)) for policy in needy.values()}
-        due = [policy for policy, (_, until) in before.items() if monotonic() >= until]
-        found = await asyncio.gather(*map(self._try, due))
-        self._tried = before | dict(zip(due, found, strict=True))
-        refused = {}
-        for name, policy in needy.items():
-            why = self._tried[policy][0]
-            if why is not None:
-                refused[name] = why
-                if why != before[policy][0]:
-                    _log.error("policy %s judges no image: %s", name, why)
-        return refused
-
-    async def _try(self, policy: ResolvedPolicy) -> tuple[str | None, float]:
-        from PIL import Image
-
-        try:
-            guard = Guard(policy, backend=self._backend, timeout=self._timeout)
-            verdict = await guard.acheck(Image.new("RGB", (224, 224), "grey"), explain=False)
-        except Exception as error:
-            return str(error), monotonic() + self._AGAIN
-        if verdict.outcome is Outcome.ERROR:
-            return verdict.reason or "the model gave no answer", 0.0
-        return None, inf
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -499,6 +425,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
+        state.ready.glance()  # a backend that does not answer must not hold up what tells of it
         return Response(state.metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/docs", include_in_schema=False)

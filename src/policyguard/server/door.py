@@ -17,7 +17,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
@@ -256,7 +256,9 @@ def require_free(host: str, port: int) -> None:
 class Metrics:
     """The counters of one service, in a registry of their own."""
 
-    def __init__(self, policies: Policies, room: Room, shadows: Shadows, keys: Keys | None) -> None:
+    def __init__(
+        self, policies: Policies, room: Room, shadows: Shadows, keys: Keys | None, ready: Callable[[], bool]
+    ) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "policyguard_requests",
@@ -287,6 +289,7 @@ class Metrics:
             ("judging", "Images that are being judged.", lambda: room.judging),
             ("waiting", "Requests that wait for their turn.", lambda: room.waiting),
             ("body_bytes", "Bytes of bodies that are held.", lambda: room.held),
+            ("ready", "1: images can be judged, as /readyz says.", lambda: float(ready())),
         ):
             Gauge(f"policyguard_{name}", about, registry=self.registry).set_function(read)
         if keys is not None:

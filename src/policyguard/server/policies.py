@@ -1,4 +1,5 @@
-"""The policies of a service: loaded under names, reloaded whole or not at all, looked up by name.
+"""The policies of a service: loaded under names, reloaded whole or not at all, looked up by name; and
+whether images can be judged under them now (``Readiness``).
 
 All policies stand in one ``Snapshot``, which is replaced in one step: whoever took it before a reload goes on
 with it, and no request sees half of a change. A policy that does not load any more stays as it was, with its
@@ -11,24 +12,28 @@ valid, shorter policy in between: write files aside and move them into place, as
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from pathlib import Path
+from time import monotonic
 
 from policyguard.backends.base import Backend
 from policyguard.checking.shadow import Sink
 from policyguard.errors import ConfigurationError, PolicyError, Problem, UsageError
 from policyguard.guard import Guard
+from policyguard.outcomes import Outcome
 from policyguard.policy import ResolvedPolicy, packaged_policies
 from policyguard.policy.files import SUFFIXES, is_path
 from policyguard.policy.load import load_noting
 from policyguard.strict.explain import nearest
 
-__all__ = ["LivePolicy", "Policies", "Snapshot", "sources"]
+__all__ = ["NO_POLICY", "LivePolicy", "Policies", "Readiness", "Snapshot", "sources"]
 
 _log = logging.getLogger("policyguard.server")
 _TRIES = 4
@@ -274,3 +279,87 @@ def _own(source: str | Path) -> frozenset[Path]:
 
 def _version(policy: ResolvedPolicy) -> tuple[str, str, str]:
     return policy.version, policy.fingerprint[:12], policy.decision_fingerprint[:12]
+
+
+NO_POLICY = "no policy is served: the files of all of them are gone"
+
+
+class Readiness:
+    """Whether images can be judged, looked at no more than every few seconds and by one at a time.
+
+    The backend must answer. A policy that needs scores is also asked about one grey picture, until that has
+    got a verdict: only an answer shows whether a server gives scores. ``refused``: why policies got none.
+    ``problem`` names the first of these reasons where no policy is left, and that no file is.
+    """
+
+    _FRESH = 5.0
+    _AGAIN = 60.0  # a server behind a proxy may be another one by then
+
+    def __init__(self, backend: Backend, policies: Policies, timeout: float) -> None:
+        self._backend, self._policies, self._timeout = backend, policies, timeout
+        self._lock = asyncio.Lock()
+        self._until = self._quiet = 0.0
+        # Why a policy got no verdict, and until when that holds.
+        self._tried: dict[ResolvedPolicy, tuple[str | None, float]] = {}
+        self._glance: asyncio.Task[str | None] | None = None
+        self.problem: str | None = "the model is not loaded yet"
+        self.refused: dict[str, str] = {}
+
+    def expire(self) -> None:
+        """Ask the backend at the next look."""
+        self._until = 0.0
+
+    def glance(self) -> None:
+        """Start a look, and wait for none: ``problem`` is then of the glance before, at the latest."""
+        if self._glance is None or self._glance.done():
+            self._glance = asyncio.create_task(self.look())
+
+    async def look(self) -> str | None:
+        """What is wrong, or ``None``. A backend that did not answer is asked again at once."""
+        async with self._lock:
+            if monotonic() >= self._until or self.problem is not None:
+                try:
+                    await asyncio.to_thread(self._backend.warm)
+                except Exception as error:
+                    # Probes look every few seconds, and how often it was tried changes its words.
+                    if str(error) != self.problem and monotonic() >= self._quiet:
+                        _log.error("the backend does not answer: %s", error)
+                        self._quiet = monotonic() + self._AGAIN
+                    self.problem, self.refused = str(error), {}
+                else:
+                    if self.problem is not None and not self.refused:
+                        _log.info("the backend answers")
+                    self._quiet = 0.0
+                    live = self._policies.current.live
+                    self.refused = await self._refusals(live)
+                    unusable = self.refused.keys() == live.keys()
+                    self.problem = next(iter(self.refused.values()), NO_POLICY) if unusable else None
+                self._until = monotonic() + self._FRESH
+            return self.problem
+
+    async def _refusals(self, live: Mapping[str, LivePolicy]) -> dict[str, str]:
+        needy = {name: each.policy for name, each in live.items() if each.policy.needs_scores}
+        before = {policy: self._tried.get(policy, (None, 0.0)) for policy in needy.values()}
+        due = [policy for policy, (_, until) in before.items() if monotonic() >= until]
+        found = await asyncio.gather(*map(self._try, due))
+        self._tried = before | dict(zip(due, found, strict=True))
+        refused = {}
+        for name, policy in needy.items():
+            why = self._tried[policy][0]
+            if why is not None:
+                refused[name] = why
+                if why != before[policy][0]:
+                    _log.error("policy %s judges no image: %s", name, why)
+        return refused
+
+    async def _try(self, policy: ResolvedPolicy) -> tuple[str | None, float]:
+        from PIL import Image
+
+        try:
+            guard = Guard(policy, backend=self._backend, timeout=self._timeout)
+            verdict = await guard.acheck(Image.new("RGB", (224, 224), "grey"), explain=False)
+        except Exception as error:
+            return str(error), monotonic() + self._AGAIN
+        if verdict.outcome is Outcome.ERROR:
+            return verdict.reason or "the model gave no answer", 0.0
+        return None, inf

@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
+from integrations.http.pictures import RED, picture
 from policyguard.cli import main
+from policyguard.server.keys import new_key
+from server.support import serving, write
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "integrations" / "server"
@@ -137,3 +140,29 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "policyguard.service" not in done.stderr.replace(str(unit.parent), "")
+
+
+(ALERTS,) = documents("alerts.yaml")[0]["groups"]
+
+
+def test_alerts_ask_for_metrics_and_labels_that_the_service_has(tmp_path: Path) -> None:
+    new_key(keys := tmp_path / "keys.yaml", "ops", policies=["*"], operator=True)
+    shadow = write(tmp_path / "beside", "strict")
+    with serving(tmp_path / "policies", keys=keys, shadow=(f"colours={shadow}",)) as service:
+        service.state.metrics.answered("/v1/check", 429, 0.01)
+        service.state.metrics.checked({"tests/colours": "colours"}, service.state.guard.check(picture(RED)))
+        samples = [one for family in service.state.metrics.registry.collect() for one in family.samples]
+    labels = {sample.name: {"instance", *sample.labels} for sample in samples} | {"up": {"job", "instance"}}
+    for rule in ALERTS["rules"]:
+        asked = re.findall(r"\b(policyguard_\w+|up)\b(?:\{(\w+)=)?", rule["expr"])
+        kept = set(re.findall(r"by \((\w+)\)", rule["expr"]))
+        assert asked, rule
+        for name, label in asked:
+            assert {label or "instance", *kept} <= labels[name], rule
+        said = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert said <= (kept or {"instance"}), rule
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, which comes with Prometheus")
+def test_prometheus_reads_the_alerts() -> None:
+    subprocess.run(["promtool", "check", "rules", str(FOLDER / "alerts.yaml")], check=True)
