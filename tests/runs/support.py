@@ -78,8 +78,7 @@ def check_project(
     out, err = io.StringIO(), io.StringIO()
     settings = merge_settings(Flags(**flags), find_project(config))
     selected = select_images(paths, settings, changed_since=changed_since, allow_empty=allow_empty)
-    whole = not paths and changed_since is None
-    job = build_job(settings, selected, whole=whole, backend=backend or FakeBackend(red, preferred_batch=1))
+    job = build_job(settings, selected, backend=backend or FakeBackend(red, preferred_batch=1))
     code = run_check(
         job,
         style=Format.JSONL,

@@ -9,7 +9,7 @@ import pytest
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
 from policyguard.testing import FakeBackend
-from runs.support import POLICY, TWO, check_project, pictures, write
+from runs.support import POLICY, TWO, check_project, commit, pictures, write
 
 
 def ids(verdict: dict[str, object]) -> list[str]:
@@ -24,13 +24,46 @@ def test_a_policy_whose_pattern_matches_nothing_is_no_success(
     entry = 'policy = "./house.yaml"\n[[policies]]\npaths = "avatar/"\npolicy = "./house.yaml"\n'
     write(project, policyguard_dot_toml=entry)
     pictures(project, "avatars/a.png")
-    found = check_project()
-    assert (ExitCode.USAGE, ["avatars/a.png"]) == (found.code, found.sources)
-    assert "no image matches policyguard.toml: policies[0].paths (avatar/)" in capsys.readouterr().err
-    assert ExitCode.OK == check_project(allow_empty=True).code
+    for paths, allow_empty in (((), False), ((), True), ((".",), False), ((str(project),), True)):
+        found = check_project(*paths, allow_empty=allow_empty)
+        assert (ExitCode.USAGE, [project / "avatars/a.png"]) == (
+            found.code,
+            [Path(name).absolute() for name in found.sources],
+        )
+        said = capsys.readouterr().err
+        assert "no image matches policyguard.toml: policies[0].paths (avatar/)" in said
+        assert "add it with the first image" in said
     assert ExitCode.OK == check_project("avatars").code, (
         "a part of the project says nothing about its patterns"
     )
+
+
+def test_a_pattern_is_held_against_unchanged_images_too(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_entries(*paths: str) -> None:
+        entries = "".join(f'[[policies]]\npaths = "{path}"\npolicy = "./house.yaml"\n' for path in paths)
+        write(repository, policyguard_dot_toml='policy = "./house.yaml"\n' + entries)
+
+    pictures(repository, "new/a.png")
+    write_entries("/old.png", "new/")
+    found = check_project(changed_since="main", allow_empty=True)
+    assert (ExitCode.OK, ["new/a.png"]) == (found.code, found.sources)
+    write_entries("/old.png", "nwe/")
+    for allow_empty in (False, True):
+        found = check_project(changed_since="main", allow_empty=allow_empty)
+        assert (ExitCode.USAGE, ["new/a.png"]) == (found.code, found.sources)
+        assert "no image matches policyguard.toml: policies[1].paths (nwe/)" in capsys.readouterr().err
+    commit(repository)
+    assert ExitCode.USAGE == check_project(changed_since="HEAD", allow_empty=True).code, "nothing changed"
+
+
+def test_in_a_project_without_an_image_no_pattern_can_match(project: Path) -> None:
+    entry = 'exclude = ["cases/"]\n[[policies]]\npaths = "avatars/"\npolicy = "./house.yaml"\n'
+    write(project, policyguard_dot_toml=entry)
+    assert ExitCode.OK == check_project(allow_empty=True).code
+    pictures(project, "cases/a.png")
+    assert ExitCode.OK == check_project(allow_empty=True).code
 
 
 def test_images_that_no_policy_is_for_are_said_and_are_not_enough(

@@ -75,7 +75,7 @@ def check(
     )
     for note in selection.notes:
         warn(note)
-    job = build_job(settings, selection, whole=not paths and changed_since is None)
+    job = build_job(settings, selection)
     for note in job.notes:
         warn(note)
     with job.guard:

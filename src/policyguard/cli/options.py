@@ -194,7 +194,13 @@ CHANGED_SINCE = Annotated[
         "does not track yet.",
     ),
 ]
-ALLOW_EMPTY = Annotated[bool, typer.Option("--allow-empty", help="Let a run without any image succeed.")]
+ALLOW_EMPTY = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty",
+        help="Let a run without any image succeed. It excuses no [[policies]] entry that matches no image.",
+    ),
+]
 _SETTINGS: dict[str, Any] = {
     "policy": Annotated[
         list[str] | None,

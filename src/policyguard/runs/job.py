@@ -69,9 +69,7 @@ class Job:
         return sum(len(group.items) for group in self.groups)
 
 
-def build_job(
-    settings: RunSettings, selection: Selection, *, whole: bool = False, backend: Backend | None = None
-) -> Job:
+def build_job(settings: RunSettings, selection: Selection, *, backend: Backend | None = None) -> Job:
     """The run over ``selection``. A policy that cannot be used leaves its images unchecked and is a problem.
 
     ``backend`` takes the place of the one that the settings name.
@@ -117,9 +115,12 @@ def build_job(
             notes.append(message)
             if not by_policies and not selection.may_be_empty:
                 problems.append("nothing is left to check")
-    if whole and not selection.may_be_empty:
+    if selection.whole and (selection.sources or selection.unchanged):
+        for source in selection.unchanged:
+            assignment.names(report_path(source.name))
         problems += [
-            f"no image matches {entry}: fix or drop the entry, or pass --allow-empty"
+            f"no image matches {entry}: correct its paths; for images that are still to come, leave the "
+            "entry out and add it with the first image"
             for entry in assignment.unmatched_entries()
         ]
     guard = build_guard(
@@ -157,7 +158,7 @@ def build_job(
         problems=[*problems, *map(str, baseline.problems)],
         notes=notes,
         ignored=selection.ignored,
-        whole=whole,
+        whole=selection.whole and not selection.unchanged,
     )
 
 

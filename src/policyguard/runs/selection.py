@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,16 +25,18 @@ MAX_NAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Images to check, and how many were left out: ``ignored`` by a pattern, ``unchanged`` since a ref.
+    """Images to check, and what was left out: ``ignored`` (a count) by a pattern, ``unchanged`` since a ref.
 
-    ``may_be_empty``: a run without an image is a success.
+    ``may_be_empty``: a run without an image is a success. ``whole``: all images of the project were looked
+    at, so an entry of the project file that matches none of them is a mistake.
     """
 
     sources: Sources
     notes: tuple[str, ...] = ()
     ignored: int = 0
-    unchanged: int = 0
+    unchanged: Sources = field(default_factory=Sources)
     may_be_empty: bool = False
+    whole: bool = False
 
 
 def select_images(
@@ -52,7 +54,7 @@ def select_images(
     changed = None if changed_since is None else changed_files(changed_since, project.root)
     exclude = Patterns(project.settings.exclude, where=f"{project.file_name}: exclude")
     patterns = [spec for spec in (read_ignore_file(project.root), exclude) if spec]
-    skipped, kept, unchanged = Skipped(), Sources(), 0
+    skipped, kept, unchanged = Skipped(), Sources(), Sources()
     ignored, ignored_names = 0, list[str]()
     for source in search(paths or [os.path.relpath(project.root)], skipped, stdin, allow_empty=allow_empty):
         if _is_ignored(source, patterns, settings):
@@ -60,7 +62,7 @@ def select_images(
             if ignored <= MAX_NAMES:
                 ignored_names.append(source.name)
         elif changed is not None and source.data is None and not _has_changed(source.name, changed):
-            unchanged += 1
+            unchanged.append(source)
         else:
             kept.append(source)
     notes = [f"skipped {skipped}"] if str(skipped) else []
@@ -69,7 +71,7 @@ def select_images(
     if ignored:
         notes.append(f"{count_images(ignored_names, ignored)} ignored by {IGNORE_FILE} or `exclude`")
     if changed is not None:
-        notes.append(f"{len(kept):,} of {len(kept) + unchanged:,} images changed since {changed_since}")
+        notes.append(f"{len(kept):,} of {len(kept) + len(unchanged):,} images changed since {changed_since}")
         notes += _changed_configuration(changed, settings)
         if not changed:
             notes.append(
@@ -80,7 +82,14 @@ def select_images(
             f"every image is ignored by {IGNORE_FILE} or `exclude`",
             hint="add images that are not, or pass --allow-empty",
         )
-    return Selection(kept, tuple(notes), ignored, unchanged, allow_empty or changed is not None)
+    return Selection(
+        kept,
+        tuple(notes),
+        ignored,
+        unchanged,
+        may_be_empty=allow_empty or changed is not None,
+        whole=not paths or any(os.path.abspath(path) == str(project.root) for path in paths),  # noqa: PTH100
+    )
 
 
 def count_images(names: Sequence[str], number: int | None = None) -> str:
