@@ -41,6 +41,7 @@ __all__ = [
 
 _CHUNK = 64 * 1024
 _IN_MEMORY = 256 * 1024
+_ACCESS_LIST = "system.posix_acl_access"
 
 
 def check_place(path: Path, *, name: str, folder: bool) -> None:
@@ -66,8 +67,8 @@ def check_place(path: Path, *, name: str, folder: bool) -> None:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file to write into; it takes the place of ``path`` if the block ends well.
 
-    The permissions of ``path`` stay, its owner and group where that is allowed, and a link stays a link.
-    Raises OSError, and leaves ``path`` as it was.
+    The permissions and access list of ``path`` stay, its owner and group where that is allowed, and a link
+    stays a link. Raises OSError, and leaves ``path`` as it was.
     """
     target = Path(os.path.realpath(path))
     handle, name = tempfile.mkstemp(prefix=".policyguard-", dir=target.parent)
@@ -80,6 +81,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         if target.exists():
             former = target.stat()
             _give(partial, former.st_uid, former.st_gid)
+            _share(partial, target)
             partial.chmod(former.st_mode & 0o777)  # last: until then it is its writer's alone
         else:
             partial.chmod(0o666 & ~_umask())
@@ -99,6 +101,15 @@ def _give(path: Path, user: int, group: int) -> None:
     if path.stat().st_uid != user:
         with suppress(OSError):
             os.chown(path, user, -1)
+
+
+def _share(path: Path, former: Path) -> None:
+    """Give ``path`` the access list (``setfacl``) of ``former``, or none, where the system has such lists."""
+    if hasattr(os, "getxattr"):
+        with suppress(OSError):  # the folder may have given it a list of its own
+            os.removexattr(path, _ACCESS_LIST)
+        with suppress(OSError):
+            os.setxattr(path, _ACCESS_LIST, os.getxattr(former, _ACCESS_LIST))
 
 
 def _umask() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -150,6 +151,38 @@ def test_who_may_not_give_a_file_back_to_its_owner_writes_it_all_the_same() -> N
         as_user(34567, [23456], lambda: write_report(file, ["new"]))
         kept = file.stat()
         assert ("new", 34567, 23456) == (file.read_text(), kept.st_uid, kept.st_gid)
+
+
+def access_list(user: int) -> bytes:
+    """``u::rw-,u:USER:r--,g::---,m::r--,o::---``, as Linux keeps it."""
+    entries = [(1, 6, -1), (2, 4, user), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+
+
+def set_access_list(path: Path, kind: str, user: int) -> None:
+    try:
+        os.setxattr(path, f"system.posix_acl_{kind}", access_list(user))
+    except (OSError, AttributeError) as error:
+        pytest.skip(f"no access lists here: {error}")
+
+
+def test_a_file_that_is_replaced_keeps_its_access_list(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text("old")
+    set_access_list(file, "access", 12345)
+    write_report(file, ["new"])
+    assert ("new", access_list(12345)) == (file.read_text(), os.getxattr(file, "system.posix_acl_access"))
+    assert 0o640 == stat.S_IMODE(file.stat().st_mode)
+
+
+def test_a_file_that_is_replaced_is_not_opened_to_those_of_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text("old")
+    file.chmod(0o640)
+    set_access_list(tmp_path, "default", 12345)
+    write_report(file, ["new"])
+    assert ("new", []) == (file.read_text(), os.listxattr(file))
+    assert 0o640 == stat.S_IMODE(file.stat().st_mode)
 
 
 def test_a_pipe_is_written_to(tmp_path: Path) -> None:
