@@ -134,6 +134,23 @@ def test_a_violation_that_is_put_down_to_no_rule_cannot_be_accepted(bad: Path) -
     assert ExitCode.BLOCKED == check_project("bad.png", backend=FakeBackend(bare)).code
 
 
+def test_an_entry_for_the_closest_rule_holds_while_no_other_rule_is_closer_or_broken(bad: Path) -> None:
+    (bad / "house.yaml").write_text(
+        POLICY.format(id="house") + "  - id: fakes\n    title: Fakes\n    unsafe: [counterfeits]\n"
+    )
+    accept(entry())
+
+    def found(arms: float, fakes: float) -> ExitCode:
+        shares = {"arms": arms, "fakes": fakes}
+        answer = Assessment(Rating.UNSAFE, p_unsafe=0.9, label_mass=1.0, rule_scores=shares)
+        return check_project("bad.png", backend=FakeBackend(answer)).code
+
+    assert ExitCode.OK == found(arms=0.5, fakes=0.4), "neither reaches its threshold; arms is the closest"
+    assert ExitCode.OK == found(arms=0.9, fakes=0.1), "arms is broken"
+    assert ExitCode.BLOCKED == found(arms=0.4, fakes=0.5), "fakes is the closest"
+    assert ExitCode.BLOCKED == found(arms=0.1, fakes=0.9), "fakes is broken"
+
+
 @pytest.mark.parametrize(("text", "said"), NONSENSE, ids=range(len(NONSENSE)))
 def test_a_line_of_nonsense_accepts_nothing_is_named_and_the_rest_holds(
     bad: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]

@@ -88,8 +88,9 @@
     if (row.findings.length) left.append(make("h3", {}, "Findings"));
     for (const [number, score, violates, attributed, action] of row.findings) {
       const rule = rules[number];
-      const verdict = (violates ? "breaks it: " + action : "closest, does not break it")
-        + (violates && !attributed ? " (closest rule)" : "");
+      const verdict = !violates ? "closest, does not break it"
+        : attributed ? "breaks it: " + action
+        : "closest rule: the image reaches the policy's threshold, and no rule its own";
       left.append(make("div", { className: "finding" },
         make("b", {}, rule.title), " ", score === null ? "" : score.toFixed(3) + " ",
         make("span", { className: "small" }, verdict),

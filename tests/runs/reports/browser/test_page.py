@@ -226,3 +226,12 @@ def test_the_rules_of_an_image_that_only_came_close_are_told_apart(visit: Visit)
     one(driver, ".open").click()
     assert "Weapons 0.400 closest, does not break it" in one(driver, ".details").text
     assert [] == all_of(driver, ".rule.broken")
+
+
+def test_a_blocked_image_under_its_closest_rule_says_what_that_is(visit: Visit) -> None:
+    closest = finding(score=0.4, attributed=False)
+    driver = visit([image("a.png", ImageStatus.FAILED, closest)], info=replace(run_info(), images=1))
+    one(driver, ".open").click()
+    assert "Weapons 0.400 closest rule: the image reaches the policy's threshold, and no rule its own" in (
+        one(driver, ".details").text
+    )
