@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from policyguard.errors import ConfigurationError, Problem
-from policyguard.strict.explain import Hints, explain
+from policyguard.strict.explain import Hints, explain, explain_toml
 
 if TYPE_CHECKING:
     from policyguard.backends import Stage
@@ -196,14 +196,18 @@ def _table(path: Path) -> dict[str, Any] | None:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise ConfigurationError(f"{path} is larger than 1 MiB")
-        content = tomllib.loads(data.decode("utf-8"))
+        text = data.decode("utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {explain_toml(error, text, Settings)}") from None
+    except RecursionError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
     if path.name != "pyproject.toml":
         return content

@@ -25,6 +25,7 @@ __all__ = [
     "Hints",
     "capped",
     "explain",
+    "explain_toml",
     "field_name",
     "fields_at",
     "nearest",
@@ -106,6 +107,51 @@ def explain(
         at_key = item["type"] == "extra_forbidden" or item["loc"][-1:] == ("[key]",)
         problems.append(problem_at((*prefix, *path), message, file, locate, key=at_key))
     return problems
+
+
+def explain_toml(error: ValueError, text: str, model: type[BaseModel]) -> str:
+    """What to write where ``text`` is not TOML, with its line; the parser's words where we know no better.
+
+    No value is repeated: it may be a secret.
+    """
+    words = str(error)
+    at = re.search(r" \(at line (\d+), column \d+\)$", words)  # else at the end
+    lines = (text if at else text.rstrip()).split("\n")
+    number = int(at[1]) if at else len(lines)
+    line = lines[number - 1].strip()
+    heading = re.match(r"\[+ *([^\[\]]*)", line)
+    key, equals, value = (part.strip() for part in line.partition("="))
+    start = f"{key} = " if equals else ""
+    if "twice" in words or "Cannot overwrite" in words:
+        if heading is None:
+            message = f"`{key}` stands there twice: delete one of the two"
+        elif fields_at(model, (heading[1].rpartition(".")[2].strip(), 0)):
+            message = f"write [[{heading[1]}]] in two pairs of brackets, each time"
+        else:
+            message = f"[{heading[1]}] stands there twice: put both together"
+    elif "Invalid value" in words and equals and not value.partition("#")[0]:
+        message = f"nothing stands behind `{key} =`: write a value, or delete the line"
+    elif "Invalid value" in words and at is None:
+        message = "a value, or the `]` of a list, is missing here, at the end"
+    elif "Invalid value" in words and value.partition("#")[0].strip() in ("True", "False"):
+        message = f"write {value[:5].strip().lower()} in small letters"
+    elif "after a statement" in words and re.match(r"[\"'].*,", value):
+        message = f'several values stand in brackets: write {start}["...", "..."]'
+    elif "Invalid value" in words or ("after a statement" in words and re.match(r"\d*[A-Za-z]", value)):
+        message = f'text stands in quotes: write {start}"..."'
+    elif "Expected '='" in words and ":" in line:
+        message = "write = in place of the colon"
+    else:
+        message = next((advice for part, advice in _TOML if part in words), "")
+    return f"line {number}: {message}" if message else words
+
+
+_TOML = (
+    ("Unclosed array", "a comma, or the `]` of a list, is missing"),
+    ("Unescaped", "write each \\ twice, or the text in single quotes"),
+    ("Illegal character '\\n'", "a quote is not closed"),
+    ("Unterminated string", "a quote is not closed"),
+)
 
 
 def problem_at(
