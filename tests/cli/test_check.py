@@ -56,8 +56,8 @@ def test_show_config_names_policies_that_cannot_be_used(
     assert ExitCode.USAGE == main(["check", "--show-config"])
     captured = capsys.readouterr()
     assert "[[policies]]" in captured.out
-    assert "'./avatars.yaml' cannot be used" in captured.err
-    assert "'./ads.yaml' cannot be used" in captured.err
+    assert "'./avatars.yaml' of policyguard.toml cannot be used" in captured.err
+    assert "'./ads.yaml' of policyguard.toml cannot be used" in captured.err
 
 
 def test_an_empty_folder_is_named_and_nothing_is_loaded(capsys: Captured, tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def test_lint_fails_from_the_level_that_is_named(tmp_path: Path, level: str, cod
     assert code == main(["policy", "lint", str(file), "--fail-on", level])
 
 
+def test_a_policy_that_one_model_cannot_take_is_no_broken_file(tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "many.yaml"
+    rules = "".join(f"  - {{id: r{n}, title: Rule {n}, unsafe: [knives]}}\n" for n in range(9))
+    file.write_text(f"id: many\nversion: 1.0.0\ntitle: Many\nworld: pictosafe\nrules:\n{rules}")
+    assert 1 == main(["policy", "lint", str(file)])
+    assert "pico reads at most 8 rules and policy 'many' has 9 [unreadable]" in capsys.readouterr().out
+
+
 def test_lint_as_json_holds_level_code_and_place(tmp_path: Path, capsys: Captured) -> None:
     file = tmp_path / "no_owner.yaml"
     file.write_text(GOOD.replace("owner: The shop\n", ""))

@@ -56,6 +56,29 @@ def test_is_refused_at_its_place(name: str, folder: Path) -> None:
         assert f"{path}:{place[0]}:{place[1]}: " in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("extends", "hint"),
+    [
+        ("bse.yaml", "did you mean base.yaml?"),
+        ("./lower/bse.yaml", "did you mean ./lower/base.yaml?"),
+        ("lower/nothing-like-it.yaml", "it starts at the folder of the file that names it, {folder}"),
+        (
+            "shared/base.yaml",
+            "the folder of the file that names it, {folder}, which holds no folder 'shared'",
+        ),
+    ],
+)
+def test_a_base_that_is_missing_is_looked_for_from_the_file_that_names_it(
+    extends: str, hint: str, folder: Path
+) -> None:
+    (folder / "lower").mkdir(exist_ok=True)
+    (folder / "lower" / "base.yaml").write_text(BASE)
+    (folder / "top.yaml").write_text(f"id: a\nversion: 1.0.0\nextends: {extends}\n")
+    with pytest.raises(PolicyError, match="there is no such file") as caught:
+        load_policy(folder / "top.yaml")
+    assert str(caught.value).rstrip(")").endswith(hint.format(folder=folder))
+
+
 def test_the_base_itself_and_a_layer_that_only_tightens_load(folder: Path) -> None:
     path = folder / "top.yaml"
     path.write_text(

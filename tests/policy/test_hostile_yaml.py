@@ -166,6 +166,18 @@ CASES: dict[str, tuple[str | bytes, str]] = {
         "at most 200 characters",
     ),
     "a lone text for a list": (GOOD + "    safe: ¶toys\n", "start each item with `- `"),
+    "a dash without a blank": (
+        GOOD + "    safe:\n      - toys\n      ¶-water pistols\n      -flags\n    status: active\n",
+        "write a blank behind the dash of each item",
+    ),
+    "a dash without a blank at the end": (
+        GOOD + "    safe:\n      - toys\n      ¶-water pistols\n",
+        "write a blank behind the dash of each item",
+    ),
+    "dashes without blanks": (
+        GOOD + "    safe:\n      ¶-toys\n      - flags\n",
+        "a blank belongs behind each dash: start each item with `- ` on a line of its own",
+    ),
     "an item that became a mapping": (GOOD + "    safe:\n      - ¶toys: all of them\n", "in quotes"),
     "an item that is a number": (GOOD + "    safe: [¶18]\n", "put it in quotes"),
     "an empty item": (GOOD + "    safe:\n      -¶\n", "found nothing"),

@@ -130,7 +130,20 @@ def test_a_renamed_policy_fails_the_run_and_images_under_others_are_checked(
     found = check_project()
     assert (ExitCode.USAGE, ["x.png"]) == (found.code, found.sources)
     assert "avatars/a.png: policy './avatars.yaml' cannot be used" in found.err
-    assert "avatars.yaml: there is no such file" in capsys.readouterr().err
+    said = "policy './avatars.yaml' of policyguard.toml cannot be used: avatars.yaml: there is no such file"
+    assert said in capsys.readouterr().err
+
+
+def test_the_only_policy_being_gone_names_the_file_that_names_it(project: Path) -> None:
+    (project / "house.yaml").rename(project / "hose.yaml")
+    pictures(project, "a.png")
+    with pytest.raises(UsageError, match=r"did you mean hose\.yaml") as caught:
+        check_project()
+    said = "policy './house.yaml' of policyguard.toml cannot be used: house.yaml: there is no such file"
+    assert said == caught.value.message
+    with pytest.raises(UsageError) as caught:
+        check_project(policy=("house.yaml",))
+    assert "house.yaml: there is no such file" == caught.value.message
 
 
 def test_a_policy_for_no_image_of_this_run_need_not_be_there(several: Path) -> None:

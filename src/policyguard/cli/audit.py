@@ -147,13 +147,13 @@ def run(
     """
     from policyguard.runs.audit.run import Set, Work, estimate, start
     from policyguard.runs.audit.sources import Spec
-    from policyguard.runs.policies import load_policies
+    from policyguard.runs.policies import load_policies, refusal
 
     if not settings.policy:
         raise UsageError("no policy to judge images under", hint="give --policy")
     loaded, broken = load_policies(settings.policy, settings.project, from_file=settings.policies_from_file)
     if broken:
-        raise next(iter(broken.values()))
+        raise refusal(broken, settings)
     made_of = Set(
         tuple(info.policy for info in loaded.values()),
         tuple(str(info.name) for info in loaded.values()),

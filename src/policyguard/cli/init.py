@@ -288,7 +288,7 @@ def _next(folder: Path, name: str, test: str, *, named: bool) -> None:
         f"  {here}policyguard policy lint policies/{name}.yaml    # after each edit\n"
         f"  {test}{needs}\n"
         f"  policyguard check{needs}    # every image in the folder, once there are some\n"
-        "Keep .policyguard/ (the scores that were read) out of git. "
+        "Keep .policyguard/ (the scores that were read) and the files of --report out of git. "
         "`policyguard quickstart` says which models run here.",
         file=sys.stderr,
     )

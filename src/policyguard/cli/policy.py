@@ -119,7 +119,8 @@ def lint(
     Each is printed as FILE:LINE:COLUMN: level: field: what is wrong [code]; what is wrong with a policy as a
     whole has no line.
 
-    Exit code: 2 a policy cannot be used; 1 something is at or above the level of --fail-on; 0 otherwise.
+    Exit code: 2 a file is no policy at all [invalid]; 1 something else is at or above the level of --fail-on,
+    such as a policy that the model cannot take [unreadable]; 0 otherwise.
     """
     from policyguard.authoring.linter import Level, TokenCounter
     from policyguard.authoring.linter import lint as check

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from policyguard.errors import ConfigurationError, PolicyError, Problem
 from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
-from policyguard.strict.text import visible
+from policyguard.strict.text import quoted, visible
 
 __all__ = [
     "GROUP",
@@ -226,7 +226,8 @@ def include(name: str, by: PolicyFile | None) -> PolicyFile:
     except OutsideError as error:
         refuse(name, f"the path {error.strerror}", f"the policy root is {root}")
     except (OSError, ValueError) as error:
-        message, hint = explain(error, Path(root, *parts), name)
+        start = None if by is None else Path(root, *by.parts[:-1])
+        message, hint = explain(error, Path(root, *parts), name, start)
         refuse(name, message, hint)
     return PolicyFile(root, resolved, display, data)
 
@@ -248,10 +249,12 @@ def refuse(path: Path | str, message: str, hint: str) -> NoReturn:
     raise PolicyError([Problem(message, visible(str(path)))], hint=hint) from None
 
 
-def explain(error: OSError | ValueError, path: Path, name: str | None = None) -> tuple[str, str]:
-    """Why a file cannot be read, and what to do about it. ``name``: how a policy names it."""
+def explain(
+    error: OSError | ValueError, path: Path, name: str | None = None, start: Path | None = None
+) -> tuple[str, str]:
+    """Why a file cannot be read, and what to do. ``name``: how a policy in the folder ``start`` names it."""
     if isinstance(error, FileNotFoundError):
-        return "there is no such file", _missing_hint(path, name)
+        return "there is no such file", _missing_hint(path, name, start)
     if isinstance(error, IsADirectoryError):
         return "this is a folder, not a policy file", _folder_hint(path)
     if isinstance(error, PermissionError):
@@ -280,13 +283,16 @@ def _folder_hint(path: Path) -> str:
     return f"name one of the files in it: {', '.join(files[:8])}{' ...' if len(files) > 8 else ''}"
 
 
-def _missing_hint(path: Path, name: str | None) -> str:
+def _missing_hint(path: Path, name: str | None, start: Path | None) -> str:
     close = difflib.get_close_matches(path.name, _files_in(path.parent), n=1, cutoff=0.6)
+    folder, slash, _ = (name or "").rpartition("/")
     if close:
-        return f"did you mean {path.parent / close[0] if name is None else close[0]}?"
+        return f"did you mean {path.parent / close[0] if name is None else f'{folder}{slash}{close[0]}'}?"
     bare = (name or path.as_posix()).rpartition(".")[0].removeprefix("policies/")
     if bare in packaged_policies():
         return f"the packaged policy of that name is {bare!r}, without .yaml"
-    if name is not None:
-        return f"check the path: it starts at the folder of the file that names it, {path.parent}"
+    if start is not None:
+        there = os.path.isdir(path.parent)  # noqa: PTH112 (no name makes it raise)
+        missing = "" if there else f", which holds no folder {quoted(folder.removeprefix('./'))}"
+        return f"check the path: it starts at the folder of the file that names it, {start}{missing}"
     return "check the path" if path.is_absolute() else "check the path: it starts at the current folder"

@@ -17,7 +17,14 @@ from policyguard.guard import Guard
 from policyguard.runs.baseline import Baseline, read_baseline
 from policyguard.runs.engine import Group
 from policyguard.runs.git import is_tracked
-from policyguard.runs.policies import Assignment, conflicting_ids, load_policies, policy_names, unusable
+from policyguard.runs.policies import (
+    Assignment,
+    conflicting_ids,
+    load_policies,
+    policy_names,
+    refusal,
+    unusable,
+)
 from policyguard.runs.run import PolicyInfo, RunInfo, Unchecked
 from policyguard.runs.selection import Selection, count_images
 from policyguard.runs.settings import RunSettings
@@ -96,8 +103,8 @@ def build_job(settings: RunSettings, selection: Selection, *, backend: Backend |
     names = [name for group in by_policies for name in group] or policy_names(settings)
     policies, broken = load_policies(names, project, from_file=settings.policies_from_file)
     if not policies:
-        raise next(iter(broken.values()))
-    problems, notes = [*unusable(broken), *conflicting_ids(policies.values())], []
+        raise refusal(broken, settings)
+    problems, notes = [*unusable(broken, settings), *conflicting_ids(policies.values())], []
     unchecked: list[Unchecked] = []
     for group, sources in by_policies.items():
         if unloaded := [name for name in group if name in broken]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from policyguard.errors import PolicyError
+from policyguard.errors import PolicyError, UsageError
 from policyguard.policy import load_policy
 from policyguard.policy.files import is_path
 from policyguard.runs.patterns import Patterns
@@ -19,7 +19,15 @@ from policyguard.runs.project import Project
 from policyguard.runs.run import PolicyInfo
 from policyguard.runs.settings import RunSettings
 
-__all__ = ["Assignment", "conflicting_ids", "load_policies", "policy_names", "policy_problems", "unusable"]
+__all__ = [
+    "Assignment",
+    "conflicting_ids",
+    "load_policies",
+    "policy_names",
+    "policy_problems",
+    "refusal",
+    "unusable",
+]
 
 
 class Assignment:
@@ -88,12 +96,21 @@ def policy_names(settings: RunSettings) -> list[str]:
 def policy_problems(settings: RunSettings) -> list[str]:
     """A line for every policy that cannot be used, whether or not there is an image for it."""
     _, broken = load_policies(policy_names(settings), settings.project, from_file=settings.policies_from_file)
-    return unusable(broken)
+    return unusable(broken, settings)
 
 
-def unusable(broken: Mapping[str, PolicyError]) -> list[str]:
+def unusable(broken: Mapping[str, PolicyError], settings: RunSettings) -> list[str]:
     """A line for every policy in ``broken``."""
-    return [f"policy {name!r} cannot be used: {error.message}" for name, error in broken.items()]
+    of = f" of {settings.project.file_name}" if settings.policies_from_file else ""
+    return [f"policy {name!r}{of} cannot be used: {error.message}" for name, error in broken.items()]
+
+
+def refusal(broken: Mapping[str, PolicyError], settings: RunSettings) -> UsageError:
+    """What to raise where nothing can be judged without the policies in ``broken``."""
+    first = next(iter(broken.values()))
+    if not settings.policies_from_file:
+        return first
+    return UsageError("\n".join(unusable(broken, settings)), hint=first.hint)
 
 
 def conflicting_ids(policies: Iterable[PolicyInfo]) -> list[str]:

@@ -246,7 +246,7 @@ class _Builder:
             root = self._document()
         except yaml.MarkedYAMLError as error:
             message, line, column = explain_syntax(error)
-            found = self._odd_space(line) or self._too_deep(error, Place(line, column))
+            found = self._odd_space(line) or self._too_deep(error, Place(line, column)) or self._dash(error)
             found = found or (Place(line, column), message)
             raise self._stop(*found) from None
         except (yaml.YAMLError, ValueError, OverflowError):  # such as the escape "\UFFFFFFFF"
@@ -274,6 +274,15 @@ class _Builder:
         reason = error.problem or ""
         fits = "mapping values are not allowed" in reason or "<block end>" in reason
         return too_deep(self._text, place) if fits else None
+
+    def _dash(self, error: yaml.MarkedYAMLError) -> tuple[Place, str] | None:
+        """What to say of an item such as ``-guns``, which YAML takes for a key that is not complete."""
+        start = error.context_mark
+        if start is None or "expected ':'" not in (error.problem or ""):
+            return None
+        if not re.match(r" *-[^ -]", self._text.splitlines()[start.line]):
+            return None
+        return Place(start.line + 1, start.column + 1), "write a blank behind the dash of each item: `- `"
 
     def _document(self) -> Node:
         self._events.next()  # the stream's start

@@ -302,6 +302,8 @@ def _remedy(kind: str, value: object) -> str:
         return whole if isinstance(value, Mapping) else ": put it in quotes"
     if _TYPES[kind] == "a list":
         empty = ": add items, or delete the line"
+        if isinstance(value, str) and value.startswith("-"):
+            return ": a blank belongs behind each dash: start each item with `- ` on a line of its own"
         return empty if value is None else ": start each item with `- ` on a line of its own"
     return ""
 

@@ -119,6 +119,8 @@ WRONG = {
     "key == 'a\\n'": (8, "this quote is not closed, or a backslash in it escapes nothing"),
     "__import__('os')": (1, "there is no column '__import__'"),
     "score > 1; degraded": (10, "';' is not known here"),
+    "score > 90%": (11, "'%' is not known here"),
+    "score.%": (7, "'%' is not known here"),
     "score > 0x10": (9, "'0' is not known here"),
     "dhash == 1.5": (10, "dhash is a whole number"),
     "(" * 200: (51, "the condition is nested more than 50 deep"),
@@ -143,6 +145,13 @@ def test_the_mark_stands_under_the_place_and_the_hint_says_what_to_write(audit: 
         read_where(audit, 'degraded or action == "blok"')
     assert wrong.value.message.splitlines()[1:] == ['degraded or action == "blok"', " " * 22 + "^"]
     assert wrong.value.hint == "did you mean block?"
+
+
+@pytest.mark.parametrize(("share", "written"), [("90%", "0.9"), ("2.5 %", "0.025"), ("100%", "1")])
+def test_a_share_in_percent_comes_with_the_number_to_write(share: str, written: str, audit: Audit) -> None:
+    with pytest.raises(UsageError) as wrong:
+        read_where(audit, f"score > {share}")
+    assert wrong.value.hint == f"scores are from 0 to 1: write {written}"
 
 
 def test_a_carried_number_is_a_text_and_the_hint_says_so(audit: Audit) -> None:

@@ -477,7 +477,7 @@ def test_a_file_of_cases_that_is_wrong_is_an_error_of_collection(suite: Suite) -
     opted_in(suite)
     cases(suite, policy="gone.yaml")
     said = suite.run(errors=1)
-    assert "cases.yaml:2:10: policies.house: there is no such file" in said
+    assert "cases.yaml:2:10: policies.house: there is no file 'gone.yaml'" in said
     assert "Traceback" not in said
 
 

@@ -62,6 +62,10 @@ def test_a_report_is_a_format_and_a_file(text: str, spec: ReportSpec) -> None:
     ("text", "said"),
     [
         ("junitt=a", "there is no report 'junitt': did you mean 'junit'?"),
+        ("out/report.html", "there is no report 'out/report.html': did you mean html=out/report.html?"),
+        ("report.XML", "there is no report 'report.XML': did you mean junit=report.XML?"),
+        ("report.md", "did you mean markdown=report.md?"),
+        ("report.txt", "known are junit, sarif"),
         ("=a", "there is no report '': known are junit, sarif"),
         ("junit", "the report 'junit' needs a file"),
         ("junit=", "the report 'junit' needs a file"),

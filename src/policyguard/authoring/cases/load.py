@@ -25,6 +25,7 @@ from policyguard.policy.resolved import ResolvedPolicy
 from policyguard.strict.documents import Document, plain
 from policyguard.strict.explain import FieldPath, Hints, capped, explain, nearest, problem_at, seen
 from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
+from policyguard.strict.text import quoted, visible
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -81,11 +82,26 @@ class Folder:
         except OutsideError as error:
             raise PathRefused(f"{error.strerror}: {self.root}") from None
         except FileNotFoundError:
-            raise PathRefused("there is no such file") from None
+            raise PathRefused(self._missing(name)) from None
         except IsADirectoryError:
             raise PathRefused("this is a folder") from None
         except (OSError, ValueError) as error:
             raise PathRefused(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+
+    def _missing(self, name: str) -> str:
+        """What to say of a file that is not there. Names of files outside the root are told to nobody."""
+        folder, slash, file = name.rpartition("/")
+        place = os.path.realpath(Path(self.root, *self.steps, folder))
+        message = f"there is no file {quoted(name)}"
+        try:
+            known = sorted(os.listdir(place)) if Path(place).is_relative_to(self.root) else []  # noqa: PTH208
+        except FileNotFoundError:
+            known, message = [], f"{message}, and no folder {quoted(folder)}"
+        except OSError:
+            known = []
+        if close := nearest(file, known):
+            return f"{message}: did you mean {visible(f'{folder}{slash}{close}')}?"
+        return f"{message}: a path starts at the folder of this file"
 
 
 MAX_CASES = 5000

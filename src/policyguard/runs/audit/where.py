@@ -290,7 +290,11 @@ class _Parser:
         for sign in sorted(_FOREIGN, key=len, reverse=True):
             if rest.startswith(sign):
                 self._fail(f"{sign} is not known here", hint=f"write {_FOREIGN[sign]}", token=token)
-        self._fail(f"{quoted(rest[0])} is not known here", token=token)
+        percent = (
+            re.search(r"(?<![\w.])(\d+(?:\.\d+)?) *$", self._text[: self._place]) if rest[0] == "%" else None
+        )
+        hint = percent and f"scores are from 0 to 1: write {float(percent[1]) / 100:g}"
+        self._fail(f"{quoted(rest[0])} is not known here", hint=hint, token=token)
 
     def _next(self) -> _Token:
         token = self._token

@@ -31,6 +31,15 @@ _FILES = {
     "markdown": "github:MarkdownReport",
     "json": "data:JsonReport",
 }
+_ENDINGS = {
+    ".html": "html",
+    ".htm": "html",
+    ".xml": "junit",
+    ".sarif": "sarif",
+    ".md": "markdown",
+    ".json": "json",
+}
+"""What people most likely mean who name a file alone."""
 _OPTIONS = {"html": ("thumbnails",)}
 FORMATS = (*_FILES, "github")
 
@@ -64,7 +73,10 @@ def parse_report(text: str) -> ReportSpec:
     name, *options = left.split(":")
     if name not in FORMATS:
         close = nearest(name, list(FORMATS))
+        by_ending = None if equals else _ENDINGS.get(Path(name).suffix.lower())
         guess = f"did you mean {close!r}?" if close else f"known are {', '.join(FORMATS)}"
+        if by_ending is not None:
+            guess = f"did you mean {by_ending}={name}?"
         raise UsageError(f"there is no report {name!r}: {guess}")
     known = _OPTIONS.get(name, ())
     for option in options:
