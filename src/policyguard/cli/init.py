@@ -6,7 +6,7 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,58 +66,59 @@ def init(
     there already, --ci alone adds the check in CI, --id a policy, and what is missing is written.
     """
     from policyguard.policy import load_policy
-    from policyguard.strict.files import write_bytes
 
     known = _project(folder)
     if known is not None and base is None and name is None:
-        files = _check_alone(folder, known, model, base_url, ci)
-        world = None
+        _add_check(folder, known, model, base_url, ci)
+        return ExitCode.OK
+    ready = name is not None and (folder / _policy(name)).is_file()
+    base = _packaged(
+        base or (DEFAULT_BASE if ready else _ask("Build on which packaged policy", DEFAULT_BASE))
+    )
+    name = name or _ask("The new policy's id", "house-rules")
+    if known is None:
+        model = _given(model or _ask("Guard model (empty: say it with each check)", ""))
+        asked = base_url or (_ask("Its server's address (empty: it runs here)", "") if model else "")
+        base_url = _given(asked)
     else:
-        ready = name is not None and (folder / _policy(name)).is_file()
-        base = DEFAULT_BASE if base is None and ready else _packaged(base or _ask_base())
-        name = name or _ask("The new policy's id", "house-rules")
-        if known is None:
-            model = _given(model or _ask("Guard model (empty: say it with each check)", ""))
-            asked = base_url or (_ask("Its server's address (empty: it runs here)", "") if model else "")
-            base_url = _given(asked)
-        else:
-            model, base_url = _model_of(known, model, base_url)
-        if base_url is not None and not base_url.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                f"{base_url!r} is no server's address",
-                hint="such as http://gpu:8000/v1; leave it out to run here",
-            )
-        answer = ci or (
-            _ask("A check in CI (github, gitlab or none)", Ci.NONE.value) if not known else Ci.NONE
+        model, base_url = _model_of(known, model, base_url)
+    if base_url is not None and not base_url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"{base_url!r} is no server's address",
+            hint="such as http://gpu:8000/v1; leave it out to run here",
         )
-        if answer not in [*Ci]:
-            raise ConfigurationError(f"{answer!r} is not github, gitlab or none")
-        own = folder / _policy(name)
-        world = load_policy(own if own.is_file() else base).world
-        files = list(_files(base, name, model, base_url, world))
-        if known is not None:  # its file may be pyproject.toml
-            files = [(known.file_name if path == _PROJECT_FILE else path, data) for path, data in files]
-        tested = known is None or not known.settings.stages
-        files += _check(Ci(answer), model, base_url, tested=tested)
-    there = _left(folder, [path for path, _ in files], known, name)
-    for path, data in files:
-        if path not in there:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / path, data)
-            print(folder / path)
-    for path in there:
-        print(f"{folder / path}: there already, left as it is", file=sys.stderr)
-    if name is not None:
-        if known is not None:
-            _name_policy(known, name, cases="cases.yaml" in there)
-        # The packaged model judges its own world without being named.
-        named = model is not None or world == "pictosafe"
-        _next(folder, name, _test(model, base_url), named=named)
+    if ci is None:
+        ci = _ask_ci() if known is None else Ci.NONE
+    own = folder / _policy(name)
+    world = load_policy(own if own.is_file() else base).world
+    file = _PROJECT_FILE if known is None else known.file_name  # which may be pyproject.toml
+    tested = known is None or not known.settings.stages
+    files = [*_files(base, name, file, model, base_url, world), *_check(ci, model, base_url, tested=tested)]
+    there = _write(folder, files, started=known is not None or own.is_file())
+    if known is not None:
+        _name_policy(known, name, cases="cases.yaml" in there)
+    # The packaged model judges its own world without being named.
+    _next(folder, name, _test(model, base_url), named=model is not None or world == "pictosafe")
     return ExitCode.OK
 
 
-def _ask_base() -> str:
-    return _ask("Build on which packaged policy", DEFAULT_BASE)
+def _add_check(
+    folder: Path, project: Project, model: str | None, base_url: str | None, ci: Ci | None
+) -> None:
+    """Write the check in CI of a project that is there, alone. Raises ConfigurationError."""
+    if ci in (None, Ci.NONE):
+        raise ConfigurationError(
+            f"{folder / project.file_name}: there already, and nothing was written",
+            hint="`--ci github` or `--ci gitlab` adds a check in CI, `--id ID` a policy",
+        )
+    if not (project.settings.policy or project.settings.policies):
+        raise ConfigurationError(
+            f"{folder / project.file_name} names no policy, so that a check in CI would fail",
+            hint='add `policy = "./policies/ID.yaml"` to it; `policyguard init --id ID` writes one',
+        )
+    model, base_url = _model_of(project, model, base_url)
+    tested = (folder / "cases.yaml").is_file() and not project.settings.stages
+    _write(folder, list(_check(Ci(ci), model, base_url, tested=tested)), started=True)
 
 
 def _packaged(base: str) -> str:
@@ -139,7 +140,7 @@ def _project(folder: Path) -> Project | None:
     from policyguard.runs.project import find_project
 
     if not any((folder / name).is_file() for name in (_PROJECT_FILE, "pyproject.toml")):
-        return None
+        return None  # a file further up, which may be broken, is another project's
     project = find_project(folder=folder)
     return project if project.file is not None and project.file.parent.samefile(folder) else None
 
@@ -157,37 +158,29 @@ def _model_of(project: Project, model: str | None, base_url: str | None) -> tupl
     return settings.model, base_url or next(iter(servers), None)
 
 
-def _check_alone(
-    folder: Path, project: Project, model: str | None, base_url: str | None, ci: Ci | None
-) -> list[tuple[str, bytes]]:
-    """The file of a check in CI for a project that is there. Raises ConfigurationError."""
-    if ci in (None, Ci.NONE):
-        raise ConfigurationError(
-            f"{folder / project.file_name}: there already, and nothing was written",
-            hint="`--ci github` or `--ci gitlab` adds a check in CI, `--id ID` a policy",
-        )
-    if not (project.settings.policy or project.settings.policies):
-        raise ConfigurationError(
-            f"{folder / project.file_name} names no policy, so that a check in CI would fail",
-            hint='add `policy = "./policies/ID.yaml"` to it; `policyguard init --id ID` writes one',
-        )
-    model, base_url = _model_of(project, model, base_url)
-    tested = (folder / "cases.yaml").is_file() and not project.settings.stages
-    return list(_check(Ci(ci), model, base_url, tested=tested))
+def _write(folder: Path, files: Sequence[tuple[str, bytes]], *, started: bool) -> list[str]:
+    """Write those of ``files`` that are not there yet, and return the others.
 
+    Raises ConfigurationError, and writes none, where all are there or some are and nothing was ``started``.
+    """
+    from policyguard.strict.files import write_bytes
 
-def _left(folder: Path, paths: list[str], known: Project | None, name: str | None) -> list[str]:
-    """Those of ``paths`` that are there, and stay. Raises ConfigurationError where the rest would not fit."""
-    there = [path for path in paths if (folder / path).exists() or (folder / path).is_symlink()]
+    there = [path for path, _ in files if (folder / path).exists() or (folder / path).is_symlink()]
     odd = [path for path in there if not (folder / path).is_file()]
-    started = known is not None or (name is not None and _policy(name) in there)
-    if not odd and (not there or (started and len(there) < len(paths))):
-        return there
-    hint = "name another FOLDER, or move the file away"
-    if any(path in _CI_FILES.values() for path in there) and not odd:
-        hint += "; `policyguard init ANOTHER-FOLDER --ci ...` writes a job to copy from"
-    listed = ", ".join(str(folder / path) for path in there)
-    raise ConfigurationError(f"{listed}: there already, and nothing was written", hint=hint)
+    if odd or (there and not (started and len(there) < len(files))):
+        hint = "name another FOLDER, or move the file away"
+        if any(path in _CI_FILES.values() for path in there) and not odd:
+            hint += "; `policyguard init ANOTHER-FOLDER --ci ...` writes a job to copy from"
+        listed = ", ".join(str(folder / path) for path in there)
+        raise ConfigurationError(f"{listed}: there already, and nothing was written", hint=hint)
+    for path, data in files:
+        if path not in there:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / path, data)
+            print(folder / path)
+    for path in there:
+        print(f"{folder / path}: there already, left as it is", file=sys.stderr)
+    return there
 
 
 def _name_policy(project: Project, name: str, *, cases: bool) -> None:
@@ -215,6 +208,13 @@ def _ask(question: str, default: str) -> str:
     return answer.strip()
 
 
+def _ask_ci() -> Ci:
+    answer = _ask("A check in CI (github, gitlab or none)", Ci.NONE.value)
+    if answer not in [*Ci]:
+        raise ConfigurationError(f"{answer!r} is not github, gitlab or none")
+    return Ci(answer)
+
+
 def _given(answer: str) -> str | None:
     """What was answered, unless it says that there is nothing to say."""
     return None if answer.strip().lower() in {"", "none", "no", "-"} else answer.strip()
@@ -225,7 +225,7 @@ def _policy(name: str) -> str:
 
 
 def _files(
-    base: str, name: str, model: str | None, base_url: str | None, world: str | None
+    base: str, name: str, project_file: str, model: str | None, base_url: str | None, world: str | None
 ) -> Iterator[tuple[str, bytes]]:
     """Each file's path and content. Raises PolicyError where the policy would not load."""
     from policyguard.policy import parse_policy
@@ -238,7 +238,7 @@ def _files(
     settings = {"policy": f"./{_policy(name)}", "model": model, "base_url": base_url}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items() if value]
     yield _policy(name), policy.encode()
-    yield _PROJECT_FILE, ("".join(lines) + _PROJECT).encode()
+    yield project_file, ("".join(lines) + _PROJECT).encode()
     yield "cases.yaml", _CASES.format(name=name).encode()
     yield "cases/harmless.png", _harmless(world)
 
