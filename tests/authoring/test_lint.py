@@ -72,6 +72,109 @@ def test_rules_that_contradict_each_other_are_named() -> None:
     assert {"contradiction"} == codes(arms(), exempt)
 
 
+NOTHING_LEFT = "nothing can break this rule"
+
+
+def idle(policy: Policy) -> list[str | None]:
+    """Where lint says that a rule forbids nothing."""
+    remarks = [remark for remark in doubts(policy) if NOTHING_LEFT in remark.message]
+    assert {("contradiction", Level.ERROR)} >= {(remark.code, remark.level) for remark in remarks}
+    return [remark.field for remark in remarks]
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "safe", "place"),
+    [
+        (["a bow", "a pistol"], ["weapons"], 0),
+        (["a bow"], ["a boomerang", "every weapons", "a bomb"], 1),
+        (["tobacco"], ["cigarette", "nosmoking"], 1),
+        (["framed bow", "museum exhibits of weapons"], ["a cat", "exhibited weapons"], 1),
+        (["weapons", "a bow"], ["a bow", "pictures of weapons"], 1),
+        (["any bow", "beer"], ["weapons", "alcohol"], 1),
+        (["museum bow"], ["images of weapons"], 0),
+    ],
+)
+def test_a_rule_of_pictosafe_whose_exceptions_cover_all_it_forbids_is_named(
+    unsafe: list[str], safe: list[str], place: int
+) -> None:
+    rule = arms(unsafe=unsafe, safe=safe)
+    assert [f"rules.arms.safe[{place}]"] == idle(policy(rule, world="pictosafe"))
+    assert [] == idle(policy(rule | {"status": "sensitive"}, world="pictosafe"))
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "safe"),
+    [
+        (["weapons"], ["a bow", "a pistol"]),
+        (["a bow", "a bomb"], ["weapons"]),
+        (["a bow"], ["framed weapons", "banned weapons"]),
+        (["framed weapons"], ["prohibited weapons"]),
+        (["tobacco"], ["cigarette", "framed nosmoking"]),
+        (["weapons"], []),
+    ],
+)
+def test_a_rule_of_pictosafe_whose_exceptions_leave_something_is_fine(
+    unsafe: list[str], safe: list[str]
+) -> None:
+    assert [] == idle(policy(arms(unsafe=unsafe, safe=safe), world="pictosafe"))
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "safe", "place"),
+    [
+        (["guns", "swords"], ["Swords, knives and guns"], 0),
+        (["guns or swords", "bombs"], ["guns, swords", "knives or bombs"], 1),
+        (["guns", "people who fight"], ["any image"], 0),
+        (["guns"], ["toys", "everything"], 1),
+    ],
+)
+def test_a_rule_whose_exceptions_name_all_it_forbids_is_named(
+    unsafe: list[str], safe: list[str], place: int
+) -> None:
+    assert [f"rules.arms.safe[{place}]"] == idle(policy(arms(unsafe=unsafe, safe=safe)))
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "safe"),
+    [
+        (["guns", "swords", "bombs"], ["swords, knives and guns"]),
+        (["a knife held against a person"], ["knives", "a person"]),
+        (["children in beds or pools"], ["adults in beds or pools"]),
+        (["guns"], ["all other images", "everything else"]),
+        (["guns"], ["images of toys"]),
+    ],
+)
+def test_a_rule_whose_exceptions_leave_something_is_fine(unsafe: list[str], safe: list[str]) -> None:
+    assert [] == idle(policy(arms(unsafe=unsafe, safe=safe)))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("safe:\n      add: [weapons]", ("layer.yaml", 8)),
+        ("unsafe:\n      remove: [a bomb]", ("base.yaml", 10)),
+        ("unsafe:\n      add: [a flame]", None),
+        ("safe:\n      add: [explosives]", ("layer.yaml", 8)),
+    ],
+)
+def test_a_layer_that_leaves_a_rule_with_nothing_to_forbid_is_named(
+    tmp_path: Path, change: str, named: tuple[str, int] | None
+) -> None:
+    base, layer = tmp_path / "base.yaml", tmp_path / "layer.yaml"
+    held = "a bow, a bomb" if "remove" in change else "a bow" if "weapons" in change else "a bomb"
+    fine = "weapons" if "remove" in change else "a cat"
+    base.write_text(
+        "id: base\nversion: 1.0.0\ntitle: Base\nworld: pictosafe\nrules:\n  - id: arms\n    title: Arms\n"
+        f"    unsafe: [{held}]\n    safe:\n      - {fine}\n"
+    )
+    layer.write_text(
+        "id: layer\nversion: 1.0.0\ntitle: Layer\nextends: base.yaml\noverrides:\n  arms:\n"
+        f"    {change}\n    weakens: for this test\n"
+    )
+    places = [(r.file, r.line) for r in lint(layer) if NOTHING_LEFT in r.message]
+    assert ([(str(tmp_path / named[0]), named[1])] if named else []) == places
+
+
 @pytest.mark.parametrize(
     ("status", "said", "quoted"),
     [

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from policyguard.pictosafe.language import Item, parse_item, phrase
 from policyguard.pictosafe.scene import Scene
-from policyguard.pictosafe.world import CONTEXTS, GROUP_NAMES, GROUP_OF, MEMBERS, Context
+from policyguard.pictosafe.world import CONTEXTS, GROUP_NAMES, GROUP_OF, MEMBERS, Context, names_of
 from policyguard.policy import load_policy, parse_policy
 
 if TYPE_CHECKING:
@@ -71,6 +71,17 @@ class PictoRule:
         group = GROUP_OF[name]
         return _speaks_of(self.forbidden, name, group, context) and not _speaks_of(
             self.excused, name, group, context
+        )
+
+    def forbids_nothing(self) -> bool:
+        """Whether no pictogram breaks it, wherever it stands."""
+        concepts = {item.concept for item in self.forbidden}
+        places: tuple[Context | None, ...] = (None, *CONTEXTS)
+        return not any(
+            self.is_broken_by(name, context=context)
+            for concept in concepts
+            for name in names_of(concept)
+            for context in places
         )
 
     def texts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -53,6 +53,11 @@ _PERMISSION = frozenset(
 )
 
 
+_ALL = re.compile(
+    r"(?:(?:all|any|every) )?(?:the )?(?:everything|anything|images?|pictures?|photos?|content)"
+)
+"""An exception that leaves out nothing."""
+
 _TAIL = re.compile(r"(?:and|or|nor|but|if|when|unless|except|such as|including)\s", re.IGNORECASE)
 _SAFE_TAIL = re.compile(rf"{_TAIL.pattern}|(?:without|not|only)\s", re.IGNORECASE)
 """Under ``unsafe``, "without a helmet" may be all that is meant."""
@@ -141,7 +146,11 @@ def overlaps(policy: Policy) -> Iterator[Remark]:
         yield from _denied_status(index, rule)
         yield from _repeated_items(index, rule)
         if rule.status is Status.ACTIVE:
-            yield from _empty_exceptions(index, rule)
+            said = list(_empty_exceptions(index, rule))
+            yield from said
+            # Where each exception is named already, no more is to be said.
+            if sum(remark.level is Level.ERROR for remark in said) < len(rule.safe):
+                yield from _nothing_left(index, rule, policy.world)
     for (first, one), (second, other) in combinations(enumerate(policy.rules), 2):
         yield from _two_rules(first, one, second, other)
 
@@ -205,6 +214,49 @@ def _empty_exceptions(index: int, rule: Rule) -> Iterator[Remark]:
                 "say what the exception looks like"
             )
             yield _remark(Level.WARNING, "empty-exception", message, index, "safe", place)
+
+
+def _nothing_left(index: int, rule: Rule, world: str | None) -> Iterator[Remark]:
+    """Exceptions that cover all that the rule forbids, named at the one that takes away the last of it."""
+    if not rule.unsafe:
+        return
+    left = _left_of_pictosafe if world == "pictosafe" else _left_of_words
+    for count in range(1, len(rule.safe) + 1):
+        if not left(rule.unsafe, rule.safe[:count]):
+            message = (
+                "nothing can break this rule: its exceptions cover all that it forbids; narrow them, or swap "
+                "the lists if what should be under `unsafe:` stands under `safe:`"
+            )
+            yield _remark(Level.ERROR, "contradiction", message, index, "safe", count - 1)
+            return
+
+
+def _left_of_pictosafe(unsafe: tuple[str, ...], safe: tuple[str, ...]) -> bool:
+    """Whether some pictogram breaks it; True too where an item cannot be read, which is said elsewhere."""
+    from policyguard.pictosafe.language import parse_item
+    from policyguard.pictosafe.rules import PictoRule
+
+    try:
+        rule = PictoRule(tuple(map(parse_item, unsafe)), tuple(map(parse_item, safe)))
+    except ValueError:
+        return True
+    return not rule.forbids_nothing()
+
+
+def _left_of_words(unsafe: tuple[str, ...], safe: tuple[str, ...]) -> bool:
+    """Whether some item is not named among the exceptions, alone or in a list.
+
+    A word less makes no exception for the whole: "knives" does not excuse "a knife at a throat".
+    """
+    if any(_ALL.fullmatch(same_words(item)) for item in safe):
+        return False
+    excused = {words for item in safe for words in alternatives(item)}
+
+    def is_named(item: str) -> bool:
+        parts = [words for words in map(content, _LIST.split(item)) if words]
+        return content(item) in excused or (bool(parts) and all(part in excused for part in parts))
+
+    return not all(map(is_named, unsafe))
 
 
 def _two_rules(first: int, one: Rule, second: int, other: Rule) -> Iterator[Remark]:
