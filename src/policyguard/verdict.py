@@ -308,6 +308,29 @@ class ShadowCheck:
         state, verdict = self._state, self._verdict  # in this order: the verdict is set first
         return ShadowCheck, (self.name, "dropped" if state == "waiting" else state, verdict)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: Any) -> Any:
+        """For models of pydantic that hold a Verdict: as JSON, a check is what a pickled one is."""
+        from pydantic_core import core_schema as schemas
+
+        fields = handler.generate_schema(_Settled)
+        made = schemas.no_info_after_validator_function(
+            lambda known: cls(known.name, known.state, known.verdict), fields
+        )
+        shown = schemas.plain_serializer_function_ser_schema(
+            lambda check: _Settled(*check.__reduce__()[1]), return_schema=fields
+        )
+        return schemas.union_schema([schemas.is_instance_schema(cls), made], serialization=shown)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What is known of a ShadowCheck at one time."""
+
+    name: str
+    state: ShadowState
+    verdict: Verdict | None
+
 
 def _unchanged(self: object, name: str, value: object) -> NoReturn:
     raise FrozenInstanceError(f"a {type(self).__name__} cannot be changed, and '{name}' is part of it")

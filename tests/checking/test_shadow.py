@@ -12,10 +12,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from policyguard import Action, ConfigurationError, Guard, Outcome, PolicyError, Shadow
 from policyguard.assessment import Failure, FailureKind
@@ -23,7 +25,7 @@ from policyguard.authoring import ImageChange
 from policyguard.backends import RemoteBackend
 from policyguard.cache import CachedBackend, MemoryCache
 from policyguard.testing import FakeBackend
-from policyguard.verdict import ShadowCheck
+from policyguard.verdict import ShadowCheck, Verdict
 from support.guards import Watched, picture, png, policy
 from support.waiting import wait_until
 
@@ -344,3 +346,19 @@ def test_a_copied_check_says_what_was_known() -> None:
     assert repr(check) == "<ShadowCheck next: waiting>"
     check.settle("failed")
     assert pickle.loads(pickle.dumps(check)).state == "failed"
+
+
+def test_a_verdict_in_a_model_of_pydantic_goes_through_json() -> None:
+    """As apps put it into their answers, and as an agent's state keeps it."""
+
+    class Answer(BaseModel):
+        verdict: Verdict
+
+    plain = Guard(LIVE, backend=Watched()).check(ALWAYS)
+    checks = (ShadowCheck("waits"), ShadowCheck("next", "judged", plain))
+    verdict = replace(plain, shadows=checks)
+    assert Answer(verdict=verdict).verdict.shadows[0] is checks[0]
+    again = Answer.model_validate_json(Answer(verdict=verdict).model_dump_json()).verdict
+    assert again == verdict
+    known = [(check.name, check.state, check.wait()) for check in again.shadows]
+    assert known == [("waits", "dropped", None), ("next", "judged", plain)]

@@ -4,7 +4,7 @@
 
 The environments stand beside the one that runs this. They see its packages after their own, so that the
 large ones are not installed again. With ``--smoke`` only the newest SDKs of OpenAI, Anthropic and Google are
-run: at most four minutes, the making of their environment included.
+run, and LangChain's agents: at most four minutes, the making of their environment included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TESTS = ("pytest>=8.3", "pytest-timeout>=2.3")
 ENVIRONMENTS = {
-    "sdk": ("openai>=3,<4", "anthropic>=2,<3", "google-genai>=3,<4", *TESTS),
+    "sdk": ("openai>=3,<4", "anthropic>=2,<3", "google-genai>=3,<4", "langchain>=1.4", *TESTS),
     "sdk2": (
         "openai>=2,<3",
         "langchain>=1.4",
@@ -37,7 +37,12 @@ ENVIRONMENTS = {
 
 
 NODE = "openai@^6"
-SMOKE = {"sdk": tuple(f"tests/sdk/test_{name}.py" for name in ("openai", "anthropic", "gemini", "docs"))}
+SMOKE = {
+    "sdk": tuple(
+        f"tests/sdk/test_{name}.py"
+        for name in ("openai", "anthropic", "gemini", "docs", "langchain_agent", "langchain_shapes")
+    )
+}
 
 
 def ready(name: str, packages: tuple[str, ...]) -> Path:
