@@ -82,7 +82,7 @@ def build_backend(
     """The backend for ``model``, on ``base_url`` if given; loads no weights.
 
     Several servers are a sequence, or one text with commas between them (as in an environment variable).
-    ``timeout`` is how many seconds one check may take: a call to a server gets no more than that either.
+    ``timeout`` is how many seconds one check may take, and may be given to one call to a server.
     ``patience``, ``local``: see ``Guard``. ``subset``: see ``SensorBackend``; guards that read a policy need
     no leave.
 
@@ -116,13 +116,12 @@ def build_backend(
         declared = resolve_served(model).dialect
         spoken = _dialect(dialect or declared)
         require_dialect(model, declared, spoken)
-        limit = 60.0 if timeout is None or timeout > 60.0 else timeout
         return RemoteBackend(
             [url.strip() for url in urls],
             model=model,
             api_key=api_key,
             dialect=None if dialect is None else spoken,
-            timeout=limit,
+            timeout=timeout,
             retries=Retries(patience=patience),
         )
     if model is None:

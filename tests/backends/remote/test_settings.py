@@ -15,8 +15,11 @@ import pytest
 from backends.remote.faults import TRANSPORT
 from backends.remote.server import ToyServer
 from backends.remote.support import ask, backend, backend_on, pico, picture, policy
+from policyguard import Guard
 from policyguard.assessment import Assessment, Failure
+from policyguard.backends import RemoteBackend
 from policyguard.backends.remote.endpoint import Endpoint
+from policyguard.backends.remote.retry import Retries
 from policyguard.dialects import SafeguardDialect
 from policyguard.errors import BackendError, ConfigurationError, MissingExtraError
 
@@ -52,6 +55,34 @@ def test_a_base_url_gives_base_root_and_host(
 ) -> None:
     found = Endpoint.parse(url)
     assert (found.base, found.root, found.host, found.loopback) == (base, root, host, loopback)
+
+
+@pytest.mark.parametrize(
+    ("urls", "seconds"),
+    [
+        *((f"http://{own}/v1", 300.0) for own in ("localhost:11434", "127.0.0.1", "[::1]:8000", "gpu:8000")),
+        *((f"http://{own}/v1", 300.0) for own in ("192.168.1.7:8080", "10.0.0.1", "[fd00::1]", "box.local")),
+        *(
+            (f"https://{theirs}/v1", 60.0)
+            for theirs in ("api.openai.com", "8.8.8.8", "localhost.example.org")
+        ),
+        (["http://gpu/v1", "https://api.example.org/v1"], 60.0),
+    ],
+)
+def test_a_call_may_take_longer_where_the_servers_are_ones_own(urls: str | list[str], seconds: float) -> None:
+    """A model on a CPU takes minutes, and a guard's timeout may give it more or less than that."""
+    for timeout, expected in ((None, seconds), (5.0, 5.0), (900.0, 900.0)):
+        with Guard("safeedit/l3", model="m", base_url=urls, timeout=timeout) as guard:
+            assert isinstance(guard.backend, RemoteBackend)
+            assert guard.backend._timeout == expected
+
+
+def test_an_answer_that_took_all_of_a_call_s_time_names_the_setting(server: ToyServer) -> None:
+    server.fault = TRANSPORT["no answer"]
+    with backend(server, timeout=0.2, retries=Retries(attempts=1)) as guard:
+        (found,) = guard.assess([ask(picture())])
+    assert isinstance(found, Failure)
+    assert "did not answer within 0.2 s, the `timeout` of a call" in found.reason
 
 
 @pytest.mark.parametrize(

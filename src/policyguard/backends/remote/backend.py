@@ -42,6 +42,8 @@ T = TypeVar("T")
 _CLOSED = "the backend was closed before the server answered"
 CLOSED = Failure(FailureKind.ERROR, _CLOSED)
 
+_CALL_SECONDS = 60.0
+_CALL_SECONDS_OF_OWN = 300.0
 _CONCURRENCY = 8
 _log = logging.getLogger("policyguard.backends")
 
@@ -123,7 +125,8 @@ class RemoteBackend(LoopOwner, Backend):
         api_key: sent as a bearer token, never shown.
         dialect: how that model is prompted and read; default: the one the registry knows for its name, held
             against what the server tells of the model before the first image.
-        timeout: seconds for one HTTP call from first to last byte.
+        timeout: seconds for one HTTP call from first to last byte. Default: 60, and 300 where all servers are
+            on this machine or in a private network, as they may run on a CPU.
         deadline: seconds for all that is done about one frame once its turn has come: up to three calls,
             their retries and the waits between them. Default: three times ``timeout``. A request's own
             ``deadline`` holds as well.
@@ -145,7 +148,7 @@ class RemoteBackend(LoopOwner, Backend):
         model: str,
         api_key: str | None = None,
         dialect: Dialect | None = None,
-        timeout: float = 60.0,
+        timeout: float | None = None,
         deadline: float | None = None,
         concurrency: int | None = None,
         retries: Retries | None = None,
@@ -153,13 +156,17 @@ class RemoteBackend(LoopOwner, Backend):
         max_pixels: int | None = None,
     ) -> None:
         self._name = text("model", model)
-        self._timeout = seconds("timeout", timeout)
-        self._total = 3.0 * self._timeout if deadline is None else seconds("deadline", deadline)
         self._cache_salt = None if cache_salt is None else text("cache_salt", cache_salt)
         self._max_pixels = None if max_pixels is None else count("max_pixels", max_pixels)
         self._bounded = concurrency is not None
         self._concurrency = _CONCURRENCY if concurrency is None else count("concurrency", concurrency)
         self._endpoints = _endpoints(base_url, api_key)
+        if timeout is None:
+            own = all(endpoint.private for endpoint in self._endpoints)
+            self._timeout = _CALL_SECONDS_OF_OWN if own else _CALL_SECONDS
+        else:
+            self._timeout = seconds("timeout", timeout)
+        self._total = 3.0 * self._timeout if deadline is None else seconds("deadline", deadline)
         self._by_hand = dialect is not None
         self._dialect = dialect or get_dialect(resolve_served(self._name).dialect or DEFAULT_DIALECT)
         self._retries = retries or Retries()

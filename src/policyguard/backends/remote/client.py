@@ -250,9 +250,11 @@ class JsonClient:
         except (TimeoutError, httpcore.TimeoutException) as error:
             # A server that was given next to no time has not failed.
             long_enough = time.monotonic() - began >= self._timeout / 2
-            reason = (
-                f"did not answer within {within:.3g} s" if within > 0.0 else "was not asked, as time is up"
-            )
+            reason = "was not asked, as time is up"
+            if within > 0.0:
+                reason = f"did not answer within {within:.3g} s"
+            if within >= self._timeout:
+                reason += ", the `timeout` of a call"
             raise CallError(
                 f"{host} {reason}",
                 retryable=True,

@@ -36,14 +36,16 @@ class Endpoint:
     """A checked base URL and API key.
 
     ``base`` is the URL without a trailing slash, ``root`` the same without a last ``/v1``, where servers
-    keep what is not part of the OpenAI API. ``host`` is the host with its port, where one is given. ``query``
-    is Azure's ``?api-version=...``, or empty.
+    keep what is not part of the OpenAI API. ``host`` is the host with its port, where one is given.
+    ``private``: it is on this machine or in a private network. ``query`` is Azure's ``?api-version=...``, or
+    empty.
     """
 
     base: str
     root: str
     host: str
     loopback: bool
+    private: bool = False
     query: str = ""
     api_key: str | None = field(default=None, repr=False)
 
@@ -77,7 +79,8 @@ class Endpoint:
         netloc = netloc if port is None else f"{netloc}:{port}"
         base = f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}".removesuffix("/chat/completions")
         query = f"?{parts.query}" if parts.query else ""
-        return cls(base, base.removesuffix("/v1"), netloc, _is_loopback(host), query, api_key)
+        root, loopback = base.removesuffix("/v1"), _is_loopback(host)
+        return cls(base, root, netloc, loopback, loopback or _is_private(host), query, api_key)
 
     def url(self, path: str) -> str:
         """Where ``path`` is: at ``base``, or at ``root`` what servers have beside the OpenAI API."""
@@ -116,3 +119,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _is_private(host: str) -> bool:
+    """By its address, or by a name that no public server has."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".lan"))
