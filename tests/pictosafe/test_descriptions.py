@@ -124,6 +124,101 @@ def test_plain_texts_are_no_matter(text: str) -> None:
     assert () == tuple(unlisted(house(about=text)))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No machines, dice or cards.",
+        "No machines, dice or cards beside the classrooms.",
+        "No cards or dice.",
+        "No cards, machines, dice.",
+        "No slot machines, packs of cards, dice and the like.",
+        "No dice, cards or machines are allowed.",
+        "No machines or dice are allowed.",
+        "No machines and dice may be shown here.",
+        "No wine bottles, pistol grips or dice, please.",
+        "Neither cards nor dice.",
+        "Nothing with cards or dice.",
+        "Never cards, machines or dice.",
+        "Roulette, dice and cards are forbidden.",
+        "Dice and cards are not allowed.",
+        "Cards, dice and machines must not be shown.",
+        "We forbid machines, cards and dice.",
+        "Do not show machines, dice or cards.",
+        "Games of chance, including machines, dice and cards.",
+        "Quiet, no machines, dice or cards.",
+        "Games including cards and dice are forbidden.",
+        "No machines or dice may be brought along.",
+        "No machines or dice are wanted.",
+    ],
+)
+def test_an_item_anywhere_in_a_list_of_what_is_forbidden_is_found(text: str) -> None:
+    for field in ({"description": text}, {"title": text}, {"about": text}):
+        assert refused(house(**field, unsafe=("gambling",), safe=("dice",)))
+        assert refused(house(**field, unsafe=("weapons",)))
+        assert not refused(house(**field, unsafe=("gambling",)))
+    found = list(unlisted(house(text, unsafe=("gambling",), safe=("dice",))))
+    assert [True] == [said.sure for said in found[:1]]
+    assert all("'dice'" in said.message for said in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Toys and knives are fine.",
+        "Knives, rulers and forks are fine.",
+        "Rulers or knives may be shown.",
+        "We allow rulers and knives.",
+        "No weapons, except rulers, knives or forks.",
+        "Exceptions: rulers and knives.",
+        "This rule does not apply to rulers or knives.",
+    ],
+)
+def test_an_item_anywhere_in_a_list_of_what_is_permitted_is_found(text: str) -> None:
+    assert refused(house(text))
+    assert not refused(house(text, safe=("knife",)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No machines, games or cards.",
+        "No harm, dice are fine.",
+        "No worries, dice and cats are fine.",
+        "No fuss about it, dice or cards, whatever they like.",
+        "No weapons, thank you, and dice are fine.",
+        "No machines with dice, books about dice or talk of dice.",
+        "No dice games or card games.",
+        "Whether cards, dice or machines, ask the owner.",
+        "No weapons, but dice and cards are allowed.",
+        "No weapons apart from toys; cards and dice are fine.",
+        "No machines that frighten cats.",
+        "No matter what, cards, dice and machines are fine.",
+        "No weapons near dice and cards.",
+        "Neither the author nor the book is to blame.",
+        "No book is too dull.",
+        "Cats, dogs and dice are fine.",
+    ],
+)
+def test_what_stands_beside_a_list_of_what_is_forbidden_is_no_part_of_it(text: str) -> None:
+    assert not refused(house(text))
+    assert not refused(house(title=text))
+
+
+@pytest.mark.parametrize(
+    "text", ["No dice are allowed.", "No cards or dice may be shown.", "Neither dice nor cards are fine."]
+)
+def test_a_list_that_is_denied_is_not_taken_for_one_that_is_allowed(text: str) -> None:
+    assert () == tuple(unlisted(house(text, unsafe=("dice",))))
+
+
+@pytest.mark.parametrize(
+    "text", ["No machines that take coins, dice or cards.", "No worries, dice or cards.", "No book is dull."]
+)
+def test_an_item_of_a_list_that_is_hard_to_follow_is_left_to_lint(text: str) -> None:
+    ((_, sure),) = [(said.message, said.sure) for said in unlisted(house(text))]
+    assert not sure
+
+
 @pytest.mark.parametrize("level", range(1, 6))
 def test_the_packaged_policies_say_in_their_texts_what_their_lists_say(level: int) -> None:
     policy = load_policy(f"pictosafe/l{level}")

@@ -121,15 +121,47 @@ class _Clause:
     def named(self, part: str) -> list[_Concept]:
         return [self.concepts[int(number)] for number in re.findall(r"<(\d+)>", part)]
 
+    def members(self, part: str) -> list[_Concept]:
+        """The concepts that are items of the list ``part``: of "wine bottles or dice", dice."""
+        items = [re.fullmatch(r"((?:<\d+> ?)+)(?:of .*)?", item) for item in re.split(_JOIN, part)]
+        return [concept for item in items if item for concept in self.named(item[1])]
+
     def written(self, part: str) -> str:
         return re.sub(r"<(\d+)>", lambda match: self.concepts[int(match[1])].written, part).strip(" ,")
 
 
-_LIST: Final = r"(<\d+>(?:(?: ?, ?| )(?:(?:and|or|nor) )?(?:no )?<\d+>)*)"
+_LIST: Final = r"<\d+>(?:(?: ?, ?| )(?:(?:and|or|nor) )?(?:no )?<\d+>)*"
 _END: Final = (
     r"(?= ?$| ?[,:]| (?:and|or|but|in|on|at|of|from|here|there|anywhere|ever|please|that|which|who|whatsoever"
     r"|inside|outside|except|unless|with|without|for|to|by|behind|under|as|is|are|may|can|must|will|nor)\b)"
 )
+_VERB: Final = r"(?:is|are|was|were|be|may|can|cannot|must|will|would|should|could|do|does|has|have)\b"
+_STOP: Final = (
+    rf"(?:{_VERB}|(?:and|or|nor|but|no|not|never|neither|if|when|where|whether|that|which|who|in|on|at|of|from"
+    r"|here|there|anywhere|ever|please|whatsoever|inside|outside|except|unless|with|without|for|to|by|behind"
+    r"|under|as|than|near|beside|next|around|during|about|before|after|it|they|we|you|this|what|whatever"
+    r"|apart|aside|excluding)\b)"
+)
+_WORD: Final = rf"(?:<\d+>|(?!{_STOP})[\w'-]+)"
+_THING: Final = rf"{_WORD}(?: (?:of )?{_WORD}){{0,3}}"
+_COMMA: Final = r" ?[,/] ?"
+_JOIN: Final = rf"(?:{_COMMA}(?:(?:and|or|nor) )?| (?:and|or|nor|&) )(?:no )?"
+_MIXED: Final = (
+    rf"(?:{_THING}(?:{_JOIN}{_THING})*"
+    rf"(?:(?:{_COMMA}| )(?:and|or|nor|&) (?:no )?{_THING}(?= ?$| ?[,:]| {_STOP})"
+    rf"|{_COMMA}(?:no )?{_THING}(?= ?$| (?!{_VERB}){_STOP})))"
+)
+"""A list of concepts and of words that the world does not know. With commas alone, no verb follows: it would
+say what the last of them does, as in "no harm, cats are fine"."""
+_NAMED: Final = rf"({_MIXED}|{_LIST}{_END})"
+"""What a word such as "no" or "allow" is said of."""
+_SUBJECT: Final = rf"(^{_MIXED}|{_LIST})"
+"""What a verb is said of. Before a list that begins later, words may be anything."""
+_NO_HARM: Final = re.compile(
+    r"^(?:problems?|harm|worry|worries|fuss|matter|need|doubts?|reasons?|risks?|dangers?|trouble|concerns?"
+    r"|objections?|limits?|bans?|entry|exceptions?|difference|longer|more|less|wonder)\b"
+)
+"""What follows a "no" that denies something else than what is shown."""
 _FINE: Final = (
     r"(?:fine|ok|okay|allowed|permitted|acceptable|welcome|exempt|excepted|tolerated|all right|harmless)"
 )
@@ -144,24 +176,30 @@ _EXCEPT: Final = (
     r"|with the exception of|unless (?:it is|they are|it shows|they show))"
 )
 _PERMITS: Final = (
-    rf"{_LIST}{_WHERE} (?:is|are) {_ADVERB}{_FINE}\b",
-    rf"{_LIST}{_WHERE} (?:may|can) (?:also |still )?{_STAY}\b",
-    rf"{_LIST}{_WHERE} (?:is|are) not (?:forbidden|banned|prohibited|covered|meant|included|a problem)\b",
-    rf"(?:^|\bwe |\brule |\bpolicy )(?:also )?(?:allows?|permits?|ignores?) {_LIST}{_END}",
-    rf"\b(?<!no )exceptions?(?: for|:| are| is) {_LIST}{_END}",
-    rf"\b(?:does|do) not (?:apply to|cover|include|concern|forbid|ban|prohibit|block) {_LIST}{_END}",
+    rf"{_SUBJECT}{_WHERE} (?:is|are) {_ADVERB}{_FINE}\b",
+    rf"{_SUBJECT}{_WHERE} (?:may|can) (?:also |still )?{_STAY}\b",
+    rf"{_SUBJECT}{_WHERE} (?:is|are) not (?:forbidden|banned|prohibited|covered|meant|included|a problem)\b",
+    rf"(?:^|\bwe |\brule |\bpolicy )(?:also )?(?:allows?|permits?|ignores?) {_NAMED}",
+    rf"\b(?<!no )exceptions?(?: for|:| are| is) {_NAMED}",
+    rf"\b(?:does|do) not (?:apply to|cover|include|concern|forbid|ban|prohibit|block) {_NAMED}",
 )
 _FORBIDS: Final = (
-    rf"(?:^|[,:] |, and )(?:no|never) {_LIST}{_END}",
-    rf"{_LIST}{_WHERE} (?:is|are) {_ADVERB}{_BAD}\b",
-    rf"{_LIST}{_WHERE} (?:(?:must|may|should|can)(?: not| never)|cannot) {_STAY}\b",
-    rf"(?:^|\bwe |\brule |\bpolicy )(?:also )?(?:forbids?|bans?|prohibits?|blocks?) {_LIST}{_END}",
-    rf"(?:^|\bplease |\bwe )(?:never|do not) (?:show|allow|hang|display) {_LIST}{_END}",
-    rf"\b(?:including|as well as) {_LIST}{_END}",
+    rf"(?:^|[,:] |, and )(?:no|never|neither|nothing (?:with|showing|like)):? {_NAMED}",
+    rf"{_SUBJECT}{_WHERE} (?:is|are) {_ADVERB}{_BAD}\b",
+    rf"{_SUBJECT}{_WHERE} (?:(?:must|may|should|can)(?: not| never)|cannot) {_STAY}\b",
+    rf"(?:^|\bwe |\brule |\bpolicy )(?:also )?(?:forbids?|bans?|prohibits?|blocks?) {_NAMED}",
+    rf"(?:^|\bplease |\bwe )(?:never|do not) (?:show|allow|hang|display) {_NAMED}",
+    rf"\b(?:including|as well as) {_NAMED}",
 )
+_DENIED: Final = rf"\b(?:no|neither|nor|none of) {_NAMED}"
+_OTHER_VERB: Final = re.compile(
+    r" (?:is|are|was|were) (?!(?:ever |be |to be |being )*"
+    rf"(?:{_ADVERB}(?:{_FINE}|{_BAD})|\w+ed|shown|seen|here|there)\b)"
+)
+"""What is denied may be something else, as in "no book is dull"."""
 _UNSURE: Final = re.compile(
     r"\b(?:only|if|when|whether|some|most|sometimes|even|just|there|would|could|might|once|used|nearly|rather"
-    r"|mostly|usually|often|like|say|says|said|as long as|other rules?)\b|\?"
+    r"|mostly|usually|often|(?<!the )like|say|says|said|as long as|other rules?)\b|\?"
 )
 _DOUBTS: Final = {
     "speaks of a number, and the lists cannot": re.compile(
@@ -190,6 +228,8 @@ _STRICT: Final = re.compile(
     r"\b(?:also|too|as well|same (?:goes|holds)|counts? as|treat|covers?|block(?:ed)?|must go|off limits)\b"
     r"|\b(?:hide|remove)\b|\b(?:never|do not|not) (?:ever )?(?:show|hang|display|allow|want)\b"
 )
+_FAR: Final = re.compile(rf"^(?:no|neither)\b.*(?:,|\band|\bor|\bnor) <\d+>{_END}")
+"""An item of a list that says too much before it to be followed: "no machines that take coins, or dice"."""
 _OUT_OF: Final = re.compile(
     r"\b(?:non-?framed|unframed|not (?:framed|exhibited|in (?:a |the )?frames?)|outside (?:of )?(?:a |the )?"
     r"(?:museums?|frames?))\b"
@@ -224,16 +264,20 @@ def _sentence(
     clause: _Clause, own: list[PictoRule], all_rules: list[PictoRule], *, heads: bool
 ) -> Iterator[tuple[str, bool]]:
     text, sure, told = clause.text, not _UNSURE.search(clause.text), False
+    denied = [match.span() for match in re.finditer(_DENIED, text)]
     for match in _each(_PERMITS, text):
         if re.search(rf"\b{_EXCEPT} $", text[: match.start()]):
             continue  # what is fine is the rest
-        told = True
+        if any(start <= match.start(1) < end for start, end in denied):
+            continue  # "no knives are allowed"
+        told = told or bool(clause.members(match[1]))
         yield from _permitted(clause, match, own, sure=sure)
     for match in _each(_FORBIDS, text):
-        told = True
-        yield from _forbidden(clause, match, all_rules, sure=sure)
-    for match in re.finditer(rf"\b{_EXCEPT} {_LIST}{_END}", text):
-        told = True
+        told = told or bool(clause.members(match[1]))
+        clear = sure and not _NO_HARM.match(match[1]) and not _OTHER_VERB.match(text, match.end())
+        yield from _forbidden(clause, match, all_rules, sure=clear)
+    for match in re.finditer(rf"\b{_EXCEPT} {_NAMED}", text):
+        told = told or bool(clause.members(match[1]))
         if _permits(text[: match.start()] + text[match.end() :]):  # all is fine but this
             yield from _forbidden(clause, match, all_rules, sure=sure)
         else:
@@ -254,7 +298,7 @@ def _sentence(
     for doubt, pattern in _DOUBTS.items():
         if pattern.search(text):
             yield f"{whole!r} {doubt}", False
-    if heads and not told and (head := re.match(rf"{_LIST}(?= ?$| (?:of|in|on|from)\b)", text)):
+    if heads and not told and (head := re.match(rf"({_LIST})(?= ?$| (?:of|in|on|from)\b)", text)):
         for concept in clause.named(head[1]):
             if not any(_names(rule, concept) for rule in own):
                 yield f"{concept.written!r} stands there, and the lists do not name it", False
@@ -274,7 +318,8 @@ def _hints(clause: _Clause, own: list[PictoRule], all_rules: list[PictoRule]) ->
 
     if _LENIENT.search(text) and any(map(forbidden, clause.concepts)):
         yield "seems to allow what the lists forbid"
-    if _STRICT.search(text) and any(not forbidden(concept) for concept in clause.concepts):
+    strict = _STRICT.search(text) or _FAR.search(text)
+    if strict and any(not forbidden(concept) for concept in clause.concepts):
         yield "seems to forbid what the lists do not"
     if not any(map(_excepts, own)):
         fine = clause.contexts and re.search(rf"\b{_FINE}\b|\bno problem\b|\bnot break\b", text)
@@ -303,7 +348,7 @@ def _permitted(
     clause: _Clause, match: re.Match[str], rules: list[PictoRule], *, sure: bool
 ) -> Iterator[tuple[str, bool]]:
     quote = clause.written(match[0])
-    for concept in clause.named(match[1]):
+    for concept in clause.members(match[1]):
         broken = [
             any(rule.is_broken_by(name, context=context) for rule in rules)
             for name in concept.names
@@ -319,7 +364,7 @@ def _forbidden(
     clause: _Clause, match: re.Match[str], rules: list[PictoRule], *, sure: bool
 ) -> Iterator[tuple[str, bool]]:
     quote = clause.written(match[0])
-    for concept in clause.named(match[1]):
+    for concept in clause.members(match[1]):
         where = (concept.context,) if concept.context else _EVERYWHERE
         broken = {
             name: any(rule.is_broken_by(name, context=context) for rule in rules for context in where)
