@@ -222,6 +222,16 @@ def test_one_unjudged_frame_among_judged_ones_keeps_the_mark_degraded() -> None:
     assert combine(decisions).degraded
 
 
+@pytest.mark.parametrize("other", [scores(0.9, arms=1.0), Failure(FailureKind.ERROR, "lost")])
+def test_an_image_that_one_policy_blocks_is_not_let_through_because_another_could_not_judge_it(
+    other: Any,
+) -> None:
+    lenient = policy(outcomes={"error": "flag"})
+    decisions = [decide(policy(), other), decide(lenient, Failure(FailureKind.ERROR, "lost"))]
+    assert (BLOCK, False) == (combine(decisions).action, combine(decisions).degraded)
+    assert combine(decisions[1:]).degraded
+
+
 def test_nothing_judged_is_never_fine() -> None:
     with pytest.raises(ValueError, match="empty"):
         combine([])

@@ -155,7 +155,8 @@ def combine(decisions: Sequence[Decision]) -> Decision:
     """The worst of several decisions: most severe action, then worst outcome, then highest score.
 
     Findings that violate are kept from all of them, the highest score per rule and policy. ``score`` is the
-    maximum over the decisions; ``cached`` holds if it does for all of them. Raises ValueError on an empty
+    maximum over the decisions; ``cached`` holds if it does for all of them; ``degraded`` if the worst does
+    not block and one could not be judged. Raises ValueError on an empty
     sequence: nothing judged is never fine.
     """
     worst = max(decisions, key=lambda d: (d.action.severity, list(Outcome).index(d.outcome), d.score or 0.0))
@@ -178,7 +179,8 @@ def combine(decisions: Sequence[Decision]) -> Decision:
         label_mass=worst.label_mass,
         scoring=worst.scoring,
         notes=tuple(dict.fromkeys(note for decision in decisions for note in decision.notes)),
-        degraded=any(decision.degraded for decision in decisions),
+        # What one policy or frame blocks is not let through, whatever another makes of it.
+        degraded=worst.action is not Action.BLOCK and any(decision.degraded for decision in decisions),
         unexplained=unexplained,
         unchecked=tuple(dict.fromkeys(rule for decision in decisions for rule in decision.unchecked)),
         stages=tuple(dict.fromkeys(stage for decision in decisions for stage in decision.stages)),

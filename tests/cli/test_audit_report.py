@@ -36,6 +36,7 @@ def test_a_report_is_written_and_summed_up(audit: str, capsys: Captured) -> None
     assert main(["audit", "report", audit]) == ExitCode.OK
     said = capsys.readouterr()
     assert "3 images; 50% (9 to 91) of those judged violate the policy" in said.out
+    assert "1 could not be judged; let through without being judged: 0" in said.out
     assert "arms: violated by 1, closest for 1 more" in said.out
     assert "note: 1 of 2 parts are not judged yet, and not in this" in said.err
     names = {"report.html", "report.json", "categories.png", "scores.png"}

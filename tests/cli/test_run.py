@@ -336,6 +336,16 @@ def test_images_that_a_policy_lets_through_unjudged_are_pointed_out(check: Check
     assert "(not judged, and not blocked)" in run.out
 
 
+def test_an_image_that_one_policy_blocks_is_not_said_to_pass_because_another_lets_it_through(
+    check: Check, images: Path
+) -> None:
+    policies = [house_rules(), house_rules(id="lenient", outcomes={"unscannable": "flag"})]
+    run = check(images / "broken.png", guard=Guard(policies, backend=FakeBackend(red)), style=Format.JSONL)
+    found = json.loads(run.out)
+    assert ("block", False, False) == (found["action"], found["allowed"], found["degraded"])
+    assert "not blocked" not in run.out + run.err
+
+
 def test_fail_on_decides_the_code_and_nothing_else(check: Check, images: Path) -> None:
     runs = [check(images, style=Format.JSONL, fail_on=fail_on) for fail_on in FailOn]
     assert [1, 1, 0] == [run.code for run in runs]

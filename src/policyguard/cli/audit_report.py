@@ -246,7 +246,7 @@ def _lines(written: Written) -> Iterator[str]:
     unjudged = figures["rows"] - figures["outcomes"]["violates"] - figures["outcomes"]["complies"]
     yield f"{figures['rows']:,} images; {share(figures['violating'])} of those judged violate the policy"
     if unjudged:
-        yield f"{unjudged:,} could not be judged, {figures['degraded']:,} of them let through"
+        yield f"{unjudged:,} could not be judged; let through without being judged: {figures['degraded']:,}"
     found: list[dict[str, Any]] = sorted(figures["categories"], key=lambda rule: -rule["violating"])
     for rule in found[:10]:
         if rule["attributed"]:

@@ -136,7 +136,8 @@ def reason_line(verdict: Verdict, *, accepted: bool = False) -> str:
     parts = ["accepted by the baseline" if accepted else "", verdict.reason or ""]
     parts.append("; ".join(_describe(finding, several) for finding in verdict.findings if finding.violates))
     parts.append(verdict.rationale or "")
-    parts.append("(not judged, and not blocked)" if verdict.degraded else "")
+    unclear = "not judged in full" if verdict.outcome.judged else "not judged"
+    parts.append(f"({unclear}, and not blocked)" if verdict.degraded else "")
     parts.append("(some frames only)" if verdict.partial else "")
     return one_line(" - ".join(part for part in parts if part))
 
