@@ -461,3 +461,15 @@ def test_a_line_of_a_list_that_yaml_adds_to_the_text_above_is_named(
     file.write_text(f"{head}  - id: arms\n    title: Arms\n    {source}")
     remarks = [remark for remark in lint(file) if remark.code == "swallowed-item"]
     assert lines == [remark.line for remark in remarks]
+
+
+def test_a_line_that_yaml_adds_to_the_text_above_is_named_in_a_file_that_is_extended(tmp_path: Path) -> None:
+    base, middle, layer = (tmp_path / name for name in ("base.yaml", "middle.yaml", "layer.yaml"))
+    rule = "  - id: {0}\n    title: {0}\n    unsafe:\n      - guns\n        - knives\n"
+    head = "id: {0}\nversion: 1.0.0\ntitle: {0}\n"
+    base.write_text(head.format("base") + "rules:\n" + rule.format("arms"))
+    middle.write_text(head.format("middle") + "extends: base.yaml\nrules:\n" + rule.format("tools"))
+    layer.write_text(head.format("layer") + "extends: middle.yaml\noverrides:\n  arms: {threshold: 0.4}\n")
+    for text in (None, layer.read_text()):
+        found = [(r.file, r.line, r.column) for r in lint(layer, text=text) if r.code == "swallowed-item"]
+        assert [(str(base), 9, 9), (str(middle), 10, 9)] == found

@@ -46,10 +46,11 @@ class Places:
             "this line belongs to the text above it, which is all one: begin it in the column of the other "
             "items; if it is text, put the whole in quotes"
         )
-        for place in self._main.swallowed:
-            yield Remark(
-                Level.WARNING, "swallowed-item", message, (), self._main.file, place.line, place.column
-            )
+        files = [self._main.file, *sorted({origin.file for origin in self._policy.origins.values()})]
+        for file in dict.fromkeys(files):
+            document = self._document(file)
+            for place in document.swallowed if document else ():
+                yield Remark(Level.WARNING, "swallowed-item", message, (), file, place.line, place.column)
 
     def find(self, remark: Remark) -> Remark:
         """``remark`` with file, line and column; of what is nearest, where the value itself has no place.
@@ -81,13 +82,16 @@ class Places:
             remark, file=origin.file, line=origin.line, column=self._column(origin.file, origin.line)
         )
 
-    def _column(self, file: str, line: int | None) -> int | None:
+    def _document(self, file: str) -> Document | None:
         if file not in self._files:
             try:
                 self._files[file] = read_document(Path(file))
             except PolicyError:
                 self._files[file] = None
-        document = self._files[file]
+        return self._files[file]
+
+    def _column(self, file: str, line: int | None) -> int | None:
+        document = self._document(file)
         if document is None or line is None:
             return None
         return min((place.column for place in _places(document.root) if place.line == line), default=None)
