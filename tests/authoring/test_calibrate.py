@@ -238,6 +238,23 @@ def test_precision_and_cost_are_targets_too(tmp_path: Path, house: Policy) -> No
     assert cheap.policy.rule("arms").threshold >= cheap.policy.threshold, "a rule calls no more images unsafe"
 
 
+@pytest.mark.parametrize("folds", [None, 5])
+def test_a_cost_sets_the_threshold_of_a_rule_on_no_fewer_labels_than_a_recall_of_09(
+    tmp_path: Path, house: Policy, folds: int | None
+) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(labels.read_text().replace("unsafe,arms", "unsafe,gore", 4))
+    report = measured(tmp_path, house, Target("cost", miss=10, alarm=1), folds=folds)
+    assert report.policy.rule("gore").threshold is None
+    assert list(report.rules) == ["arms"]
+    held = "half of the sample holds 2; label about 54 more, or use --folds"
+    held = held if folds is None else "the sample holds 4; label about 25 more"
+    wanted = f"gore: it takes 29 images that break it to weigh costs, and {held}"
+    assert report.unmeasured == (wanted,)
+    few = measured(tmp_path, house, Target("recall", 0.9), folds=folds)
+    assert few.policy.rule("gore").threshold is None
+
+
 def test_copies_of_one_picture_are_on_one_side(tmp_path: Path, house: Policy) -> None:
     from policyguard.authoring.calibrate import _Case, _parts
     from policyguard.authoring.labels import Label
@@ -291,6 +308,19 @@ def test_the_overlay_decides_as_measured_and_says_why_it_is_weaker(tmp_path: Pat
     assert "cost=fn:1,fp:20" in weakening.reason
     assert sorted(path.name for path in tmp_path.glob("*.yaml")) == ["house.yaml", "over.yaml"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_reason_for_a_weaker_rule_is_a_figure_of_that_rule(tmp_path: Path, house: Policy) -> None:
+    report = measured(tmp_path, house, Target("cost", miss=1, alarm=20))
+    write_overlay(report, tmp_path / "over.yaml", base=house, extends="house.yaml")
+    reasons = {one.change.split(".")[0]: one.reason for one in load_policy(tmp_path / "over.yaml").weakenings}
+    arms = report.rules["arms"]
+    own = f": recall {arms.recall}, precision {arms.precision} of this rule alone"
+    assert f"{own}, broken by {arms.unsafe} images;" in reasons["rules"]
+    assert f": caught or held {report.caught} of unsafe images;" in reasons["defaults"]
+    precise = measured(tmp_path, house, Target("precision", 0.7), folds=2)
+    write_overlay(precise, tmp_path / "over.yaml", base=house, extends="house.yaml")
+    assert f": precision {precise.after.precision};" in (tmp_path / "over.yaml").read_text()
 
 
 def test_an_overlay_that_cannot_reach_its_base_is_not_written(tmp_path: Path, house: Policy) -> None:

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.authoring.compare import answer_of, rule_scores
 from policyguard.authoring.diff.behaviour import judge
-from policyguard.authoring.thresholds import HELD, Rated, Target, choose_threshold, fit_scaling, review_band
+from policyguard.authoring.thresholds import (
+    HELD,
+    Rated,
+    Target,
+    choose_threshold,
+    fit_scaling,
+    require_enough,
+    review_band,
+)
 from policyguard.backends.cascade import CASCADE, model_digest
 from policyguard.cache.backend import remembering
 from policyguard.errors import ConfigurationError, PolicyError, UsageError
@@ -369,6 +377,8 @@ class _Run:
         if not any(unsafe for _, unsafe in pairs):
             return "no image is labelled with it" if any(case.label.rules for case in sure) else None
         try:
+            if self.target.kind == "cost":
+                require_enough(pairs, self.confidence, factor)
             return self._threshold(pairs, factor)
         except ConfigurationError as error:
             return error.message + (f"; {error.hint}" if error.hint else "")
@@ -533,9 +543,17 @@ def _overlay(report: CalibrationReport, base: Policy, extends: str, parameters: 
         changes["calibration"] = policy.calibration and policy.calibration.model_dump()
     after = rebuilt(base, defaults=was.model_copy(update=changes), rules=policy.rules)
     loosened = {change.rule for change in loosening(base, after)}
-    reason = (
-        f"calibrated for {report.model} and {report.target} on {report.reported} labelled images: "
-        f"{report.promised}; data sha256:{report.data}"
+
+    def reason(figures: str) -> str:
+        """Why something is weaker. ``figures``: of that thing itself, be it a rule or the policy."""
+        made = f"calibrated for {report.model} and {report.target} on {report.reported} labelled images"
+        return f"{made}: {figures}; data sha256:{report.data}"
+
+    kind = report.target.kind
+    whole = (
+        f"precision {report.promised}"
+        if kind == "precision"
+        else f"caught or held {report.promised} of unsafe images"
     )
     *parents, name = base.id.split("/")
     head: dict[str, Any] = {
@@ -546,14 +564,22 @@ def _overlay(report: CalibrationReport, base: Policy, extends: str, parameters: 
     if parameters:
         head["parameters"] = dict(parameters)
     overrides = {
-        rule.id: {"threshold": rule.threshold} | ({"weakens": reason} if rule.id in loosened else {})
+        rule.id: {"threshold": rule.threshold}
+        | ({"weakens": reason(_alone(report, rule.id))} if rule.id in loosened else {})
         for rule, old in zip(policy.rules, base.rules, strict=True)
         if rule.threshold != old.threshold
     }
     sections = head | {"defaults": changes} | ({"overrides": overrides} if overrides else {})
     if None in loosened:
-        sections["weakens"] = reason
+        sections["weakens"] = reason(whole)
     return f"# Written by `policyguard calibrate`: thresholds, measured.\n{_yaml(sections)}"
+
+
+def _alone(report: CalibrationReport, rule: str) -> str:
+    if (found := report.rules.get(rule)) is None:
+        return "this rule by itself was not measured"
+    images = f"{found.unsafe} image{'' if found.unsafe == 1 else 's'}"
+    return f"recall {found.recall}, precision {found.precision} of this rule alone, broken by {images}"
 
 
 def _yaml(values: Mapping[str, Any], indent: str = "") -> str:

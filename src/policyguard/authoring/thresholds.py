@@ -3,8 +3,8 @@
 A recall is promised by an order statistic of the scores of unsafe images (Wilks 1941), as bands are: whatever
 their distribution, at most the stated share of fresh ones scores lower, with the stated confidence. A
 precision is promised by exact bounds (Clopper and Pearson 1934) at twenty scores picked without a look at the
-labels, corrected for their number (Bonferroni). A cost is only minimised. What the sample cannot carry is
-refused, with how many images are missing.
+labels, corrected for their number (Bonferroni). A cost is only minimised; for a rule, on no fewer images than
+recall 0.9 takes. What the sample cannot carry is refused, with how many images are missing.
 
 An image without an answer (score None) is found by no threshold, one that is held all the same by each.
 """
@@ -20,7 +20,7 @@ from policyguard.authoring.bands import enough, most_wrong
 from policyguard.errors import ConfigurationError, UsageError
 from policyguard.metrics import Figure, proportion
 
-__all__ = ["HELD", "Rated", "Target", "choose_threshold", "fit_scaling", "review_band"]
+__all__ = ["HELD", "Rated", "Target", "choose_threshold", "fit_scaling", "require_enough", "review_band"]
 
 CANDIDATES = 20
 LEAST = 1e-9
@@ -92,6 +92,21 @@ def _for_cost(pairs: Rated, called: Sequence[float], target: Target) -> float:
 
     best = min([*called, 1.0], key=lambda threshold: (cost(threshold), threshold))
     return _rounded(max(best, LEAST), up=False)
+
+
+def require_enough(pairs: Rated, confidence: float, factor: int) -> None:
+    """Raise ConfigurationError where of some kind there are fewer images than recall 0.9 takes.
+
+    The least cost has no bound that refuses a small sample by itself: it follows the last image of a few.
+    """
+    least = enough(0.1, confidence)
+    for side, what in ((True, "break it"), (False, "do not break it")):
+        if (number := sum(unsafe is side for _, unsafe in pairs)) < least:
+            where, folds = ("half of the sample", ", or use --folds") if factor > 1 else ("the sample", "")
+            raise ConfigurationError(
+                f"it takes {least} images that {what} to weigh costs, and {where} holds {number}",
+                hint=f"label about {factor * (least - number)} more{folds}",
+            )
 
 
 def _for_recall(unsafe: Sequence[float | None], target: float, confidence: float, factor: int) -> float:

@@ -70,6 +70,7 @@ LABELS_HELP = (
     "What the images are: CSV with the columns image, label (safe or unsafe) and, if wanted, rule; or a YAML "
     "file of policy tests."
 )
+RANDOM = f"{LABELS_HELP} A random sample: a biased one gives a biased threshold."
 
 
 @command
@@ -170,7 +171,7 @@ class Scaling(StrEnum):
 @command
 def calibrate(
     policy: ONE_POLICY,
-    labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help=LABELS_HELP)],
+    labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help=RANDOM)],
     target: Annotated[
         str | None,
         typer.Option(

@@ -13,6 +13,10 @@ __all__ = ["report_page"]
 
 _SHOWN = 15
 """Rows of a table before the fold."""
+_UNCERTAIN = (
+    "Closest to the other decision. They show what the policy's wording leaves open. To choose a threshold, "
+    "label a random sample instead: labels of these images alone give a threshold for images like these."
+)
 
 
 def report_page(
@@ -51,7 +55,7 @@ def _examples(
     yield "Highest scores", "Of all images that violate the policy.", examples["worst"]
     yield (
         "Least certain",
-        "Closest to the other decision. Label these first when you tune a threshold.",
+        _UNCERTAIN,
         examples["least_certain"],
     )
     for rule, rows in sorted(examples["worst_of_rule"].items()):
