@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -96,6 +97,32 @@ def test_ctrl_c_says_how_many_images_stay_judged_and_how_many_do_not(
     assert "3 judged images stay, 2 of parts under way will be judged again; go on with: " in said
     _go_on(audit, work, local, FailOn.BLOCK, TextOrJson.TEXT)
     assert "7 images in 3 of 3 parts" in capsys.readouterr().out
+
+
+def test_more_unjudged_images_than_are_named_are_counted_and_a_command_lists_them(
+    here: Path, capsys: Captured
+) -> None:
+    for number in range(25):
+        (here / "photos" / f"broken-{number:02}.png").write_bytes(b"no image")
+    assert main(["audit", "photos", "--policy", "pictosafe/l3", "--out", "an audit"]) == ExitCode.BLOCKED
+    said = capsys.readouterr().err
+    assert said.count("note: part 0, row ") == 20
+    command = said.partition("and 5 more could not be judged; this lists them: ")[2].splitlines()[0]
+    assert main(shlex.split(command)[1:]) == ExitCode.OK
+    assert [f"photos/broken-{number:02}.png" for number in range(25)] == capsys.readouterr().out.split()
+
+
+def test_more_parts_left_than_are_named_are_counted(tmp_path: Path, capsys: Captured) -> None:
+    from runs.audit.support import folder_of, made_of, shot, spec
+
+    folder_of(tmp_path / "photos", (shot(number) for number in range(25)))
+    audit = start(tmp_path / "out", spec("photos", root=tmp_path, per_part=1), made_of())
+    for file in (tmp_path / "photos").iterdir():
+        file.write_bytes(b"changed")
+    _go_on(audit, Work(str(tmp_path / "out"), made_of()), local, FailOn.BLOCK, TextOrJson.TEXT)
+    said = capsys.readouterr().err
+    assert said.count("is left: ") == 20
+    assert "and 5 more parts are left" in said
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 _MOST_NAMED = 20
+UNJUDGED = 'outcome not in ("complies", "violates")'
+"""The images that could not be judged, for ``--where``."""
 
 
 class Commands(Group):
@@ -318,11 +321,12 @@ def _go_on(audit: Audit, work: Work, engine: Engine, fail_on: FailOn, style: Tex
         warn(note)
     numbers = left(audit)
     before, new, named, failed = totals(audit), Counter[str](), list[str](), dict[int, str]()
-    kept = before["rows"]
+    kept, unjudged = before["rows"], 0
     if numbers:
         try:
             for done in _shown(audit, before, new, work, numbers, engine):
                 kept += done.counts["rows"]
+                unjudged += _unjudged(done.counts)
                 named += done.named[: _MOST_NAMED - len(named)]
                 if done.failed is not None:
                     failed[done.part] = done.failed
@@ -334,8 +338,13 @@ def _go_on(audit: Audit, work: Work, engine: Engine, fail_on: FailOn, style: Tex
             raise
     for line in named:
         warn(line)
+    if unjudged > len(named):
+        asked = f"policyguard audit select {shlex.quote(printable(work.folder))} --where '{UNJUDGED}'"
+        warn(f"and {unjudged - len(named):,} more could not be judged; this lists them: {asked}")
     for number, reason in list(failed.items())[:_MOST_NAMED]:
         print_error(f"part {number} is left: {reason}")
+    if len(failed) > _MOST_NAMED:
+        print_error(f"and {len(failed) - _MOST_NAMED:,} more parts are left")
     counts = totals(audit)
     missing = len(left(audit))
     if style is TextOrJson.JSON:
@@ -373,9 +382,12 @@ def _shown(
 
 def _so_far(counts: Counter[str], rate: float | None) -> str:
     """``rate`` in images per second, ``None`` while it cannot be told; slow models take seconds for one."""
-    unjudged = counts["rows"] - counts["outcome complies"] - counts["outcome violates"]
     shown = "" if not rate else f"{rate:,.0f}/s, " if rate >= 10 else f"{rate:.2g}/s, "
-    return f"{shown}{counts['outcome violates']:,} violate, {unjudged:,} could not be judged"
+    return f"{shown}{counts['outcome violates']:,} violate, {_unjudged(counts):,} could not be judged"
+
+
+def _unjudged(counts: Counter[str]) -> int:
+    return counts["rows"] - counts["outcome complies"] - counts["outcome violates"]
 
 
 def _summary(audit: Audit, counts: Counter[str], new: Counter[str], missing: int) -> Iterator[str]:
