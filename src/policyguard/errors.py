@@ -138,7 +138,9 @@ class PolicyError(UsageError):
 
 
 class ImageError(PolicyGuardError):
-    """One image cannot be opened, or cannot be judged as a whole."""
+    """One image cannot be opened, or cannot be judged as a whole. ``sha256``: of its bytes, where known."""
+
+    sha256: str | None = None
 
 
 class FetchError(ImageError):

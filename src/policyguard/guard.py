@@ -251,9 +251,12 @@ class Guard(InOneProcess):
         opened = await asyncio.to_thread(checker.open, image)
         return (await checker.ajudge([opened], self._reading(explain)))[0]
 
-    def judge_failure(self, source: str, failure: Failure) -> Verdict:
-        """The verdict on an image that never got here, by the policies' ``outcomes``; no model is asked."""
-        opened = Opened(source, failure, 0.0, monotonic())
+    def judge_failure(self, source: str, failure: Failure, *, sha256: str | None = None) -> Verdict:
+        """The verdict on an image that never got here, by the policies' ``outcomes``; no model is asked.
+
+        ``sha256``: of its bytes, where they are known.
+        """
+        opened = Opened(source, failure, 0.0, monotonic(), sha256=sha256)
         return self._checker().judge([opened], Reading.FAST)[0]
 
     def check_many(

@@ -183,6 +183,10 @@ def test_two_labels_for_one_picture_are_refused_whatever_its_files_are_called(sh
         compared(shop, FakeBackend(red))
     shop.write_text("image,label\na.png,unsafe\ncopy.png,unsafe\nd.png,safe\n")
     assert len(compared(shop, FakeBackend(red)).images) == 3
+    for name in ("a.png", "copy.png"):  # not pictures at all: what a host answers where they were
+        (shop.parent / name).write_text("<html>not found</html>")
+    shop.write_text("image,label\na.png,unsafe\ncopy.png,safe\nd.png,safe\n")
+    assert len(compared(shop, FakeBackend(red)).images) == 3
 
 
 def test_policy_tests_are_labels_too(shop: Path) -> None:

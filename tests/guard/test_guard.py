@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from PIL import Image as Pictures
 from policyguard import Action, ConfigurationError, Guard, Outcome, PolicyViolation, Verdict
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.backends.base import AssessmentRequest
+from policyguard.cache import MemoryCache
 from policyguard.errors import BackendError, PolicyError
+from policyguard.images import Limits
 from policyguard.policy import parse_policy
 from policyguard.testing import FakeBackend
 from support.guards import Watched, policy
@@ -120,6 +124,35 @@ def test_a_missing_file_is_that_images_outcome_and_names_it(tmp_path: Path) -> N
     assert Outcome.UNSCANNABLE is verdict.outcome
     assert "gone.png" in verdict.source
     assert "gone.png" in (verdict.reason or "")
+
+
+def test_an_image_that_cannot_be_opened_has_the_hash_of_its_bytes_by_every_way_in(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    picture().save(whole, "JPEG")
+    cut = whole.getvalue()[:-60]
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(cut)
+    uri = f"data:image/jpeg;base64,{base64.b64encode(cut).decode()}"
+    sources = [cut, bytearray(cut), memoryview(cut), path, str(path), uri]
+    for cache in (None, MemoryCache()):
+        guard = Guard(policy(), backend=FakeBackend(), cache=cache)
+        verdicts = [guard.check(source) for source in [*sources, io.BytesIO(cut)]]
+        verdicts += guard.check_many(sources)
+        verdicts += [asyncio.run(guard.acheck(source)) for source in sources]
+        verdicts += [guard.check(source, normalise=True) for source in sources]
+        assert {verdict.outcome for verdict in verdicts} == {Outcome.UNSCANNABLE}
+        assert {verdict.evidence.image_sha256 for verdict in verdicts} == {sha256(cut).hexdigest()}
+
+
+def test_what_has_no_bytes_or_was_not_read_whole_has_no_hash(tmp_path: Path) -> None:
+    large = b"\xff" * (Limits().max_bytes + 1)
+    path = tmp_path / "large.png"
+    path.write_bytes(large)
+    guard = Guard(policy(), backend=FakeBackend())
+    for source in (tmp_path / "gone.png", b"", path, io.BytesIO(large), "data:image/png;base64,=", 7):
+        verdict = guard.check(source)
+        assert (verdict.outcome, verdict.evidence.image_sha256) == (Outcome.UNSCANNABLE, None)
+    assert guard.check(large).evidence.image_sha256 == sha256(large).hexdigest()
 
 
 def test_a_thousand_files_with_ten_broken_ones_give_990_judged_and_10_reported(tmp_path: Path) -> None:

@@ -89,6 +89,31 @@ def test_an_image_that_cannot_be_judged_is_never_hidden(bad: Path, kind: Failure
     assert not any(verdict.get("accepted") for verdict in found.verdicts)
 
 
+def test_an_image_that_cannot_be_opened_is_never_hidden_though_its_hash_is_known(bad: Path) -> None:
+    broken = picture(0)[:-40]
+    (bad / "bad.png").write_bytes(broken)
+    accept(entry(sha256=sha256(broken).hexdigest()))
+    found = check_project()
+    assert ExitCode.UNJUDGED == found.code
+    assert not any(verdict.get("accepted") for verdict in found.verdicts)
+
+
+@pytest.mark.parametrize("unscannable", ["block", "allow"])
+def test_an_image_on_a_list_that_cannot_be_opened_is_not_hidden_either(bad: Path, unscannable: str) -> None:
+    broken = picture(0)[:-40]
+    (bad / "bad.png").write_bytes(broken)
+    (bad / "known.txt").write_text(f"# sha256\n{sha256(broken).hexdigest()}\n")
+    (bad / "house.yaml").write_text(f"{POLICY.format(id='house')}outcomes: {{unscannable: {unscannable}}}\n")
+    with (bad / "policyguard.toml").open("a") as project:
+        project.write('[[lists]]\nfile = "known.txt"\nkind = "sha256"\ndeny = "arms"\n')
+    accept(entry(sha256=sha256(broken).hexdigest()))
+    found = check_project("bad.png")
+    assert ExitCode.BLOCKED == found.code
+    (verdict,) = found.verdicts
+    assert (verdict["outcome"], verdict.get("accepted")) == ("violates", None)
+    assert bool(verdict["evidence"]["unexplained"]) == (unscannable == "block")
+
+
 def test_a_policy_that_could_not_be_judged_is_not_hidden_by_another_s_accepted_violation(bad: Path) -> None:
     (bad / "second.yaml").write_text(POLICY.format(id="second"))
     (bad / "policyguard.toml").write_text('policy = ["./house.yaml", "./second.yaml"]\n')

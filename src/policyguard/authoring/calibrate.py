@@ -294,8 +294,7 @@ class _Run:
             )
         failed = [verdict for verdict in verdicts if not verdict.outcome.judged]
         self.unjudged = tuple((verdict.source, verdict.reason or verdict.outcome) for verdict in failed)
-        hashes = [verdict.evidence.image_sha256 for verdict in verdicts]
-        self.labels.require_one_label_each(list(zip(self.labels.all, hashes, strict=True)))
+        self.labels.require_one_label_each(list(zip(self.labels.all, verdicts, strict=True)))
         return self._cases(guard, self.labels.all, verdicts, ruled=False)
 
     def _cases(

@@ -228,8 +228,9 @@ def compare_guards(
         judged = judge(guard, images, names=names, progress=progress)
         stages = {name: count - before[name] for name, count in (stages_asked(backend) or {}).items()}
         if labels is not None and not results:
-            hashes = [verdict.evidence.image_sha256 for verdict in judged.verdicts]
-            labels.require_one_label_each([(lb, h) for lb, h in zip(found, hashes, strict=True) if lb])
+            labels.require_one_label_each(
+                [(label, it) for label, it in zip(found, judged.verdicts, strict=True) if label]
+            )
         # In a row, other thresholds would put images to other stages: there a rule has no scores of its own.
         scored = named and not stages and any(verdict.score is not None for verdict in judged.verdicts)
         scores = rule_scores(guard, images, judged.verdicts) if scored else ()

@@ -21,6 +21,7 @@ from policyguard.strict.explain import capped, nearest
 if TYPE_CHECKING:
     from policyguard.authoring.cases import Cases
     from policyguard.policy import ResolvedPolicy
+    from policyguard.verdict import Verdict
 
 __all__ = ["Label", "Labels", "load_labels"]
 
@@ -64,12 +65,16 @@ class Labels:
             raise PolicyError(capped(problems), hint="name all labelled images, or none but the labels' own")
         return found
 
-    def require_one_label_each(self, labelled: Sequence[tuple[Label, str | None]]) -> None:
-        """Raise PolicyError where files of one content (by hash) have different labels."""
+    def require_one_label_each(self, labelled: Sequence[tuple[Label, Verdict]]) -> None:
+        """Raise PolicyError where files of one content (by hash) have different labels.
+
+        Files that are no image, such as a page that says "not found" in the place of each, do not count.
+        """
         known: dict[str, Label] = {}
         problems = []
-        for label, sha256 in labelled:
-            if sha256 is None:
+        for label, verdict in labelled:
+            sha256 = verdict.evidence.image_sha256
+            if sha256 is None or not verdict.evidence.frames:
                 continue
             first = known.setdefault(sha256, label)
             if (first.unsafe, first.rules) != (label.unsafe, label.rules):

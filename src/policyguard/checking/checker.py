@@ -64,15 +64,17 @@ class Checker:
                 if self.normalise
                 else self.backend.recall_image(source, frames=plan, policies=self.policies)
             )
+            sha256 = image.sha256
         except ImageError as error:
             image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
+            sha256 = error.sha256
         hits: tuple[Hit, ...] = ()
         if self.lists:
             image, hits = self._looked_up(source, image)
         seconds = monotonic() - began
         if self.counters is not None:
             self.counters.spent("decode", seconds)
-        return Opened(describe(source), image, seconds, began, hits=hits)
+        return Opened(describe(source), image, seconds, began, hits=hits, sha256=sha256)
 
     def _looked_up(self, source: object, image: Image | Failure) -> tuple[Image | Failure, tuple[Hit, ...]]:
         """The lists that the image is on. One that cannot be looked up is a Failure: it may be on any."""
@@ -211,7 +213,7 @@ class Checker:
             policies=tuple(_policy_evidence(policy) for policy in self.policies),
             model=self.backend.model,
             reading=reading,
-            image_sha256=image.sha256 if image else None,
+            image_sha256=item.sha256,
             size=image.size if image else None,
             frames=frames,
             label_mass=decision.label_mass,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from policyguard.assessment import Failure, FailureKind, Reading, Result
 from policyguard.backends.base import AssessmentRequest, checked
 from policyguard.deciding import Decision, combine, decide, decide_listed
-from policyguard.outcomes import Outcome
+from policyguard.outcomes import Action, Outcome
 
 if TYPE_CHECKING:
     from policyguard.images import Image
@@ -33,7 +33,8 @@ class Opened:
     """An image after decoding, or why it could not be decoded; ``seconds`` is what that took.
 
     ``began`` is when decoding began and ``deadline`` when its check must be done, both on
-    ``time.monotonic``'s clock. ``hits``: the lists of known images that it is on.
+    ``time.monotonic``'s clock. ``hits``: the lists of known images that it is on. ``sha256``: of its bytes,
+    also where they could not be decoded.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Opened:
     began: float = 0.0
     deadline: float | None = None
     hits: tuple[Hit, ...] = ()
+    sha256: str | None = None
 
 
 def judge(
@@ -63,6 +65,9 @@ def judge(
             listed, all_said = decide_listed(policies, item.hits, readable=readable)
             decisions[index] += listed
             if all_said:
+                if not readable:  # who accepts what the list says has still not seen the image
+                    unread = [decide(policy, item.image) for policy in policies]
+                    decisions[index] += [one for one in unread if one.action is Action.BLOCK]
                 continue
         for policy in policies:
             image = _frames_for(policy, item.image)

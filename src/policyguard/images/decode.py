@@ -24,7 +24,7 @@ from PIL import ImageFile
 from PIL.Image import Image as PILImage
 from PIL.Image import open as open_lazily  # noqa: TID251 (see header_size)
 
-from policyguard.errors import ConfigurationError
+from policyguard.errors import ConfigurationError, ImageError
 from policyguard.images import gif, jpeg, png, webp
 from policyguard.images.colour import Colours
 from policyguard.images.container import Container, Image, Limits, check_size
@@ -68,40 +68,55 @@ def decode(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set",
             hint="set it to False: a cut-off image would be judged by what is left of it",
         )
-    name = describe(source)
-    with boundary(name):
-        loaded = load(source, limits)
-        container = parse(loaded) if isinstance(loaded, bytes) else _from_pixels(loaded)
-        check_size(container.size, container.frame_count, limits, container.most_pixels)
-        render = Renderer(container.turns, container.colours)
-        selection = select(
-            container.frames,
-            render,
-            delays=container.delays,
-            sample=frames == "sample",
-            limits=limits,
-        )
-        for frame in selection.frames:
-            frame.info = {}  # or Pillow would write the file's metadata into whatever is made of the frame
-        fingerprint = (
-            hashlib.sha256(loaded).digest() if isinstance(loaded, bytes) else digest(selection.frames)
-        )
-        return Image(
-            frames=selection.frames,
-            sha256=fingerprint.hex(),
-            source=name,
-            size=selection.frames[0].size,
-            format=container.format,
-            partial=selection.partial,
-            frame_count=selection.distinct,
-            notes=(*container.notes, *render.notes),
-            plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
-            file=loaded if isinstance(loaded, bytes) else None,
-            alpha=render.alpha if selection.distinct == 1 else None,
-            is_plain=isinstance(loaded, bytes)
-            and render.usual
-            and not (container.notes or render.notes or container.unusual or selection.partial),
-        )
+    data: bytes | None = None
+    try:
+        with boundary(name := describe(source)):
+            loaded = load(source, limits)
+            data = loaded if isinstance(loaded, bytes) else None
+            return _opened(loaded, name, frames, limits)
+    except ImageError as error:
+        error.sha256 = _hash_of(source if data is None else data)
+        raise
+
+
+def _hash_of(source: object) -> str | None:
+    """Of the bytes of an image that is refused; None where there are none, or not all were read."""
+    with suppress(Exception):
+        if isinstance(source, bytes | bytearray | memoryview) and len(source):
+            return hashlib.sha256(source).hexdigest()
+    return None
+
+
+def _opened(loaded: bytes | PILImage, name: str, frames: Literal["all", "sample"], limits: Limits) -> Image:
+    container = parse(loaded) if isinstance(loaded, bytes) else _from_pixels(loaded)
+    check_size(container.size, container.frame_count, limits, container.most_pixels)
+    render = Renderer(container.turns, container.colours)
+    selection = select(
+        container.frames,
+        render,
+        delays=container.delays,
+        sample=frames == "sample",
+        limits=limits,
+    )
+    for frame in selection.frames:
+        frame.info = {}  # or Pillow would write the file's metadata into whatever is made of the frame
+    fingerprint = hashlib.sha256(loaded).digest() if isinstance(loaded, bytes) else digest(selection.frames)
+    return Image(
+        frames=selection.frames,
+        sha256=fingerprint.hex(),
+        source=name,
+        size=selection.frames[0].size,
+        format=container.format,
+        partial=selection.partial,
+        frame_count=selection.distinct,
+        notes=(*container.notes, *render.notes),
+        plain=container.plain if len(selection.frames) == 1 and render.faithful else None,
+        file=loaded if isinstance(loaded, bytes) else None,
+        alpha=render.alpha if selection.distinct == 1 else None,
+        is_plain=isinstance(loaded, bytes)
+        and render.usual
+        and not (container.notes or render.notes or container.unusual or selection.partial),
+    )
 
 
 def header_size(path: Path) -> tuple[int, int] | None:

@@ -91,10 +91,13 @@ def accepting(
 def blocking_rules(verdict: Verdict) -> dict[str, set[str]]:
     """Policy id -> rules for which the image is blocked; empty unless nothing else blocks it.
 
-    So it is empty for an image that could not be judged, under one of its policies or in one of its frames.
+    So it is empty for an image that could not be judged, under one of its policies or in one of its frames;
+    also for one that could not be opened and is blocked for its bytes, which are on a list.
     """
     evidence = verdict.evidence
     if verdict.outcome is not Outcome.VIOLATES or verdict.action is not Action.BLOCK or evidence.unexplained:
+        return {}
+    if not evidence.frames:
         return {}
     rules: dict[str, set[str]] = {}
     for finding in verdict.findings:

@@ -102,7 +102,7 @@ class Plan:
         reason = f"the guard failed: {type(error).__name__}: {error}"
         for digest in digests:
             failure = Failure(FailureKind.ERROR, reason, retryable=getattr(error, "retryable", False))
-            self.judged(digest, self.guard.judge_failure("<bytes>", failure))
+            self.judged(digest, self.guard.judge_failure("<bytes>", failure, sha256=digest.hex()))
 
     def result(self, files: PlainFiles | None, *, watched: bool = False) -> ScreenResult:
         """One item per site. A site without a verdict is a KeyError here, never a pass.
@@ -148,8 +148,8 @@ class Plan:
             self.verdicts[index] = verdict
 
     def _fail(self, indices: Sequence[int], reason: str) -> Verdict:
-        failure = Failure(FailureKind.UNSCANNABLE, reason)
-        verdict = self.guard.judge_failure("<image>", failure)
+        failure, digest = Failure(FailureKind.UNSCANNABLE, reason), self.digests.get(indices[0])
+        verdict = self.guard.judge_failure("<image>", failure, sha256=digest.hex() if digest else None)
         self.verdicts.update(dict.fromkeys(indices, verdict))
         return verdict
 
