@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables: one case per line)
 """Ways to get an image past the middleware, one per test."""
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pytest
 import requests
 
 from integrations.http.calling import CHAT, PLAIN, Way, chat
+from integrations.http.harmless import multipart
 from integrations.http.pictures import BLUE, GREEN, RED, b64, colour_guard, data_uri, picture
 from integrations.http.test_streams import STREAM, delta, partial, pieces, sse
 from integrations.http.upstream import Answer, Upstream
@@ -231,6 +233,86 @@ def test_documents_block_unless_they_are_let_through(way: Way, upstream: Upstrea
     assert "documents='pass'" in reply.error["message"]
     reply = way.send(guard, "POST", upstream.url + CHAT, **sent, options={"documents": "pass"})
     assert (200, 1, 0) == (reply.status, upstream.calls, backend.calls)
+
+
+PDF_OF_TEXT = (
+    b"%PDF-1.4\n1 0 obj\n<</Type/XObject/Subtype/Image/Width 8/Height 8/Filter/ASCIIHexDecode>>stream\n"
+    + b"c0ffee" * 64
+    + b">\nendstream\nendobj\ntrailer<</Root 1 0 R>>\nstartxref\n9\n%%EOF\n"
+)
+FLAT = b'<?xml version="1.0"?>\n<office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"/>'
+DOCUMENTS_OF_TEXT = {
+    "a PDF": ("a.pdf", "application/pdf", PDF_OF_TEXT),
+    "a PDF of umlauts": ("a.pdf", "application/pdf", PDF_OF_TEXT.replace(b"1 0 obj", "%ä\n1 0 obj".encode(), 1)),
+    "a PDF of no type": ("a", "", PDF_OF_TEXT),
+    "a PDF called a text": ("a.txt", "text/plain", b"\n" + PDF_OF_TEXT),
+    "a PDF behind other words": ("a.bin", "application/octet-stream", b"words\n" + PDF_OF_TEXT),
+    "a PDF behind JSON": ("a.bin", "application/octet-stream", b"[1]\n" + PDF_OF_TEXT),
+    "a PDF without its first line": ("a.pdf", "application/pdf", PDF_OF_TEXT[9:]),
+    "a PDF by its name": ("a.PDF", "application/octet-stream", PDF_OF_TEXT[9:]),
+    "a PDF that is JSON": ("a.pdf", "application/pdf", b'"1 0 obj <<>> endobj"'),
+    "a PDF that begins like sound": ("a.bin", "application/octet-stream", b"ID3" + PDF_OF_TEXT + bytes(9)),
+    "a PDF that is called sound": ("a.mp3", "audio/mpeg", b"ID3" + PDF_OF_TEXT + bytes(9)),
+    "a tiny PDF": ("a.pdf", "application/pdf", b"%PDF-1.4 hello"),
+    "RTF": ("a.rtf", "application/rtf", b"{\\rtf1 {\\pict\\pngblip 89504e47}}"),
+    "RTF called words": ("a.txt", "text/rtf", b"{\\rtf1 {\\pict\\pngblip 89504e47}}"),
+    "RTF of no type": ("a.txt", "", b"{\\rtf1 {\\pict\\pngblip 89504e47}}"),
+    "EPS": ("a.eps", "application/postscript", b"%!PS-Adobe-3.0 EPSF-3.0\n" * 9),
+    "EPS of no type": ("a", "", b"%!PS-Adobe-3.0 EPSF-3.0\n" * 9),
+    "flat ODF": ("a.fodt", "application/vnd.oasis.opendocument.text-flat-xml", FLAT),
+    "flat ODF by its name": ("a.fodt", "", b"<office:document/>"),
+    "flat ODF called XML": ("a.xml", "application/xml", FLAT),
+    "Word's XML": ("a.xml", "text/xml", b'<?xml version="1.0"?><?mso-application progid="Word.Document"?><w:wordDocument/>'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOCUMENTS_OF_TEXT)
+def test_a_document_made_of_text_blocks_however_it_is_uploaded(upstream: Upstream, name: str) -> None:
+    guard, _ = colour_guard()
+    filename, kind, data = DOCUMENTS_OF_TEXT[name]
+    body, sent_type = multipart((f'name="file"; filename="{filename}"', kind, data))
+    upstream.answer({"id": "file-1", "object": "file"})
+    with guarded_client(guard, family="httpx") as client:
+        ways = [{"content": body, "headers": {"content-type": sent_type}}]
+        if kind not in ("", "application/octet-stream"):
+            ways.append({"content": data, "headers": {"content-type": kind}})
+        for sent in ways:
+            response = client.post(upstream.url + "/v1/files", **sent)  # type: ignore[arg-type]
+            assert (response.status_code, upstream.calls) == (403, 0)
+            assert "documents='pass'" in response.json()["error"]["message"]
+            assert "x-policyguard-verdict" in response.headers
+    with guarded_client(guard, family="httpx", documents="pass") as client:
+        assert client.post(upstream.url + "/v1/files", **ways[0]).status_code == 200  # type: ignore[arg-type]
+
+
+def test_a_document_of_text_that_may_pass_takes_no_image_with_it(upstream: Upstream) -> None:
+    guard, _ = colour_guard()
+    body, kind = multipart(
+        ('name="file"; filename="a.rtf"', "application/rtf", data_uri(picture(RED)).encode())
+    )
+    with guarded_client(guard, family="httpx", documents="pass") as client:
+        response = client.post(upstream.url + "/v1/files", content=body, headers={"content-type": kind})
+    assert (response.status_code, upstream.calls) == (403, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/uploads", {"filename": "a.bin", "mime_type": "application/pdf", "bytes": 9, "purpose": "user_data"}),
+        ("/v1/uploads", {"filename": "a.pdf", "mime_type": "text/plain", "bytes": 9, "purpose": "user_data"}),
+        ("/upload/v1beta/files", {"file": {"mimeType": "application/pdf", "displayName": "x"}}),
+    ],
+)  # fmt: skip
+def test_an_upload_in_pieces_that_is_to_be_a_document_does_not_begin(
+    upstream: Upstream, path: str, body: Any
+) -> None:
+    guard, _ = colour_guard()
+    with guarded_client(guard, family="httpx") as client:
+        assert client.post(upstream.url + path, json=body).status_code == 403
+        harmless = {"filename": "a.jsonl", "mime_type": "application/jsonl", "bytes": 9, "purpose": "batch"}
+        assert client.post(upstream.url + "/v1/uploads", json=harmless).status_code == 200
+    with guarded_client(guard, family="httpx", documents="pass") as client:
+        assert client.post(upstream.url + path, json=body).status_code == 200
 
 
 def test_documents_that_pass_take_no_image_with_them(way: Way, upstream: Upstream) -> None:

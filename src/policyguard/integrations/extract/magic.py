@@ -17,19 +17,34 @@ __all__ = [
     "HEAD",
     "base64_head",
     "decode_base64",
+    "is_document_name",
     "is_document_type",
+    "is_words_name",
     "looks_like_base64",
     "sniff",
     "sniff_base64",
     "sniff_blurred_base64",
     "sniff_document",
+    "sniff_document_text",
 ]
 
 
 _WORDS = re.compile(
     r"(?:text|audio|image|multipart|message|font|model)/"
     r"|application/(?:[^;]*\+(?:json|xml|yaml)|(?:x-)?(?:json|xml|yaml|toml|sql|graphql|javascript|ecmascript"
-    r"|typescript|python(?:-code)?|sh|httpd-php|ndjson|jsonl|jsonlines|www-form-urlencoded|tex|latex)$)"
+    r"|typescript|python(?:-code)?|c?sh|tcl|ruby|perl|lua|httpd-php|ndjson|jsonl|jsonlines|www-form-urlencoded"
+    r"|tex|latex|subrip|xml-dtd|csv|msdos-program|mpegurl|pgp-(?:keys|signature)|pem-[a-z-]+)$)"
+)
+_UNKNOWN = ("application/octet-stream", "binary/octet-stream", "*/*")
+_DOCUMENT_NAME = re.compile(
+    r"\.(?:pdf|rtf|e?ps|ai|f?od[tspgf]|ot[tspg]|sx[wcid]|docx?|docm|dot[xm]?|pptx?|ppt[m]|pps[xm]?|xls[xmb]?|pages"
+    r"|numbers|epub|fb2|djvu?|o?xps|hwpx?|vsdx?)[\s.]*$",
+    re.IGNORECASE,
+)
+_WORDS_NAME = re.compile(
+    r"\.(?:txt|text|log|md|rst|csv|tsv|jsonl?|ndjson|ya?ml|toml|ini|cfg|conf|xml|html?|css|[cm]?[jt]sx?|pyi?|ipynb"
+    r"|go|rs|rb|php|java|kt|swift|[ch]|cc|[ch]pp|cs|sh|bash|zsh|ps1|bat|sql|r|lua|pl|scala|tex|srt|vtt)$",
+    re.IGNORECASE,
 )
 _DOCUMENTS = (
     (b"PK\x03\x04", "application/zip"),  # docx, xlsx, pptx, odt, epub
@@ -46,7 +61,17 @@ _SOUND_BRANDS = (b"M4A ", b"M4B ")
 
 def is_document_type(media_type: str) -> bool:
     """Whether a media type (lower case) is of something that shows images. Unknown ones do."""
-    return "/" in media_type and media_type != "application/octet-stream" and not _WORDS.match(media_type)
+    return "/" in media_type and media_type not in _UNKNOWN and not _WORDS.match(media_type)
+
+
+def is_document_name(name: str) -> bool:
+    """Whether a file of that name shows images: providers go by the name, too."""
+    return _DOCUMENT_NAME.search(name[-16:]) is not None
+
+
+def is_words_name(name: str) -> bool:
+    """Whether a file of that name is text, a table or source code."""
+    return _WORDS_NAME.search(name[-16:]) is not None
 
 
 def sniff_document(data: bytes | bytearray | memoryview) -> str | None:
@@ -60,6 +85,33 @@ def sniff_document(data: bytes | bytearray | memoryview) -> str | None:
     if head[4:8] == b"ftyp" and head[8:12] not in _SOUND_BRANDS:
         return "video/mp4"
     return "video/x-msvideo" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else None
+
+
+_MARKUP = (
+    (b"<office:document", "application/vnd.oasis.opendocument"),  # flat ODF
+    (b"urn:oasis:names:tc:opendocument", "application/vnd.oasis.opendocument"),
+    (b"<?mso-application", "application/msword"),  # Word and Excel, saved as XML
+    (b"schemas.microsoft.com/office/", "application/msword"),
+    (b"gribuser.ru/xml/fictionbook", "application/x-fictionbook"),
+)
+_PDF_OBJECT = re.compile(rb"(?<!\d)\d+\s+\d+\s+obj\b")
+
+
+def sniff_document_text(data: bytes, *, words: bool) -> str | None:
+    """``sniff_document`` for what may as well be text that merely speaks of documents.
+
+    A document begins with its mark; that of a PDF may also follow some bytes later, which counts where
+    nothing says that these are ``words``.
+    """
+    head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip(b"\0\t\n\f\r \x04")
+    if head.startswith(b"%PDF-") or (not words and b"%PDF-" in data[:2048] and _PDF_OBJECT.search(data)):
+        return "application/pdf"
+    if head.startswith((b"{\\rtf", b"%!PS")):
+        return sniff_document(head)
+    if head.startswith(b"<"):
+        low = head.lower()
+        return next((media_type for mark, media_type in _MARKUP if mark in low), None)
+    return None
 
 
 HEAD = 256

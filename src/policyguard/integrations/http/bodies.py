@@ -2,8 +2,9 @@
 
 Covered: JSON, JSON lines, forms, multipart with parts of any of these kinds, raw files, text. The first bytes
 decide and not the declared type alone. What is neither text nor sound is taken for an image; the guard then
-says what it is, and why it cannot be judged. Not covered: images inside sound files, and images drawn with
-characters.
+says what it is, and why it cannot be judged. A document is told by its first bytes, its type or its file's
+name, and by each of them alone, for it may be written in letters only. Not covered: images inside sound
+files, and images drawn with characters.
 """
 
 from __future__ import annotations
@@ -20,14 +21,31 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from policyguard.errors import ImageError
 from policyguard.integrations.extract import ImageSite, Replacement, SiteKind, find_images, replace_images
-from policyguard.integrations.extract.magic import is_document_type, sniff, sniff_document
+from policyguard.integrations.extract.magic import (
+    is_document_name,
+    is_document_type,
+    is_words_name,
+    sniff,
+    sniff_document,
+    sniff_document_text,
+)
 from policyguard.integrations.extract.strings import as_document
 from policyguard.integrations.http import multipart
 from policyguard.integrations.http.message import RequestHead, media_type, parameter
 from policyguard.integrations.http.watch import Watch
 from policyguard.strict.jsontext import DuplicateKeyError, JsonError, TooDeepError, parse_json, read_json
 
-__all__ = ["Body", "Reading", "is_sound", "open_body", "open_head", "open_json", "unreadable", "watched_over"]
+__all__ = [
+    "Body",
+    "Reading",
+    "announced",
+    "is_sound",
+    "open_body",
+    "open_head",
+    "open_json",
+    "unreadable",
+    "watched_over",
+]
 
 P = TypeVar("P")
 Rebuild: TypeAlias = Callable[[Mapping[str, Replacement]], bytes]
@@ -70,10 +88,18 @@ def unreadable(problem: str, where: str = "body") -> Body:
     return Body((ImageSite(where, SiteKind.UNREADABLE, problem=f"the body {problem}"),))
 
 
-def open_body(data: bytes, content_type: str, reading: Reading, *, name: str = "", depth: int = 0) -> Body:
+def open_body(
+    data: bytes,
+    content_type: str,
+    reading: Reading,
+    *,
+    name: str = "",
+    files: Sequence[str] = (),
+    depth: int = 0,
+) -> Body:
     """The images of a body with its Content-Encoding undone.
 
-    ``name`` is the field that the body is the value of, in a form.
+    ``name`` is the field that the body is the value of, in a form; ``files`` what it is called as a file.
     """
     kind = media_type(content_type)
     if not data:
@@ -85,23 +111,73 @@ def open_body(data: bytes, content_type: str, reading: Reading, *, name: str = "
     if kind == "application/x-www-form-urlencoded":
         return _form(data, reading)
     declared_json = kind == "application/json" or kind.endswith("+json")
+    document = _document(kind, files)
     if declared_json or _JSON.match(data):
         try:
-            return open_json(data, reading, name=name)
+            body = open_json(data, reading, name=name)
+            return _with_document(body, document if files or isinstance(body.payloads[0], str) else None)
         except TooDeepError:
             return unreadable("is JSON nested too deeply")
         except DuplicateKeyError as error:
             return unreadable(f"is JSON with the key {error.key[:60]!r} twice in one object")
         except JsonError:
             pass
+    sound = kind != "application/pdf" and not any(map(is_document_name, files)) and is_sound(data, kind)
+    if sound and _text(data, content_type) is None:
+        return Body()
+    if document is None and name == "":
+        words = kind.startswith("text/") or any(map(is_words_name, files))
+        document = sniff_document_text(data, words=words)
+    return _with_document(_words(data, content_type, reading, name=name), document)
+
+
+def _document(kind: str, files: Sequence[str]) -> str | None:
+    """The type of the document that something is by its declared type or by its names."""
+    if any(map(is_document_name, files)):
+        return kind or "by its name"
+    misnamed = kind == "application/vnd.ms-excel" or kind.startswith("video/")  # said of a.csv, of a.ts
+    if misnamed and any(map(is_words_name, files)):
+        return None
+    return kind if is_document_type(kind) else None
+
+
+def _with_document(body: Body, document: str | None) -> Body:
+    """``body`` with one site more for the document that it is itself."""
+    if document is None or any(site.where == "body" for site in body.sites):
+        return body
+    return replace(body, sites=(_as_document(document), *body.sites))
+
+
+def _as_document(document: str) -> ImageSite:
+    return replace(as_document(None, document).site(), where="body")
+
+
+def announced(body: Body) -> Body:
+    """``body``, with one site more if it says that a document is going to be uploaded in pieces.
+
+    The pieces do not tell: each may be letters only.
+    """
+    for payload in body.payloads:
+        for file in (payload, payload.get("file")) if isinstance(payload, dict) else ():
+            if not isinstance(file, dict):
+                continue
+            kind, *names = (str(file.get(key) or "") for key in ("mime_type", "filename", "displayName"))
+            kind = kind or str(file.get("mimeType") or "")
+            if (document := _document(media_type(kind), names)) is not None:
+                return _with_document(body, document)
+    return body
+
+
+def _words(data: bytes, content_type: str, reading: Reading, *, name: str) -> Body:
+    """The images of what is no JSON as a whole."""
+    kind = media_type(content_type)
+    declared_json = kind == "application/json" or kind.endswith("+json")
     if (text := _text(data, content_type)) is not None:
         if name == "" and (lines := _lines(text, reading)) is not None:
             return lines
         if declared_json and reading.strict:
             return unreadable("is declared as JSON and is not, or is cut short")
         return _plain(text, name, reading, parameter(content_type, "charset") or "utf-8")
-    if is_sound(data, kind):
-        return Body()
     texts = _other_texts(data, content_type)
     if not texts or (declared_json and reading.strict):
         return _file(data, kind)
@@ -114,7 +190,7 @@ _JSON = re.compile(codecs.BOM_UTF8 + rb'?[ \t\r\n]*+[{\["]')
 
 def is_sound(data: bytes, kind: str) -> bool:
     """Whether these are sound: by their first bytes, or declared so and nothing that is known as an image."""
-    if sniff(data):
+    if sniff(data) or b"%PDF-" in data[:1024]:
         return False
     if data[:3] == b"ID3" or data[:4] == b"fLaC" or (data[:1] == b"\xff" and data[1:2] in _MPEG_AUDIO):
         return True
@@ -175,7 +251,7 @@ def _file(data: bytes, kind: str) -> Body:
     if not sniff(data) and not kind.startswith("image/"):
         document = sniff_document(data) or (kind if is_document_type(kind) else None)
         if document is not None:
-            return Body((replace(as_document(None, document).site(), where="body"),))
+            return Body((_as_document(document),))
     site = ImageSite("body", SiteKind.INLINE, data=data, media_type=kind or None)
     return Body((site,), rebuild=lambda new: new["body"].data)
 
@@ -330,8 +406,9 @@ def _part(part: multipart.Part, reading: Reading, *, depth: int) -> Body:
     data = part.decoded()
     kind = part.header("content-type")
     is_file = "filename" in part.header("content-disposition").lower()
-    body = open_body(data, kind, reading, name="" if is_file else part.name, depth=depth + 1)
-    if is_file and data and not body.sites and _IMAGE_NAMES.search(part.filename):
+    name = "" if is_file else part.name
+    body = open_body(data, kind, reading, name=name, files=part.filenames, depth=depth + 1)
+    if is_file and data and not body.sites and any(map(_IMAGE_NAMES.search, part.filenames)):
         return _file(
             data, part.media_type
         )  # its name says that it is an image; the guard says that it is not

@@ -29,7 +29,15 @@ from policyguard.integrations.extract import (
     opened_addresses,
     provider_refusals,
 )
-from policyguard.integrations.http.bodies import Body, Reading, is_sound, open_body, open_head, unreadable
+from policyguard.integrations.http.bodies import (
+    Body,
+    Reading,
+    announced,
+    is_sound,
+    open_body,
+    open_head,
+    unreadable,
+)
 from policyguard.integrations.http.codings import CodingError, Decoder, decode_all
 from policyguard.integrations.http.message import RequestHead, ResponseHead, Synthetic, media_type
 from policyguard.integrations.http.result import Direction, HttpResult
@@ -119,6 +127,8 @@ class Exchange:
                 if self.head.attempt and (before := self.core.raised.get(self._key)) is not None:
                     raise before.again()  # the SDK asks again: the server must not be asked a second time
             body = self._open(data, self.head.headers)
+            if self.head.uploads_file:
+                body = announced(body)
             self._sent_file = self.head.uploads_file and _holds_file(data, self.head.headers)
             return (yield from self._judge("request", body))
 

@@ -52,9 +52,11 @@ class Part:
         return parameter(self.header("content-disposition"), "name") or ""
 
     @property
-    def filename(self) -> str:
+    def filenames(self) -> list[str]:
+        """What the part is called as a file; a reader may take either."""
         disposition = self.header("content-disposition")
-        return parameter(disposition, "filename") or parameter(disposition, "filename*") or ""
+        names = (parameter(disposition, name) for name in ("filename", "filename*"))
+        return [name for name in names if name]
 
     def decoded(self) -> bytes:
         """The content with its Content-Transfer-Encoding undone. Raises MultipartError."""
