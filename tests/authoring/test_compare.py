@@ -214,6 +214,8 @@ def test_the_page_has_plots_and_disagreements_and_no_picture_unless_asked(shop: 
     page = comparison_page(result)
     assert page.count("data:image/svg+xml") == 4  # curves, reliability, and the confusion of each guard
     assert "data:image/jpeg" not in page
+    assert "can be one end of its interval" in page
+    assert "the score, from 0 to 1: how sure the guard is that the image violates" in page
     images = [label.image for label in load_labels(shop, policy().resolve()).all]
     shown = comparison_page(result, thumbnails=images.__getitem__)
     assert shown.count("data:image/jpeg") == shown.count('<label class="blurred"') == 4

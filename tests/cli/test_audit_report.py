@@ -50,9 +50,24 @@ def test_a_sample_is_drawn_labelled_and_read_back(audit: str, capsys: Captured) 
     assert "3 rows to label are in labels.csv" in capsys.readouterr().err
     sheet = Path("labels.csv").read_text()
     assert HIDDEN not in sheet
+    assert main(["audit", "report", audit, "--labels", "labels.csv"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "labels.csv: none of the 3 sampled images is labelled, so there are no figures yet" in said
+    assert "–" not in said
+    Path("labels.csv").write_text(sheet.replace(",,,n10s0", ",unsafe,,n10s0", 1))
+    assert main(["audit", "report", audit, "--labels", "labels.csv"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "labels.csv: no figures yet; labelled: 1 of 3 sampled images" in said
+    assert "–" not in said
+    assert 2 == said.count("no label for: ")
+    Path("labels.csv").write_text(sheet.replace(",,,n10s0", ",safe,,n10s0"))
+    assert main(["audit", "report", audit, "--labels", "labels.csv"]) == ExitCode.OK
+    assert "recall: – (no image is unsafe, by the labels)" in capsys.readouterr().out
     Path("labels.csv").write_text(sheet.replace(",,,n10s0", ",unsafe,,n10s0"))
     assert main(["audit", "report", audit, "--labels", "labels.csv"]) == ExitCode.OK
-    assert "precision: 100%\nrecall: 33.33%" in capsys.readouterr().out
+    assert (
+        "precision: 100%\nrecall: 33.33%\nprevalence: 100%\nunsafe: 3 of 3 images" in capsys.readouterr().out
+    )
 
 
 def test_names_go_to_a_pipe_as_they_are_and_the_count_to_stderr(audit: str, capsys: Captured) -> None:

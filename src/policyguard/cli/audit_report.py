@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,7 +135,7 @@ def report(
     if style is TextOrJson.JSON:
         print(json.dumps(written.figures))
     else:
-        print("\n".join(map(printable, _lines(written))))
+        print("\n".join(map(printable, _lines(written, labels))))
     if labels is not None and written.sampled is not None:
         print(f"{written.sampled:,} rows to label are in {printable(str(labels))}", file=sys.stderr)
     return ExitCode.OK
@@ -230,6 +230,26 @@ def _print_key(line: str) -> None:
     sys.stdout.write(f"{printable(name) if is_terminal(sys.stdout) else name}\n")
 
 
+def _of_labels(labels: Mapping[str, Any], rows: int, sheet: str) -> Iterator[str]:
+    """What the labels say of all rows, or why they do not say it yet."""
+    from policyguard.runs.audit.page import count, share
+
+    drawn, labelled = labels["drawn"], labels["labelled"]
+    if not labelled:
+        yield f"{sheet}: none of the {drawn:,} sampled images is labelled, so there are no figures yet"
+        yield "fill its column `label` with unsafe or safe, or with unsure"
+        return
+    if labels["prevalence"] is None:
+        yield f"{sheet}: no figures yet; labelled: {labelled:,} of {drawn:,} sampled images"
+        for name in labels["without_labels"]:
+            yield f"no label for: {name}"
+        return
+    why = {"precision": "the guard calls nothing violating", "recall": "no image is unsafe, by the labels"}
+    for name in ("precision", "recall", "prevalence"):
+        yield f"{name}: {share(labels[name])}" + (f" ({why[name]})" if labels[name] is None else "")
+    yield f"unsafe: {count(labels['unsafe'])} of {rows:,} images"
+
+
 def warn_of_rest(audit: Audit, folder: str = "") -> None:
     """Say what is not judged yet; ``folder`` where it is not plain which audit is meant."""
     done, planned = len(audit.files()), audit.about["counts"]["parts"]
@@ -238,7 +258,7 @@ def warn_of_rest(audit: Audit, folder: str = "") -> None:
         warn(f"{which}{planned - done:,} of {planned:,} parts are not judged yet, and not in this")
 
 
-def _lines(written: Written) -> Iterator[str]:
+def _lines(written: Written, sheet: Path | None) -> Iterator[str]:
     """The report in a few lines."""
     from policyguard.runs.audit.page import share
 
@@ -253,8 +273,5 @@ def _lines(written: Written) -> Iterator[str]:
             near = rule["attributed"] - rule["violating"]
             yield f"  {rule['rule']}: violated by {rule['violating']:,}, closest for {near:,} more"
     if (labels := figures["labels"]) is not None:
-        for name in ("precision", "recall", "prevalence"):
-            yield f"{name}: {share(labels[name])}"
-        for name in labels["without_labels"]:
-            yield f"no label for: {name}"
+        yield from _of_labels(labels, figures["rows"], str(sheet))
     yield f"wrote {', '.join(map(str, written.files))}"

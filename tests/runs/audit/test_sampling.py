@@ -122,6 +122,41 @@ def test_filled_in_labels_give_figures_of_all_rows(tmp_path: Path) -> None:
     )
     shares = {name: labels[name]["value"] for name in ("precision", "recall", "prevalence")}
     assert shares == {"precision": 0.75, "recall": 0.75, "prevalence": 0.2}
+    assert labels["unsafe"] == {"value": 4, "low": 4, "high": 4}
+    page = (tmp_path / "report/report.html").read_text()
+    assert "<h1>Audit of 20 images: 20% are unsafe, by the labels of a sample</h1>" in page
+    assert "<b>4</b>of all 20 images" in page
+
+
+def test_how_many_images_are_unsafe_is_estimated_with_an_interval(big: Audit, tmp_path: Path) -> None:
+    file = sheet(big, tmp_path)
+    rows = cells(file)
+    fill(file, {values["key"]: ("safe", "unsafe")[place % 2] for place, values in enumerate(rows)})
+    figures = make_report(big, tmp_path / "report", Asked(labels=file)).figures
+    labels, total = figures["labels"], figures["rows"]
+    for end in ("value", "low", "high"):
+        assert labels["unsafe"][end] == round(labels["prevalence"][end] * total)
+    low, high = labels["unsafe"]["low"], labels["unsafe"]["high"]
+    assert low < labels["unsafe"]["value"] < high
+    assert (
+        f"{labels['unsafe']['value']:,} ({low:,} to {high:,})"
+        in (tmp_path / "report/report.html").read_text()
+    )
+
+
+def test_the_page_says_what_a_score_is_whose_share_heads_it_and_what_an_end_means(
+    big: Audit, tmp_path: Path
+) -> None:
+    file = sheet(big, tmp_path)
+    for labels in (None, file):
+        make_report(big, tmp_path / "report", Asked(labels=labels))
+        page = (tmp_path / "report/report.html").read_text()
+        assert "violate the policy, says the guard</h1>" in page
+        assert "how sure the guard is that it violates" in page
+        assert "can be one end of its interval" in page
+    assert "None of the 60 sampled images is labelled" in page
+    assert "by the labels" not in page
+    assert '<div class="card">precision' not in page
 
 
 def test_labels_that_are_missing_or_unsure_are_left_out_and_counted(tmp_path: Path) -> None:

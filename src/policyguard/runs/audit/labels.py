@@ -43,7 +43,7 @@ class Labels:
     lines: Mapping[tuple[int, int], tuple[int, str, str]]
 
     def figures(self, sampler: Sampler) -> dict[str, Any]:
-        """Precision, recall and prevalence of all rows, as JSON.
+        """Precision, recall and prevalence of all rows, and how many are unsafe, as JSON.
 
         Raises UsageError, with every line, if the sheet holds rows that this audit's sample does not.
         """
@@ -69,6 +69,8 @@ class Labels:
         words = Counter(word for _, _, word in self.lines.values())
         strata = sampler.strata(found)
         estimates = corrected(strata, seed=self.seed)
+        prevalence = (estimates or {}).get("prevalence")
+        rows = sum(stratum.size for stratum in strata)
         return {
             "drawn": len(drawn),
             "labelled": words["safe"] + words["unsafe"],
@@ -79,6 +81,9 @@ class Labels:
                 name: None if estimates is None or name not in estimates else estimates[name].to_dict()
                 for name in ("precision", "recall", "prevalence")
             },
+            "unsafe": None
+            if prevalence is None
+            else {name: round(getattr(prevalence, name) * rows) for name in ("value", "low", "high")},
             "strata": [
                 {name: getattr(stratum, name) for name in stratum.__slots__}
                 for stratum in strata

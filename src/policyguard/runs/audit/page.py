@@ -9,7 +9,7 @@ from policyguard.runs.reports.html import histogram
 from policyguard.strict.page import asset, stream
 from policyguard.strict.text import shortened
 
-__all__ = ["report_page"]
+__all__ = ["count", "report_page", "share"]
 
 _SHOWN = 15
 """Rows of a table before the fold."""
@@ -41,6 +41,7 @@ def report_page(
         thumbnail=thumbnail,
         share=share,
         number=number,
+        count=count,
         signed=signed,
         shown=_SHOWN,
         short=lambda text: shortened(str(text), 300),
@@ -65,6 +66,13 @@ def _examples(
 def number(value: float | None) -> str:
     """A count, or a dash."""
     return "–" if value is None else f"{value:,}"
+
+
+def count(value: Mapping[str, Any]) -> str:
+    """``1,230 (940 to 1,610)``; the number alone where it is certain."""
+    if value["low"] == value["high"]:
+        return number(value["value"])
+    return f"{number(value['value'])} ({number(value['low'])} to {number(value['high'])})"
 
 
 def share(value: Mapping[str, Any] | None) -> str:
