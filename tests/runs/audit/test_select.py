@@ -120,6 +120,9 @@ WRONG = {
     "__import__('os')": (1, "there is no column '__import__'"),
     "score > 1; degraded": (10, "';' is not known here"),
     "score > 90%": (11, "'%' is not known here"),
+    "score > 90": (9, "scores go from 0 to 1, and '90' is none"),
+    "closest.score <= -0.1": (18, "scores go from 0 to 1, and '-0.1' is none"),
+    "score in (0.5, 1.5)": (16, "scores go from 0 to 1, and '1.5' is none"),
     "score.%": (7, "'%' is not known here"),
     "score > 0x10": (9, "'0' is not known here"),
     "dhash == 1.5": (10, "dhash is a whole number"),
@@ -152,6 +155,18 @@ def test_a_share_in_percent_comes_with_the_number_to_write(share: str, written: 
     with pytest.raises(UsageError) as wrong:
         read_where(audit, f"score > {share}")
     assert wrong.value.hint == f"scores are from 0 to 1: write {written}"
+
+
+@pytest.mark.parametrize(("number", "hint"), [("90", "write 0.9"), ("250", None), ("-1", None)])
+def test_a_number_that_no_score_is_is_no_condition_on_scores(
+    number: str, hint: str | None, audit: Audit
+) -> None:
+    with pytest.raises(UsageError) as wrong:
+        read_where(audit, f"score >= {number}")
+    assert wrong.value.hint == hint
+    assert parse_where("score < 1 and row > 90 and keep_score == '90'", keep=["score"]).columns >= {
+        "keep_score"
+    }
 
 
 def test_a_carried_number_is_a_text_and_the_hint_says_so(audit: Audit) -> None:
@@ -453,7 +468,8 @@ def _conditions(random: Random, depth: int = 0) -> tuple[str, str]:
         return text, found if inside else f"NOT ({found})"
     if kind == 1:
         column = random.choice(["score", "closest.score", "row"])
-        sign, number = random.choice(["==", "!=", "<", "<=", ">", ">="]), random.choice([0.2, 0.45, 0.5, 3])
+        sign = random.choice(["==", "!=", "<", "<=", ">", ">="])
+        number = random.choice([0, 2, 3] if column == "row" else [0, 0.2, 0.45, 0.5, 1])
         if random.random() < 0.25:
             return f"{column} is null", f"{column} IS NULL"
         return f"{column} {sign} {number}", f"{column} {sign.replace('==', '=')} {number}"

@@ -269,6 +269,9 @@ class _Parser:
                 self._fail("dhash is a whole number from 0 to 2^64 - 1")
             value = arrow().scalar(value, arrow().uint64())
         self._next()
+        if self._names[name] in ("score", "closest.score") and not 0 <= value <= 1:
+            share = f"write {value / 100:g}" if 1 < value <= 100 else None
+            self._fail(f"scores go from 0 to 1, and {quoted(token.text)} is none", hint=share, token=token)
         return value
 
     # Tokens and errors.
