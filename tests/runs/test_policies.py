@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,32 @@ def test_a_pattern_is_held_against_unchanged_images_too(
         assert "no image matches policyguard.toml: policies[1].paths (nwe/)" in capsys.readouterr().err
     commit(repository)
     assert ExitCode.USAGE == check_project(changed_since="HEAD", allow_empty=True).code, "nothing changed"
+
+
+def test_each_pattern_of_an_entry_that_matches_no_image_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(project, "art/us/a.png", "art/ca/b.png")
+
+    def said(paths: str) -> list[str]:
+        entry = f'policy = "./house.yaml"\n[[policies]]\npaths = {paths}\npolicy = "./house.yaml"\n'
+        write(project, policyguard_dot_toml=entry)
+        found = check_project(allow_empty=True)
+        assert ["art/ca/b.png", "art/us/a.png"] == found.sources
+        lines = capsys.readouterr().err.splitlines()
+        named = [
+            re.findall(r"no image matches policyguard\.toml: policies\[0\]\.paths \((.*?)\):", line)
+            for line in lines
+        ]
+        assert (ExitCode.USAGE if any(named) else ExitCode.OK) == found.code
+        return [name for names in named for name in names]
+
+    assert said('["art/us/", "art/cnn/"]') == ["art/cnn/"]
+    assert said('["art/us/", "art/cnn/", "*.gif"]') == ["art/cnn/", "*.gif"]
+    assert said('["nope/", "no/"]') == ["nope/, no/"], "an entry that matches nothing is one mistake"
+    assert said('["art/", "!art/cnn/", "# art/"]') == [], "what is taken out need not be there"
+    assert said('["art/", "!art/us/", "art/us/a.png"]') == []
+    assert said('["art/us/", "!art/"]') == ["art/us/, !art/"]
 
 
 def test_in_a_project_without_an_image_no_pattern_can_match(project: Path) -> None:

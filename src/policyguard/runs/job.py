@@ -126,9 +126,9 @@ def build_job(settings: RunSettings, selection: Selection, *, backend: Backend |
         for source in selection.unchanged:
             assignment.names(report_path(source.name))
         problems += [
-            f"no image matches {entry}: correct its paths; for images that are still to come, leave the "
-            "entry out and add it with the first image"
-            for entry in assignment.unmatched_entries()
+            f"no image matches {paths}: correct that; for images that are still to come, leave it out and "
+            "add it with the first image"
+            for paths in assignment.unmatched()
         ]
     guard = build_guard(
         [info.policy for info in policies.values()],

@@ -36,6 +36,11 @@ class Patterns:
         """Whether ``path``, relative to the project's root and with forward slashes, matches."""
         return self._spec.match_file(_without_line_ends(path))
 
+    @property
+    def positive(self) -> list[str]:
+        """The lines that match something by themselves: no comments, and none that takes paths out."""
+        return [line for line in self.lines if line.strip() and not line.startswith(("#", "!"))]
+
     def __bool__(self) -> bool:
         return any(line.strip() and not line.startswith("#") for line in self.lines)
 

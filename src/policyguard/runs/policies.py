@@ -46,22 +46,34 @@ class Assignment:
             for index, entry in enumerate([] if policies else settings.policies)
         ]
         self._known: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._idle = [
+            (n, line, Patterns([line], where=self._file))
+            for n, (patterns, _) in enumerate(self._entries)
+            for line in patterns.positive
+        ]
 
     def names(self, path: str) -> tuple[str, ...]:
         """The policies for the image at ``path``, from the project's root; empty if there is none for it."""
+        self._idle = [idle for idle in self._idle if not idle[2].match(path)]
         matching = tuple(n for n, (patterns, _) in enumerate(self._entries) if patterns.match(path))
         if matching not in self._known:
             applying = (self._always, *(self._entries[n][1] for n in matching))
             self._known[matching] = tuple(dict.fromkeys(chain.from_iterable(applying)))
         return self._known[matching]
 
-    def unmatched_entries(self) -> list[str]:
-        """The entries that have matched no path so far, most likely because of a mistake in a pattern."""
+    def unmatched(self) -> list[str]:
+        """The entries that have matched no path so far, and of others the patterns that have not: most likely
+        mistakes. A pattern that has only matched what ``!`` took out again is none.
+        """
         matched = set(chain.from_iterable(self._known))
         return [
-            f"{self._file}: policies[{n}].paths ({', '.join(patterns.lines)})"
+            f"{self._file}: policies[{n}].paths ({line})"
             for n, (patterns, _) in enumerate(self._entries)
-            if n not in matched
+            for line in (
+                [idle for of, idle, _ in self._idle if of == n]
+                if n in matched
+                else [", ".join(patterns.lines)]
+            )
         ]
 
 
