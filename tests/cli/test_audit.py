@@ -17,7 +17,7 @@ from policyguard.cli import main
 from policyguard.cli.audit import _go_on, _so_far
 from policyguard.cli.options import TextOrJson
 from policyguard.runs.audit.parts import Done, Moved
-from policyguard.runs.audit.run import Work, local, start
+from policyguard.runs.audit.run import Work, estimate, local, start
 from policyguard.runs.exits import ExitCode, FailOn
 
 pytest.importorskip("pyarrow")
@@ -200,13 +200,56 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(here: Path, capsys
     assert (found["parts"], found["images"], found["sample"]) == (2, 3, 3)
     assert found["images per second"] > 0
     assert found["prompt tokens per image, without the image's own"] > 50
-    assert found["blocked in the sample"] == 1
+    assert (found["blocked in the sample"], found["flagged in the sample"]) == (1, 0)
+    assert found["could not be judged in the sample"] == 0
     assert sorted(path.name for path in here.iterdir()) == ["photos"]
+
+
+def test_a_dry_run_tells_what_could_not_be_judged_from_what_is_blocked(here: Path, capsys: Captured) -> None:
+    for number in range(5):
+        (here / "photos" / f"broken-{number}.png").write_bytes(b"no image")
+    asked = ["audit", "photos", *BASIC, "--dry-run"]
+    assert main([*asked, "--format", "json"]) == ExitCode.OK
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (found["sample"], found["could not be judged in the sample"]) == (8, 5)
+    assert found["blocked in the sample"] == 1
+    assert "5 of the 8 images could not be judged: the speed is that of the other 3" in said.err
+    assert "note: photos/broken-0.png: " in said.err
+
+
+def test_a_dry_run_that_could_judge_nothing_knows_no_speed(here: Path, capsys: Captured) -> None:
+    for image in (here / "photos").iterdir():
+        image.write_bytes(b"no image")
+    assert main(["audit", "photos", *BASIC, "--dry-run"]) == ExitCode.UNJUDGED
+    said = capsys.readouterr()
+    assert "images per second: not known\nhours: not known\n" in said.out
+    assert "blocked in the sample: 0" in said.out
+    assert "3 of the 3 images could not be judged, so no speed is known" in said.err
+
+
+@pytest.mark.parametrize(
+    ("sizes", "per_part", "judged"),
+    [([200], 7, 64), ([60], 50, 60), ([300, 1, 1], 100, 64)],
+)
+def test_a_dry_run_judges_64_images_or_all_that_there_are(
+    tmp_path: Path, sizes: list[int], per_part: int, judged: int
+) -> None:
+    from runs.audit.support import folder_of, made_of, shot, spec
+
+    numbers = iter(range(1000))
+    folders = [f"photos-{place}" for place in range(len(sizes))]
+    for folder, size in zip(folders, sizes, strict=True):
+        folder_of(tmp_path / folder, (shot(next(numbers)) for _ in range(size)))
+    found = estimate(spec(*folders, root=tmp_path, per_part=per_part), made_of())
+    assert (judged, judged) == (found.sample, found.judged)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["audit", "photos", *BASIC, "--dry-run", "--workers", "8"], "are for --engine ray"),
+        (["audit", "photos", *BASIC, "--dry-run", "--gpus-per-worker", "1"], "are for --engine ray"),
         (["audit", "photos", "--out", "audit"], "no policy to judge images under"),
         (["audit", "photos", *BASIC], "where is the audit to be kept?"),
         (["audit", "nowhere", *BASIC, "--out", "audit"], "there is no 'nowhere'"),

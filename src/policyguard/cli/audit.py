@@ -22,7 +22,7 @@ from policyguard.cli.options import BASE_URL, REPLICAS, STYLE, Group, Replicas, 
 from policyguard.cli.progress import log_lines, progress_bar, waiting
 from policyguard.errors import PolicyGuardError, UsageError
 from policyguard.runs.exits import ExitCode, FailOn
-from policyguard.strict.text import printable
+from policyguard.strict.text import one_line, printable
 
 if TYPE_CHECKING:
     from policyguard.runs.audit.rows import Audit
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-_MOST_NAMED = 20
+_MOST_NAMED, _EXAMPLES = 20, 3
 UNJUDGED = 'outcome not in ("complies", "violates")'
 """The images that could not be judged, for ``--where``."""
 
@@ -130,7 +130,8 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count, judge 64 images, and say what the audit would take.")
+        bool,
+        typer.Option("--dry-run", help="Count, judge up to 64 images, and say what the audit would take."),
     ] = False,
     engine: ENGINE = EngineName.LOCAL,
     workers: WORKERS = None,
@@ -146,7 +147,8 @@ def run(
     where a run was stopped, however it was stopped; a part that was not done begins again.
 
     Exit code: 0 nothing is blocked; 1 a violation is blocked; 3 something could not be judged, or a part was
-    left; 2 the command or the set-up is wrong, or nothing can be written.
+    left (--dry-run: nothing could be judged); 2 the command or the set-up is wrong, or nothing can be
+    written.
     """
     from policyguard.runs.audit.run import Set, Work, estimate, start
     from policyguard.runs.audit.sources import Spec
@@ -177,14 +179,14 @@ def run(
     names = tuple(dict.fromkeys(name.strip() for name in keep.split(",") if name.strip()))
     spec = Spec(tuple(source), str(Path.cwd()), column, names, fetch, per_part)
     requests = requests or settings.workers
+    chosen = _engine(engine, workers, gpus_per_worker, settings.replicas)
     if dry_run:
         with waiting("judging a sample", sys.stderr):
             found = estimate(spec, made_of, workers=requests)
         _print_estimate(found, workers or 1, gpus_per_worker, style)
-        return ExitCode.OK
+        return ExitCode.OK if found.judged else ExitCode.UNJUDGED
     if out is None:
         raise UsageError("where is the audit to be kept?", hint="give --out FOLDER, or --dry-run")
-    chosen = _engine(engine, workers, gpus_per_worker, settings.replicas)
     with waiting("listing the source", sys.stderr):
         audit = start(out, spec, made_of, accept_changed=accept_changed)
     work = Work(out, made_of, requests, accept_changed)
@@ -418,27 +420,41 @@ def _code(counts: Counter[str], missing: int, fail_on: FailOn) -> ExitCode:
 
 
 def _print_estimate(found: Estimate, workers: int, gpus: float, style: TextOrJson) -> None:
-    rate = found.rate * workers
-    hours = None if found.rows is None else found.rows / rate / 3600
+    rate = None if found.rate is None else found.rate * workers
+    hours = None if found.rows is None or rate is None else found.rows / rate / 3600
     taken = gpus or found.gpus
     values = {
         "parts": found.parts,
         "images": found.rows,
         "sample": found.sample,
-        "images per second": round(rate, 2),
+        "could not be judged in the sample": len(found.unjudged),
+        "blocked in the sample": found.blocked,
+        "flagged in the sample": found.flagged,
+        "images per second": None if rate is None else round(rate, 2),
         "hours": None if hours is None else round(hours, 3),
         "GPU-hours": None if hours is None or taken is None else round(hours * taken * workers, 3),
         "prompt tokens per image, without the image's own": found.prompt_tokens,
         "MB on the disk": None if found.rows is None else round(found.rows * found.bytes_per_row / 1e6, 1),
-        "blocked in the sample": found.counts["action block"],
     }
     if style is TextOrJson.JSON:
         print(json.dumps(values))
-        return
-    for name, value in values.items():
-        text = "not known before it has run" if value is None else f"{value:,}"
-        print(f"{name}: {text}")
-    if workers > 1:
+    else:
+        unknown = "not known" if rate is None else "not known before it has run"
+        for name, value in values.items():
+            text = unknown if value is None else f"{value:,}"
+            print(f"{name}: {text}")
+    for key, reason in found.unjudged[:_EXAMPLES]:
+        warn(one_line(f"{key}: {reason}"))
+    if found.unjudged:
+        warn(
+            f"{len(found.unjudged):,} of the {_count(found.sample, 'image')} could not be judged"
+            + (
+                f": the speed is that of the other {found.judged:,}"
+                if found.judged
+                else ", so no speed is known"
+            )
+        )
+    if workers > 1 and rate is not None:
         warn(f"measured with one worker, and multiplied by {workers}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from errno import ENOSPC
@@ -137,7 +137,7 @@ class Judge:
         mark: what tells this audit from others; written into its files.
         workers: how many images are judged at once; None: what suits the backend.
         accept_changed: judge a part whose source changed since the manifest was made.
-        most: at most so many rows of each part, for a sample.
+        most: at most so many rows of each part, by its number, for a sample.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Judge:
         mark: str = "",
         workers: int | None = None,
         accept_changed: bool = False,
-        most: int | None = None,
+        most: Mapping[int, int] | None = None,
     ) -> None:
         self._looking = _Looking(guard.backend)
         self._guard = Guard(
@@ -160,7 +160,7 @@ class Judge:
             lists=guard.lists,
         )
         self._place, self._spec, self._mark = place, spec, mark
-        self._workers, self._accept_changed, self._most = workers, accept_changed, most
+        self._workers, self._accept_changed, self._most = workers, accept_changed, most or {}
         self._schema = schema(spec.keep)
         self._rules = {
             (policy.id, rule.id): policy.threshold if rule.threshold is None else rule.threshold
@@ -191,7 +191,7 @@ class Judge:
             error: Exception | None = None
             try:
                 found = pictures(part, self._spec, accept_changed=self._accept_changed)
-                for picture in islice(found, self._most):
+                for picture in islice(found, self._most.get(part.number)):
                     sha256 = None
                     image = picture.image
                     if image is not None and image.error is None:

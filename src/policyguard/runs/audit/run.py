@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from policyguard._version import __version__
 from policyguard.errors import PolicyError, UsageError
-from policyguard.outcomes import Outcome
+from policyguard.outcomes import Action, Outcome
 from policyguard.runs.audit.parts import Done, Judge, Moved
 from policyguard.runs.audit.rows import FORMAT, Audit, Part, Place, arrow, write_parts
 from policyguard.runs.audit.sources import Spec, digest, plan
@@ -320,23 +321,28 @@ def totals(audit: Audit) -> Counter[str]:
 class Estimate:
     """What an audit would take. ``rows`` is None where shards must be read to count them.
 
-    ``rate`` is images per second, measured over ``sample`` images with one worker; ``bytes_per_row`` what a
-    row takes on the disk; ``prompt_tokens`` those of the text put to the model per image, None where that is
-    not known; ``gpus`` how many the model took here, None where it runs on a server.
+    ``rate`` is images per second, measured with one worker over the ``judged`` images of the ``sample``; None
+    where there are none. ``blocked`` and ``flagged`` are of these. ``unjudged`` has key and reason of each of
+    the others. ``bytes_per_row`` is what a row takes on the disk; ``prompt_tokens`` those of the text put to
+    the model per image, None where that is not known; ``gpus`` how many the model took here, None where it
+    runs on a server.
     """
 
     parts: int
     rows: int | None
     sample: int
-    rate: float
+    judged: int
+    blocked: int
+    flagged: int
+    unjudged: list[tuple[str, str]]
+    rate: float | None
     bytes_per_row: float
     prompt_tokens: int | None
     gpus: int | None
-    counts: Counter[str]
 
 
 def estimate(spec: Spec, made_of: Set, *, workers: int | None = None, sample: int = _SAMPLE) -> Estimate:
-    """Count the images that ``spec`` names and judge ``sample`` of them, without the cache."""
+    """Count the images that ``spec`` names and judge up to ``sample`` of them, without the cache."""
     notes: list[str] = []
     marks: list[Part] = []
     number, rows, known, step = 0, 0, True, 1
@@ -348,34 +354,66 @@ def estimate(spec: Spec, made_of: Set, *, workers: int | None = None, sample: in
                 marks, step = marks[::2], 2 * step
     if not number:
         raise UsageError(f"no image in {', '.join(spec.sources)}")
-    each = -(-sample // len(marks))
+    most = _shared_out(sample, marks)
     chosen = [
-        replace(part, items=part.items[:: max(1, len(part.items) // each)][:each])
+        replace(part, items=part.items[:: max(1, len(part.items) // most[part.number])][: most[part.number]])
         if part.kind == "files"
         else part
         for part in marks
     ]
     with tempfile.TemporaryDirectory(prefix="policyguard-") as folder, made_of.guard(cache=None) as guard:
         guard.warm()
-        judge = Judge(guard, Place(folder), spec, workers=workers, accept_changed=True, most=each)
-        counts: Counter[str] = Counter()
+        judge = Judge(guard, Place(folder), spec, workers=workers, accept_changed=True, most=most)
         began = perf_counter()
-        for done in judge.judge(chosen):
-            counts.update(done.counts)
-        seconds = perf_counter() - began
-        size = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
+        for _ in judge.judge(chosen):
+            pass
+        taken = perf_counter() - began
+        files = list(Path(folder).rglob("*.parquet"))
+        size = sum(file.stat().st_size for file in files)
+        found = [row for file in files for row in _read(file)]
         tokens, gpus = _prompt_tokens(guard), _gpus(guard)
-    judged = max(1, counts["rows"])
+    judged = [row for row in found if Outcome(row["outcome"]).judged]
+    actions = Counter(row["action"] for row in judged)
+    # What could not be judged may take no time at all, or that of a server which does not answer.
+    alone = [row["seconds"] for row in judged if row["duplicate_of"] is None]
+    share = sum(alone) / (sum(row["seconds"] for row in found) or 1.0)
     return Estimate(
         parts=number,
         rows=rows if known else None,
-        sample=counts["rows"],
-        rate=judged / seconds,
-        bytes_per_row=size / judged,
+        sample=len(found),
+        judged=len(judged),
+        blocked=actions[Action.BLOCK],
+        flagged=actions[Action.FLAG],
+        unjudged=[
+            (row["key"], (row["reason"] or row["outcome"]).removeprefix(f"{row['key']}: "))
+            for row in found
+            if not Outcome(row["outcome"]).judged
+        ],
+        rate=len(alone) / (taken * share) if share else None,
+        bytes_per_row=size / max(1, len(found)),
         prompt_tokens=tokens,
         gpus=gpus,
-        counts=counts,
     )
+
+
+def _shared_out(sample: int, parts: Sequence[Part]) -> dict[int, int]:
+    """How many images to take of each part: alike many, and where one has fewer, more of the others."""
+    most, left = {}, sample
+    for place, part in enumerate(
+        sorted(parts, key=lambda part: sys.maxsize if part.rows is None else part.rows)
+    ):
+        share = max(1, left // (len(parts) - place))
+        most[part.number] = share if part.rows is None else min(part.rows, share)
+        left -= most[part.number]
+    return most
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    from pyarrow import parquet
+
+    columns = ["key", "outcome", "action", "reason", "duplicate_of", "seconds"]
+    rows: list[dict[str, Any]] = parquet.read_table(file, columns=columns).to_pylist()
+    return rows
 
 
 _MOST_SAMPLED = 8
