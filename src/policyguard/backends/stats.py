@@ -30,9 +30,11 @@ class GuardStats:
             else but ``decode`` and ``judge`` is its backend's, and so of all guards that share that.
         seconds: by stage, summed over threads: ``decode``, and ``judge`` for calls of the backend. A model
             in this process adds ``prepare`` (resize, tokenise), ``wait`` (for its turn), ``model`` and
-            ``read`` (scores out of logits). What follows ``requests`` is counted for such models only.
+            ``read`` (scores out of logits). What follows ``tokens_in`` is counted for such models only.
         requests: sent to servers and services about images, each try counted, also those that find out what a
             server can do; with those of shadows that share the backend. Else 0.
+        tokens_in, tokens_out: of the prompts and answers of those requests, as the server counts them in each
+            answer; what a model thinks is in ``tokens_out``.
         passes: forward passes over prompts; the steps in which an explanation is decoded do not count.
         batch_sizes: how many passes had how many frames.
         tokens_computed: text and image tokens that went through the model, without padding.
@@ -55,6 +57,8 @@ class GuardStats:
     cached: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
     passes: int = 0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
     tokens_computed: int = 0

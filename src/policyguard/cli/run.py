@@ -15,6 +15,7 @@ from itertools import chain, islice
 from time import perf_counter
 from typing import TextIO
 
+from policyguard.backends.stats import GuardStats
 from policyguard.cli.errors import forget_stdout, print_error
 from policyguard.cli.options import Format
 from policyguard.cli.output import MAX_LISTED, Writer, open_writer, print_unjudged
@@ -212,8 +213,7 @@ class _Run:
             code = ExitCode.USAGE
         if self._started:
             if not self.quiet:
-                requests = job.guard.stats().requests
-                _print_summary(summary, self.tally, job.images, requests, self.stderr)
+                _print_summary(summary, self.tally, job.images, job.guard.stats(), self.stderr)
             if self.fail_on is FailOn.NEVER and self.tally.actions[Action.BLOCK]:
                 print("note: blocked images do not fail this run: --fail-on never", file=self.stderr)
         _print_baseline_notes(self.baseline_use.expired, stale, self.stderr)
@@ -239,7 +239,7 @@ def _so_far(tally: Tally) -> str:
     return f"{tally.actions[Action.BLOCK]:,} blocked, {tally.unjudged.total():,} not judged"
 
 
-def _print_summary(summary: RunSummary, tally: Tally, images: int, requests: int, stderr: TextIO) -> None:
+def _print_summary(summary: RunSummary, tally: Tally, images: int, stats: GuardStats, stderr: TextIO) -> None:
     done = f"{tally.total:,} image{'' if tally.total == 1 else 's'}"
     if summary.stopped is not None:
         done = f"stopped after {done} of {images:,}"
@@ -261,8 +261,10 @@ def _print_summary(summary: RunSummary, tally: Tally, images: int, requests: int
         line += f"; {len(summary.unchecked):,} not checked"
     if summary.cached:
         line += f"; {summary.cached:,} known from the cache"
-    if requests:
-        line += f"; {requests:,} request{'' if requests == 1 else 's'}"
+    if stats.requests:
+        line += f"; {stats.requests:,} request{'' if stats.requests == 1 else 's'}"
+    if stats.tokens_in or stats.tokens_out:
+        line += f", {stats.tokens_in:,} tokens in and {stats.tokens_out:,} out"
     print(line, file=stderr)
 
 

@@ -66,6 +66,47 @@ def test_each_service_without_scores_explains_in_one_call_that_its_form_holds(
         assert part["required"] == list(part["properties"])
 
 
+@pytest.mark.parametrize(
+    ("name", "thought"), [("openai", 0), ("gpt_5", 1004), ("gemini", 0), ("gemini", 700)]
+)
+def test_the_tokens_that_a_service_counts_are_summed_up(server: ToyServer, name: str, thought: int) -> None:
+    """``thought``: OpenAI counts it among the answer's tokens, Gemini in the total alone."""
+    told: list[dict[str, int]] = []
+
+    def service(body: dict[str, Any], rating: str, category: str) -> tuple[int, Any]:
+        status, answer = WITHOUT_SCORES[name](body, rating, category)
+        if status == 200:
+            usage = answer["usage"]
+            usage["completion_tokens"] += thought if name == "gpt_5" else 0
+            usage["total_tokens"] += thought
+            told.append(usage)
+        return status, answer
+
+    install(server, service, name=name)
+    with backend(server) as guard:
+        guard.assess([ask(picture(1))])
+        guard.assess([ask(picture(2))])
+        stats = guard.stats()
+    assert stats.requests >= len(told) >= 2
+    assert stats.tokens_in == sum(usage["prompt_tokens"] for usage in told)
+    assert stats.tokens_out == len(told) * (20 + thought)
+
+
+@pytest.mark.parametrize(
+    "name", ["apps/avatars", "apps/family", "apps/marketplace", "apps/news", "mlcommons/images"]
+)
+def test_without_scores_a_photograph_under_a_packaged_policy_for_apps_takes_two_requests(
+    server: ToyServer, name: str
+) -> None:
+    install(server, openai, "safe", "none")
+    with backend(server) as backend_:
+        guard = Guard(name, backend=backend_)
+        guard.check(picture(1))
+        before = guard.stats().requests
+        assert guard.check(picture(2)).outcome is Outcome.COMPLIES
+        assert guard.stats().requests - before == 2
+
+
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
     """All objects in a schema, which knows nothing but what every service supports."""
     assert set(schema) <= {"type", "properties", "required", "additionalProperties", "enum", "anyOf"}

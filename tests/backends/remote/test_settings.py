@@ -159,6 +159,21 @@ def test_the_key_is_sent_and_a_wrong_one_is_a_configuration_error(server: ToySer
                 assert "sk-" not in str(caught.value)
 
 
+def test_an_empty_key_keeps_that_of_the_environment_from_the_server(
+    server: ToyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLICYGUARD_API_KEY", KEY)
+    server.api_key = KEY
+    settings: dict[str, Any] = {"model": server.model, "base_url": server.url}
+    with Guard("safeedit/l3", api_key=None, **settings) as guard:
+        guard.warm()
+    with (
+        Guard("safeedit/l3", api_key="", **settings) as guard,
+        pytest.raises(ConfigurationError, match="without an API key"),
+    ):
+        guard.warm()
+
+
 def test_a_server_that_repeats_key_and_picture_gets_neither_into_a_message(
     server: ToyServer, caplog: pytest.LogCaptureFixture
 ) -> None:

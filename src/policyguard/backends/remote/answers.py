@@ -370,6 +370,15 @@ def prompt_tokens(data: Mapping[str, Any]) -> int | None:
     return whole_number(usage.get("prompt_tokens")) if isinstance(usage, dict) else None
 
 
+def tokens_paid(data: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of an answer's prompt and of the answer, thinking included; 0 where the server does not say."""
+    usage = data.get("usage")
+    if not isinstance(usage, dict):
+        return 0, 0
+    prompt, generated, total = (whole_number(usage.get(name)) or 0 for name in _COUNTS)
+    return prompt, max(generated, total - prompt if prompt else 0)  # Gemini thinks in the total alone
+
+
 def whole_number(value: object) -> int | None:
     """``value`` where it is a count, else None."""
     return value if type(value) is int and value >= 0 else None

@@ -26,6 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.assessment import FailureKind
+from policyguard.backends.remote.answers import tokens_paid
 from policyguard.backends.remote.connections import Connections
 from policyguard.backends.remote.errors import CallError, Reply, declined, takes_no_images
 from policyguard.backends.stats import Counters
@@ -88,7 +89,7 @@ class JsonClient:
         connections: how many calls run at the same time at most.
         max_body: bytes of an answer that are read at most; default: 1 MiB, and 8 of a list of models.
         headers: sent with each call; default: the endpoint's API key.
-        counters: where what is asked of models is counted, as ``requests``.
+        counters: where what is asked of models is counted: ``requests`` and tokens.
 
     Raises ConfigurationError for a host, a proxy or certificates that cannot be used, and MissingExtraError
     without httpx.
@@ -180,6 +181,8 @@ class JsonClient:
             )
         if status == 200:
             data = self._object(body)
+            tokens_in, tokens_out = tokens_paid(data)  # whatever becomes of the answer
+            self._counters.add(tokens_in=tokens_in, tokens_out=tokens_out)
             if path == _COMPLETIONS and not self._is_answer_to(request_id, content, data.get("id")):
                 await self._connections.drop(answer.connection)
                 raise CallError(
