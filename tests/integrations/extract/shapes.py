@@ -29,6 +29,10 @@ DATA_URI = f"data:image/png;base64,{B64}"
 ADDRESS = "https://pictures.example/a/b?c=d"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
 SVG64 = base64.b64encode(SVG).decode()
+TINY, LETTERS = (
+    base64.b64encode(b"%PDF-1.4 hello").decode(),
+    base64.b64encode(b"1 0 obj <<>> endobj").decode(),
+)
 PDF = "data:application/pdf;base64," + base64.b64encode(b"%PDF-1.7 " + bytes(range(90))).decode()
 
 
@@ -203,6 +207,22 @@ DOCUMENTS = [
     Shape("a resource", "mcp", {"type": "resource", "resource": {"uri": "file:///a", "mimeType": "application/pdf", "blob": PDF.partition(",")[2]}}, (("/resource/blob", DOCUMENT),)),
     Shape("a PDF under a key that says nothing", "none", {"x": PDF.partition(",")[2]}, (("/x", DOCUMENT),)),
     Shape("a PDF declared as words", "none", [{"mimeType": "text/plain", "data": PDF.partition(",")[2]}], (("/0/data", DOCUMENT),)),
+    Shape("a tiny PDF", "langchain", [{"type": "file", "base64": TINY, "mime_type": "application/pdf"}], (("/0/base64", DOCUMENT),)),
+    Shape("a tiny PDF", "anthropic", user({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": TINY}}), ((f"{AT}/source/data", DOCUMENT),)),
+    Shape("a tiny PDF", "gemini", {"parts": [{"inlineData": {"mimeType": "application/pdf", "data": TINY}}]}, (("/parts/0/inlineData/data", DOCUMENT),)),
+    Shape("a tiny PDF by its name", "openai", [{"type": "input_file", "filename": "a.pdf", "file_data": TINY}], (("/0/file_data", DOCUMENT),)),
+    Shape("a tiny PDF of no name", "openai", user({"type": "file", "file": {"file_data": TINY}}), ((f"{AT}/file/file_data", DOCUMENT),)),
+    Shape("a tiny PDF as a data URI", "openai", user({"type": "file", "file": {"file_data": "data:application/pdf;base64," + TINY}}), ((f"{AT}/file/file_data", DOCUMENT),)),
+    Shape("a tiny PDF in bytes", "none", [{"mime_type": "application/pdf", "data": b"%PDF-1.4"}], (("/0/data", DOCUMENT),)),
+    Shape("letters called a PDF", "langchain", [{"type": "file", "base64": LETTERS, "mime_type": "application/pdf"}], (("/0/base64", DOCUMENT),)),
+    Shape("letters named a PDF", "openai", user({"type": "file", "file": {"filename": "a.pdf", "file_data": LETTERS}}), ((f"{AT}/file/file_data", DOCUMENT),)),
+    Shape("letters named a PDF, as a data URI", "openai", user({"type": "file", "file": {"filename": "a.pdf", "file_data": "data:text/plain;base64," + LETTERS}}), ((f"{AT}/file/file_data", DOCUMENT),)),
+    Shape("letters called a PDF, in bytes", "none", [{"mime_type": "application/pdf", "data": b"1 0 obj <<>>"}], (("/0/data", DOCUMENT),)),
+    Shape("letters in a block of a PDF", "bedrock", [{"document": {"format": "pdf", "name": "a", "source": {"bytes": b"1 0 obj <<>>"}}}], (("/0/document/source/bytes", DOCUMENT),)),
+    Shape("words of a PDF", "none", [{"filename": "a.pdf", "mimeType": "application/pdf", "content": "The words on its pages.", "source": "upload"}], ()),
+    Shape("words in a block of words", "bedrock", [{"document": {"format": "txt", "name": "a", "source": {"bytes": b"some words in a text"}}}], ()),
+    Shape("words that were found in a PDF", "openai", {"results": [{"filename": "a.pdf", "content": [{"type": "text", "text": "The words on its pages."}]}]}, ()),
+    Shape("a short file of words", "openai", user({"type": "file", "file": {"filename": "a.txt", "file_data": base64.b64encode(b"hello hello").decode()}}), ()),
     Shape("a document of words", "anthropic", user({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "word " * 99}}), ()),
     Shape("a document of blocks", "anthropic", user({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "word " * 99}]}}), ()),
     Shape("a file of words", "openai", user({"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8="}}), ()),

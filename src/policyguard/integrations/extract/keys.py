@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 
-from policyguard.integrations.extract.magic import is_document_type
+from policyguard.integrations.extract.magic import is_document_name, is_document_type
 
 __all__ = [
     "Position",
     "below",
     "declared",
+    "is_encoded",
     "is_file_id",
     "is_made",
     "is_prose",
@@ -27,6 +28,8 @@ __all__ = [
 class Position(IntEnum):
     """How sure it is that an image stands in a place."""
 
+    FILE = -3
+    """A file stands here, which may be a document or text."""
     DOCUMENT = -2
     """What shows images is declared to stand here: a PDF, a film."""
     OTHER = -1
@@ -82,7 +85,7 @@ _QUOTED = _words(
 )
 _DOCUMENT_TYPES = _words("document documenturl file fileurl inputfile video videourl inputvideo")
 _DOCUMENT_KEYS = _DOCUMENT_TYPES - {"file", "inputfile"}
-_ENCODED = _words("data base64 b64 bytes blob binary")
+_ENCODED = _words("data base64 b64 bytes blob binary filedata")
 _RESULT = frozenset(("url", "index", "size", "seed", "content_type"))  # an item of an images response
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{2,199}")
 _FILE_ID = re.compile(r"(?:c?file|ig|image|img|asset|media|upload)[-_][A-Za-z0-9]{2,}|files/[A-Za-z0-9]")
@@ -132,10 +135,15 @@ def declared(
     if media_type not in _ANYTHING:
         return Position.DOCUMENT if is_document_type(media_type) else Position.OTHER, False
     for name_key in ("filename", "file_name", "fileName"):
-        if not answer and isinstance(text := value.get(name_key), str) and _IMAGE_NAME.search(text[-16:]):
+        text = value.get(name_key)
+        if not answer and isinstance(text, str) and _IMAGE_NAME.search(text[-16:]):
             return Position.DECLARED, False
-    if name in _DOCUMENT_TYPES and inherited <= Position.NONE:
+        if inherited <= Position.NONE and not answer and isinstance(text, str) and is_document_name(text):
+            return Position.DOCUMENT, False
+    if inherited is Position.FILE and is_document_name(f".{value.get('format')}"):  # Bedrock's documents
         return Position.DOCUMENT, False
+    if name in _DOCUMENT_TYPES and inherited <= Position.NONE:
+        return (inherited if inherited is Position.DOCUMENT else Position.FILE), False
     if name and _SOFT_TYPE.search(name) and name not in _NO_IMAGE_TYPES:
         return max(inherited, Position.WEAK), False
     if "b64_json" in value or "revised_prompt" in value or (key == "data" and value.keys() <= _RESULT):
@@ -161,8 +169,10 @@ def below(key: object, position: Position) -> Position:
             "bytesbase64encoded",
         )
         return position if otherwise else max(position, Position.STRONG)
-    if name in _DOCUMENT_KEYS and position in (Position.NONE, Position.DOCUMENT):
-        return Position.DOCUMENT
+    if name in _DOCUMENT_KEYS and position in (Position.NONE, Position.FILE):
+        return Position.FILE
+    if name in _DOCUMENT_KEYS and position is Position.DOCUMENT:
+        return position
     if name in _CONTENT:
         if position is Position.WEAK and name in _ENCODED:
             return Position.STRONG
@@ -178,8 +188,13 @@ def is_file_id(key: object, value: Mapping[object, object], position: Position) 
     """Whether ``key`` of a dict in ``position`` names a file at a provider that is or shows an image."""
     name = plain(key)
     if name in ("fileid", "imagefileid", "imageid"):
-        return position > Position.NONE or position is Position.DOCUMENT or name == "imagefileid"
+        return position > Position.NONE or position <= Position.DOCUMENT or name == "imagefileid"
     return name == "id" and position > Position.NONE and value.get("source_type") == "id"
+
+
+def is_encoded(key: object) -> bool:
+    """Whether what stands under ``key`` is a file's bytes in letters."""
+    return plain(key) in _ENCODED
 
 
 def is_quoted(key: object, value: Mapping[object, object]) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from policyguard.integrations.extract.keys import Position
 from policyguard.integrations.extract.magic import (
+    HEAD,
     base64_head,
     decode_base64,
     is_document_type,
@@ -195,14 +196,22 @@ def is_address(text: str) -> bool:
 
 
 def read_string(
-    text: str, path: Path, position: Position, *, quoted: bool, prose: bool, answer: bool = False
+    text: str,
+    path: Path,
+    position: Position,
+    *,
+    quoted: bool,
+    prose: bool,
+    answer: bool = False,
+    encoded: bool = False,
 ) -> Iterator[Occurrence]:
     """The images in one string.
 
     ``quoted`` says that the string was taken out of JSON in a text, or is meant for a tool: no provider
     fetches an address there, so it counts only in a block that is declared an image. ``prose`` says that
     people or models wrote the string, so that an address which is all of it is no image. ``answer`` says that
-    nobody fetches addresses in places that no image is expected in.
+    nobody fetches addresses in places that no image is expected in. ``encoded`` says that what stands here is
+    a file's bytes, however few.
     """
     if not text or text.isspace():
         return
@@ -214,15 +223,16 @@ def read_string(
         if position >= Position.STRONG or (position > 0 and uri is not None and uri.image):
             yield _unreadable(path, "data-uri", "is a data URI that holds no image, or cannot be decoded")
             return
-        if uri is not None and (position is Position.DOCUMENT or not _goes_on(text)):
+        if uri is not None and (position <= Position.DOCUMENT or not _goes_on(text)):
             code = base64_head(text[text.index(",") + 1 :][:2000])
-            if is_document_type(uri.media_type) or sniff_document(code):
+            named = encoded and position is Position.DOCUMENT
+            if named or is_document_type(uri.media_type) or sniff_document(code):
                 yield as_document(path, uri.media_type)
                 return
     elif media_type := sniff_base64(text, expected=position > Position.NONE):
         yield _from_base64(text, path, media_type)
         return
-    elif (document := _document(text, path, position, quoted=quoted)) is not None:
+    elif (document := _document(text, path, position, quoted=quoted, encoded=encoded)) is not None:
         yield document
         return
     elif position > Position.NONE:
@@ -241,16 +251,27 @@ def read_string(
         yield _unreadable(path, "base64", f"begins like the base64 of an image ({media_type}) and is broken")
 
 
-def _document(text: str, path: Path, position: Position, *, quoted: bool) -> Occurrence | None:
+def _document(text: str, path: Path, position: Position, *, quoted: bool, encoded: bool) -> Occurrence | None:
     """The document that a whole string holds or, where one is expected, names."""
     if position > Position.NONE:
         return None
     if len(text) >= _SHORTEST and (media_type := sniff_document(base64_head(text))) is not None:
         return as_document(path, media_type)
-    if position is not Position.DOCUMENT or quoted:
+    if position not in (Position.DOCUMENT, Position.FILE):
+        return None
+    code = text.strip()
+    few = decode_base64(code) if len(code) < _SHORT_FILE and not _SPACE.search(code) else None
+    if few and (media_type := sniff_document(few)) is not None:
+        return as_document(path, media_type)
+    if quoted:
         return None
     address = _ADDRESS.match(text) or _SCHEME.match(text) or _PROVIDER_FILE.match(text)
-    return as_document(path) if address or looks_like_base64(text) else None
+    whole = looks_like_base64(text) or (few and encoded and position is Position.DOCUMENT)
+    return as_document(path) if address or whole else None
+
+
+_SHORT_FILE = HEAD
+_SPACE = re.compile(r"[ \t]")
 
 
 def _in_position(text: str, path: Path, position: Position, *, quoted: bool) -> Occurrence | None:

@@ -22,6 +22,7 @@ from policyguard.integrations.extract.keys import (
     Position,
     below,
     declared,
+    is_encoded,
     is_file_id,
     is_made,
     is_prose,
@@ -139,7 +140,13 @@ class _Walk:
         quoted = node.quoted > 0
         answer = self.answer and not is_made(node.key)
         self.occurrences += read_string(
-            text, node.path, node.position, quoted=quoted, prose=node.prose, answer=answer
+            text,
+            node.path,
+            node.position,
+            quoted=quoted,
+            prose=node.prose,
+            answer=answer,
+            encoded=is_encoded(node.key),
         )
 
     def _mapping(self, node: _Node, value: Mapping[Any, Any]) -> None:
@@ -163,7 +170,7 @@ class _Walk:
             if type(child) in _LEAVES:
                 continue
             if isinstance(child, str) and is_file_id(key, value, position):
-                self._file(node, value, key, document=position is Position.DOCUMENT)
+                self._file(node, value, key, document=position <= Position.DOCUMENT)
                 under = Position.NONE  # and look at it all the same: a data URI may stand there
             else:
                 under = below(key, position)
@@ -230,11 +237,13 @@ class _Walk:
             self.occurrences.append(Occurrence(node.path, SiteKind.INLINE, "bytes", bytes(value)))
         elif not expected and (media_type := sniff_document(value)) is not None:
             self.occurrences.append(as_document(node.path, media_type))
+        elif node.position is Position.DOCUMENT and value:
+            self.occurrences.append(as_document(node.path))
         elif (text := _text(value)) is not None:
             self._string(dataclasses.replace(node, prose=True), text)
         elif expected:
             self._unreadable(node, "is bytes that are no image of a known kind")
-        elif node.position is Position.DOCUMENT and value:
+        elif node.position is Position.FILE and value:
             self.occurrences.append(as_document(node.path))
 
     def _object(self, node: _Node, value: Any) -> None:
