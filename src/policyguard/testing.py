@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from policyguard.assessment import Assessment, Failure, ModelIdentity, Rating
 from policyguard.backends.base import AssessmentRequest, Backend
@@ -33,6 +33,9 @@ Answer: TypeAlias = float | Assessment | Failure | Exception
 """A score P(unsafe), a whole assessment, a failure, or an exception to raise."""
 
 
+_KEPT_BYTES: Final = 64 * 2**20
+
+
 class FakeBackend(Backend):
     """A Backend without a model.
 
@@ -46,7 +49,8 @@ class FakeBackend(Backend):
         preferred_batch, preferred_workers: see ``Backend``.
 
     An exception fails the whole batch it is met in, as a real backend's would; a ``Failure`` one request.
-    ``enqueue`` puts answers before it, used up one per request. ``requests`` holds the last 1,000 requests.
+    ``enqueue`` puts answers before it, used up one per request. ``requests`` holds the last
+    requests with their frames: at most 1,000, and at most 64 MiB of pixels (the last one always).
     """
 
     preferred_batch: int = 4
@@ -108,11 +112,23 @@ class FakeBackend(Backend):
         with self._lock:
             self.calls += 1
             self.requests.extend(requests)
+            self._forget()
             answers = [self._next(request) for request in requests]
         return [self._result(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     def close(self) -> None:
         self.closed = True
+
+    def _forget(self) -> None:
+        """Let the oldest requests go whose pixels no longer fit; callers may have emptied ``requests``."""
+        room, fits = _KEPT_BYTES, 0
+        for request in reversed(self.requests):
+            room -= 3 * request.frame.width * request.frame.height + len(request.encoded or b"")
+            if room < 0 and fits:
+                break
+            fits += 1
+        while len(self.requests) > fits:
+            self.requests.popleft()
 
     def _require_rules(self) -> None:
         """A name that no policy has is mistyped: it would let every image pass."""

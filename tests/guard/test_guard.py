@@ -471,3 +471,26 @@ def test_a_fake_may_name_rules_of_several_policies_and_exempt_ones() -> None:
         guard.check(picture()).outcome for guard in (first, second, Guard([one, other], backend=backend))
     ]
     assert outcomes == [Outcome.VIOLATES, Outcome.COMPLIES, Outcome.VIOLATES]
+
+
+def test_a_fake_keeps_the_last_requests_and_no_more_of_their_pixels_than_it_says() -> None:
+    backend = FakeBackend()
+    guard = Guard(policy(), backend=backend, timeout=None)
+    for count in range(12):
+        guard.check(Pictures.new("RGB", (2000, 1000 + count)))
+    kept = [request.frame.height for request in backend.requests]
+    assert kept == list(range(1001, 1012))  # of 6 MB each, 64 MiB hold 11
+    assert 1100 == len(list(guard.check_many([picture(shade) for shade in range(1100)])))
+    assert len(backend.requests) == 1000
+    assert {16} == {request.frame.height for request in backend.requests}
+
+
+def test_a_fake_keeps_its_last_request_however_large() -> None:
+    backend = FakeBackend()
+    guard = Guard(policy(), backend=backend, timeout=None)
+    for height in (5000, 5001):
+        guard.check(Pictures.new("RGB", (5000, height)))
+    assert [5001] == [request.frame.height for request in backend.requests]
+    backend.requests.clear()
+    guard.check(picture())
+    assert [16] == [request.frame.height for request in backend.requests]
