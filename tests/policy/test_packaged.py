@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.errors import PolicyError
 from policyguard.policy import Policy, Status, load_policy, packaged_policies
 from policyguard.policy.files import find_library, packaged_path
 from policyguard.policy.load import validate_document
@@ -96,3 +97,12 @@ def test_the_docs_name_every_field_and_every_packaged_policy() -> None:
     families = {name.split("/")[0] for name in packaged_policies()}
     assert not [family for family in families if f"`{family}/" not in chooser]
     assert find_library() == ROOT / "policies"
+
+
+def test_a_folder_that_is_there_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "house.yaml").write_text("id: house\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PolicyError, match="this is a folder, not a policy file") as caught:
+        load_policy("policies/")
+    assert "house.yaml" in str(caught.value)

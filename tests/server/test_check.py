@@ -153,7 +153,7 @@ def test_a_site_s_handler_publishes_nothing_while_nobody_judges(language: str, t
     key = new_key(keys, "shop", policies=["colours"])
     with serving(tmp_path / "policies", keys=keys) as service:
         asked(f"{service.url}/v1/check", "publish", key=key)
-        assert "401" in asked(f"{service.url}/v1/check", "hold", key=f"{key}x")
+        assert "401" in asked(f"{service.url}/v1/check", "retry", key=f"{key}x")
         if language == "js":  # where curl sends two lines, fetch sends nothing and quotes them
             assert "TypeError" in (why := asked(f"{service.url}/v1/check", key=f"{key}\nx"))
             assert key not in why
@@ -196,7 +196,7 @@ def proxy_answering(status: int, body: bytes, headers: dict[str, str]) -> Iterat
 HTML = b"<html><h1>nginx</h1></html>"
 OTHERS = {
     "HTML 413": (413, HTML, {}, {"then": "smaller"}),
-    "HTML 401": (401, HTML, {}, {"then": "hold"}),
+    "HTML 401": (401, HTML, {}, {"then": "retry"}),
     "HTML 502": (502, HTML, {}, {"then": "retry"}),
     "503 that says when": (503, HTML, {"Retry-After": "7"}, {"then": "retry", "after": 7}),
     "429 of the service": (429, b'{"error": {}}', {"Retry-After": "2"}, {"then": "retry", "after": 2}),
@@ -207,7 +207,8 @@ OTHERS = {
     "200 with a list": (200, b'[{"allowed": true}]', {}, {"then": "hold"}),
     "200 with a text": (200, b'"publish"', {}, {"then": "hold"}),
     "204": (204, b"", {}, {"then": "hold"}),
-    "an error that allows": (403, b'{"allowed": true}', {}, {"then": "hold"}),
+    "an error that allows": (403, b'{"allowed": true}', {}, {"then": "retry"}),
+    "another error that allows": (422, b'{"allowed": true}', {}, {"then": "hold"}),
     "no findings": (200, b'{"allowed": false, "outcome": "violates"}', {}, {"then": "hold"}),
     "nothing else": (200, b'{"allowed": true}', {}, {"then": "hold"}),
 }
@@ -223,6 +224,17 @@ def test_a_site_s_handler_looks_at_the_status_before_the_body(language: str, tmp
         found[name] = {key: answer[key] for key in ("then", "after") if answer.get(key) is not None}
         assert str(status) in answer["why"]
     assert found == {name: expected for name, (*_, expected) in OTHERS.items()}
+
+
+@pytest.mark.parametrize("language", FILES)
+def test_a_site_s_handler_has_words_for_a_picture_of_which_the_model_names_no_rule(
+    language: str, tmp_path: Path
+) -> None:
+    verdict = {"allowed": False, "outcome": "violates", "action": "block", "findings": [], "reason": None}
+    body = json.dumps(verdict | {"evidence": {"image_sha256": "aa"}}).encode()
+    with proxy_answering(200, body, {}) as url:
+        answer = ask_in(language, url, picture(GREEN), tmp_path)
+    assert ("refuse", "the house rules") == (answer["then"], answer["why"])
 
 
 def test_a_photo_goes_as_json_through_a_file(service: Service, tmp_path: Path) -> None:
@@ -452,6 +464,10 @@ def test_a_policy_that_needs_scores_which_the_server_does_not_give_is_never_read
             said = answer.json()["policies"]["colours"]
             assert "gives ratings without scores" in said
             assert "without_scores: ratings" in said
+            lines = service.get("/metrics").text.splitlines()
+            assert 'policyguard_policy_ready{policy="colours"} 0.0' in lines
+            assert f"policyguard_ready {float(beside)}" in lines
+            assert beside == ('policyguard_policy_ready{policy="plain"} 1.0' in lines)
             expected = (200, True, None) if beside else (503, False, said)
             assert expected == (answer.status_code, *list(answer.json().values())[:2])
             assert "policy colours judges no image" in caplog.text

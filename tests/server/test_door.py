@@ -332,6 +332,15 @@ def test_policies_are_counted_by_the_names_they_are_served_by(tmp_path: Path) ->
     }
 
 
+def test_a_second_key_of_one_name_is_refused_and_says_how_a_key_is_replaced(file: Path) -> None:
+    new_key(file, "shop", policies=["*"])
+    before = file.read_text()
+    with pytest.raises(ConfigurationError, match="two keys are called 'shop'") as caught:
+        new_key(file, "shop", policies=["*"])
+    assert "delete the old entry" in str(caught.value)
+    assert file.read_text() == before
+
+
 @pytest.mark.parametrize("mistake", ["entry", "rights", "gone"])
 def test_keys_that_do_not_load_are_seen_by_operators_until_they_do(
     tmp_path: Path, file: Path, mistake: str

@@ -110,6 +110,8 @@ def _files() -> dict[str, Path]:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    if _is_folder(name):
+        return "this is a folder, not a policy file"
     message = "there is no packaged policy of this name"
     family, separator, rest = name.replace(os.sep, "/").partition("/")
     if separator and not (
@@ -123,12 +125,21 @@ def _unknown(name: str, known: list[str]) -> str:
 def _hint(name: str, known: list[str]) -> str:
     if "\n" in name:
         return "for the text of a policy use parse_policy"
+    if _is_folder(name):
+        return _folder_hint(Path(name))
     packaged = "`policyguard policy list` shows the packaged ones"
     try:
         here = name and Path(name).exists()
     except (OSError, ValueError):
         here = False
     return f"for the path, write ./{name}; {packaged}" if here else f"a file's name ends in .yaml; {packaged}"
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 SUFFIXES = (".yaml", ".yml")
@@ -206,6 +217,9 @@ def find(location: Location) -> PolicyFile:
     return PolicyFile(root, resolved, str(path), data)
 
 
+_WIDER = "a policyguard.toml, which may be empty, in the folder above all of them makes that one the root"
+
+
 def include(name: str, by: PolicyFile | None) -> PolicyFile:
     """Read what the file ``by`` extends. Raises PolicyError."""
     if not is_path(name):
@@ -218,13 +232,13 @@ def include(name: str, by: PolicyFile | None) -> PolicyFile:
     else:
         steps = include_parts(name)
         if isinstance(steps, str):
-            refuse(name, f"the path {steps}", f"files lie under the policy root, {by.root}")
+            refuse(name, f"the path {steps}", f"files lie under the policy root, {by.root}; {_WIDER}")
         root, parts = by.root, [*by.parts[:-1], *steps]
         display = _display(by, steps)
     try:
         data, resolved = read_inside(root, parts)
     except OutsideError as error:
-        refuse(name, f"the path {error.strerror}", f"the policy root is {root}")
+        refuse(name, f"the path {error.strerror}", f"the policy root is {root}; {_WIDER}")
     except (OSError, ValueError) as error:
         start = None if by is None else Path(root, *by.parts[:-1])
         message, hint = explain(error, Path(root, *parts), name, start)

@@ -110,10 +110,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.ready = Readiness(self.backend, self.policies, self.settings.timeout)
-        ready = self.ready
-        self.metrics = Metrics(
-            self.policies, self.room, self.shadows, self.keys, lambda: ready.problem is None
-        )
+        self.metrics = Metrics(self.policies, self.room, self.shadows, self.keys, self.ready)
 
     def named(self, wanted: Sequence[str], snapshot: Snapshot, caller: Caller) -> tuple[str, ...]:
         """The names of the policies that a request means; the only one there is, if it names none."""

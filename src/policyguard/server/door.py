@@ -17,7 +17,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
@@ -34,7 +34,7 @@ from policyguard.server.keys import LOCAL, PREFIX, Caller, Keys
 from policyguard.server.requests import Refusal
 
 if TYPE_CHECKING:
-    from policyguard.server.policies import Policies
+    from policyguard.server.policies import Policies, Readiness
     from policyguard.server.requests import Room
     from policyguard.server.shadows import Shadows
     from policyguard.verdict import Verdict
@@ -257,7 +257,7 @@ class Metrics:
     """The counters of one service, in a registry of their own."""
 
     def __init__(
-        self, policies: Policies, room: Room, shadows: Shadows, keys: Keys | None, ready: Callable[[], bool]
+        self, policies: Policies, room: Room, shadows: Shadows, keys: Keys | None, ready: Readiness
     ) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -289,14 +289,14 @@ class Metrics:
             ("judging", "Images that are being judged.", lambda: room.judging),
             ("waiting", "Requests that wait for their turn.", lambda: room.waiting),
             ("body_bytes", "Bytes of bodies that are held.", lambda: room.held),
-            ("ready", "1: images can be judged, as /readyz says.", lambda: float(ready())),
+            ("ready", "1: images can be judged, as /readyz says.", lambda: float(ready.problem is None)),
         ):
             Gauge(f"policyguard_{name}", about, registry=self.registry).set_function(read)
         if keys is not None:
             about = "1: the present file of keys does not load, and the former keys are in force."
             gauge = Gauge("policyguard_keys_broken", about, registry=self.registry)
             gauge.set_function(lambda: float(keys.problem is not None))
-        self.registry.register(_InForce(policies))
+        self.registry.register(_InForce(policies, ready))
         self.registry.register(shadows)
 
     def checked(self, names: Mapping[str, str], verdict: Verdict) -> None:
@@ -322,8 +322,8 @@ class Metrics:
 class _InForce:
     """Which policies are in force now, read when somebody looks."""
 
-    def __init__(self, policies: Policies) -> None:
-        self._policies = policies
+    def __init__(self, policies: Policies, ready: Readiness) -> None:
+        self._policies, self._ready = policies, ready
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         snapshot = self._policies.current
@@ -339,5 +339,11 @@ class _InForce:
         )
         for name in sorted({*snapshot.live, *snapshot.errors}):
             broken.add_metric([name], float(name in snapshot.errors))
+        judging = GaugeMetricFamily(
+            "policyguard_policy_ready", "1: it judges images, as /readyz says.", labels=["policy"]
+        )
+        for name in snapshot.live:
+            judging.add_metric([name], float(self._ready.problem is None and name not in self._ready.refused))
         yield info
         yield broken
+        yield judging

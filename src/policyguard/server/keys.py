@@ -175,7 +175,11 @@ def _callers(document: Document) -> dict[str, Caller]:
         raise PolicyError(document.problems)
     for place, entry in enumerate(entries):
         if any(entry.name == other.name or entry.sha256 == other.sha256 for other in entries[:place]):
-            raise ConfigurationError(f"{document.file}: two keys are called {entry.name!r}, or are equal")
+            raise ConfigurationError(
+                f"{document.file}: two keys are called {entry.name!r}, or are equal",
+                hint="give one another name; to replace a key, add the new one under a name of its own, and "
+                "delete the old entry once no app uses it",
+            )
     return {
         entry.sha256: Caller(
             entry.name,
