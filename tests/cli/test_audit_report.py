@@ -79,6 +79,24 @@ def test_names_go_to_a_pipe_as_they_are_and_the_count_to_stderr(audit: str, caps
     assert "" == Path("none.txt").read_text()
 
 
+def test_what_is_listed_can_be_ordered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        row("a", 0.7),
+        row("b", 0.99, action="flag"),
+        unjudged("c"),
+        row("d", 0.8),
+        row("e", 0.8),
+        row("f"),
+    ]
+    write_rows(tmp_path / "audit", rows[:3], rows[3:])
+    for order, expected in (("source", "abcdef"), ("worst", "deacbf"), ("score", "bdeafc")):
+        assert main(["audit", "select", "audit", "--where", "row >= 0", "--order", order]) == ExitCode.OK
+        assert expected == capsys.readouterr().out.replace("\n", ""), order
+
+
 def test_what_is_allowed_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
@@ -108,7 +126,7 @@ def test_what_is_allowed_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["report", "audit", "--out", "audit/audit.json"], "audit/audit.json is a file"),
         (["select", "audit"], "which images?"),
         (["select", "audit", "--where", "scor > 1"], "did you mean score?"),
-        (["select", "audit", "--where", "degraded", "--out", "x.csv"], "ends in neither .txt nor .parquet"),
+        (["select", "audit", "--where", "degraded", "--out", "x.xls"], "ends in none of .txt, .csv, "),
         (["copy", "audit", "clean"], "which images?"),
         (["copy", "audit", "clean", "--allowed", "--where", "degraded"], "which images?"),
         (["copy", "audit", "audit/clean", "--allowed"], "which belongs to the audit"),
@@ -147,13 +165,13 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands_in_the_docs_run(documented: None) -> None:
     section = PAGE.partition("## The report")[2]
     commands = re.findall(r"^policyguard (audit .*?)(?: +#.*)?$", section, re.MULTILINE)
-    assert len(commands) == 9
+    assert len(commands) == 10
     for command in commands:
         if "s3://" not in command:
             assert main(shlex.split(command)) == ExitCode.OK, command
         if "--sample" in command:
             Path("labels.csv").write_text(Path("labels.csv").read_text().replace(",,,n", ",safe,,n"))
-    assert ["blocked.txt", "clean", "labels.csv", "weapons.parquet"] == sorted(
+    assert ["blocked.txt", "clean", "labels.csv", "unjudged.csv", "weapons.csv"] == sorted(
         path.name for path in Path().iterdir() if path.name not in ("audit", "photos")
     )
 

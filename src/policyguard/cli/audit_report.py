@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,14 @@ WHERE = Annotated[
         help="""Such as 'action == "block" and score > 0.9' or '"weapons" in rules'; see docs/audit.md.""",
     ),
 ]
+
+
+class OrderName(StrEnum):
+    """In which order images are listed; the highest scores come first."""
+
+    SOURCE = "source"
+    WORST = "worst"
+    SCORE = "score"
 
 
 @command
@@ -150,9 +159,14 @@ def select(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="A .txt file of names, one a line, or a .parquet file of rows. Default: names on stdout.",
+            help="A .txt file of names, one a line; a .csv or .jsonl with what was found, and why; "
+            "or a .parquet file of rows. Default: names on stdout.",
         ),
     ] = None,
+    order: Annotated[
+        OrderName,
+        typer.Option(help="As in the source; blocked ones first, then by score; or by score alone."),
+    ] = OrderName.SOURCE,
 ) -> ExitCode:
     """List the images of an audit that a condition holds for.
 
@@ -167,7 +181,13 @@ def select(
     audit = Audit.open(folder)
     condition = read_where(audit, where)
     with progress_bar(sys.stderr) as move:
-        count = selected(audit, condition, out or _print_key, progress=lambda n: move(n, None, "rows read"))
+        count = selected(
+            audit,
+            condition,
+            out or _print_key,
+            order=order.value,
+            progress=lambda n: move(n, None, "rows read"),
+        )
     warn_of_rest(audit)
     where_to = f" in {printable(str(out))}" if out else ""
     print(f"{count:,} image{'' if count == 1 else 's'}{where_to}", file=sys.stderr)

@@ -178,6 +178,13 @@ def test_a_column_with_a_value_of_its_own_in_every_row_takes_no_more_memory(tmp_
     assert 3 * MAX_VALUES - 10 == figures["rest"]["rows"]
 
 
+def test_blocked_images_come_before_flagged_ones_of_higher_scores(tmp_path: Path) -> None:
+    flagged = [row(f"flagged-{number}.png", 0.99, action="flag") for number in range(30)]
+    figures = report(tmp_path, [*flagged, row("a.png", 0.6), row("b.png", 0.7)], [row("c.png", 0.8)])
+    keys = [each["key"] for each in figures["examples"]["worst"]]
+    assert ["c.png", "b.png", "a.png", "flagged-0.png"] == keys[:4]
+
+
 def test_the_worst_and_the_least_certain_come_with_their_paths(tmp_path: Path) -> None:
     rows = [row(f"{score:.2f}.png", score) for score in (0.99, 0.97, 0.52, 0.49, 0.3, 0.02)]
     rows += [

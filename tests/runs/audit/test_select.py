@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -204,8 +205,30 @@ def test_a_parquet_file_has_all_columns_and_a_list_the_keys(audit: Audit, tmp_pa
     none = read_where(audit, "score > 1")
     assert select(audit, none, tmp_path / "none.parquet") == 0
     assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
-    with pytest.raises(UsageError, match=r"ends in neither \.txt nor \.parquet"):
+    with pytest.raises(UsageError, match=r"ends in none of \.txt, \.csv, \.jsonl and \.parquet"):
         select(audit, where, tmp_path / "arms.json")
+
+
+def test_a_table_says_what_was_found_and_why_not_more(tmp_path: Path) -> None:
+    both = [{"rule": rule, "score": 0.9, "threshold": 0.5, "action": "block"} for rule in ("arms", "drugs")]
+    rows = [row("=a.png", 0.9, rules=both), unjudged("b\n.png", reason="9 is 3 x 3 pixels"), row("c.png")]
+    audit = Audit.open(write_rows(tmp_path / "audit", rows))
+    where = read_where(audit, "score is null or score > 0.5")
+    assert 2 == select(audit, where, tmp_path / "some.csv")
+    assert (tmp_path / "some.csv").read_bytes().decode().split("\r\n") == [
+        "key,action,outcome,rules,score,reason",
+        '\'=a.png,block,violates,"arms, drugs",0.9,',
+        "b\\n.png,block,unscannable,,,9 is 3 x 3 pixels",
+        "",
+    ]
+    assert 2 == select(audit, where, tmp_path / "some.jsonl")
+    first, second = map(json.loads, (tmp_path / "some.jsonl").read_text(encoding="utf-8").splitlines())
+    assert ("=a.png", ["arms", "drugs"], 0.9, None) == tuple(
+        first[name] for name in ("key", "rules", "score", "reason")
+    )
+    assert ("b\n.png", [], None) == (second["key"], second["rules"], second["score"])
+    assert 0 == select(audit, read_where(audit, "row > 9"), tmp_path / "none.csv")
+    assert b"key,action,outcome,rules,score,reason\r\n" == (tmp_path / "none.csv").read_bytes()
 
 
 def test_a_name_with_a_line_break_is_refused_in_a_list_which_stays_as_it_was(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from policyguard.strict.files import write_bytes
 from policyguard.strict.tables import BadRowError, read_table
 from policyguard.strict.text import quoted, visible
 
-__all__ = ["Labels", "read_labels", "write_sheet"]
+__all__ = ["Labels", "cell", "read_labels", "write_sheet"]
 
 _HEAD = ("place", "key", "sha256", "label", "note", "sample")
 _WORDS = {"unsafe": True, "safe": False, "unsure": None, "": None}
@@ -106,10 +106,16 @@ def write_sheet(file: Path, sample: Mapping[str, Sequence[Drawn]], *, size: int,
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(_HEAD)
     for row in rows:
-        key = _FORMULA.sub("'", visible(row.key))
-        writer.writerow((_place(row.part, row.row), key, row.sha256 or "", "", "", f"n{size}s{seed}"))
+        writer.writerow(
+            (_place(row.part, row.row), cell(row.key), row.sha256 or "", "", "", f"n{size}s{seed}")
+        )
     write_bytes(file, text.getvalue().encode("utf-8"))
     return len(rows)
+
+
+def cell(text: str) -> str:
+    """``text`` as a cell that no spreadsheet takes for a formula, and that shows what it holds."""
+    return _FORMULA.sub("'", visible(text))
 
 
 def read_labels(file: Path) -> Labels:

@@ -53,7 +53,11 @@ def _examples(
     examples: Mapping[str, Any], titles: Mapping[str, str]
 ) -> Iterator[tuple[str, str, Sequence[Mapping[str, Any]]]]:
     """Heading, explanation and rows of each list of examples."""
-    yield "Highest scores", "Of all images that violate the policy.", examples["worst"]
+    yield (
+        "To look at first",
+        "Of all images that violate the policy: those that are blocked, then by score.",
+        examples["worst"],
+    )
     yield (
         "Least certain",
         _UNCERTAIN,

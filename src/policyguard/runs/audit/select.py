@@ -8,7 +8,10 @@ a power cut can leave a file empty, which the next run names.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
+import json
 import os
 import re
 import shutil
@@ -21,14 +24,15 @@ from dataclasses import dataclass, field
 from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from policyguard.errors import UsageError
 from policyguard.images.sniff import media_type
 from policyguard.outcomes import Action
+from policyguard.runs.audit.labels import cell
 from policyguard.runs.audit.reading import NotNowError, pictures
 from policyguard.runs.audit.report import scale_of
-from policyguard.runs.audit.rows import Audit, Part
+from policyguard.runs.audit.rows import Audit, Part, arrow
 from policyguard.runs.audit.run import spec_of
 from policyguard.runs.audit.sources import Spec, is_image_name
 from policyguard.runs.audit.tally import chunks
@@ -36,10 +40,14 @@ from policyguard.runs.audit.where import Where, parse_where
 from policyguard.strict.files import check_place, replacing
 from policyguard.strict.text import quoted
 
-__all__ = ["ALLOWED", "Copied", "copy", "read_where", "select"]
+__all__ = ["ALLOWED", "TABLE", "Copied", "Order", "copy", "read_where", "select"]
 
 ALLOWED = f'action != "{Action.BLOCK}"'
 """The images that may be used: what ``Verdict.allowed`` holds for."""
+TABLE = ("key", "action", "outcome", "rules", "score", "reason")
+"""The columns of a selection in a ``.csv`` or ``.jsonl`` file."""
+Order = Literal["source", "worst", "score"]
+"""As the source has them; what is blocked first, then by score; by score alone. Highest scores first."""
 _NAMED = 1000
 """Images that could not be copied of which each is told."""
 
@@ -54,30 +62,36 @@ def select(
     where: Where,
     out: Path | Callable[[str], object],
     *,
+    order: Order = "source",
     progress: Callable[[int], None] = lambda rows: None,
 ) -> int:
     """Write the rows that ``where`` holds for, and give their number.
 
-    A function is called with each key and a line end, and a ``.txt`` file has the same lines; a ``.parquet``
-    file has all columns. The old file stays until the new one is whole. Raises UsageError for another ending,
-    and for a key with a line break in a list.
+    A function is called with each key and a line end, and a ``.txt`` file has the same lines; ``.csv`` and
+    ``.jsonl`` have the columns ``TABLE``, for people; ``.parquet`` has all. The old file stays until the new
+    one is whole. Raises UsageError for another ending, and for a key with a line break in a list.
     """
     if not isinstance(out, Path):
-        return _lines(audit, where, out, progress)
-    if out.suffix not in (".txt", ".parquet"):
+        return _lines(_selected(audit, where, ["key"], progress, order), out)
+    if out.suffix not in (".txt", ".csv", ".jsonl", ".parquet"):
         raise UsageError(
-            f"--out: '{out}' ends in neither .txt nor .parquet", hint="the ending says what is written"
+            f"--out: '{out}' ends in none of .txt, .csv, .jsonl and .parquet",
+            hint="the ending says what is written",
         )
     check_place(out, name="--out", folder=False)
     out.parent.mkdir(parents=True, exist_ok=True)
+    columns = {".txt": ["key"], ".parquet": None}.get(out.suffix, list(TABLE))
+    tables = _selected(audit, where, columns, progress, order)
     with replacing(out) as file:
         if out.suffix == ".txt":
-            return _lines(audit, where, lambda line: file.write(line.encode()), progress)
+            return _lines(tables, lambda line: file.write(line.encode()))
+        if out.suffix != ".parquet":
+            return _written(tables, file, out.suffix)
         from pyarrow import parquet
 
         count = 0
         writer: Any = None
-        for table in _selected(audit, where, None, progress):
+        for table in tables:
             writer = writer or parquet.ParquetWriter(file, table.schema, compression="zstd")
             writer.write_table(table)
             count += table.num_rows
@@ -86,32 +100,73 @@ def select(
     return count
 
 
-def _lines(
-    audit: Audit, where: Where, write: Callable[[str], object], progress: Callable[[int], None]
-) -> int:
+def _lines(tables: Iterator[Any], write: Callable[[str], object]) -> int:
     count = 0
-    for table in _selected(audit, where, ["key"], progress):
+    for table in tables:
         for key in table["key"].to_pylist():
             if "\n" in key or "\r" in key:
                 raise UsageError(
                     f"the key {quoted(key)} holds a line break, and cannot stand in a list",
-                    hint="write a .parquet file",
+                    hint="write a .jsonl or .parquet file",
                 )
             write(f"{key}\n")
         count += table.num_rows
     return count
 
 
+def _written(tables: Iterator[Any], file: Any, ending: str) -> int:
+    """Write ``TABLE`` of each row: JSON lines, or cells that no spreadsheet takes for formulas."""
+    count, head = 0, ending == ".csv"
+    for table in tables:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\r\n")
+        if head:
+            writer.writerow(TABLE)
+        head = False
+        for row in table.select(list(TABLE)).to_pylist():
+            row["rules"] = [found["rule"] for found in row["rules"]]
+            if ending == ".jsonl":
+                text.write(json.dumps(row, ensure_ascii=False) + "\n")
+                continue
+            row["rules"] = ", ".join(row["rules"])
+            writer.writerow(cell(value) if isinstance(value, str) else value for value in row.values())
+        file.write(text.getvalue().encode())
+        count += table.num_rows
+    return count
+
+
 def _selected(
-    audit: Audit, where: Where, columns: list[str] | None, progress: Callable[[int], None]
+    audit: Audit,
+    where: Where,
+    columns: list[str] | None,
+    progress: Callable[[int], None],
+    order: Order = "source",
 ) -> Iterator[Any]:
+    """The rows that ``where`` holds for; in another order than the source's, all in one table."""
     audit.require_own()
-    wanted = None if columns is None else list(dict.fromkeys([*columns, *where.columns]))
-    seen = 0
+    needed = {"source": (), "score": ("score",), "worst": ("action", "score")}[order]
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *where.columns, *needed]))
+    seen, held = 0, []
     for table in chunks(audit.rows(wanted)):
-        yield where.filter(table)
+        kept = where.filter(table)
+        if order == "source":
+            yield kept
+        else:
+            held.append(kept)
         seen += table.num_rows
         progress(seen)
+    if held:
+        yield _ordered(arrow().concat_tables(held), order)
+
+
+def _ordered(table: Any, order: Order) -> Any:
+    """The highest scores first; for ``worst``, of what is blocked, then of what is flagged."""
+    from pyarrow import compute as pc
+
+    severity = pc.index_in(table["action"], arrow().array([*map(str, Action)])) if order == "worst" else None
+    keys = {} if severity is None else {"severity": severity}
+    marks = arrow().table({**keys, "score": table["score"]})
+    return table.take(pc.sort_indices(marks, sort_keys=[(name, "descending") for name in marks.column_names]))
 
 
 @dataclass

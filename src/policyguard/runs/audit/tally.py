@@ -293,7 +293,9 @@ class Tally:
                 self._worst_of.setdefault(rule, []), table, row[of], _known(numbers[of]), _PER_RULE
             )
         chosen = (violates & first).nonzero()[0]
-        self._keep_best(self._worst, table, chosen, _known(score[chosen]), _EXAMPLES)
+        severity = pc.index_in(table["action"], arrow().array([str(action) for action in Action])).to_numpy()
+        # A score is at most 1, so what is blocked comes before all that is flagged.
+        self._keep_best(self._worst, table, chosen, 3 * severity[chosen] + _known(score[chosen]), _EXAMPLES)
         chosen = (judged & first & (margins < 1e9)).nonzero()[0]
         self._keep_best(self._unsure, table, chosen, -margins[chosen], _EXAMPLES)
 
