@@ -58,13 +58,15 @@ class Checker:
         began = monotonic()
         sample = any(policy.frames == "sample" for policy in self.policies)
         plan: Literal["all", "sample"] = "sample" if sample else "all"
+        image: Image | Failure
+        sha256: str | None
         try:
-            image: Image | Failure = (
+            decoded = (
                 decode(source, frames=plan)  # the pixels are wanted, whether or not the scores are known
                 if self.normalise
                 else self.backend.recall_image(source, frames=plan, policies=self.policies)
             )
-            sha256 = image.sha256
+            image, sha256 = decoded, decoded.sha256
         except ImageError as error:
             image = Failure(FailureKind.UNSCANNABLE, str(error).replace("\n  hint: ", "; "))
             sha256 = error.sha256

@@ -61,12 +61,12 @@ def judge(
     asked: list[tuple[int, AssessmentRequest]] = []
     for index, item in enumerate(opened):
         if item.hits:
-            readable = not isinstance(item.image, Failure)
-            listed, all_said = decide_listed(policies, item.hits, readable=readable)
+            failure = item.image if isinstance(item.image, Failure) else None
+            listed, all_said = decide_listed(policies, item.hits, readable=failure is None)
             decisions[index] += listed
             if all_said:
-                if not readable:  # who accepts what the list says has still not seen the image
-                    unread = [decide(policy, item.image) for policy in policies]
+                if failure is not None:  # who accepts what the list says has still not seen the image
+                    unread = [decide(policy, failure) for policy in policies]
                     decisions[index] += [one for one in unread if one.action is Action.BLOCK]
                 continue
         for policy in policies:
