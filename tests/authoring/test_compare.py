@@ -330,6 +330,22 @@ def test_the_command_names_what_could_not_be_judged(
     assert f"<li>{broken}: " in page.read_text()
 
 
+def test_an_image_that_several_guards_cannot_judge_counts_once_with_each_one_s_reason(shop: Path) -> None:
+    from policyguard.assessment import Failure, FailureKind
+
+    def fails(why: str) -> FakeBackend:
+        return FakeBackend(Failure(FailureKind.ERROR, why))
+
+    images = [shop.with_name(f"{name}.png") for name in "ab"]
+    guards = {"one": fails("down"), "two": fails("busy"), "three": FakeBackend(red)}
+    found = compare_guards(policy(), images, guards.items()).unjudged
+    assert [str(image) for image in images] == [name for name, _ in found]
+    assert all(re.fullmatch("one: .*down; two: .*busy", why) for _, why in found)
+    guards = {"one": fails("down"), "two": fails("down")}
+    found = compare_guards(policy(), images, guards.items()).unjudged
+    assert all(why.endswith("down") and ";" not in why for _, why in found)
+
+
 def test_the_key_of_one_server_is_not_sent_to_another(
     shop: Path, house: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

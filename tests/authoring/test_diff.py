@@ -212,6 +212,22 @@ def test_policies_that_read_the_same_are_judged_once_and_decided_afresh(images: 
     assert (3, 3, 3) == (len(backend.requests), diff.asked, diff.known)
 
 
+def test_what_could_not_be_judged_says_once_why_and_under_which_policy_if_not_under_both(
+    images: list[Path],
+) -> None:
+    images[0].write_bytes(b"no picture")
+    failing = FakeBackend(lambda request: Failure(FailureKind.ERROR, f"down for {request.policy.id}"))
+    before, after = policy(), policy(id="other", title="Other")
+    diff = compare_on(before, after, images[:2], backend=failing)
+    assert [str(image) for image in images[:2]] == [name for name, _ in diff.unjudged]
+    assert diff.unjudged[0][1].startswith("is text; ")
+    assert re.fullmatch("before: .*down for house; after: .*down for other", diff.unjudged[1][1])
+    one = FakeBackend(lambda r: Failure(FailureKind.ERROR, "down") if r.policy.id == "other" else 0.9)
+    ((_, why),) = compare_on(before, after, images[1:2], backend=one).unjudged
+    assert why.startswith("after: ")
+    assert compare_on(before, after, images[1:2], backend=one).to_dict()["unjudged"] == 1
+
+
 @pytest.mark.parametrize(("backend", "outcome"), [(server_like, "violates"), (short_sighted, "undecided")])
 def test_scores_left_unread_under_the_old_thresholds_are_asked_for_under_the_new_ones(
     images: list[Path], backend: Callable[[AssessmentRequest], Assessment], outcome: str

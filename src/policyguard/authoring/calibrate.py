@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from policyguard.authoring.compare import answer_of, rule_scores
-from policyguard.authoring.diff.behaviour import judge
+from policyguard.authoring.diff.behaviour import judge, unjudged
 from policyguard.authoring.thresholds import (
     HELD,
     Rated,
@@ -292,8 +292,7 @@ class _Run:
                 f"{guard.backend.model.id} gives no scores, so that no threshold can be chosen: {why}",
                 hint="`policyguard compare` measures its ratings",
             )
-        failed = [verdict for verdict in verdicts if not verdict.outcome.judged]
-        self.unjudged = tuple((verdict.source, verdict.reason or verdict.outcome) for verdict in failed)
+        self.unjudged = unjudged((verdict.source, [("", verdict)]) for verdict in verdicts)
         self.labels.require_one_label_each(list(zip(self.labels.all, verdicts, strict=True)))
         return self._cases(guard, self.labels.all, verdicts, ruled=False)
 

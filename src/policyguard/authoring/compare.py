@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from policyguard.authoring.diff.behaviour import Judged, judge
+from policyguard.authoring.diff.behaviour import Judged, judge, unjudged
 from policyguard.authoring.diff.structure import Head
 from policyguard.backends.base import WrappingBackend
 from policyguard.backends.cascade import CascadeBackend
@@ -163,18 +163,10 @@ class Comparison:
     @property
     def unjudged(self) -> tuple[tuple[str, str], ...]:
         """Name and reason of each image that a guard could not judge; of which guard, where they differ."""
-        found: list[tuple[str, str]] = []
-        for place, name in enumerate(self.images):
-            verdicts = [(guard.name, guard.verdicts[place]) for guard in self.guards]
-            failed = [(guard, verdict) for guard, verdict in verdicts if not verdict.outcome.judged]
-            why = {verdict.reason or str(verdict.outcome): None for _, verdict in failed}
-            if len(failed) == len(verdicts) and len(why) == 1:
-                found.append((name, next(iter(why))))
-            else:
-                found += [
-                    (name, f"{guard}: {verdict.reason or verdict.outcome}") for guard, verdict in failed
-                ]
-        return tuple(found)
+        return unjudged(
+            (name, [(guard.name, guard.verdicts[place]) for guard in self.guards])
+            for place, name in enumerate(self.images)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {

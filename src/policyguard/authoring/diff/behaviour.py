@@ -7,7 +7,7 @@ are known is decided afresh and not asked about again, as long as they are enoug
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policyguard.policy.policy import Policy
     from policyguard.policy.resolved import ResolvedPolicy
 
-__all__ = ["BehaviourDiff", "ImageChange", "Judged", "called", "compare_on", "judge"]
+__all__ = ["BehaviourDiff", "ImageChange", "Judged", "called", "compare_on", "judge", "unjudged"]
 
 Progress = Callable[[int, int | None], None]
 
@@ -47,10 +47,8 @@ class BehaviourDiff:
     @property
     def unjudged(self) -> tuple[tuple[str, str], ...]:
         """Name and reason of each image that could not be judged under one of the two, in the order given."""
-        sides = ((image.source, (image.after, image.before)) for image in self.images)
-        failed = ((name, next((v for v in both if not v.outcome.judged), None)) for name, both in sides)
-        return tuple(
-            (name, verdict.reason or verdict.outcome) for name, verdict in failed if verdict is not None
+        return unjudged(
+            (image.source, [("before", image.before), ("after", image.after)]) for image in self.images
         )
 
     @property
@@ -114,6 +112,23 @@ class Judged:
     verdicts: tuple[Verdict, ...]
     asked: int
     known: int
+
+
+def unjudged(
+    images: Iterable[tuple[str, Sequence[tuple[str, Verdict]]]],
+) -> tuple[tuple[str, str], ...]:
+    """Name and reason of each image that not every side could judge.
+
+    ``images``: names, each with the verdicts by side. A side is named where the others say something else.
+    """
+    found = []
+    for name, verdicts in images:
+        why = [(side, v.reason or str(v.outcome)) for side, v in verdicts if not v.outcome.judged]
+        if why and len(why) == len(verdicts) and len({reason for _, reason in why}) == 1:
+            found.append((name, why[0][1]))
+        elif why:
+            found.append((name, "; ".join(f"{side}: {reason}" for side, reason in why)))
+    return tuple(found)
 
 
 def judge(
