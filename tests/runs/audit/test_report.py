@@ -69,6 +69,11 @@ def test_it_counts_outcomes_actions_and_what_could_not_be_judged(tmp_path: Path)
     assert 1 == figures["degraded"]
     assert (2, 3) == (figures["violating"]["part"], figures["violating"]["of"])
     assert (3, 6) == (figures["unjudged"]["part"], figures["unjudged"]["of"])
+    assert [
+        [{"key": "d.png", "reason": "page 12 of 30"}, {"key": "e.png", "reason": "page 3 of 4"}],
+        [{"key": "f.png", "reason": "no reason given"}],
+    ] == [each["examples"] for each in figures["reasons"]]
+    assert "<code>e.png</code>: page 3 of 4</div>" in page(tmp_path)
     assert [("unscannable", "page # of #", 2), ("error", "no reason given", 1)] == [
         (each["outcome"], each["reason"], each["rows"]) for each in figures["reasons"]
     ]

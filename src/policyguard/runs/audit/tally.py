@@ -37,7 +37,7 @@ _FINE = 1000
 """Bins in which two halves are compared."""
 _CHUNK = 1 << 16
 _PER_RULE, _EXAMPLES = 4, 24
-_MAX_REASONS = 1000
+_MAX_REASONS, _PER_REASON, _LONGEST_REASON = 1000, 3, 200
 _NO_RULE = "(no rule)"
 
 
@@ -146,6 +146,7 @@ class Tally:
         self.actions: Counter[str] = Counter()
         self.marks: Counter[str] = Counter()
         self._reasons: Counter[tuple[str, str]] = Counter()
+        self._named: dict[tuple[str, str], list[dict[str, str]]] = {}
         self._rules: dict[str, Counter[str]] = {rule: Counter() for rule in scale.rules}
         self._attributed_rows = 0
         self._bins: dict[str | None, Any] = {}
@@ -193,10 +194,12 @@ class Tally:
         unclear = table.select(names).filter(~judged)
         for key, first, outcome, reason in zip(*(unclear[name].to_pylist() for name in names), strict=True):
             words = (reason or "no reason given").removeprefix(f"{key}: ").removeprefix(f"{first}: ")
-            known = outcome, re.sub(r"\d+", "#", words)[:200]
+            known = outcome, re.sub(r"\d+", "#", words)[:_LONGEST_REASON]
             if known not in self._reasons and len(self._reasons) >= _MAX_REASONS:
                 known = outcome, "other reasons"
             self._reasons[known] += 1
+            if len(named := self._named.setdefault(known, [])) < _PER_REASON:
+                named.append({"key": key, "reason": words[:_LONGEST_REASON]})
 
     def _count_rules(self, table: pa.Table, violates: Any, judged: Any, score: Any) -> Any:
         """Count the rows under each rule; how far each row is from the other decision (inf: unknown)."""
@@ -332,7 +335,12 @@ class Tally:
             "blocked": _dict(blocked),
             "unjudged": _dict(unjudged),
             "reasons": [
-                {"outcome": outcome, "reason": reason, "rows": rows}
+                {
+                    "outcome": outcome,
+                    "reason": reason,
+                    "rows": rows,
+                    "examples": self._named[outcome, reason],
+                }
                 for (outcome, reason), rows in sorted(
                     self._reasons.items(), key=lambda item: (-item[1], item[0])
                 )[:50]
