@@ -2,13 +2,15 @@
 
 from PIL import Image
 from policyguard import Guard, Outcome
-from policyguard.assessment import Failure, FailureKind
+from policyguard.errors import UnavailableError
 from policyguard.testing import FakeBackend
 
-backend = FakeBackend(0.02).enqueue(0.97, Failure(FailureKind.ERROR, "the server is down"))
+backend = FakeBackend(0.02).enqueue(0.97, UnavailableError("the server is down"), RuntimeError("a bug"))
 guard = Guard(policy="safeedit/l3", backend=backend)
-outcomes = [guard.check(Image.new("RGB", (8, 8))).outcome for _ in range(3)]
-assert outcomes == [Outcome.VIOLATES, Outcome.ERROR, Outcome.COMPLIES]
+verdicts = [guard.check(Image.new("RGB", (8, 8))) for _ in range(4)]
+outcomes = [verdict.outcome for verdict in verdicts]
+assert outcomes == [Outcome.VIOLATES, Outcome.ERROR, Outcome.ERROR, Outcome.COMPLIES]
+assert [verdict.retryable for verdict in verdicts] == [False, True, False, False]
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class FakeBackend(Backend):
         delay: seconds to sleep per call of ``assess``.
         preferred_batch, preferred_workers: see ``Backend``.
 
-    An exception fails the whole batch it is met in, as a real backend's would; a ``Failure`` one request.
+    An exception fails the whole batch it is met in, as a real backend's would; a ``Failure`` one request. For
+    an outage that passes give ``UnavailableError``: its verdicts are ``retryable``, those of others are not.
     ``enqueue`` puts answers before it, used up one per request. ``requests`` holds the last
     requests with their frames: at most 1,000, and at most 64 MiB of pixels (the last one always).
     """

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import secrets
 import ssl
@@ -211,12 +212,15 @@ class JsonClient:
         reply = Reply(status, {}, self.endpoint, message, parameter, self._has_answered)
         if status in _BUSY or (status >= 500 and status != 511 and not takes_no_images(reply)):
             quote = self.endpoint.quote(message)
+            seconds = retry_after(answer.headers.get(b"retry-after", b"").decode("latin-1") or None)
             raise CallError(
-                f"{self.endpoint.host} cannot answer now (HTTP {status})" + (f": {quote}" if quote else ""),
+                f"{self.endpoint.host} cannot answer now (HTTP {status})"
+                + (f": {quote}" if quote else "")
+                + (f"; it asks to wait {math.ceil(seconds)} s" if seconds else ""),
                 retryable=status != 501,
                 retry_now=status in _BUSY or status in _GATEWAY,
                 server_failed=status not in _BUSY and status != 501,
-                retry_after=retry_after(answer.headers.get(b"retry-after", b"").decode("latin-1") or None),
+                retry_after=seconds,
             )
         return reply
 
