@@ -27,6 +27,7 @@ from policyguard import ConfigurationError, Guard, PolicyViolation
 from policyguard.assessment import Failure, FailureKind
 from policyguard.images.fetch import Fetched
 from policyguard.integrations.langchain import GuardMiddleware
+from policyguard.integrations.screen.altered import altered
 from policyguard.testing import FakeBackend
 from sdk.agents import WAYS, Scripted, block, call, human, invoke, streamed, uri
 
@@ -229,6 +230,51 @@ def test_replace_goes_on_with_other_pictures(way: str) -> None:
     assert "image" == asked[0].content[1]["type"]
     assert RED64 not in str(state["messages"])
     assert "fine" == state["messages"][-1].content
+
+
+@ways
+@pytest.mark.parametrize("how", ["placeholder", "blur", "pixelate"])
+def test_what_was_put_in_an_image_s_place_is_not_judged_and_replaced_again(way: str, how: str) -> None:
+    backend = FakeBackend(0.97)
+    guard = Guard(policy="safeedit/l3", backend=backend)
+    answers = [
+        call(colour="green"),
+        AIMessage([{"type": "text", "text": "see"}, block(CYAN)]),
+        AIMessage("fine"),
+    ]
+    options = {"exit_behavior": "replace", "replace_with": how, "checkpointer": InMemorySaver()}
+    agent, model, told = agent_of(*answers, guard=guard, **options)
+    config = {"configurable": {"thread_id": "1"}}
+    invoke(agent, [human(block(BLUE))], way, config)
+    state = invoke(agent, [human()], way, config)  # the replacements are in the history now
+    assert 3 == len(backend.requests) == len({request.frame.tobytes() for request in backend.requests})
+    replaced = altered(picture(BLUE), how).data  # type: ignore[arg-type]
+    for asked in model.asked:
+        assert human({**block(BLUE), "base64": b64(replaced)}).content == asked[0].content
+    assert model.asked[-1] == state["messages"][:-1]
+    assert "see" == state["messages"][3].content[0]["text"]
+    assert 3 == sum(len(result.blocked) for _, result in told)
+
+
+def test_only_what_this_run_put_in_an_image_s_place_passes_as_a_replacement() -> None:
+    guard, _ = colour_guard()
+    agent, model, _ = agent_of(AIMessage("a"), guard=guard, exit_behavior="replace", replace_with="blur")
+    invoke(agent, [human(block(RED, 1))], "invoke")
+    blurred = model.asked[0][0].content[1]
+    other, model, told = agent_of(AIMessage("a"), guard=guard, exit_behavior="replace", replace_with="blur")
+    invoke(other, [human(blurred)], "invoke")
+    assert 1 == len(told[0][1].items)  # judged as any other picture
+
+
+def test_an_image_that_other_middleware_adds_is_reported_too() -> None:
+    class Edits(AgentMiddleware):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            return handler(request.override(messages=[*request.messages, human(block(RED))]))
+
+    agent, _, told = agent_of(AIMessage("hello"), more=[Edits()], exit_behavior="end")
+    invoke(agent, [human(block(GREEN))], "invoke")
+    reported = [[item.verdict.action for item in result.items] for stage, result in told if stage == "input"]
+    assert [["allow"], ["block"]] == reported
 
 
 def test_the_whole_history_is_judged_and_edits_of_it() -> None:

@@ -305,6 +305,15 @@ def test_what_is_left_after_replacing_is_looked_at_again(message: BaseMessage) -
     assert all(item.verdict.allowed for item in results[0].items)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_message_keeps_a_placeholder_that_it_has_already(kind: str) -> None:
+    guard = Guard(policy="safeedit/l3", backend=FakeBackend(0.97))  # finds grey unsafe, too
+    replacing = GuardRunnable(guard, on_block="replace")
+    first = replacing.invoke(human(picture(GREEN, kind)))
+    assert replacing.invoke(first) is first
+    assert first.content[0] == {"type": "text", "text": "hi"}
+
+
 def test_a_value_that_cannot_be_replaced_raises(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(RED_PNG)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
     from policyguard.guard import Guard
     from policyguard.images.fetch import Fetcher
+    from policyguard.integrations.extract import ImageSite
     from policyguard.integrations.langchain.run import RunMemo
-    from policyguard.integrations.screen import FileLedger
+    from policyguard.integrations.screen import FileLedger, Screened
     from policyguard.integrations.screen.altered import PassOn, ReplaceWith
 
 __all__ = ["GuardMiddleware"]
@@ -144,10 +145,10 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
     # The beginning and the end of a run.
 
     def before_agent(self, state: Any, runtime: Any) -> Update:
-        return self._runs.begin()
+        return self._runs.begin(state)
 
     async def abefore_agent(self, state: Any, runtime: Any) -> Update:
-        return self._runs.begin()
+        return self._runs.begin(state)
 
     def after_agent(self, state: Any, runtime: Any) -> Update:
         self._runs.end(state)
@@ -164,7 +165,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         if (ended := self._ended_by_tool(state["messages"])) is not None:
             return ended
         memo = self._runs.memo(state)
-        return self._history(state, memo, self._screen.screen(self._sites(state["messages"]), memo=memo))
+        return self._history(state, memo, self._judge(self._sites(state["messages"]), memo))
 
     @hook_config(can_jump_to=["end"])
     async def abefore_model(self, state: Any, runtime: Any) -> Update:
@@ -172,7 +173,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
             return ended
         memo = self._runs.memo(state)
         sites = await asyncio.to_thread(self._sites, state["messages"])
-        result = await self._screen.ascreen(sites, memo=memo)
+        result = await self._ajudge(sites, memo)
         return await asyncio.to_thread(self._history, state, memo, result)
 
     # The request as it goes out, and the answer before it goes anywhere.
@@ -182,8 +183,8 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
     ) -> ModelResponse[Any]:
         memo = self._runs.memo(request.state)
         messages = _all_of(request)
-        result = self._screen.screen(self._sites(messages), memo=memo)
-        if isinstance(judged := self._request(request, messages, result), ModelResponse):
+        result = self._judge(self._sites(messages), memo)
+        if isinstance(judged := self._request(request, memo, messages, result), ModelResponse):
             return judged
         if not self._output:
             return _response(handler(judged))
@@ -191,7 +192,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         with held.listening():
             answer = _response(handler(judged))
         sites = _sites_in(answer)
-        response = self._answer(answer, self._screen.screen(sites, memo=memo), held)
+        response = self._answer(answer, memo, self._judge(sites, memo), held)
         if response is answer:
             held.release(sites)
         return response
@@ -204,8 +205,8 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         memo = self._runs.memo(request.state)
         messages = _all_of(request)
         sites = await asyncio.to_thread(self._sites, messages)
-        result = await self._screen.ascreen(sites, memo=memo)
-        judged = await asyncio.to_thread(self._request, request, messages, result)
+        result = await self._ajudge(sites, memo)
+        judged = await asyncio.to_thread(self._request, request, memo, messages, result)
         if isinstance(judged, ModelResponse):
             return judged
         if not self._output:
@@ -214,8 +215,8 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         with held.listening():
             answer = _response(await handler(judged))
         sites = await asyncio.to_thread(_sites_in, answer)
-        result = await self._screen.ascreen(sites, memo=memo)
-        response = await asyncio.to_thread(self._answer, answer, result, held)
+        result = await self._ajudge(sites, memo)
+        response = await asyncio.to_thread(self._answer, answer, memo, result, held)
         if response is answer:
             await held.arelease(sites)
         return response
@@ -225,14 +226,14 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: Any, runtime: Any) -> Update:
         memo, last = self._runs.memo(state), _last(state["messages"])
-        return self._last_word(state, memo, last, self._screen.screen(self._sites(last), memo=memo))
+        return self._last_word(memo, last, self._judge(self._sites(last), memo))
 
     @hook_config(can_jump_to=["end"])
     async def aafter_model(self, state: Any, runtime: Any) -> Update:
         memo, last = self._runs.memo(state), _last(state["messages"])
         sites = await asyncio.to_thread(self._sites, last)
-        result = await self._screen.ascreen(sites, memo=memo)
-        return await asyncio.to_thread(self._last_word, state, memo, last, result)
+        result = await self._ajudge(sites, memo)
+        return await asyncio.to_thread(self._last_word, memo, last, result)
 
     # What tools return.
 
@@ -241,7 +242,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         if not self._tools:
             return answer
         memo = self._runs.memo(request.state)
-        return self._tool(request, answer, self._screen.screen(_sites_of_tool(answer), memo=memo))
+        return self._tool(request, answer, memo, self._judge(_sites_of_tool(answer), memo))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
@@ -249,11 +250,18 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         answer = await handler(request)
         if not self._tools:
             return answer
+        memo = self._runs.memo(request.state)
         sites = await asyncio.to_thread(_sites_of_tool, answer)
-        result = await self._screen.ascreen(sites, memo=self._runs.memo(request.state))
-        return await asyncio.to_thread(self._tool, request, answer, result)
+        result = await self._ajudge(sites, memo)
+        return await asyncio.to_thread(self._tool, request, answer, memo, result)
 
     # What becomes of each.
+
+    def _judge(self, sites: list[ImageSite], memo: RunMemo) -> ScreenResult:
+        return self._screen.screen(memo.unmade(sites), memo=memo)
+
+    async def _ajudge(self, sites: list[ImageSite], memo: RunMemo) -> ScreenResult:
+        return await self._screen.ascreen(await asyncio.to_thread(memo.unmade, sites), memo=memo)
 
     def _sites(self, messages: list[BaseMessage]) -> list[Any]:
         return sites_of([message if self._watched(message) else None for message in messages])
@@ -265,21 +273,25 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
 
     def _history(self, state: Any, memo: RunMemo, result: ScreenResult) -> dict[str, Any]:
         self._report("input", result)
-        update = self._noted(memo, "input", result)
+        memo.reported = frozenset(_what(item) for item in result.items)
         if result.blocked and self._exit == "end":
+            update = self._noted(memo, "input", result)
             return {**update, "jump_to": "end", "messages": [self._notice(result)]}
-        changed = settled_messages(state["messages"], result, self._replace_with)
+        changed = settled_messages(state["messages"], result, self._replace_with, memo.note_made)
+        update = self._noted(memo, "input", result)
         pairs = zip(state["messages"], changed, strict=True)
         if messages := [new for old, new in pairs if new is not old]:
             update["messages"] = messages
         return update
 
     def _request(
-        self, request: ModelRequest[Any], messages: list[BaseMessage], result: ScreenResult
+        self, request: ModelRequest[Any], memo: RunMemo, messages: list[BaseMessage], result: ScreenResult
     ) -> ModelRequest[Any] | ModelResponse[Any]:
+        if added := tuple(item for item in result.items if _what(item) not in memo.reported):
+            self._report("input", replace(result, items=added))
         if result.blocked and self._exit == "end":
             return ModelResponse(result=[self._notice(result)])
-        changed = settled_messages(messages, result, self._replace_with)
+        changed = settled_messages(messages, result, self._replace_with, memo.note_made)
         if all(new is old for old, new in zip(messages, changed, strict=True)):
             return request
         if request.system_message is None:
@@ -287,12 +299,14 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         return request.override(system_message=changed[0], messages=changed[1:])
 
     def _answer(
-        self, response: ModelResponse[Any], result: ScreenResult, held: HeldEvents
+        self, response: ModelResponse[Any], memo: RunMemo, result: ScreenResult, held: HeldEvents
     ) -> ModelResponse[Any]:
         self._report("output", result)
         if result.blocked and self._exit == "end":
             return ModelResponse(result=[self._notice(result)])
-        changed: list[BaseMessage] = settled_messages(response.result, result, self._replace_with)
+        changed: list[BaseMessage] = settled_messages(
+            response.result, result, self._replace_with, memo.note_made
+        )
         pairs = list(zip(response.result, changed, strict=True))
         if all(new is old for old, new in pairs):
             return response
@@ -301,22 +315,20 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         structured = None if sites_of([response.structured_response]) else response.structured_response
         return ModelResponse(result=changed, structured_response=structured)
 
-    def _last_word(
-        self, state: Any, memo: RunMemo, last: list[BaseMessage], result: ScreenResult
-    ) -> dict[str, Any]:
-        update = self._noted(memo, "output", result)
+    def _last_word(self, memo: RunMemo, last: list[BaseMessage], result: ScreenResult) -> dict[str, Any]:
         if any(self._marked(message) for message in last):
-            return {**update, "jump_to": "end"}
+            return {**self._noted(memo, "output", result), "jump_to": "end"}
         if result.blocked and self._exit == "end":
             gone = [RemoveMessage(id=message.id) for message in last[1:] if message.id is not None]
             notice = self._notice(result).model_copy(update={"id": last[0].id})
-            return {**update, "jump_to": "end", "messages": [notice, *gone]}
-        changed = settled_messages(last, result, self._replace_with)
+            return {**self._noted(memo, "output", result), "jump_to": "end", "messages": [notice, *gone]}
+        changed = settled_messages(last, result, self._replace_with, memo.note_made)
+        update = self._noted(memo, "output", result)
         if messages := [new for old, new in zip(last, changed, strict=True) if new is not old]:
             update["messages"] = messages
         return update
 
-    def _tool(self, request: ToolCallRequest, answer: Any, result: ScreenResult) -> Any:
+    def _tool(self, request: ToolCallRequest, answer: Any, memo: RunMemo, result: ScreenResult) -> Any:
         self._report("tool_result", result)
         if not result.items or result.watched:
             return answer
@@ -325,19 +337,22 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         if isinstance(answer, list) and result.blocked:
             return self._tool_notice(request, result)
         try:
-            return self._settled(answer, result)
+            return self._settled(answer, memo, result)
         except PolicyViolation:
             if self._exit == "error":
                 raise
             return self._tool_notice(request, result)
 
-    def _settled(self, answer: Any, result: ScreenResult) -> Any:
+    def _settled(self, answer: Any, memo: RunMemo, result: ScreenResult) -> Any:
         if isinstance(answer, list):
             parts = parted(result)
-            return [self._settled(item, parts[at]) if at in parts else item for at, item in enumerate(answer)]
+            return [
+                self._settled(item, memo, parts[at]) if at in parts else item
+                for at, item in enumerate(answer)
+            ]
         if isinstance(answer, Command):
-            return replace(answer, update=settle(answer.update, result, self._replace_with))
-        return settle(answer, result, self._replace_with)
+            return replace(answer, update=settle(answer.update, result, self._replace_with, memo.note_made))
+        return settle(answer, result, self._replace_with, memo.note_made)
 
     def _ended_by_tool(self, messages: list[BaseMessage]) -> Update:
         for message in reversed(messages):
@@ -376,15 +391,21 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
     def _noted(self, memo: RunMemo, stage: Stage, result: ScreenResult) -> dict[str, Any]:
         if not memo.run:
             return {}
-        verdicts = memo.take()
+        taken = {"run": memo.run, "verdicts": memo.take(), "made": memo.take_made()}
         return {
             "policyguard": {self._name: {"run": memo.run, stage: _plain(result)}},
-            "policyguard_memo": {self._name: {"run": memo.run, "verdicts": verdicts}},
+            "policyguard_memo": {self._name: taken},
         }
 
     def _report(self, stage: Stage, result: ScreenResult) -> None:
         if self._on_result is not None:
             self._on_result(stage, result)
+
+
+def _what(item: Screened) -> Hashable:
+    """Names an image, wherever it stands."""
+    site = item.site
+    return site.kind, hash(site.data), site.url, site.file_id, site.problem
 
 
 def _plain(result: ScreenResult) -> Any:

@@ -2,17 +2,20 @@
 
 The verdicts go with the state as JSON, without images, so that a run which is stopped and taken up again
 elsewhere does not ask again. A new run begins with none: what failed in the last one is asked about again.
+What was put in the place of images is known through all runs of a thread.
 """
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from langchain.agents.middleware.types import AgentState, OmitFromSchema
 from pydantic import TypeAdapter
 
+from policyguard.integrations.extract import ImageSite, SiteKind
 from policyguard.integrations.screen import Memo
 from policyguard.strict.lru import LruDict
 from policyguard.verdict import Verdict
@@ -24,6 +27,8 @@ __all__ = ["GuardState", "RunMemo", "Runs"]
 
 _VERDICT = TypeAdapter(Verdict)
 _RUNS = 1024
+_MADE = 4096
+"""Hashes of replacements that a thread remembers."""
 
 
 def merged(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +38,9 @@ def merged(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, A
         known = result.get(name)
         if known is not None and known.get("run") == entry.get("run"):
             verdicts = {**known.get("verdicts", {}), **entry.get("verdicts", {})}
-            entry = {**known, **entry, **({"verdicts": verdicts} if verdicts else {})}
+            made = [*known.get("made", []), *entry.get("made", [])][-_MADE:]
+            added = {"verdicts": verdicts, "made": made}
+            entry = {**known, **entry, **{key: value for key, value in added.items() if value}}
         result[name] = entry
     return result
 
@@ -50,12 +57,46 @@ class GuardState(AgentState[Any]):
 
 
 class RunMemo(Memo):
-    """A Memo that can be written into a state, a few verdicts at a time."""
+    """A Memo that can be written into a state, a few verdicts at a time.
 
-    def __init__(self, run: str) -> None:
+    It also knows the files that this middleware put in the place of images: they show nothing, and are not
+    judged. They are known by the hash of their bytes, so that no other picture passes for one.
+    """
+
+    def __init__(self, run: str, made: Iterable[str] = ()) -> None:
         super().__init__()
         self.run = run
+        self.reported: frozenset[Hashable] = frozenset()
+        """What the last report of the history was about."""
         self._fresh: list[Hashable] = []
+        self._made = set(made)
+        self._fresh_made: list[str] = []
+
+    def note_made(self, data: bytes) -> None:
+        """Note that ``data`` was put in an image's place."""
+        name = hashlib.sha256(data).hexdigest()
+        with self._verdicts.lock:
+            if name not in self._made:
+                self._made.add(name)
+                self._fresh_made.append(name)
+
+    def take_made(self) -> list[str]:
+        """The hashes that were noted since the last call."""
+        with self._verdicts.lock:
+            fresh, self._fresh_made = self._fresh_made, []
+        return fresh
+
+    def unmade(self, sites: list[ImageSite]) -> list[ImageSite]:
+        """The sites at which something else stands than what was put there."""
+        if not self._made:
+            return sites
+        return [
+            site
+            for site in sites
+            if site.kind is not SiteKind.INLINE
+            or site.data is None
+            or hashlib.sha256(site.data).hexdigest() not in self._made
+        ]
 
     def put(self, key: Hashable, verdict: Verdict) -> None:
         super().put(key, verdict)
@@ -84,22 +125,25 @@ class Runs:
         self._policies = [f"{policy.fingerprint} {policy.decision_fingerprint}" for policy in guard.policies]
         self._memos: LruDict[str, RunMemo] = LruDict(_RUNS)
 
-    def begin(self) -> dict[str, Any]:
-        """The update of the state with which a run begins."""
+    def begin(self, state: Any) -> dict[str, Any]:
+        """The update of the state with which a run begins. What it knows of earlier runs are replacements."""
         run = uuid.uuid4().hex
-        kept = {"run": run, "policies": self._policies}
+        kept = {"run": run, "policies": self._policies, "made": list(self._entry(state).get("made", []))}
         return {"policyguard": {self._name: {"run": run}}, "policyguard_memo": {self._name: kept}}
 
     def memo(self, state: Any) -> RunMemo:
         """The memo of the run that ``state`` belongs to; one for this call alone where it belongs to none."""
-        known = state.get("policyguard_memo") if isinstance(state, Mapping) else None
-        entry = (known or {}).get(self._name)
+        entry = self._entry(state)
         if not entry:
             return RunMemo("")
         return self._memos.get_or_make(entry["run"], lambda: self._loaded(entry))
 
+    def _entry(self, state: Any) -> Mapping[str, Any]:
+        known = state.get("policyguard_memo") if isinstance(state, Mapping) else None
+        return (known or {}).get(self._name) or {}
+
     def _loaded(self, entry: Mapping[str, Any]) -> RunMemo:
-        memo = RunMemo(entry["run"])
+        memo = RunMemo(entry["run"], entry.get("made", ()))
         if entry.get("policies") == self._policies:  # a run may be taken up under other ones
             memo.load(self._guard, entry.get("verdicts", {}))
         return memo

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from policyguard.errors import ConfigurationError, ImageError
 from policyguard.integrations.extract import Replacement, SiteKind, find_images, replace_images
@@ -25,6 +25,8 @@ from policyguard.outcomes import Outcome
 from policyguard.verdict import PolicyViolation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from langchain_core.messages import BaseMessage
 
 __all__ = [
@@ -36,6 +38,13 @@ __all__ = [
     "settled_messages",
     "violation",
 ]
+
+
+Made: TypeAlias = "Callable[[bytes], object]"
+
+
+def _unnoted(_new: bytes) -> None:
+    """For those to whom it is all one."""
 
 
 def check_replace_with(replace_with: str) -> None:
@@ -76,10 +85,11 @@ def blocked_note(result: ScreenResult) -> str:
     return f"[{count} image(s) blocked by PolicyGuard: {why}]"
 
 
-def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None) -> Any:
+def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None, made: Made = _unnoted) -> Any:
     """``value`` as it may pass; the same object where nothing is changed.
 
-    ``replace_with`` None refuses a blocked image. Raises PolicyViolation.
+    ``replace_with`` None refuses a blocked image; ``made`` is told each file that is put in one's place.
+    Raises PolicyViolation.
     """
     if result.watched:
         return value
@@ -88,15 +98,21 @@ def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None) -
     if all(item.verdict.allowed and item.passed is None for item in result.items):
         return value
     if isinstance(value, list | tuple) and any(is_alone(item) for item in value):
-        return type(value)(_settled_each(value, result, replace_with))
+        return type(value)(_settled_each(value, result, replace_with, made))
     changes: dict[str, Replacement] = {}
+    replaced = []
     for item in result.items:
         if not item.verdict.allowed:
             assert replace_with is not None
-            changes[item.site.where] = _stand_in(item, replace_with)
+            new = _stand_in(item, replace_with)
+            if new.data == item.site.data:  # its own replacement, which shows nothing
+                continue
+            made(new.data)
+            replaced.append(item)
+            changes[item.site.where] = new
         elif item.passed is not None:
             changes[item.site.where] = item.passed
-    if not result.blocked and is_path(value):
+    if not changes or (not result.blocked and is_path(value)):
         return value
     try:
         changed = _alone(value, changes) if "" in changes else replace_images(value, changes)
@@ -105,7 +121,7 @@ def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None) -
             hint = "pass it as a PNG or JPEG without metadata, or set pass_on='original'"
             raise ImageError(f"what was judged cannot be passed on: {error.message}", hint=hint) from error
         return _cleared_all(value, result)
-    return _cleared_all(value, result) if _remains(changed, result.blocked) else changed
+    return _cleared_all(value, result) if _remains(changed, replaced) else changed
 
 
 def cleared(message: BaseMessage, note: str) -> BaseMessage:
@@ -184,7 +200,10 @@ def _cleared_all(value: Any, result: ScreenResult) -> Any:
 
 
 def settled_messages(
-    messages: list[BaseMessage], result: ScreenResult, replace_with: ReplaceWith | None
+    messages: list[BaseMessage],
+    result: ScreenResult,
+    replace_with: ReplaceWith | None,
+    made: Made = _unnoted,
 ) -> list[BaseMessage]:
     """The messages as they may pass; those that nothing is changed in are the same objects.
 
@@ -194,14 +213,16 @@ def settled_messages(
         return messages
     if result.blocked and replace_with is None:
         raise violation(result)
-    return _settled_each(messages, result, replace_with)
+    return _settled_each(messages, result, replace_with, made)
 
 
-def _settled_each(values: Sequence[Any], result: ScreenResult, replace_with: ReplaceWith | None) -> list[Any]:
+def _settled_each(
+    values: Sequence[Any], result: ScreenResult, replace_with: ReplaceWith | None, made: Made
+) -> list[Any]:
     """Each of several values as it may pass. ``result`` is that of all of them."""
     parts = parted(result)
     return [
-        settle(value, parts[number], replace_with) if number in parts else value
+        settle(value, parts[number], replace_with, made) if number in parts else value
         for number, value in enumerate(values)
     ]
 
