@@ -13,7 +13,7 @@ from PIL import Image as Pictures
 
 from cache.support import server_like, short_sighted
 from policyguard import Policy
-from policyguard.assessment import Assessment, Failure, FailureKind
+from policyguard.assessment import Assessment, Failure, FailureKind, Rating
 from policyguard.authoring import diff_page
 from policyguard.authoring.diff import Change, Effect, Kind, compare_on, compare_policies
 from policyguard.backends.base import AssessmentRequest
@@ -290,6 +290,16 @@ def test_the_page_holds_no_picture_unless_asked(page: Callable[..., str], images
     assert 1 == shown.count("<img"), "of changed images only"
     assert "blur(" in shown
     assert 'src="data:image/jpeg;base64,' in shown
+
+
+def test_the_page_has_no_column_of_scores_where_there_are_none(
+    page: Callable[..., str], images: list[Path]
+) -> None:
+    head = '<th scope="col">score</th>'
+    assert head in page()
+    rated = FakeBackend(Assessment(Rating.SAFE, rule_scores=None))
+    diff = compare_on(policy(), policy(), images, backend=rated)
+    assert head not in diff_page(diff, compare_policies(policy(), policy()))
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(page: Callable[..., str], images: list[Path]) -> None:

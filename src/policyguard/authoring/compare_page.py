@@ -63,6 +63,7 @@ def comparison_page(comparison: Comparison, *, thumbnails: Callable[[int], objec
         comparison=comparison,
         plots=list(_plots(comparison)) if any(comparison.labels) else [],
         rows=rows,
+        scored=any(verdict.score is not None for guard in comparison.guards for verdict in guard.verdicts),
         broken=lambda verdict: ", ".join(violated(verdict)),
         wrong=_wrong,
     )

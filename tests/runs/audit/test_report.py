@@ -112,6 +112,8 @@ def test_a_model_without_scores_is_reported_too(tmp_path: Path) -> None:
     assert [] == figures["examples"]["least_certain"]
     assert figures["prompts"]["worst_score_of_k"] is None
     assert 1 / 3 < figures["prompts"]["violation_in_k"]["value"] < 1
+    assert "No image has a score: the model gives ratings without scores." in page(tmp_path)
+    assert '<svg class="plot"' not in page(tmp_path)
 
 
 def test_several_policies_are_told_apart_by_their_rules(tmp_path: Path) -> None:

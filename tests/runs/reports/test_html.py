@@ -169,9 +169,29 @@ def test_the_plot_marks_each_threshold_and_tells_both_sides_apart(tmp_path: Path
 
 def test_a_rule_that_is_exempt_has_words_in_place_of_a_plot(tmp_path: Path) -> None:
     info = run_info(policies=(PolicyInfo(HOUSE, "house"),))
-    text = written(tmp_path, "html", [image("a.png", ImageStatus.PASSED)], info=info)
+    text = written(tmp_path, "html", [image("a.png", ImageStatus.PASSED, score=0.1)], info=info)
     assert text.count("exempt: it forbids nothing") == 1
     assert text.count("<svg") == len(HOUSE.rules) - 1
+
+
+def test_a_model_without_scores_gets_no_plots_and_no_column_of_scores(tmp_path: Path) -> None:
+    passed = image("a.png", ImageStatus.PASSED)
+    failed = image("b.png", ImageStatus.FAILED, finding(score=None))
+    text = written(tmp_path, "html", [passed, failed])
+    assert "<svg" not in text
+    assert 'data-sort="score"' not in text.partition("<script")[0]
+    assert "The model gives ratings without scores" in text
+    assert "Scores per rule" not in text
+    assert re.search(r'Weapons<div class="small">\S+</div></th><td class="number">1</td></tr>', text)
+    mixed = written(
+        tmp_path, "html", [passed, failed, image("c.png", ImageStatus.FAILED, finding("drugs", 0.8))]
+    )
+    assert "without scores" not in mixed
+    assert mixed.count("rated without a score") == 1
+    assert 'data-sort="score"' in mixed
+    unjudged = written(tmp_path, "html", [image("d.png", ImageStatus.UNJUDGED)])
+    assert "without scores" not in unjudged
+    assert "No image has a score." in unjudged
 
 
 def test_images_without_a_judgement_are_explained_where_there_are_any(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def diff_page(
         structure=structure,
         rows=sorted(rows, key=lambda row: row[1] == "same"),
         broken=_broken,
+        scored=any(image.shift is not None for image in behaviour.images),
     )
 
 

@@ -37,6 +37,7 @@ def report_page(
         titles=titles,
         categories=categories,
         most=max((rule["attributed"] for rule in categories), default=0) or 1,
+        scored=any(figures["scores"]["complies"]) or any(figures["scores"]["violates"]),
         plot=lambda scores, threshold: histogram(scores["complies"], scores["violates"], threshold),
         thumbnail=thumbnail,
         share=share,

@@ -56,6 +56,7 @@ class HtmlReport:
         self._thumbnails = thumbnails
         self._rows = Spool()
         self._plot = ScorePlot(())
+        self._scored = self._rated = False
         self._rules: tuple[RunRule, ...] = ()
         self._numbers: Mapping[tuple[str, str], int] = {}
         self._policies: list[str] = []
@@ -70,6 +71,11 @@ class HtmlReport:
 
     def add(self, image: CheckedImage) -> None:
         verdict = image.verdict
+        scores = [verdict.score, *(finding.score for finding in verdict.findings)]
+        if any(score is not None for score in scores):
+            self._scored = True
+        elif verdict.outcome.judged and not verdict.evidence.known:  # by a model, not by a list of images
+            self._rated = True
         for finding in verdict.findings:
             self._plot.add(self._numbers[finding.policy, finding.rule], finding)
         row: dict[str, Any] = {
@@ -130,6 +136,8 @@ class HtmlReport:
             run=self._run,
             summary=summary,
             plots=self._plot.rows(),
+            scored=self._scored,
+            rated=self._rated,
             counts={str(status): counts.get(status, 0) for status in _ORDER}
             | {"unchecked": len(summary.unchecked)},
             policy_options=[("", "all"), *enumerate(self._policies)],

@@ -5,6 +5,7 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const rows = read("rows"), rules = read("rules"), policies = read("policies");
   const at = (id) => document.getElementById(id);
+  const scored = document.querySelector("[data-sort=score]") !== null;
   const SEVERITY = { failed: 0, unjudged: 1, unchecked: 2, flagged: 3, accepted: 4, passed: 5 };
   const state = { page: 0, sort: "order", down: false, matches: rows, open: new Set() };
   rows.forEach((row, number) => {
@@ -50,7 +51,7 @@
     const opened = state.open.has(row.number);
     const button = make("button", { type: "button", className: "open" }, row.path);
     button.setAttribute("aria-expanded", String(opened));
-    const score = make("td", { className: "score" });
+    const score = scored ? make("td", { className: "score" }) : "";
     if (row.score !== undefined) {
       const over = row.outcome === "violates";
       score.append(row.score.toFixed(3), bar(row.score, undefined, over));
@@ -106,7 +107,7 @@
       if (value) list.append(make("dt", {}, name), make("dd", {}, value));
     }
     left.append(list);
-    const cell = make("td", { colSpan: 4 }, make("div", { className: "columns" }, left, right));
+    const cell = make("td", { colSpan: scored ? 4 : 3 }, make("div", { className: "columns" }, left, right));
     return make("tr", { className: "details" }, cell);
   }
 

@@ -116,6 +116,18 @@ def test_the_bar_is_as_long_as_the_score_and_its_mark_stands_at_the_threshold(vi
     assert 0.7 == pytest.approx((mark["x"] - bar["x"]) / bar["width"], abs=0.01)
 
 
+def test_without_scores_the_table_has_three_columns_and_opens_over_their_whole_width(visit: Visit) -> None:
+    driver = visit([image("a.png", ImageStatus.FAILED, finding(score=None)), image("b.png")])
+    assert ["image", "status", "why"] == [head.text.split()[0] for head in all_of(driver, "#table thead th")]
+    assert 3 == len(all_of(driver, "#body tr:first-child td"))
+    assert [] == all_of(driver, ".score, svg.plot")
+    one(driver, ".open").click()
+    assert "Weapons breaks it: block" in one(driver, ".details .finding").text
+    whole, details = one(driver, "#table").rect, one(driver, ".details > td").rect
+    assert whole["width"] == pytest.approx(details["width"], abs=2)
+    assert "without scores" in one(driver, "section[aria-labelledby=scores]").text
+
+
 def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
     driver = visit()
     keys = ActionChains(driver)
