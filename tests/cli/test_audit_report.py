@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_a_report_is_written_and_summed_up(audit: str, capsys: Captured) -> None
     assert "1 could not be judged; let through without being judged: 0" in said.out
     assert "arms: violated by 1, closest for 1 more" in said.out
     assert "note: 1 of 2 parts are not judged yet, and not in this" in said.err
-    names = {"report.html", "report.json", "categories.png", "scores.png"}
+    names = {"report.html", "report.json", "categories.png", "scores.png", "duplicates.csv"}
     assert names == {path.name for path in Path("audit/report").iterdir()}
     assert main(["audit", "report", audit, "--out", "elsewhere", "--format", "json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out) == json.loads(Path("elsewhere/report.json").read_text())
@@ -165,15 +166,29 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands_in_the_docs_run(documented: None) -> None:
     section = PAGE.partition("## The report")[2]
     commands = re.findall(r"^policyguard (audit .*?)(?: +#.*)?$", section, re.MULTILINE)
-    assert len(commands) == 10
+    assert len(commands) == 11
     for command in commands:
         if "s3://" not in command:
             assert main(shlex.split(command)) == ExitCode.OK, command
         if "--sample" in command:
             Path("labels.csv").write_text(Path("labels.csv").read_text().replace(",,,n", ",safe,,n"))
-    assert ["blocked.txt", "clean", "labels.csv", "unjudged.csv", "weapons.csv"] == sorted(
+    assert ["blocked.txt", "clean", "distinct", "labels.csv", "unjudged.csv", "weapons.csv"] == sorted(
         path.name for path in Path().iterdir() if path.name not in ("audit", "photos")
     )
+
+
+def test_the_script_in_the_docs_leaves_one_image_of_each_group(documented: None) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE.partition("### Duplicates")[2], re.DOTALL)
+    for name in ("1", "2", "3", "4"):
+        Path(f"photos/{name}.png").write_bytes(PNG + (b"same" if name in "12" else name.encode()))
+    shutil.rmtree("audit")
+    hashes = {"photos/3.png": 0x123456789ABCDEF0, "photos/4.png": 0x123456789ABCDEF1}
+    audit_of(Path(), Spec(("photos",), str(Path.cwd())), lambda key: row(key, 0.1, dhash=hashes.get(key)))
+    assert main(["audit", "report", "audit"]) == ExitCode.OK
+    assert main(["audit", "copy", "audit", "--allowed", "--once", "distinct"]) == ExitCode.OK
+    assert ["0", "1", "3", "4", "5"] == sorted(path.stem for path in Path("distinct/photos").iterdir())
+    exec(compile(script, "audit.md", "exec"), {})
+    assert ["0", "1", "3", "5"] == sorted(path.stem for path in Path("distinct/photos").iterdir())
 
 
 def test_the_conditions_in_the_docs_are_conditions() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["copy", "report", "select", "warn_of_rest"]
 
 _MOST_NAMED = 20
+ONCE = Annotated[bool, typer.Option("--once", help="Of images with equal bytes, the first alone.")]
 FOLDER = Annotated[str, typer.Argument(metavar="FOLDER", help="The folder of an audit, or its URL.")]
 WHERE = Annotated[
     str | None,
@@ -167,6 +168,7 @@ def select(
         OrderName,
         typer.Option(help="As in the source; blocked ones first, then by score; or by score alone."),
     ] = OrderName.SOURCE,
+    once: ONCE = False,
 ) -> ExitCode:
     """List the images of an audit that a condition holds for.
 
@@ -186,6 +188,7 @@ def select(
             condition,
             out or _print_key,
             order=order.value,
+            once=once,
             progress=lambda n: move(n, None, "rows read"),
         )
     warn_of_rest(audit)
@@ -205,6 +208,7 @@ def copy(
     link: Annotated[
         bool, typer.Option("--link", help="Make hard links to the source's files instead of copies.")
     ] = False,
+    once: ONCE = False,
     style: STYLE = TextOrJson.TEXT,
 ) -> ExitCode:
     """Copy the images of an audit that may be used into a folder.
@@ -223,7 +227,9 @@ def copy(
     audit = Audit.open(folder)
     condition = read_where(audit, where or ALLOWED)
     with progress_bar(sys.stderr) as move:
-        done = copied(audit, target, condition, link=link, progress=lambda n: move(n, None, "images"))
+        done = copied(
+            audit, target, condition, link=link, once=once, progress=lambda n: move(n, None, "images")
+        )
     warn_of_rest(audit)
     for problem in done.problems[:_MOST_NAMED]:
         print_error(one_line(problem))

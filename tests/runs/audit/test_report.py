@@ -250,6 +250,44 @@ def test_duplicates_count_once_and_twice(tmp_path: Path) -> None:
     assert (2, 1) == (found["too_plain"], found["judged_once"])
 
 
+def test_groups_of_alike_images_are_listed_those_judged_both_ways_first(tmp_path: Path) -> None:
+    base = 0x123456789ABCDEF0
+    figures = report(
+        tmp_path,
+        [row("a", 0.1, sha256="a" * 64), row("=b", 0.9, dhash=base), row("alone")],
+        [row("a too", 0.1, sha256="a" * 64), row("<b>", 0.4, dhash=base ^ 1)],
+    )
+    assert [
+        "group,key,action,outcome,score",
+        "1,'=b,block,violates,0.9",
+        "1,<b>,allow,complies,0.4",
+        "2,a,allow,complies,0.1",
+        "2,a too,allow,complies,0.1",
+    ] == [line.rpartition(",")[0] for line in (tmp_path / "report/duplicates.csv").read_text().splitlines()]
+    assert [(1, 2, ["=b", "<b>"])] == [
+        (group["group"], group["rows"], [image["key"] for image in group["images"]])
+        for group in figures["duplicates"]["both_ways"]
+    ]
+    assert "<code>&lt;b&gt;</code>" in page(tmp_path)
+
+
+def test_parts_that_are_done_while_a_report_is_made_are_in_no_group(tmp_path: Path) -> None:
+    parts = [
+        [row(f"{number}-{place}", sha256=f"{place + 1}" * 64) for place in range(2)] for number in range(3)
+    ]
+    folder = write_rows(tmp_path / "audit", *parts)
+    late = folder / "verdicts/part-00000001.parquet"
+    data = late.read_bytes()
+    late.unlink()
+
+    def progress(rows: int) -> None:
+        late.write_bytes(data)
+
+    make_report(Audit.open(folder), tmp_path / "report", Asked(), progress=progress)
+    lines = (tmp_path / "report/duplicates.csv").read_text().splitlines()[1:]
+    assert ["1,0-0", "1,2-0", "2,0-1", "2,2-1"] == [",".join(line.split(",")[:2]) for line in lines]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_hashes_two_bits_apart_are_grouped_and_no_others(seed: int) -> None:
     """Beside a comparison of each with each."""

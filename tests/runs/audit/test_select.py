@@ -209,6 +209,23 @@ def test_a_parquet_file_has_all_columns_and_a_list_the_keys(audit: Audit, tmp_pa
         select(audit, where, tmp_path / "arms.json")
 
 
+def test_of_equal_bytes_the_first_alone_is_taken_over_all_parts(tmp_path: Path) -> None:
+    same = "a" * 64
+    parts = [
+        [
+            row("x", 0.9, sha256=same),
+            row("a", sha256=same),
+            row("b", sha256=same),
+            unjudged("c", sha256=None),
+        ],
+        [row("d", sha256=same), row("e"), unjudged("f", sha256=None)],
+    ]
+    audit = Audit.open(write_rows(tmp_path / "audit", *parts))
+    found: list[str] = []
+    assert 4 == select(audit, read_where(audit, "score is null or score < 0.5"), found.append, once=True)
+    assert ["a\n", "c\n", "e\n", "f\n"] == found
+
+
 def test_a_table_says_what_was_found_and_why_not_more(tmp_path: Path) -> None:
     both = [{"rule": rule, "score": 0.9, "threshold": 0.5, "action": "block"} for rule in ("arms", "drugs")]
     rows = [row("=a.png", 0.9, rules=both), unjudged("b\n.png", reason="9 is 3 x 3 pixels"), row("c.png")]

@@ -1,4 +1,4 @@
-"""The report of an audit: ``report.json``, ``report.html`` and two plots, made in one pass over its rows.
+"""The report of an audit: ``report.json``, ``report.html``, two plots, and a list of alike images.
 
 The page opens from a disk, fetches nothing and runs no script; whatever file names, columns and models say is
 escaped (``policyguard.strict.page``). Images are in it only where asked for, small and blurred until clicked.
@@ -6,6 +6,8 @@ escaped (``policyguard.strict.page``). Images are in it only where asked for, sm
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +17,9 @@ from typing import Any
 
 from policyguard._version import __version__
 from policyguard.errors import MissingExtraError, UsageError
-from policyguard.runs.audit.labels import Labels, read_labels, write_sheet
+from policyguard.runs.audit.labels import Labels, cell, read_labels, write_sheet
 from policyguard.runs.audit.reading import NotNowError, pictures
-from policyguard.runs.audit.rows import Audit
+from policyguard.runs.audit.rows import Audit, arrow
 from policyguard.runs.audit.run import spec_of
 from policyguard.runs.audit.tally import COLUMNS, Scale, Tally, chunks
 from policyguard.strict.explain import nearest
@@ -28,6 +30,8 @@ __all__ = ["FORMAT", "Asked", "Written", "make_report", "scale_of", "thumbnails_
 FORMAT = 1
 """Of ``report.json``; raised when a field goes or changes its meaning."""
 
+_GROUPS, _IMAGES = 20, 10
+"""Groups judged both ways that the page shows, and images of each."""
 Thumbnail = Callable[[Mapping[str, Any]], str]
 """The data URI of an example's image; empty if it cannot be shown."""
 
@@ -91,12 +95,14 @@ def make_report(
         "labels": None if labels is None else labels.figures(tally.sampler),
     }
     out.mkdir(parents=True, exist_ok=True)
-    files = tuple(out / name for name in ("report.json", "report.html", "categories.png", "scores.png"))
+    names = ("report.json", "report.html", "categories.png", "scores.png", "duplicates.csv")
+    files = tuple(out / name for name in names)
+    figures["duplicates"]["both_ways"] = _write_groups(audit, tally, files[4])
     write_json(files[0], figures)
     from policyguard.runs.audit.page import report_page
 
     write_atomically(files[1], report_page(figures, thumbnail=thumbnail))
-    for file, draw in zip(files[2:], (plots.categories, plots.scores), strict=True):
+    for file, draw in zip(files[2:4], (plots.categories, plots.scores), strict=True):
         with replacing(file) as stream:
             draw(figures, stream)
     sampled = None
@@ -165,6 +171,31 @@ def count(
         tally.add(table)
         progress(tally.rows)
     return tally
+
+
+def _write_groups(audit: Audit, tally: Tally, file: Path) -> list[dict[str, Any]]:
+    """Write the groups of alike images as a CSV, and give the first that were judged both ways."""
+    pa, held = arrow(), []
+    for table in chunks(audit.rows(["key", "part", "row", "action", "outcome", "score", "sha256"])):
+        groups = pa.array(tally.group_of(table))
+        held.append(table.append_column("group", groups).filter(pa.compute.greater(groups, 0)))
+    found = pa.concat_tables(held).sort_by([(name, "ascending") for name in ("group", "part", "row")])
+    names = ("group", "key", "action", "outcome", "score", "sha256")
+    both: dict[int, list[dict[str, Any]]] = {}
+    with replacing(file) as stream:
+        stream.write(f"{','.join(names)}\r\n".encode())
+        for batch in found.select(names).to_batches(max_chunksize=65_536):
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\r\n")
+            for row in batch.to_pylist():
+                if row["group"] <= min(tally.both_ways, _GROUPS):
+                    image = {name: row[name] for name in ("key", "action", "outcome", "score")}
+                    both.setdefault(row["group"], []).append(image)
+                writer.writerow(cell(value) if isinstance(value, str) else value for value in row.values())
+            stream.write(text.getvalue().encode())
+    return [
+        {"group": group, "rows": len(images), "images": images[:_IMAGES]} for group, images in both.items()
+    ]
 
 
 def scale_of(about: Mapping[str, Any]) -> Scale:

@@ -63,16 +63,17 @@ def select(
     out: Path | Callable[[str], object],
     *,
     order: Order = "source",
+    once: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> int:
-    """Write the rows that ``where`` holds for, and give their number.
+    """Write the rows that ``where`` holds for, and give their number. ``once``: of equal bytes, the first.
 
     A function is called with each key and a line end, and a ``.txt`` file has the same lines; ``.csv`` and
     ``.jsonl`` have the columns ``TABLE``, for people; ``.parquet`` has all. The old file stays until the new
     one is whole. Raises UsageError for another ending, and for a key with a line break in a list.
     """
     if not isinstance(out, Path):
-        return _lines(_selected(audit, where, ["key"], progress, order), out)
+        return _lines(_selected(audit, where, ["key"], progress, order, once=once), out)
     if out.suffix not in (".txt", ".csv", ".jsonl", ".parquet"):
         raise UsageError(
             f"--out: '{out}' ends in none of .txt, .csv, .jsonl and .parquet",
@@ -81,7 +82,7 @@ def select(
     check_place(out, name="--out", folder=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     columns = {".txt": ["key"], ".parquet": None}.get(out.suffix, list(TABLE))
-    tables = _selected(audit, where, columns, progress, order)
+    tables = _selected(audit, where, columns, progress, order, once=once)
     with replacing(out) as file:
         if out.suffix == ".txt":
             return _lines(tables, lambda line: file.write(line.encode()))
@@ -141,14 +142,23 @@ def _selected(
     columns: list[str] | None,
     progress: Callable[[int], None],
     order: Order = "source",
+    *,
+    once: bool = False,
 ) -> Iterator[Any]:
-    """The rows that ``where`` holds for; in another order than the source's, all in one table."""
+    """The rows that ``where`` holds for; in another order than the source's, all in one table.
+
+    ``once``: of those with equal bytes, the first alone.
+    """
     audit.require_own()
     needed = {"source": (), "score": ("score",), "worst": ("action", "score")}[order]
+    if once:
+        needed = (*needed, "sha256")
     wanted = None if columns is None else list(dict.fromkeys([*columns, *where.columns, *needed]))
-    seen, held = 0, []
+    seen, held, known = 0, [], set[str]()
     for table in chunks(audit.rows(wanted)):
         kept = where.filter(table)
+        if once:
+            kept = kept.filter(arrow().array(_new(kept["sha256"].to_pylist(), known), arrow().bool_()))
         if order == "source":
             yield kept
         else:
@@ -157,6 +167,16 @@ def _selected(
         progress(seen)
     if held:
         yield _ordered(arrow().concat_tables(held), order)
+
+
+def _new(hashes: list[str | None], known: set[str]) -> list[bool]:
+    """Which of ``hashes`` come for the first time; what has none is like nothing. They become ``known``."""
+    found = []
+    for sha256 in hashes:
+        found.append(sha256 is None or sha256 not in known)
+        if sha256 is not None:
+            known.add(sha256)
+    return found
 
 
 def _ordered(table: Any, order: Order) -> Any:
@@ -191,18 +211,19 @@ def copy(
     where: Where,
     *,
     link: bool = False,
+    once: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Copied:
     """Put the images that ``where`` holds for into ``folder``, each under its key.
 
     What a run that was stopped has put there is left as it is, if it has the bytes that were judged.
-    ``link``: hard links to the source's files instead of copies. ``progress`` gets the number of images done
-    after each part. Raises UsageError if ``folder`` cannot take
-    them, or for ``link`` where the source has no files on this machine.
+    ``link``: hard links to the source's files instead of copies. ``once``: of images with equal bytes, the
+    first alone. ``progress`` gets the number of images done after each part. Raises UsageError if ``folder``
+    cannot take them, or for ``link`` where the source has no files on this machine.
     """
     spec, done = spec_of(audit), Copied()
     columns = ["part", "row", "key", "sha256", "action", "degraded", "partial"]
-    tables = _selected(audit, where, columns, lambda rows: None)
+    tables = _selected(audit, where, columns, lambda rows: None, once=once)
     rows = (row for table in tables for row in table.select(columns).to_pylist())
     with _Target(folder, audit, spec) as target:
         _copy_rows(audit, rows, spec, target, done, link=link, progress=progress)

@@ -155,6 +155,9 @@ class Tally:
         self._worst: list[tuple[float, int, dict[str, Any]]] = []
         self._worst_of: dict[str, list[tuple[float, int, dict[str, Any]]]] = {}
         self._unsure: list[tuple[float, int, dict[str, Any]]] = []
+        self._starts: dict[int, int] = {}
+        self._groups: Any = ()
+        self.both_ways = 0
         self._kept: dict[str, list[Any]] = {name: [] for name in ("sha", "dhash", "prompt", "score", "flags")}
 
     def add(self, table: pa.Table) -> None:
@@ -268,6 +271,8 @@ class Tally:
         import numpy as np
 
         kept = self._kept
+        for part, place in zip(*np.unique(table["part"].to_numpy(), return_index=True), strict=True):
+            self._starts.setdefault(int(part), self.rows + int(place))
         kept["sha"].append(alike.first_bytes(table["sha256"]))
         hashes = table["dhash"].combine_chunks()
         known = _bools(hashes.is_valid())
@@ -447,7 +452,31 @@ class Tally:
                 "violating": _dict(wilson(int(some.sum()), int(judged.sum()))),
                 "judged_both_ways": int((some & fine).sum()),
             }
+        self.both_ways = int((some & fine).sum())
+        self._number_groups(joined, some & fine)
         return {**result, "judged_once": self.marks["duplicates"]}
+
+    def _number_groups(self, labels: Any, both: Any) -> None:
+        """Number the groups of several rows, from 1: those judged ``both`` ways first."""
+        import numpy as np
+
+        _, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+        several = (sizes > 1).nonzero()[0]
+        numbers = np.zeros(len(sizes), np.int32)
+        numbers[several[np.lexsort((first[several], ~both[several]))]] = np.arange(1, len(several) + 1)
+        self._groups = numbers[labels]
+
+    def group_of(self, table: pa.Table) -> Any:
+        """The number of each row's group of alike images, 0 for none; once ``figures`` were made.
+
+        Rows are found by part and row: an audit that is still running may have more of them by now.
+        """
+        import numpy as np
+
+        starts = [self._starts.get(part, len(self._groups)) for part in table["part"].to_pylist()]
+        place = np.array(starts, np.int64) + table["row"].to_numpy()
+        known = place < len(self._groups)
+        return np.where(known, self._groups[np.where(known, place, 0)], 0)
 
     def _drift(self) -> dict[str, Any] | None:
         """The two halves of the run, in the order of the source, and how far their scores are apart: the
