@@ -285,6 +285,38 @@ def test_whatever_goes_wrong_while_fetching_blocks(wrong: Exception, how: str) -
     assert not run(screen, by_url("https://e.example/a"), how).allowed
 
 
+class Odd(Pictures):
+    """Gives what is no Fetched."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__({})
+        self.answer = answer
+
+    def fetch(self, url: str) -> Any:
+        return self.answer
+
+    async def afetch(self, url: str) -> Any:
+        return self.answer
+
+
+@both
+@pytest.mark.parametrize("answer", [png(1), None, "text", Fetched(None, "image/png", "x")])  # type: ignore[arg-type]
+def test_what_a_fetcher_gives_wrongly_blocks(answer: Any, how: str) -> None:
+    screen = Screen(guard_of(FakeBackend()), urls="fetch", fetcher=Odd(answer))  # type: ignore[arg-type]
+    (item,) = run(screen, by_url("https://e.example/a"), how).items
+    assert (item.verdict.outcome, item.verdict.action) == (Outcome.UNSCANNABLE, Action.BLOCK)
+    assert "Fetched" in str(item.verdict.reason)
+
+
+@pytest.mark.parametrize(
+    "fetcher", [lambda url: png(1), Pictures, object(), "https", type("F", (), {"fetch": 1})()]
+)
+def test_what_is_no_fetcher_is_refused_at_once(fetcher: Any) -> None:
+    with pytest.raises(ConfigurationError, match="fetch") as caught:
+        Screen(guard_of(FakeBackend()), urls="fetch", fetcher=fetcher)
+    assert "afetch" in str(caught.value)
+
+
 @both
 def test_a_failed_fetch_is_not_tried_again_in_one_run_and_a_good_one_is_fetched_anew(how: str) -> None:
     fetcher = Pictures({"https://e.example/a": png(1), "https://e.example/b": FetchError("late")})

@@ -475,6 +475,12 @@ def test_two_guards_share_an_agent() -> None:
     assert {"GuardMiddleware[tests/colours]", "GuardMiddleware[safeedit/l3]"} == state["policyguard"].keys()
 
 
+@pytest.mark.parametrize("wrong", ["policies/support.yaml", None, Guard])
+def test_what_is_no_guard_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a Guard is expected"):
+        GuardMiddleware(wrong)
+
+
 def test_only_what_it_is_told_to_is_judged() -> None:
     agent, model, _ = agent_of(AIMessage([block(RED)]), apply_to_output=False)
     assert block(RED) in invoke(agent, [human(block(GREEN))], "invoke")["messages"][-1].content

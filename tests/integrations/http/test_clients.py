@@ -17,7 +17,8 @@ import requests
 from integrations.http.calling import CHAT, chat
 from integrations.http.pictures import GREEN, RED, b64, colour_guard, data_uri, picture
 from integrations.http.upstream import Answer, Asked, Upstream, json_answer
-from policyguard import ConfigurationError
+from policyguard import ConfigurationError, Guard
+from policyguard.integrations.gate import gate
 from policyguard.integrations.http import (
     AsyncGuardedTransport,
     GuardedAdapter,
@@ -26,6 +27,9 @@ from policyguard.integrations.http import (
     guarded_async_client,
     guarded_client,
 )
+from policyguard.integrations.langchain import GuardRunnable
+from policyguard.integrations.screen import Screen
+from policyguard.policy import load_policy
 from support.waiting import until
 
 FAMILIES: list[Any] = [httpx, httpx2]
@@ -103,6 +107,39 @@ def _request(number: int) -> tuple[dict[str, Any], dict[str, str], int]:
     body = chat() if ask == "text" else chat(data_uri(picture(RED if ask == "red" else GREEN, seed=seed)))
     blocked = ask == "red" or answer == "red"
     return body, {"x-answer": answer, "x-seed": str(seed)}, 403 if blocked else 200
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda wrong: guarded_client(wrong, family="httpx"),
+        lambda wrong: guarded_async_client(wrong, family="httpx2"),
+        lambda wrong: guard_client(httpx.Client(), wrong),
+        lambda wrong: GuardedTransport(wrong, httpx.HTTPTransport()),
+        lambda wrong: AsyncGuardedTransport(wrong, httpx.AsyncHTTPTransport()),
+        GuardedAdapter,
+        GuardRunnable,
+        lambda wrong: gate(lambda hint, number: None, wrong),
+        Screen,
+    ],
+)
+@pytest.mark.parametrize(
+    "wrong", ["policies/support.yaml", None, load_policy("pictosafe/l3"), Guard, object()]
+)
+def test_what_is_no_guard_is_refused_where_it_is_given(build: Any, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a Guard is expected") as caught:
+        build(wrong)
+    assert str(wrong if isinstance(wrong, str) else "pictosafe/l3") in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("client", "transport"), [(httpx, httpx2), (httpx2, httpx)])
+def test_a_transport_of_the_other_package_is_refused(client: Any, transport: Any) -> None:
+    guard, _ = colour_guard()
+    mock = transport.MockTransport(lambda request: transport.Response(200))
+    for options in ({"transport": mock}, {"mounts": {"all://x.example": mock}}):
+        with pytest.raises(ConfigurationError, match="MockTransport") as caught:
+            guarded_client(guard, family=client.__name__, **options)
+        assert transport.__name__ in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("module", FAMILIES, ids=lambda module: module.__name__)

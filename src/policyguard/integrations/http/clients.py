@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from policyguard.errors import ConfigurationError
 from policyguard.integrations.http.exchange import Core
-from policyguard.integrations.http.family import FamilyName, family_named, family_of, installed_family
+from policyguard.integrations.http.family import Family, FamilyName, family_named, family_of, installed_family
 from policyguard.integrations.http.settings import ClientOptions, Options, Settings
 from policyguard.integrations.http.transports import AsyncGuardedTransport, GuardedTransport
 
@@ -81,11 +81,25 @@ def guard_client(client: C, guard: Guard, **options: Unpack[Options]) -> C:
         ) from error
     if isinstance(own, GuardedTransport | AsyncGuardedTransport):
         raise ConfigurationError("this client is guarded already")
+    for transport in (own, *(mounted for mounted in mounts.values() if mounted is not None)):
+        _require_family(family, transport)
     guarded = {
         pattern: None if mounted is None else wrap(core, mounted) for pattern, mounted in mounts.items()
     }
     vars(client).update(_transport=wrap(core, own), _mounts=guarded)
     return client
+
+
+def _require_family(family: Family, transport: object) -> None:
+    """Raise ConfigurationError unless ``transport`` is of the client's package."""
+    ours = family.module.__name__
+    theirs = family_of(transport, "BaseTransport", "AsyncBaseTransport").module.__name__
+    if theirs != ours:
+        raise ConfigurationError(
+            f"the client is of {ours}, and its transport ({type(transport).__name__}) of {theirs}",
+            hint=f"take the transport from {ours}, or the client of {theirs} "
+            f"(guarded_client: family={theirs!r})",
+        )
 
 
 def _build(kind: str, guard: Guard, family: FamilyName | None, options: ClientOptions) -> Any:

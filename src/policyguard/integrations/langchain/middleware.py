@@ -39,6 +39,7 @@ from policyguard.integrations.langchain.settle import (
 )
 from policyguard.integrations.langchain.sites import sites_of
 from policyguard.integrations.screen import Screen, ScreenResult
+from policyguard.integrations.screen.engine import require_guard
 from policyguard.strict.arguments import InOneProcess
 from policyguard.verdict import PolicyViolation
 
@@ -111,6 +112,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         name: str | None = None,
     ) -> None:
         super().__init__()
+        require_guard(guard)
         if exit_behavior not in ("error", "end", "replace", "watch"):
             raise ConfigurationError(
                 f"exit_behavior is {exit_behavior!r}; it must be error, end, replace or watch"

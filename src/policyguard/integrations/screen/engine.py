@@ -38,11 +38,35 @@ def require_guard(guard: object) -> None:
     """Raises ConfigurationError unless ``guard`` is a Guard."""
     from policyguard.guard import Guard
 
-    if not isinstance(guard, Guard):
+    if isinstance(guard, Guard):
+        return
+    what = f"the class {guard.__name__}" if isinstance(guard, type) else f"a {type(guard).__name__}"
+    policy = repr(guard) if isinstance(guard, str) and guard else "'pictosafe/l3'"
+    raise ConfigurationError(f"a Guard is expected, not {what}", hint=f"make one: Guard(policy={policy})")
+
+
+def require_fetcher(fetcher: object) -> None:
+    """Raises ConfigurationError unless ``fetcher`` can be asked for images."""
+    if isinstance(fetcher, type) or not all(callable(getattr(fetcher, name, None)) for name in _FETCHES):
+        what = getattr(fetcher, "__name__", None) or f"a {type(fetcher).__name__}"
         raise ConfigurationError(
-            f"a Guard is expected, not a {type(guard).__name__}",
-            hint="make one: Guard(policy='pictosafe/l3')",
+            "a fetcher is an object with the methods fetch(url) and async afetch(url), each of which gives a "
+            f"Fetched, and {what} is none",
+            hint="policyguard.images.fetch.Fetcher(...) is one; docs/coverage.md shows one for tests",
         )
+
+
+_FETCHES = ("fetch", "afetch")
+
+
+def _checked(fetched: object) -> Fetched | FetchError:
+    """What a fetcher gave, if it is what it should be: a mistake in it never passes for an image."""
+    from policyguard.images.fetch import Fetched
+
+    if not isinstance(fetched, Fetched) or not isinstance(fetched.data, bytes):
+        what = type(fetched.data if isinstance(fetched, Fetched) else fetched).__name__
+        return FetchError(f"the fetcher gave {what}, and no Fetched(data, media_type, final_url) of bytes")
+    return fetched
 
 
 class Screen(InOneProcess):
@@ -88,6 +112,8 @@ class Screen(InOneProcess):
             raise ConfigurationError(f"urls is {urls!r}; it must be 'reject' or 'fetch'")
         if fetcher is not None and urls != "fetch":
             raise ConfigurationError("a fetcher is given, and nothing is fetched", hint="add urls='fetch'")
+        if fetcher is not None:
+            require_fetcher(fetcher)
         if urls == "fetch" and fetcher is None:
             from policyguard.images.fetch import Fetcher
 
@@ -207,7 +233,7 @@ class Screen(InOneProcess):
     def _fetched(self, url: str) -> Fetched | FetchError:
         assert self._fetcher is not None
         try:
-            return self._fetcher.fetch(url)
+            return _checked(self._fetcher.fetch(url))
         except FetchError as error:
             return error
         except UsageError:
@@ -218,7 +244,7 @@ class Screen(InOneProcess):
     async def _afetched(self, url: str) -> Fetched | FetchError:
         assert self._fetcher is not None
         try:
-            return await self._fetcher.afetch(url)
+            return _checked(await self._fetcher.afetch(url))
         except FetchError as error:
             return error
         except UsageError:
