@@ -332,7 +332,7 @@ _PHOTOGRAPHS = {
     "fine": "what is fine here",
 }
 _PICTOGRAMS = {  # pico reads the names of pictograms only
-    "limit": " (pico reads at most 8 rules, those of {base} included)",
+    "limit": " (pico reads at most 8 rules and 22 items, those of {base} included)",
     "id": "vehicles",
     "rule": "Vehicles",
     "unsafe": "vehicles",
