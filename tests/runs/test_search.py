@@ -12,7 +12,7 @@ from cli.support import Terminal, picture
 from policyguard.cli import main
 from policyguard.errors import UsageError
 from policyguard.runs.exits import ExitCode
-from policyguard.runs.search import collect
+from policyguard.runs.search import collect, collect_existing
 from runs.support import (
     check_project,
     pictures,
@@ -123,6 +123,24 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
 def test_named_files_are_checked_whatever_they_are_called(tmp_path: Path) -> None:
     fill(tmp_path, "upload", "notes.txt")
     assert ["upload", "notes.txt"] == names(tmp_path, str(tmp_path / "upload"), str(tmp_path / "notes.txt"))
+
+
+def test_a_mistyped_folder_is_guessed_and_a_photograph_that_is_gone_is_not(project: Path) -> None:
+    for name in ("photos", "art/drawings"):
+        (project / name).mkdir(parents=True, exist_ok=True)
+    (project / "photos" / "img-501.jpg").write_bytes(b"")
+    for path, meant in {
+        "photo": "; did you mean photos?",
+        "phtos/": "; did you mean photos?",
+        "art/drawing": f"; did you mean {Path('art', 'drawings')}?",
+        "photos/img-500.jpg": "",
+        "nothere/photo": "",
+        "elsewhere": "",
+    }.items():
+        (source,), skipped = collect([path])
+        assert (source.name, skipped.meant) == (path, meant)
+    with pytest.raises(UsageError, match="did you mean photos"):
+        collect_existing(["photo"])
 
 
 def test_a_hidden_folder_that_is_named_is_searched(tmp_path: Path) -> None:

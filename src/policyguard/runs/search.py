@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,11 +20,14 @@ from policyguard.errors import UsageError
 from policyguard.images.sniff import IMAGE_SUFFIXES, READABLE_SUFFIXES
 from policyguard.runs.patterns import Patterns
 from policyguard.runs.sources import STDIN, Source
+from policyguard.strict.explain import nearest
 from policyguard.strict.text import printable
 
 __all__ = ["Skipped", "collect", "collect_existing", "search"]
 
 _MAGIC = re.compile(r"[*?\[]")
+_GUESSED_AMONG = 2000
+"""Names in a folder that are looked at to guess what was meant."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,12 @@ class Skipped:
     hidden: int = 0
     linked: int = 0
     absent: list[str] = field(default_factory=list)
+
+    @property
+    def meant(self) -> str:
+        """``; did you mean FOLDERS?`` for what is absent, where a folder of nearly that name is there."""
+        names = [name for path in self.absent[:5] if (name := _nearest_folder(path)) is not None]
+        return f"; did you mean {', '.join(names)}?" if names else ""
 
     def __str__(self) -> str:
         parts = []
@@ -68,7 +78,10 @@ def collect_existing(paths: Iterable[str]) -> tuple[list[Source], Skipped]:
     sources, skipped = collect(paths)
     if skipped.absent:
         names = ", ".join(f"'{printable(path)}'" for path in skipped.absent)
-        raise UsageError(f"there is no {names}", hint="check the path; quote patterns")
+        hint = (
+            f"check the path{printable(skipped.meant)}" if skipped.meant else "check the path; quote patterns"
+        )
+        raise UsageError(f"there is no {names}", hint=hint)
     return sources, skipped
 
 
@@ -170,6 +183,17 @@ def _from_stdin(stdin: BinaryIO | None) -> Source:
 
     # One byte more than is allowed is enough for the decoder to refuse it, and keeps memory bounded.
     return Source(STDIN, stdin.read(Limits().max_bytes + 1))
+
+
+def _nearest_folder(path: str) -> str | None:
+    """The folder beside ``path`` with nearly its name. No file: next to one photograph lie its like."""
+    folder, name = os.path.split(path.rstrip("/" + os.sep))
+    try:
+        with os.scandir(folder or ".") as entries:
+            found = nearest(name, (entry.name for entry in islice(entries, _GUESSED_AMONG) if entry.is_dir()))
+    except OSError:
+        return None
+    return None if found is None else os.path.join(folder, found)  # noqa: PTH118 (as it was written)
 
 
 def _count(number: int, thing: str) -> str:

@@ -67,7 +67,7 @@ def select_images(
             kept.append(source)
     notes = [f"skipped {skipped}"] if str(skipped) else []
     if skipped.absent:
-        notes.append(f"not there: {count_images(skipped.absent)}")
+        notes.append(f"not there: {count_images(skipped.absent)}{skipped.meant}")
     if ignored:
         notes.append(f"{count_images(ignored_names, ignored)} ignored by {IGNORE_FILE} or `exclude`")
     if changed is not None:
