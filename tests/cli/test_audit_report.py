@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import re
 import shlex
@@ -18,6 +20,7 @@ from policyguard.cli import main
 from policyguard.runs.audit.sources import Spec
 from policyguard.runs.audit.where import parse_where
 from policyguard.runs.exits import ExitCode
+from runs.audit.support import parquet_of, tar_of
 from support.audits import POLICY, audit_of, row, unjudged, write_rows
 
 HIDDEN = "\x1b]0;owned\x07"
@@ -71,6 +74,40 @@ def test_a_sample_is_drawn_labelled_and_read_back(audit: str, capsys: Captured) 
     )
 
 
+def test_the_images_of_a_sample_are_put_beside_the_sheet_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    held = {f"{number}.png": PNG + bytes([number]) for number in range(5)}
+    tar_of(tmp_path / "s.tar", [*held.items(), ("6.png", b"")])
+    parquet_of(tmp_path / "p.parquet", {"image": [PNG + b"p"]})
+    audit = audit_of(tmp_path, Spec(("s.tar", "p.parquet"), str(tmp_path)))
+    rows = list(audit.rows(["sha256"]))
+    assert sum(map(len, rows)) == 7
+    (tmp_path / "s.tar").unlink()
+    tar_of(tmp_path / "s.tar", [*held.items(), ("6.png", b"changed")])
+    asked = ["audit", "report", "audit", "--sample", "7", "--labels", "sheets/labels.csv", "--images"]
+    Path("sheets").mkdir()
+    assert main([*asked, "to-label"]) == ExitCode.OK
+    assert "note: 0" in (said := capsys.readouterr().err)
+    assert said.count("it has changed since it was judged") == 1
+    with Path("sheets/labels.csv").open(newline="", encoding="utf-8") as file:
+        sheet = list(csv.DictReader(file))
+    for number, line in enumerate(sheet, 1):
+        if line["key"] == "s.tar/6.png":
+            assert line["image"] == ""
+        else:
+            assert line["image"] == f"../to-label/{number:04}.png"
+            data = (Path("sheets") / line["image"]).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == line["sha256"]
+    filled = Path("sheets/labels.csv").read_text().replace(",,,n7s0,", ",safe,,n7s0,")
+    Path("sheets/labels.csv").write_text(filled)
+    assert main(["audit", "report", "audit", "--labels", "sheets/labels.csv"]) == ExitCode.OK
+    Path("sheets/labels.csv").unlink()
+    assert main([*asked, "to-label"]) == ExitCode.USAGE
+    assert "to-label is not empty" in capsys.readouterr().err
+
+
 def test_names_go_to_a_pipe_as_they_are_and_the_count_to_stderr(audit: str, capsys: Captured) -> None:
     assert main(["audit", "select", audit, "--where", "score < 0.5"]) == ExitCode.OK
     said = capsys.readouterr()
@@ -122,6 +159,10 @@ def test_what_is_allowed_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["report", "nowhere"], "nowhere holds no audit"),
         (["report", "audit", "--sample", "5"], "--sample needs --labels"),
         (["report", "audit", "--labels", "labels.txt"], "labels.txt is no CSV"),
+        (
+            ["report", "audit", "--labels", "labels.csv", "--images", "x"],
+            "--images needs --sample and --labels",
+        ),
         (["report", "audit", "--labels", "none.csv"], "none.csv cannot be read"),
         (["report", "audit", "--prompt", "words"], "carries no column 'words'"),
         (["report", "audit", "--out", "audit/audit.json"], "audit/audit.json is a file"),
@@ -172,9 +213,15 @@ def test_the_commands_in_the_docs_run(documented: None) -> None:
             assert main(shlex.split(command)) == ExitCode.OK, command
         if "--sample" in command:
             Path("labels.csv").write_text(Path("labels.csv").read_text().replace(",,,n", ",safe,,n"))
-    assert ["blocked.txt", "clean", "distinct", "labels.csv", "unjudged.csv", "weapons.csv"] == sorted(
-        path.name for path in Path().iterdir() if path.name not in ("audit", "photos")
-    )
+    assert [
+        "blocked.txt",
+        "clean",
+        "distinct",
+        "labels.csv",
+        "to-label",
+        "unjudged.csv",
+        "weapons.csv",
+    ] == sorted(path.name for path in Path().iterdir() if path.name not in ("audit", "photos"))
 
 
 def test_the_script_in_the_docs_leaves_one_image_of_each_group(documented: None) -> None:

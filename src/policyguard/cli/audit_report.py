@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,6 +109,14 @@ def report(
             help="With --sample: the CSV to write. Without: the CSV with the labels filled in.",
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="FOLDER",
+            help="With --sample: a new folder for the drawn images, numbered as in the CSV.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="For --sample.")] = 0,
     style: STYLE = TextOrJson.TEXT,
 ) -> ExitCode:
@@ -118,6 +127,7 @@ def report(
     """
     from policyguard.runs.audit.report import Asked, make_report, thumbnails_of
     from policyguard.runs.audit.rows import Audit
+    from policyguard.runs.audit.select import Copied, numbered
 
     audit = Audit.open(folder)
     if out is None:
@@ -133,15 +143,26 @@ def report(
         labels=labels,
         seed=seed,
     )
-    with progress_bar(sys.stderr) as move:
+    if images is not None and (sample is None or labels is None):
+        raise UsageError("--images needs --sample and --labels", hint="it holds the images of a drawn sample")
+    copied, put = Copied(), None
+    with ExitStack() as stack:
+        if images is not None and labels is not None:
+            put = stack.enter_context(numbered(audit, images, copied, beside=labels))
+        move = stack.enter_context(progress_bar(sys.stderr))
         written = make_report(
             audit,
             out,
             asked,
             thumbnail=thumbnails_of(audit) if thumbnails else None,
+            images=put,
             progress=lambda rows: move(rows, None, "rows read"),
         )
     warn_of_rest(audit)
+    for problem in copied.problems[:_MOST_NAMED]:
+        warn(one_line(problem))
+    if (more := copied.counts["failed"] - _MOST_NAMED) > 0:
+        warn(f"and {more:,} more images of the sample are not there")
     if style is TextOrJson.JSON:
         print(json.dumps(written.figures))
     else:

@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from policyguard.strict.files import write_bytes
 from policyguard.strict.tables import BadRowError, read_table
 from policyguard.strict.text import quoted, visible
 
-__all__ = ["Labels", "cell", "read_labels", "write_sheet"]
+__all__ = ["Images", "Labels", "cell", "read_labels", "write_sheet"]
 
 _HEAD = ("place", "key", "sha256", "label", "note", "sample")
 _WORDS = {"unsafe": True, "safe": False, "unsure": None, "": None}
+Images = Callable[[Sequence[Drawn]], Sequence[str]]
+"""Puts the images of a sheet's rows, in its order, where people can see them, and says where each is."""
 _DRAW = "draw a sample with --sample to get a sheet"
 _FORMULA = re.compile(r"^(?='*[=+\-@\t\r])")
 """A cell that starts like this is a formula to a spreadsheet, unless an apostrophe stands before it."""
@@ -92,9 +94,16 @@ class Labels:
         }
 
 
-def write_sheet(file: Path, sample: Mapping[str, Sequence[Drawn]], *, size: int, seed: int) -> int:
-    """Write the sheet, its ``label`` column empty, and give the number of rows. Raises UsageError if ``file``
-    is there: it may hold somebody's labels.
+def write_sheet(
+    file: Path,
+    sample: Mapping[str, Sequence[Drawn]],
+    *,
+    size: int,
+    seed: int,
+    images: Images | None = None,
+) -> int:
+    """Write the sheet, its ``label`` column empty, and give the number of rows. ``images`` says where each
+    row's image is, for one more column. Raises UsageError if ``file`` is there: it may hold labels.
     """
     if file.exists():
         raise UsageError(
@@ -104,11 +113,11 @@ def write_sheet(file: Path, sample: Mapping[str, Sequence[Drawn]], *, size: int,
     rows = sorted((row for rows in sample.values() for row in rows), key=lambda row: row.lot & 0xFFFFFF)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(_HEAD)
-    for row in rows:
-        writer.writerow(
-            (_place(row.part, row.row), cell(row.key), row.sha256 or "", "", "", f"n{size}s{seed}")
-        )
+    found = None if images is None else images(rows)
+    writer.writerow(_HEAD if found is None else (*_HEAD, "image"))
+    for number, row in enumerate(rows):
+        cells = _place(row.part, row.row), cell(row.key), row.sha256 or "", "", "", f"n{size}s{seed}"
+        writer.writerow(cells if found is None else (*cells, cell(found[number])))
     write_bytes(file, text.getvalue().encode("utf-8"))
     return len(rows)
 

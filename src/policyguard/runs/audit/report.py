@@ -17,7 +17,7 @@ from typing import Any
 
 from policyguard._version import __version__
 from policyguard.errors import MissingExtraError, UsageError
-from policyguard.runs.audit.labels import Labels, cell, read_labels, write_sheet
+from policyguard.runs.audit.labels import Images, Labels, cell, read_labels, write_sheet
 from policyguard.runs.audit.reading import NotNowError, pictures
 from policyguard.runs.audit.rows import Audit, arrow
 from policyguard.runs.audit.run import spec_of
@@ -70,9 +70,10 @@ def make_report(
     asked: Asked,
     *,
     thumbnail: Thumbnail | None = None,
+    images: Images | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Written:
-    """Read all rows and write the report into the folder ``out``.
+    """Read all rows and write the report into the folder ``out``. ``images``: see ``write_sheet``.
 
     Raises UsageError for an audit without any row, a column that was not carried along, a sheet that is wrong
     or would be written over, and MissingExtraError without the extra ``audit``.
@@ -108,7 +109,7 @@ def make_report(
     sampled = None
     if asked.sample is not None and asked.labels is not None:
         drawn = tally.sampler.draw(asked.sample)
-        sampled = write_sheet(asked.labels, drawn, size=asked.sample, seed=asked.seed)
+        sampled = write_sheet(asked.labels, drawn, size=asked.sample, seed=asked.seed, images=images)
     return Written(files, figures, sampled)
 
 

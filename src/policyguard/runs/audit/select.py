@@ -18,8 +18,8 @@ import shutil
 import stat
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BufferedReader
 from itertools import groupby
@@ -29,18 +29,19 @@ from typing import Any, Literal, Self
 from policyguard.errors import UsageError
 from policyguard.images.sniff import media_type
 from policyguard.outcomes import Action
-from policyguard.runs.audit.labels import cell
+from policyguard.runs.audit.labels import Images, cell
 from policyguard.runs.audit.reading import NotNowError, pictures
 from policyguard.runs.audit.report import scale_of
 from policyguard.runs.audit.rows import Audit, Part, arrow
 from policyguard.runs.audit.run import spec_of
+from policyguard.runs.audit.sampling import Drawn
 from policyguard.runs.audit.sources import Spec, is_image_name
 from policyguard.runs.audit.tally import chunks
 from policyguard.runs.audit.where import Where, parse_where
 from policyguard.strict.files import check_place, replacing
 from policyguard.strict.text import quoted
 
-__all__ = ["ALLOWED", "TABLE", "Copied", "Order", "copy", "read_where", "select"]
+__all__ = ["ALLOWED", "TABLE", "Copied", "Order", "copy", "numbered", "read_where", "select"]
 
 ALLOWED = f'action != "{Action.BLOCK}"'
 """The images that may be used: what ``Verdict.allowed`` holds for."""
@@ -228,6 +229,38 @@ def copy(
     with _Target(folder, audit, spec) as target:
         _copy_rows(audit, rows, spec, target, done, link=link, progress=progress)
     return done
+
+
+@contextmanager
+def numbered(audit: Audit, folder: Path, done: Copied, *, beside: Path) -> Iterator[Images]:
+    """Puts the images of a sample into the new ``folder``, numbered as they come: ``0001.png``.
+
+    What the block gets gives the path of each as seen from the file ``beside``, or nothing where an image
+    cannot be had; why is in ``done``. Raises UsageError if ``folder`` holds anything, or cannot be used.
+    """
+    check_place(folder, name="the folder for the images", folder=True)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty", hint="name a new folder for the images of a sample")
+    spec = spec_of(audit)
+    where = folder.absolute().as_posix()
+    with suppress(ValueError):  # on another drive
+        where = Path(os.path.relpath(folder, beside.parent)).as_posix()
+    with _Target(folder, audit, spec) as target:
+
+        def put(rows: Sequence[Drawn]) -> list[str]:
+            parts: dict[int, dict[int, tuple[str, str]]] = {}
+            for number, row in enumerate(rows, 1):
+                name = f"{number:04}{Path(row.key).suffix if is_image_name(row.key) else ''}"
+                if row.sha256 is None:
+                    done.add(name, f"'{row.key}' could not be read when it was judged")
+                else:
+                    parts.setdefault(row.part, {})[row.row] = name, row.sha256
+            for part, wanted in sorted(parts.items()):
+                _copy_part(audit.part(part), spec, wanted, target, done, link=False)
+            there = {path.name.partition(".")[0]: f"{where}/{path.name}" for path in folder.iterdir()}
+            return [there.get(f"{number:04}", "") for number in range(1, len(rows) + 1)]
+
+        yield put
 
 
 def _copy_rows(
