@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +126,61 @@ def test_a_set_up_that_cannot_work_is_raised_as_it_is(cluster: Any, tmp_path: Pa
     work = Work(str(tmp_path / "out"), Set(made_of().policies, settings={"cache": None}, backend=broken))
     with pytest.raises(UsageError, match="the key is wrong"):
         list(engine(workers=1)(work, left(audit), lambda counts: None))
+
+
+def joined(address: str, home: Path, out: Path) -> str:
+    """What an audit in a process of its own says of the cluster at ``address``."""
+    script = f"""if True:
+        from policyguard.errors import PolicyGuardError
+        from policyguard.runs.audit.ray import RayEngine
+        from policyguard.runs.audit.run import Work
+        try:
+            list(RayEngine()(Work({str(out)!r}, None), [0], print))
+        except PolicyGuardError as error:
+            print(error.message, error.hint, sep=chr(10))
+    """
+    known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=known | {"HOME": str(home), "RAY_ADDRESS": address, "PYTHONPATH": str(TESTS.parent / "src")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.parametrize(("address", "why"), [("127.0.0.1:1", "refused"), ("nonsense", "address format")])
+def test_a_cluster_that_cannot_be_joined_is_named(address: str, why: str, tmp_path: Path) -> None:
+    message, hint = joined(address, tmp_path, tmp_path / "out").splitlines()
+    assert message.startswith(f"no Ray cluster at {address} could be joined: ")
+    assert why in message
+    assert "RAY_ADDRESS" in hint
+
+
+def test_a_cluster_with_a_token_is_joined_only_with_it_and_the_error_says_how(tmp_path: Path) -> None:
+    """A cluster as `ray start` begins one where its user has a token, as after any run on one machine."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    options = ["--head", "--block", "--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}"]
+    options += ["--num-cpus=1", f"--object-store-memory={80 * 2**20}", "--include-dashboard=false"]
+    with tempfile.TemporaryDirectory(dir="/tmp") as short, (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--temp-dir={short}"],
+            env=known | {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            while "Ray runtime started" not in (tmp_path / "log").read_text():
+                assert started.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.2)
+            message, hint = joined(address, tmp_path, tmp_path / "out").splitlines()
+        finally:
+            started.terminate()
+            started.wait()
+    assert message.startswith(f"no Ray cluster at {address} could be joined: ")
+    assert "RAY_AUTH_MODE=token" in hint

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -22,6 +24,8 @@ from policyguard.runs.audit.run import Work
 __all__ = ["RayEngine"]
 
 _MOST_BLOCKS = 20_000
+_LISTENS = 60.0
+"""Seconds that the head of a cluster has to take a connection."""
 
 
 class _Worker:
@@ -49,6 +53,26 @@ class _Worker:
         except UsageError as error:
             _append(out, -1, [], [error.hint or ""], "", error.message)
         return out
+
+
+def _join() -> None:
+    """Join the cluster at RAY_ADDRESS, or begin one here. Raises UsageError, at once where nobody listens."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if server := re.fullmatch(r"\[?([\w.:-]+?)\]?:([0-9]{1,5})", address):
+            with socket.create_connection((server[1], int(server[2])), _LISTENS):
+                pass  # Ray asks for minutes
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.RayError) as error:
+        if not address or address == "local":
+            raise UsageError(f"Ray cannot begin a cluster on this machine: {error}") from error
+        raise UsageError(
+            f"no Ray cluster at {address} could be joined: {error}",
+            hint="RAY_ADDRESS says where its head is (`ray start --head`). Where a cluster was begun with a "
+            "token, set RAY_AUTH_MODE=token, with its token in ~/.ray/auth_token: docs/audit.md#engines",
+        ) from error
 
 
 def _append(columns: dict[str, list[Any]], *values: Any) -> None:
@@ -80,7 +104,7 @@ class RayEngine:
             logging.getLogger(name).setLevel(logging.ERROR)
         began = not ray.is_initialized()
         if began:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            _join()
         context = DataContext.get_current()
         context.enable_progress_bars = False
         try:
