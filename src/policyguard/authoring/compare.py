@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from policyguard.assessment import ModelIdentity
     from policyguard.authoring.labels import Label, Labels
     from policyguard.backends.base import Backend
+    from policyguard.backends.stats import GuardStats
     from policyguard.policy.policy import Policy
     from policyguard.policy.resolved import ResolvedPolicy
     from policyguard.verdict import Verdict
@@ -58,6 +59,7 @@ class GuardResult:
     each rule; empty where they were not read. ``figures`` is None without labels, and ``rules`` holds those
     rules that some label names.
     ``stages``: of several guards in a row, how many requests each was asked.
+    ``sent``: what went to servers for it, which may take several calls for one request; None without any.
     ``confusion``: (what the label says, what the guard found) -> images.
     """
 
@@ -73,9 +75,11 @@ class GuardResult:
     calibration_error: float | None = None
     confusion: Mapping[tuple[str, str], int] | None = None
     stages: Mapping[str, int] | None = None
+    sent: GuardStats | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        total = max(1, len(self.verdicts))
+        total, sent = max(1, len(self.verdicts)), self.sent
+        counts = ("requests", "tokens_in", "tokens_out")
         return {
             "name": self.name,
             "model": self.model.to_dict(),
@@ -83,6 +87,7 @@ class GuardResult:
             "asked": self.asked,
             "asked_per_image": self.asked / total,
             "asked_by_stage": None if self.stages is None else dict(self.stages),
+            "sent": None if sent is None else {name: getattr(sent, name) for name in counts},
             "seconds_per_image": self.seconds,
             "cost_per_image": None if self.cost is None else self.cost / total,
             "figures": None if self.figures is None else self.figures.to_dict(),
@@ -216,8 +221,9 @@ def compare_guards(
         guard = Guard(policy, backend=remembering(backend))
         resolved = guard.policies[0]
         head = Head.of(resolved)
-        before = stages_asked(backend) or {}
+        before, sent_before = stages_asked(backend) or {}, guard.stats()
         judged = judge(guard, images, names=names, progress=progress)
+        sent = guard.stats().since(sent_before)
         stages = {name: count - before[name] for name, count in (stages_asked(backend) or {}).items()}
         if labels is not None and not results:
             labels.require_one_label_each(
@@ -227,6 +233,7 @@ def compare_guards(
         scored = named and not stages and any(verdict.score is not None for verdict in judged.verdicts)
         scores = rule_scores(guard, images, judged.verdicts) if scored else ()
         result = _result(name, guard.backend.model, judged, prices or {}, scores, stages)
+        result = replace(result, sent=sent if sent.requests else None)
         results.append(_measured(result, resolved, found, ruled=named) if labels is not None else result)
     if head is None or resolved is None:
         raise ConfigurationError("there is no guard to compare")

@@ -531,6 +531,9 @@ def _print(comparison: Comparison) -> None:
     for guard in comparison.ranking:
         for stage, asked in (guard.stages or {}).items():
             print(f"{one_line(guard.name)}: {one_line(stage)} was asked {asked / total:.2f} times an image")
+        if (sent := guard.sent) is not None:
+            tokens = f", {sent.tokens_in:,} tokens in and {sent.tokens_out:,} out" if sent.tokens_in else ""
+            print(f"{one_line(guard.name)}: its server got {_calls(sent.requests)}{tokens}")
     for pair in comparison.pairs:
         line = f"{one_line(pair.first)} and {one_line(pair.second)}: {pair.agreement:.1%} alike"
         rules = sum(not image.changed for image in pair.differing)
@@ -550,6 +553,10 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from policyguard.strict.text import is_terminal
 
     print_table(heads, rows if is_terminal(sys.stdout) else [heads, *rows], sys.stdout)
+
+
+def _calls(number: int) -> str:
+    return f"{number:,} call{'' if number == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:

@@ -12,11 +12,14 @@ from backends.remote.server import ToyServer
 from backends.remote.support import ask, backend, backend_on, picture, policy
 from policyguard import Guard
 from policyguard.assessment import Assessment, Failure, FailureKind, Rating
+from policyguard.authoring import compare_guards
 from policyguard.backends.remote.capabilities import capabilities
 from policyguard.backends.remote.doctor import examine
 from policyguard.deciding import decide
 from policyguard.errors import ConfigurationError
 from policyguard.outcomes import Outcome
+from policyguard.policy import load_policy
+from policyguard.testing import FakeBackend
 
 
 def _address(server: ToyServer, name: str) -> str:
@@ -105,6 +108,20 @@ def test_without_scores_a_photograph_under_a_packaged_policy_for_apps_takes_two_
         before = guard.stats().requests
         assert guard.check(picture(2)).outcome is Outcome.COMPLIES
         assert guard.stats().requests - before == 2
+
+
+def test_a_comparison_says_what_went_to_a_server_beside_what_it_was_asked(server: ToyServer) -> None:
+    install(server, openai, "safe", "none")
+    with backend(server) as one:
+        images = [picture(shade) for shade in range(1, 5)]
+        (found,) = compare_guards(load_policy("apps/marketplace"), images, [("one", one)]).guards
+    assert found.asked == 4
+    sent = found.to_dict()["sent"]
+    assert sent["requests"] == len([path for path, _ in server.calls if "completions" in path]) > 2 * 4
+    assert sent["tokens_in"] > 8 * 600
+    assert sent["tokens_out"] >= 8 * 20
+    (fake,) = compare_guards(policy(), images, [("fake", FakeBackend())]).guards
+    assert fake.to_dict()["sent"] is None
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
