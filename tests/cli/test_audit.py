@@ -14,10 +14,10 @@ import pytest
 
 from cli.support import GOOD, Captured
 from policyguard.cli import main
-from policyguard.cli.audit import _go_on, _so_far
+from policyguard.cli.audit import _go_on, _print_estimate, _so_far
 from policyguard.cli.options import TextOrJson
 from policyguard.runs.audit.parts import Done, Moved
-from policyguard.runs.audit.run import Work, estimate, local, start
+from policyguard.runs.audit.run import Estimate, Work, _gpus, estimate, local, start
 from policyguard.runs.exits import ExitCode, FailOn
 
 pytest.importorskip("pyarrow")
@@ -203,6 +203,43 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(here: Path, capsys
     assert (found["blocked in the sample"], found["flagged in the sample"]) == (1, 0)
     assert found["could not be judged in the sample"] == 0
     assert sorted(path.name for path in here.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize("replicas", ["1", "2"])
+def test_a_dry_run_without_a_gpu_knows_no_gpu_hours(here: Path, capsys: Captured, replicas: str) -> None:
+    (here / "policyguard.toml").write_text('local = {device = "cpu"}\n')
+    asked = ["audit", "photos", *BASIC, "--dry-run", "--replicas", replicas]
+    assert main([*asked, "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["GPU-hours"] is None
+    assert main(asked) == ExitCode.OK
+    assert (
+        "GPU-hours: not known: no GPU judged the sample, so plan where there is one\n"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "said"),
+    [
+        (None, 0.0, "not known: the hours, times the GPUs that the model takes"),
+        (None, 0.5, "1.0"),
+        (0, 0.5, "1.0"),
+        (4, 0.0, "8.0"),
+    ],
+)
+def test_gpu_hours_are_those_of_the_gpus_that_judged_or_that_each_worker_is_given(
+    capsys: Captured, found: int | None, given: float, said: str
+) -> None:
+    taken = Estimate(1, 7200, 64, 64, 0, 0, [], 1.0, 100.0, None, found)
+    _print_estimate(taken, 1, given, TextOrJson.TEXT)
+    assert f"hours: 2.0\nGPU-hours: {said}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("device", "number"), [("cuda:0, cuda:1", 2), ("cuda", 1), ("cpu", 0), ("cpu, cuda:3", 1), ("", None)]
+)
+def test_the_gpus_that_judged_are_counted_by_their_names(device: str, number: int | None) -> None:
+    assert _gpus(device) == number
 
 
 def test_a_dry_run_tells_what_could_not_be_judged_from_what_is_blocked(here: Path, capsys: Captured) -> None:

@@ -422,7 +422,7 @@ def _code(counts: Counter[str], missing: int, fail_on: FailOn) -> ExitCode:
 def _print_estimate(found: Estimate, workers: int, gpus: float, style: TextOrJson) -> None:
     rate = None if found.rate is None else found.rate * workers
     hours = None if found.rows is None or rate is None else found.rows / rate / 3600
-    taken = gpus or found.gpus
+    taken = gpus or found.gpus or None
     values = {
         "parts": found.parts,
         "images": found.rows,
@@ -442,6 +442,10 @@ def _print_estimate(found: Estimate, workers: int, gpus: float, style: TextOrJso
         unknown = "not known" if rate is None else "not known before it has run"
         for name, value in values.items():
             text = unknown if value is None else f"{value:,}"
+            if name == "GPU-hours" and taken is None and hours is not None:
+                text = "not known: the hours, times the GPUs that the model takes"
+                if found.gpus == 0:
+                    text = "not known: no GPU judged the sample, so plan where there is one"
             print(f"{name}: {text}")
     for key, reason in found.unjudged[:_EXAMPLES]:
         warn(one_line(f"{key}: {reason}"))

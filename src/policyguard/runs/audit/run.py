@@ -324,8 +324,8 @@ class Estimate:
     ``rate`` is images per second, measured with one worker over the ``judged`` images of the ``sample``; None
     where there are none. ``blocked`` and ``flagged`` are of these. ``unjudged`` has key and reason of each of
     the others. ``bytes_per_row`` is what a row takes on the disk; ``prompt_tokens`` those of the text put to
-    the model per image, None where that is not known; ``gpus`` how many the model took here, None where it
-    runs on a server.
+    the model per image, None where that is not known; ``gpus`` how many the model took here, None where
+    that is not known, as on a server.
     """
 
     parts: int
@@ -355,6 +355,7 @@ def estimate(spec: Spec, made_of: Set, *, workers: int | None = None, sample: in
     if not number:
         raise UsageError(f"no image in {', '.join(spec.sources)}")
     most = _shared_out(sample, marks)
+    spread = "device_map" in made_of.settings.get("local", {})  # over GPUs that nobody counts
     chosen = [
         replace(part, items=part.items[:: max(1, len(part.items) // most[part.number])][: most[part.number]])
         if part.kind == "files"
@@ -371,7 +372,7 @@ def estimate(spec: Spec, made_of: Set, *, workers: int | None = None, sample: in
         files = list(Path(folder).rglob("*.parquet"))
         size = sum(file.stat().st_size for file in files)
         found = [row for file in files for row in _read(file)]
-        tokens, gpus = _prompt_tokens(guard), _gpus(guard)
+        tokens, gpus = _prompt_tokens(guard), _gpus("" if spread else guard.stats().device)
     judged = [row for row in found if Outcome(row["outcome"]).judged]
     actions = Counter(row["action"] for row in judged)
     # What could not be judged may take no time at all, or that of a server which does not answer.
@@ -420,12 +421,10 @@ _MOST_SAMPLED = 8
 """Parts that a sample is drawn from, at most twice as many."""
 
 
-def _gpus(guard: Guard) -> int | None:
-    if guard.backend.model.backend != "transformers":
-        return None
-    import torch
-
-    return int(torch.cuda.is_available())
+def _gpus(device: str) -> int | None:
+    """How many GPUs ``GuardStats.device`` names. A server, and a sensor, say nothing."""
+    names = {name.strip() for name in device.split(",")} - {""}
+    return sum(name != "cpu" for name in names) if names else None
 
 
 def _prompt_tokens(guard: Guard) -> int | None:
