@@ -90,7 +90,37 @@ def test_in_a_project_without_an_image_no_pattern_can_match(project: Path) -> No
     write(project, policyguard_dot_toml=entry)
     assert ExitCode.OK == check_project(allow_empty=True).code
     pictures(project, "cases/a.png")
-    assert ExitCode.OK == check_project(allow_empty=True).code
+    assert ExitCode.USAGE == check_project(allow_empty=True).code, (
+        "all that there is may be excluded by mistake"
+    )
+
+
+@pytest.mark.parametrize(
+    ("north", "said"),
+    [
+        (None, "policy './north.yaml' of policyguard.toml cannot be used"),
+        ("id: north\n  version: 1\n", "policy './north.yaml' of policyguard.toml cannot be used"),
+        (POLICY.format(id="house").replace("1.0.0", "2.0.0"), "are two policies with the same id: house"),
+    ],
+)
+def test_a_policy_of_images_that_did_not_change_must_load_too(
+    repository: Path, capsys: pytest.CaptureFixture[str], north: str | None, said: str
+) -> None:
+    """Else a branch that breaks the policy of one folder is green as long as it touches another one."""
+    entry = '[[policies]]\npaths = "/old.png"\npolicy = "./north.yaml"\n'
+    write(repository, policyguard_dot_toml=f'policy = "./house.yaml"\n{entry}')
+    (repository / "north.yaml").write_text(POLICY.format(id="north"))
+    commit(repository)
+    pictures(repository, "new/a.png")
+    found = check_project(changed_since="HEAD", allow_empty=True)
+    assert (ExitCode.OK, ["house"]) == (found.code, ids(found.verdicts[0]))
+    if north is None:
+        (repository / "north.yaml").unlink()
+    else:
+        (repository / "north.yaml").write_text(north)
+    found = check_project(changed_since="HEAD", allow_empty=True)
+    assert (ExitCode.USAGE, ["new/a.png"]) == (found.code, found.sources)
+    assert said in capsys.readouterr().err
 
 
 def test_images_that_no_policy_is_for_are_said_and_are_not_enough(

@@ -99,12 +99,14 @@ def build_job(settings: RunSettings, selection: Selection, *, backend: Backend |
     for source in selection.sources:
         by_policies.setdefault(assignment.names(report_path(source.name)), Sources()).append(source)
     unmatched = by_policies.pop((), Sources())
-    # Policies are looked at even if there is no image to check.
-    names = [name for group in by_policies for name in group] or policy_names(settings)
-    policies, broken = load_policies(names, project, from_file=settings.policies_from_file)
+    # Those of the project are looked at even if none of their images is to be checked, or has changed.
+    used = [name for group in by_policies for name in group]
+    others = policy_names(settings) if selection.whole or not used else []
+    loaded, broken = load_policies([*used, *others], project, from_file=settings.policies_from_file)
+    policies = {name: info for name, info in loaded.items() if name in used or not used}
     if not policies:
-        raise refusal(broken, settings)
-    problems, notes = [*unusable(broken, settings), *conflicting_ids(policies.values())], []
+        raise refusal({name: broken[name] for name in used} or broken, settings)
+    problems, notes = [*unusable(broken, settings), *conflicting_ids(loaded.values())], []
     unchecked: list[Unchecked] = []
     for group, sources in by_policies.items():
         if unloaded := [name for name in group if name in broken]:
@@ -122,7 +124,7 @@ def build_job(settings: RunSettings, selection: Selection, *, backend: Backend |
             notes.append(message)
             if not by_policies and not selection.may_be_empty:
                 problems.append("nothing is left to check")
-    if selection.whole and (selection.sources or selection.unchanged):
+    if selection.whole and (selection.sources or selection.unchanged or selection.ignored):
         for source in selection.unchanged:
             assignment.names(report_path(source.name))
         problems += [
@@ -131,7 +133,7 @@ def build_job(settings: RunSettings, selection: Selection, *, backend: Backend |
             for paths in assignment.unmatched()
         ]
     guard = build_guard(
-        [info.policy for info in policies.values()],
+        [info.policy for info in loaded.values()],
         **model_settings(settings),
         explain=settings.explain,
         cache=settings.cache,

@@ -114,7 +114,8 @@ def _changed_configuration(changed: Container[str], settings: RunSettings) -> li
     matches = dict.fromkeys(
         project.relative(path) for path in files if path and _has_changed(str(path), changed)
     )
-    return [f"what decides which images pass changed too: {', '.join(matches)}"] if matches else []
+    said = f"what decides which images pass changed too: {', '.join(matches)}"
+    return [f"{said}; without --changed-since the other images are judged by it too"] if matches else []
 
 
 def _is_ignored(source: Source, patterns: Sequence[Patterns], settings: RunSettings) -> bool:
