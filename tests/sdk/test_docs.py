@@ -21,7 +21,7 @@ def test_the_page_s_python_runs(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", provider.url + "/v1")
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    code, *_ = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     family = "httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx"
     code = code.replace("guarded_client(guard)", f"guarded_client(guard, {family=})")  # SDKs may differ here
     exec(compile(code, "http.md", "exec"), {})

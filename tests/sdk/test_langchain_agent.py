@@ -151,6 +151,20 @@ def test_an_outage_that_a_policy_lets_pass_is_met_once_in_a_run() -> None:
     assert (5, 2) == (model.calls, backend.calls)
 
 
+def test_a_thread_does_not_ask_again_about_what_was_allowed() -> None:
+    guard, backend = colour_guard()
+    said = [AIMessage(str(n)) for n in range(4)]
+    agent, model, told = agent_of(*said, guard=guard, exit_behavior="end", checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    for number in range(3):
+        invoke(agent, [human(block(GREEN, number))], "invoke", config)
+    assert (3, 3) == (len(backend.requests), model.calls)
+    assert 3 == told[-2][1].images_checked  # each is in every result all the same
+    invoke(agent, [human(block(RED))], "invoke", config)
+    invoke(agent, [human()], "invoke", config)  # what was blocked is asked about again
+    assert (5, 3) == (len(backend.requests), model.calls)
+
+
 def test_the_memo_does_not_leak_between_threads() -> None:
     guard, backend = colour_guard()
     agent, _, _ = agent_of(AIMessage("1"), AIMessage("2"), guard=guard, checkpointer=InMemorySaver())
@@ -315,6 +329,17 @@ def test_a_thread_goes_on_where_the_blocked_message_is_removed() -> None:
     assert 1 == model.calls
 
 
+def test_a_thread_goes_on_where_the_blocked_message_and_the_notice_are_removed() -> None:
+    agent, model, _ = agent_of(AIMessage("hello"), exit_behavior="end", checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    invoke(agent, [human(block(RED))], "invoke", config)
+    *_, asked, refused = agent.get_state(config).values["messages"]  # as docs/langchain.md shows
+    agent.update_state(config, {"messages": [RemoveMessage(asked.id), RemoveMessage(refused.id)]})
+    state = invoke(agent, [human()], "invoke", config)
+    assert ["hi", "hello"] == [message.text for message in state["messages"]]
+    assert 1 == model.calls
+
+
 def test_the_system_message_is_judged() -> None:
     agent, model, _ = agent_of(AIMessage("hello"), system_prompt=SystemMessage([block(RED)]))
     with pytest.raises(PolicyViolation):
@@ -475,6 +500,55 @@ def test_two_guards_share_an_agent() -> None:
     assert {"GuardMiddleware[tests/colours]", "GuardMiddleware[safeedit/l3]"} == state["policyguard"].keys()
 
 
+@pytest.mark.parametrize("exit_behavior", ["error", "replace", "watch"])
+def test_a_message_that_would_never_be_shown_is_refused(exit_behavior: Any) -> None:
+    with pytest.raises(ConfigurationError, match="violation_message"):
+        GuardMiddleware(colour_guard()[0], exit_behavior=exit_behavior, violation_message="no")
+
+
+PDF = {"type": "file", "base64": b64(b"%PDF-1.4 hello"), "mime_type": "application/pdf"}
+CASES: dict[str, tuple[Any, Any, str]] = {
+    "violates": (block(RED), None, "breaks the policy (Red)"),
+    "error": (block(GREEN), Failure(FailureKind.ERROR, "10.0.0.7 is down"), "try again later"),
+    "document": (PDF, None, "document"),
+    "url": ({"type": "image", "url": "https://e.example/a.png"}, None, "address"),
+    "broken": ({**block(RED), "base64": b64(picture(RED)[:60])}, None, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("where", ["input", "tool"])
+def test_a_person_is_told_what_was_wrong(case: str, where: str) -> None:
+    given, answer, part = CASES[case]
+    guard, backend = colour_guard()
+    backend.answer = answer or backend.answer
+
+    @tool
+    def give() -> list[Any]:
+        """Give."""
+        return [given]
+
+    def say(result: Any) -> str | None:
+        (item,) = result.blocked
+        return f"{item.kind}, {item.verdict.outcome}"
+
+    messages = [human(given) if where == "input" else human()]
+    for message in (None, say):
+        calls = [] if where == "input" else [call("give")]
+        agent, model, _ = agent_of(
+            *calls, tools=(give,), guard=guard, exit_behavior="end", violation_message=message
+        )
+        state = invoke(agent, messages, "invoke")
+        assert len(calls) == model.calls
+        text = state["messages"][-1].text
+        if message is None:
+            assert part in text
+            assert "10.0.0.7" not in text
+        else:
+            (item,) = state["messages"][-1].response_metadata["policyguard"]["result"]["items"]
+            assert f"{item['kind']}, {item['verdict']['outcome']}" == text
+
+
 @pytest.mark.parametrize("wrong", ["policies/support.yaml", None, Guard])
 def test_what_is_no_guard_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="a Guard is expected"):
@@ -578,8 +652,10 @@ def test_the_page_s_agent_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     from support.examples import ROOT
 
     monkeypatch.chdir(ROOT)
-    (code,) = [code for code in blocks() if "create_agent(" in code]
-    exec(compile(code, "docs/langchain.md", "exec"), {})
+    examples = [code for code in blocks() if "create_agent(" in code]
+    assert len(examples) == 2
+    for code in examples:
+        exec(compile(code, "docs/langchain.md", "exec"), {})
 
 
 class Twice(AgentMiddleware):

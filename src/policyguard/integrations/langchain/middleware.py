@@ -57,6 +57,7 @@ __all__ = ["GuardMiddleware"]
 
 Stage: TypeAlias = Literal["input", "output", "tool_result"]
 OnResult: TypeAlias = Callable[[Stage, ScreenResult], object]
+Message: TypeAlias = str | Callable[[ScreenResult], str | None]
 Update: TypeAlias = "dict[str, Any] | None"
 
 _MARK = "policyguard"
@@ -74,7 +75,9 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
             whose shape has no place for one loses its content); ``"watch"``: all is judged and reported, and
             passes.
         replace_with: ``"placeholder"``, ``"blur"`` or ``"pixelate"``.
-        violation_message: the text of that AIMessage; default: how many images were blocked, and why.
+        violation_message: the text of that AIMessage, or a function that makes it of the ScreenResult;
+            default (and where the function gives None): how many images were blocked, and why. For ``"end"``
+            only.
         urls: ``"reject"`` (an image by URL is UNSCANNABLE) or ``"fetch"``: the bytes that were judged go on.
         links, fetcher, files, max_images, documents, pass_on: see ``Screen``. What other middleware and the
             history of a thread hold is changed, too, where an image is passed on anew.
@@ -83,6 +86,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         name: unique in an agent; default: ``GuardMiddleware`` with the ids of the guard's policies.
 
     An image is judged once in a run of the agent, an outage met once: the verdicts go with the agent's state.
+    An image that was allowed is known in the later runs of its thread, while the process lives.
     The state's ``policyguard`` holds, by name, the last result of ``input`` and ``output``; a message that
     says what was blocked carries the result in ``response_metadata["policyguard"]``.
     Raises ConfigurationError for settings that cannot work.
@@ -100,7 +104,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         apply_to_tool_results: bool = True,
         exit_behavior: Literal["error", "end", "replace", "watch"] = "error",
         replace_with: ReplaceWith = "placeholder",
-        violation_message: str | None = None,
+        violation_message: Message | None = None,
         urls: Literal["reject", "fetch"] = "reject",
         links: Literal["pass", "block"] = "pass",
         fetcher: Fetcher | None = None,
@@ -119,6 +123,11 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
             )
         if not (apply_to_input or apply_to_output or apply_to_tool_results):
             raise ConfigurationError("the middleware is told to judge nothing")
+        if violation_message is not None and exit_behavior != "end":
+            raise ConfigurationError(
+                f"a violation_message is given, and exit_behavior={exit_behavior!r} shows none",
+                hint="add exit_behavior='end'",
+            )
         check_replace_with(replace_with)
         self._name = name or f"GuardMiddleware[{','.join(policy.id for policy in guard.policies)}]"
         self._screen = Screen(
@@ -361,8 +370,8 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
             if not isinstance(message, ToolMessage):
                 return None
             if self._marked(message):
-                note = self._message or str(message.content)
-                mark = message.response_metadata[_MARK]
+                mark = dict(message.response_metadata[_MARK])
+                note = mark.pop("message", None) or str(message.content)
                 notice = AIMessage(note, response_metadata={_MARK: {**mark, "name": f"{self._name}, tool"}})
                 return {"jump_to": "end", "messages": [notice]}
         return None
@@ -374,17 +383,24 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         return ours and not sites_of([message])
 
     def _notice(self, result: ScreenResult) -> AIMessage:
-        return AIMessage(self._message or blocked_note(result), response_metadata=self._mark(result))
+        return AIMessage(self._said(result), response_metadata=self._mark(result))
+
+    def _said(self, result: ScreenResult) -> str:
+        said = self._message(result) if callable(self._message) else self._message
+        return str(said) if said else blocked_note(result)
 
     def _tool_notice(self, request: ToolCallRequest, result: ScreenResult) -> ToolMessage:
         if self._exit == "error":
             raise violation(result)
+        mark = self._mark(result)
+        if self._exit == "end":  # said where the run ends, which is not here
+            mark[_MARK]["message"] = self._said(result)
         return ToolMessage(
             blocked_note(result),
             tool_call_id=request.tool_call["id"],
             name=request.tool_call["name"],
             status="error",
-            response_metadata=self._mark(result),
+            response_metadata=mark,
         )
 
     def _mark(self, result: ScreenResult) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What a middleware remembers during one run of an agent, and how that goes into the agent's state.
 
 The verdicts go with the state as JSON, without images, so that a run which is stopped and taken up again
-elsewhere does not ask again. A new run begins with none: what failed in the last one is asked about again.
-What was put in the place of images is known through all runs of a thread.
+elsewhere does not ask again. A new run begins with none: what failed or was blocked in the last one is asked
+about again. Two things are known through all runs of a thread: what was put in the place of images and, as
+long as the process lives, which images were judged and allowed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ __all__ = ["GuardState", "RunMemo", "Runs"]
 
 _VERDICT = TypeAdapter(Verdict)
 _RUNS = 1024
+_KNOWN = 4096
+"""Images of a thread that are known to be allowed."""
 _MADE = 4096
 """Hashes of replacements that a thread remembers."""
 
@@ -56,6 +59,10 @@ class GuardState(AgentState[Any]):
     policyguard_memo: NotRequired[_Verdicts]  # type: ignore[valid-type]
 
 
+class Known(LruDict["Hashable", Verdict]):
+    """The images of a thread that were judged and allowed, by the same guard in the same process."""
+
+
 class RunMemo(Memo):
     """A Memo that can be written into a state, a few verdicts at a time.
 
@@ -63,12 +70,13 @@ class RunMemo(Memo):
     judged. They are known by the hash of their bytes, so that no other picture passes for one.
     """
 
-    def __init__(self, run: str, made: Iterable[str] = ()) -> None:
+    def __init__(self, run: str, made: Iterable[str] = (), known: Known | None = None) -> None:
         super().__init__()
         self.run = run
         self.reported: frozenset[Hashable] = frozenset()
         """What the last report of the history was about."""
         self._fresh: list[Hashable] = []
+        self._known = Known(_KNOWN) if known is None else known
         self._made = set(made)
         self._fresh_made: list[str] = []
 
@@ -100,8 +108,14 @@ class RunMemo(Memo):
 
     def put(self, key: Hashable, verdict: Verdict) -> None:
         super().put(key, verdict)
+        if verdict.outcome.judged and verdict.allowed:
+            self._known.put(key, verdict)
         with self._verdicts.lock:
             self._fresh.append(key)
+
+    def get(self, key: Hashable) -> Verdict | None:
+        verdict = super().get(key)
+        return self._known.get(key) if verdict is None else verdict
 
     def take(self) -> dict[str, Any]:
         """The verdicts that were put in since the last call, ready for JSON."""
@@ -124,11 +138,14 @@ class Runs:
         self._name, self._guard = name, guard
         self._policies = [f"{policy.fingerprint} {policy.decision_fingerprint}" for policy in guard.policies]
         self._memos: LruDict[str, RunMemo] = LruDict(_RUNS)
+        self._known: LruDict[str, Known] = LruDict(_RUNS)
 
     def begin(self, state: Any) -> dict[str, Any]:
-        """The update of the state with which a run begins. What it knows of earlier runs are replacements."""
-        run = uuid.uuid4().hex
-        kept = {"run": run, "policies": self._policies, "made": list(self._entry(state).get("made", []))}
+        """The update of the state with which a run begins."""
+        run, before = uuid.uuid4().hex, self._entry(state)
+        known = self._known.pop(str(before.get("run")))  # of the last run of the thread
+        self._known.put(run, Known(_KNOWN) if known is None else known)
+        kept = {"run": run, "policies": self._policies, "made": list(before.get("made", []))}
         return {"policyguard": {self._name: {"run": run}}, "policyguard_memo": {self._name: kept}}
 
     def memo(self, state: Any) -> RunMemo:
@@ -143,7 +160,8 @@ class Runs:
         return (known or {}).get(self._name) or {}
 
     def _loaded(self, entry: Mapping[str, Any]) -> RunMemo:
-        memo = RunMemo(entry["run"], entry.get("made", ()))
+        known = self._known.get_or_make(entry["run"], lambda: Known(_KNOWN))
+        memo = RunMemo(entry["run"], entry.get("made", ()), known)
         if entry.get("policies") == self._policies:  # a run may be taken up under other ones
             memo.load(self._guard, entry.get("verdicts", {}))
         return memo

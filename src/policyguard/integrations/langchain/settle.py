@@ -74,15 +74,28 @@ def _agent_violation() -> type[PolicyViolation]:
 
 
 def blocked_note(result: ScreenResult) -> str:
-    """A sentence for people and models: how many images were blocked, and why the first one was."""
-    count, verdict = len(result.blocked), result.blocked[0].verdict
-    titles = ", ".join(finding.title for finding in verdict.findings if finding.violates)
-    why = (
-        f"it breaks the policy ({titles})"
-        if verdict.outcome is Outcome.VIOLATES
-        else "it could not be judged"
-    )
-    return f"[{count} image(s) blocked by PolicyGuard: {why}]"
+    """A sentence for people and models: how many images were blocked, and why the first one was; one that
+    breaks the policy comes first.
+
+    It says nothing of the guard: no address, no words of a server.
+    """
+    violating = [item for item in result.blocked if item.verdict.outcome is Outcome.VIOLATES]
+    first = (violating or result.blocked)[0]
+    titles = ", ".join(finding.title for finding in first.verdict.findings if finding.violates)
+    why = f"it breaks the policy ({titles})" if violating else f"it could not be judged{_why(first)}"
+    return f"[{len(result.blocked)} image(s) blocked by PolicyGuard: {why}]"
+
+
+def _why(item: Screened) -> str:
+    if item.verdict.outcome is Outcome.ERROR:
+        return ": the guard is out of reach or failed, try again later"
+    if item.verdict.outcome is not Outcome.UNSCANNABLE:
+        return ": the guard gave no clear answer"
+    return {
+        SiteKind.DOCUMENT: ": it is a document",
+        SiteKind.URL: ": it is given by its address",
+        SiteKind.FILE: ": it is a file held elsewhere",
+    }.get(item.site.kind, ": it cannot be read")
 
 
 def settle(value: Any, result: ScreenResult, replace_with: ReplaceWith | None, made: Made = _unnoted) -> Any:

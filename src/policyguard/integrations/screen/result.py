@@ -11,7 +11,7 @@ from policyguard.outcomes import Action
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from policyguard.integrations.extract import ImageSite, ProviderRefusal, Replacement
+    from policyguard.integrations.extract import ImageSite, ProviderRefusal, Replacement, SiteKind
     from policyguard.verdict import Verdict
 
 __all__ = ["ScreenResult", "Screened"]
@@ -34,6 +34,16 @@ class Screened:
     fetched: bytes | None = field(default=None, repr=False)
     fetched_type: str | None = None
     passed: Replacement | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """The place of the image in the payload, a JSON Pointer."""
+        return self.site.where
+
+    @property
+    def kind(self) -> SiteKind:
+        """How it stands there: ``inline``, ``url``, ``file``, ``document``, ``link``, ``unreadable``."""
+        return self.site.kind
 
 
 @dataclass(frozen=True, slots=True)
