@@ -99,6 +99,15 @@ def test_ctrl_c_says_how_many_images_stay_judged_and_how_many_do_not(
     assert "7 images in 3 of 3 parts" in capsys.readouterr().out
 
 
+def test_what_a_check_leaves_out_is_audited(here: Path, capsys: Captured) -> None:
+    (here / ".policyguardignore").write_text("armoury.png\n")
+    (here / "policyguard.toml").write_text('exclude = ["beach.png"]\n')
+    assert main(["audit", "photos", *BASIC, "--out", "audit"]) == ExitCode.BLOCKED
+    assert "3 images in 2 of 2 parts" in capsys.readouterr().out
+    main(["audit", "select", "audit", "--where", 'not key startswith "photos/b"'])
+    assert ["photos/armoury.png", "photos/picnic.png"] == capsys.readouterr().out.split()
+
+
 def test_more_unjudged_images_than_are_named_are_counted_and_a_command_lists_them(
     here: Path, capsys: Captured
 ) -> None:

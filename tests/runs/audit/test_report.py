@@ -74,6 +74,7 @@ def test_it_counts_outcomes_actions_and_what_could_not_be_judged(tmp_path: Path)
         [{"key": "f.png", "reason": "no reason given"}],
     ] == [each["examples"] for each in figures["reasons"]]
     assert "<code>e.png</code>: page 3 of 4</div>" in page(tmp_path)
+    assert " of the 3 that could be judged violate the policy, says the guard</h1>" in page(tmp_path)
     assert [("unscannable", "page # of #", 2), ("error", "no reason given", 1)] == [
         (each["outcome"], each["reason"], each["rows"]) for each in figures["reasons"]
     ]
