@@ -299,6 +299,19 @@ class Odd(Pictures):
         return self.answer
 
 
+class Plain:
+    """A fetcher for blocking calls only."""
+
+    def fetch(self, url: str) -> Fetched:
+        return Fetched(png(1), "image/png", url)
+
+
+@both
+def test_a_fetcher_needs_no_method_for_event_loops(how: str) -> None:
+    screen = Screen(guard_of(FakeBackend(0.1)), urls="fetch", fetcher=Plain())  # type: ignore[arg-type]
+    assert run(screen, by_url("https://e.example/a"), how).images_checked == 1
+
+
 @both
 @pytest.mark.parametrize("answer", [png(1), None, "text", Fetched(None, "image/png", "x")])  # type: ignore[arg-type]
 def test_what_a_fetcher_gives_wrongly_blocks(answer: Any, how: str) -> None:

@@ -47,16 +47,13 @@ def require_guard(guard: object) -> None:
 
 def require_fetcher(fetcher: object) -> None:
     """Raises ConfigurationError unless ``fetcher`` can be asked for images."""
-    if isinstance(fetcher, type) or not all(callable(getattr(fetcher, name, None)) for name in _FETCHES):
+    if isinstance(fetcher, type) or not callable(getattr(fetcher, "fetch", None)):
         what = getattr(fetcher, "__name__", None) or f"a {type(fetcher).__name__}"
         raise ConfigurationError(
-            "a fetcher is an object with the methods fetch(url) and async afetch(url), each of which gives a "
-            f"Fetched, and {what} is none",
+            "a fetcher is an object with a method fetch(url) that gives a Fetched (for event loops "
+            f"also async afetch(url), if that shall take no thread), and {what} is none",
             hint="policyguard.images.fetch.Fetcher(...) is one; docs/coverage.md shows one for tests",
         )
-
-
-_FETCHES = ("fetch", "afetch")
 
 
 def _checked(fetched: object) -> Fetched | FetchError:
@@ -244,7 +241,9 @@ class Screen(InOneProcess):
     async def _afetched(self, url: str) -> Fetched | FetchError:
         assert self._fetcher is not None
         try:
-            return _checked(await self._fetcher.afetch(url))
+            if hasattr(self._fetcher, "afetch"):
+                return _checked(await self._fetcher.afetch(url))
+            return _checked(await asyncio.to_thread(self._fetcher.fetch, url))
         except FetchError as error:
             return error
         except UsageError:
