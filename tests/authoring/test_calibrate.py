@@ -293,6 +293,64 @@ def test_two_labels_for_one_picture_are_refused(tmp_path: Path, house: Policy) -
         measured(tmp_path, house)
 
 
+# The sheet of an audit.
+
+
+def filled(folder: Path, *, design: str = "u160s0", images: bool = False) -> Path:
+    """The labels of ``house`` as the sheet that an audit draws, filled in; keys start at ``folder``."""
+    import csv
+    import hashlib
+
+    with (folder / "labels.csv").open(newline="") as stream:
+        known = list(csv.DictReader(stream))
+    (folder / "sheets").mkdir()
+    head = ["place", "key", "sha256", "label", "note", "sample", *(["image"] if images else [])]
+    with (folder / "sheets" / "sheet.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(head)
+        for number, one in enumerate(known):
+            digest = hashlib.sha256((folder / one["image"]).read_bytes()).hexdigest()
+            line = [f"p0r{number}", one["image"], digest, one["label"], "", design]
+            table.writerow([*line, f"../{one['image']}"] if images else line)
+    return folder / "sheets" / "sheet.csv"
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_the_filled_sheet_of_an_audit_gives_the_labels_that_are_sure(
+    tmp_path: Path, house: Policy, monkeypatch: pytest.MonkeyPatch, images: bool
+) -> None:
+    sheet = filled(tmp_path, images=images)
+    if not images:
+        monkeypatch.chdir(tmp_path)
+    lines = sheet.read_text().splitlines()
+    lines[1] = lines[1].replace(",unsafe,", ",unsure,")
+    lines[2] = lines[2].replace(",unsafe,", ",,")
+    sheet.write_text("\n".join(lines))
+    found = load_labels(sheet, house.resolve()).all
+    assert len(found) == 158
+    assert [label.image.resolve() for label in found][:2] == [tmp_path / "002.png", tmp_path / "003.png"]
+    assert {(label.unsafe, label.rules) for label in found} == {(True, None), (False, ())}
+
+
+def test_a_sheet_with_more_of_what_violates_is_refused(tmp_path: Path, house: Policy) -> None:
+    with pytest.raises(ConfigurationError, match="sample with more of what violates") as wrong:
+        load_labels(filled(tmp_path, design="n160s0", images=True), house.resolve())
+    assert "--sample N --uniform --labels" in str(wrong.value.hint)
+
+
+def test_an_image_that_is_not_the_one_that_was_drawn_has_no_label(tmp_path: Path, house: Policy) -> None:
+    sheet = filled(tmp_path, images=True)
+    (tmp_path / "000.png").write_bytes((tmp_path / "001.png").read_bytes())
+    (tmp_path / "002.png").unlink()
+    with pytest.raises(PolicyError) as wrong:
+        load_labels(sheet, house.resolve())
+    assert "000.png is not the image that was drawn: its bytes differ" in str(wrong.value)
+    assert "there is no image " in str(wrong.value)
+    sheet.write_text(sheet.read_text().replace("u160s0", "by hand"))
+    with pytest.raises(PolicyError, match="'by hand' is not what the sheet held"):
+        load_labels(sheet, house.resolve())
+
+
 # What is written.
 
 

@@ -207,7 +207,7 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands_in_the_docs_run(documented: None) -> None:
     section = PAGE.partition("## The report")[2]
     commands = re.findall(r"^policyguard (audit .*?)(?: +#.*)?$", section, re.MULTILINE)
-    assert len(commands) == 11
+    assert len(commands) == 12
     for command in commands:
         if "s3://" not in command:
             assert main(shlex.split(command)) == ExitCode.OK, command
@@ -218,6 +218,8 @@ def test_the_commands_in_the_docs_run(documented: None) -> None:
         "clean",
         "distinct",
         "labels.csv",
+        "random",
+        "random.csv",
         "to-label",
         "unjudged.csv",
         "weapons.csv",

@@ -2,13 +2,15 @@
 
 A CSV file has the columns ``image`` (a path, from the file's folder), ``label`` (safe or unsafe, or the
 outcome complies or violates) and, if wanted, ``rule``: the ids of all rules that an unsafe image breaks,
-separated by ``;``. Every mistake is reported, with its row.
+separated by ``;``. The filled sheet of an audit is one too, where its images were drawn alike: more of what
+violates would move every threshold. Every mistake is reported, with its row.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ __all__ = ["Label", "Labels", "load_labels"]
 
 _WORDS = {"safe": False, "complies": False, "unsafe": True, "violates": True}
 _COLUMNS = ("image", "label", "rule")
+_SHEET = {"place", "key", "sha256", "label", "sample"}
+"""Columns of the sheet that ``policyguard audit report --sample`` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,10 @@ def _from_csv(path: Path, policy: ResolvedPolicy) -> Iterator[Label | Problem]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True, restkey="more", restval=None)
             head = [name.strip() for name in reader.fieldnames or ()]
+            if set(head) >= _SHEET:
+                reader.fieldnames = head
+                yield from _from_sheet(path, reader, known)
+                return
             if unknown := [name for name in head if name not in _COLUMNS]:
                 close = nearest(unknown[0], _COLUMNS)
                 guess = f"did you mean {close!r}?" if close else f"there are {', '.join(_COLUMNS)}"
@@ -141,6 +149,41 @@ def _from_csv(path: Path, policy: ResolvedPolicy) -> Iterator[Label | Problem]:
                 yield _row(path, reader.line_num, row, known)
     except (UnicodeDecodeError, csv.Error) as error:
         yield Problem(f"this is not CSV in UTF-8: {error}", str(path))
+
+
+def _from_sheet(path: Path, reader: csv.DictReader[str], known: Sequence[str]) -> Iterator[Label | Problem]:
+    """The rows of an audit's sheet that are labelled safe or unsafe, and whose image has the bytes it had."""
+    from policyguard.strict.files import sha256_of
+
+    for row in reader:
+        cells = {name: (row.get(name) or "").strip() for name in (*_SHEET, *_COLUMNS)}
+        if re.fullmatch("n[0-9]+s[0-9]+", cells["sample"]):
+            raise ConfigurationError(
+                f"{path} is a sample with more of what violates than the audit has: a threshold or a recall "
+                "of these images would be off",
+                hint="draw all images alike: `policyguard audit report AUDIT --sample N --uniform --labels "
+                "NEW`. What these labels say of the guard, `policyguard audit report AUDIT --labels` says",
+            )
+        line = reader.line_num
+        if "more" in row:
+            yield Problem("the row has more cells than the first one", str(path), line)
+        elif not re.fullmatch("u[0-9]+s[0-9]+", cells["sample"]):
+            yield Problem(
+                f"{cells['sample'][:64]!r} is not what the sheet held, such as u400s0", str(path), line
+            )
+        elif cells["label"].lower() not in ("", "unsure"):
+            name = re.sub(r"^'(?='*[=+\-@\t\r])", "", cells["image"] or cells["key"])
+            here = Path(name) if not cells["image"] and Path(name).is_file() else None
+            cells["image"] = str(here.absolute()) if here else name
+            found = _row(path, line, cells, known)
+            if name and "\0" not in name and not (path.parent / cells["image"]).is_file():
+                where = "be where the audit was started, or draw the sheet with --images"
+                found = Problem(f"there is no image {name[:200]!r}: {where}", str(path), line)
+            elif isinstance(found, Label) and sha256_of(found.image) != cells["sha256"].lower():
+                found = Problem(
+                    f"{found.image} is not the image that was drawn: its bytes differ", str(path), line
+                )
+            yield found
 
 
 def _row(path: Path, line: int, row: Mapping[str, str | None], known: Sequence[str]) -> Label | Problem:

@@ -117,6 +117,14 @@ def report(
             help="With --sample: a new folder for the drawn images, numbered as in the CSV.",
         ),
     ] = None,
+    uniform: Annotated[
+        bool,
+        typer.Option(
+            "--uniform",
+            help="With --sample: draw all images alike, for labels that `calibrate` and `compare` take too. "
+            "Default: half of them from what violates.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="For --sample.")] = 0,
     style: STYLE = TextOrJson.TEXT,
 ) -> ExitCode:
@@ -142,6 +150,7 @@ def report(
         sample=sample,
         labels=labels,
         seed=seed,
+        uniform=uniform,
     )
     if images is not None and (sample is None or labels is None):
         raise UsageError("--images needs --sample and --labels", hint="it holds the images of a drawn sample")

@@ -159,6 +159,49 @@ def test_the_page_says_what_a_score_is_whose_share_heads_it_and_what_an_end_mean
     assert '<div class="card">precision' not in page
 
 
+def test_a_uniform_sample_has_as_much_of_each_stratum_as_the_audit_has(big: Audit) -> None:
+    """1,000 draws of 20 of 5,000 rows would take long; the lowest lots of all are what is drawn."""
+    sampler = count(big, Asked(sample=500, labels=Path("x.csv"))).sampler
+    sample = sampler.draw(500, uniform=True)
+    sizes = {stratum.name: stratum.size for stratum in sampler.strata({})}
+    assert sum(map(len, sample.values())) == 500
+    for name, rows in sample.items():
+        share = sizes[name] / 5_000
+        assert abs(len(rows) - 500 * share) <= 4 * (500 * share * (1 - share)) ** 0.5 + 1
+    last = max(one.lot for rows in sample.values() for one in rows)
+    everything = count(big, Asked(sample=5_000, labels=Path("x.csv"))).sampler.draw(5_000)
+    assert sum(one.lot <= last for rows in everything.values() for one in rows) == 500
+
+
+def test_a_uniform_sheet_needs_no_label_in_each_stratum_and_says_how_it_was_drawn(tmp_path: Path) -> None:
+    rows = [row(f"bad{n}.png", 0.9) for n in range(60)] + [row(f"good{n}.png", 0.01) for n in range(140)]
+    rows += [row("rare.png", 0.2), unjudged("broken.png")]
+    audit = Audit.open(write_rows(tmp_path / "a", rows))
+    file = sheet(audit, tmp_path, 40, uniform=True)
+    keys = [values["key"] for values in cells(file)]
+    assert {values["sample"] for values in cells(file)} == {"u40s0"}
+    assert not {"rare.png", "broken.png"} & set(keys)
+    fill(file, {key: "unsafe" if key.startswith("bad") else "safe" for key in keys})
+    labels = make_report(audit, tmp_path / "report", Asked(labels=file)).figures["labels"]
+    assert (labels["labelled"], labels["without_labels"]) == (40, [])
+    assert [each["name"] for each in labels["strata"]] == ["complies, or not judged", "violates"]
+    assert (labels["precision"]["value"], labels["recall"]["value"]) == (1, 1)
+    assert labels["prevalence"]["value"] == pytest.approx(60 / 202)
+    file.write_text(file.read_text().replace("u40s0", "n40s0"))
+    with pytest.raises(UsageError, match="is not in the sample"):
+        make_report(audit, tmp_path / "report", Asked(labels=file))
+    with pytest.raises(UsageError, match="--uniform is for --sample"):
+        make_report(audit, tmp_path / "report", Asked(labels=file, uniform=True))
+
+
+def test_labels_of_other_images_are_said_to_be_for_calibrate(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("image,label\na.png,safe\n")
+    with pytest.raises(ConfigurationError, match="lacks the columns place, key") as wrong:
+        read_labels(file)
+    assert "`policyguard compare` and `calibrate` take them" in str(wrong.value.hint)
+
+
 def test_labels_that_are_missing_or_unsure_are_left_out_and_counted(tmp_path: Path) -> None:
     audit = Audit.open(
         write_rows(tmp_path / "a", [row(f"{n}.png", 0.01) for n in range(6)] + [row("v.png", 0.9)])

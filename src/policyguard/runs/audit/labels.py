@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.errors import MAX_PROBLEMS, ConfigurationError, Problem, UsageError
-from policyguard.runs.audit.estimates import corrected
+from policyguard.runs.audit.estimates import Stratum, corrected
 from policyguard.runs.audit.sampling import Drawn, Sampler
 from policyguard.strict.explain import not_one_of
 from policyguard.strict.files import write_bytes
@@ -30,6 +30,7 @@ _HEAD = ("place", "key", "sha256", "label", "note", "sample")
 _WORDS = {"unsafe": True, "safe": False, "unsure": None, "": None}
 Images = Callable[[Sequence[Drawn]], Sequence[str]]
 """Puts the images of a sheet's rows, in its order, where people can see them, and says where each is."""
+_COUNTS = ("size", "labelled", "unsafe")
 _DRAW = "draw a sample with --sample to get a sheet"
 _FORMULA = re.compile(r"^(?='*[=+\-@\t\r])")
 """A cell that starts like this is a formula to a spreadsheet, unless an apostrophe stands before it."""
@@ -37,11 +38,15 @@ _FORMULA = re.compile(r"^(?='*[=+\-@\t\r])")
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What a sheet says: ``size`` and ``seed`` of its sample, and by (part, row) its line, hash and label."""
+    """What a sheet says: ``size`` and ``seed`` of its sample, and by (part, row) its line, hash and label.
+
+    ``uniform``: every row was as likely to be drawn, so that strata can be taken together.
+    """
 
     file: Path
     size: int
     seed: int
+    uniform: bool
     lines: Mapping[tuple[int, int], tuple[int, str, str]]
 
     def figures(self, sampler: Sampler) -> dict[str, Any]:
@@ -49,7 +54,7 @@ class Labels:
 
         Raises UsageError, with every line, if the sheet holds rows that this audit's sample does not.
         """
-        sample = sampler.draw(self.size)
+        sample = sampler.draw(self.size, uniform=self.uniform)
         drawn = {(row.part, row.row): (name, row) for name, rows in sample.items() for row in rows}
         problems = []
         for place, (line, sha256, _) in self.lines.items():
@@ -70,6 +75,8 @@ class Labels:
                 found[drawn[place][0]].append(label)
         words = Counter(word for _, _, word in self.lines.values())
         strata = sampler.strata(found)
+        if self.uniform:  # a stratum of few rows may have none in the sample
+            strata = _by_side(strata)
         estimates = corrected(strata, seed=self.seed)
         prevalence = (estimates or {}).get("prevalence")
         rows = sum(stratum.size for stratum in strata)
@@ -100,6 +107,7 @@ def write_sheet(
     *,
     size: int,
     seed: int,
+    uniform: bool = False,
     images: Images | None = None,
 ) -> int:
     """Write the sheet, its ``label`` column empty, and give the number of rows. ``images`` says where each
@@ -115,8 +123,9 @@ def write_sheet(
     writer = csv.writer(text, lineterminator="\r\n")
     found = None if images is None else images(rows)
     writer.writerow(_HEAD if found is None else (*_HEAD, "image"))
+    design = f"{'u' if uniform else 'n'}{size}s{seed}"
     for number, row in enumerate(rows):
-        cells = _place(row.part, row.row), cell(row.key), row.sha256 or "", "", "", f"n{size}s{seed}"
+        cells = _place(row.part, row.row), cell(row.key), row.sha256 or "", "", "", design
         writer.writerow(cells if found is None else (*cells, cell(found[number])))
     write_bytes(file, text.getvalue().encode("utf-8"))
     return len(rows)
@@ -140,7 +149,7 @@ def read_labels(file: Path) -> Labels:
         if missing := [name for name in _HEAD if name not in cells]:
             raise ConfigurationError(
                 f"{file} lacks the columns {', '.join(missing)}",
-                hint="save it with commas between the cells" if len(cells) == 1 else _DRAW,
+                hint="save it with commas between the cells" if len(cells) == 1 else _hint(cells),
             )
         try:
             place, design = _where(cells)
@@ -163,8 +172,30 @@ def read_labels(file: Path) -> Labels:
         raise UsageError(
             f"{file} mixes the samples {mixed}" if designs else f"{file} holds no rows", hint=_DRAW
         )
-    size, _, seed = next(iter(designs))[1:].partition("s")
-    return Labels(file, int(size), int(seed), lines)
+    (design,) = designs
+    size, _, seed = design[1:].partition("s")
+    return Labels(file, int(size), int(seed), design.startswith("u"), lines)
+
+
+def _hint(cells: Mapping[str, str]) -> str:
+    if {"image", "label"} <= set(cells):
+        return (
+            "labels of images that were not drawn from the audit say nothing about all of it: `policyguard "
+            f"compare` and `calibrate` take them; for a report, {_DRAW}"
+        )
+    return _DRAW
+
+
+def _by_side(strata: Sequence[Stratum]) -> list[Stratum]:
+    """``strata`` as two: what the guard calls violating, and all else."""
+    return [
+        Stratum(
+            name,
+            called,
+            *(sum(getattr(one, n) for one in strata if one.called is called) for n in _COUNTS),
+        )
+        for name, called in (("complies, or not judged", False), ("violates", True))
+    ]
 
 
 def _where(cells: Mapping[str, str]) -> tuple[tuple[int, int], str]:
@@ -172,7 +203,7 @@ def _where(cells: Mapping[str, str]) -> tuple[tuple[int, int], str]:
     place = re.fullmatch(r"p([0-9]{1,10})r([0-9]{1,10})", cells["place"])
     if place is None:
         raise BadRowError("place", f"{quoted(cells['place'], 40)} is not a part and a row such as p3r17")
-    if not re.fullmatch(r"n[1-9][0-9]{0,6}s[0-9]{1,10}", cells["sample"]):
+    if not re.fullmatch(r"[nu][1-9][0-9]{0,6}s[0-9]{1,10}", cells["sample"]):
         raise BadRowError(
             "sample", f"{quoted(cells['sample'], 40)} is not what the sheet held, such as n400s0"
         )

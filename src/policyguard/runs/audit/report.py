@@ -44,6 +44,7 @@ class Asked:
     is carried). ``k``: of how many images per prompt the worst is expected. ``attributed``: from which score
     on a complying image counts under its closest rule. ``values``: how many values of each column are listed.
     ``sample``, ``labels``: draw a sample of that size into that file; without ``sample``, read it.
+    ``uniform``: draw every row alike, and not half of the sample from what violates.
     """
 
     prompt: str | None = None
@@ -53,6 +54,7 @@ class Asked:
     sample: int | None = None
     labels: Path | None = None
     seed: int = 0
+    uniform: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ def make_report(
     plots = _plots()
     if asked.sample is not None and asked.labels is None:
         raise UsageError("--sample needs --labels", hint="name the file to write, as in --labels labels.csv")
+    if asked.uniform and asked.sample is None:
+        raise UsageError("--uniform is for --sample", hint="a sheet says by itself how it was drawn")
     if asked.labels is not None and asked.labels.suffix.lower() != ".csv":
         raise UsageError(f"--labels: {asked.labels} is no CSV", hint="name a file that ends in .csv")
     if asked.labels is not None and asked.sample is not None and asked.labels.exists():
@@ -108,8 +112,15 @@ def make_report(
             draw(figures, stream)
     sampled = None
     if asked.sample is not None and asked.labels is not None:
-        drawn = tally.sampler.draw(asked.sample)
-        sampled = write_sheet(asked.labels, drawn, size=asked.sample, seed=asked.seed, images=images)
+        drawn = tally.sampler.draw(asked.sample, uniform=asked.uniform)
+        sampled = write_sheet(
+            asked.labels,
+            drawn,
+            size=asked.sample,
+            seed=asked.seed,
+            uniform=asked.uniform,
+            images=images,
+        )
     return Written(files, figures, sampled)
 
 

@@ -66,13 +66,18 @@ class Sampler:
             drawn.sort()
             del drawn[self._most :]
 
-    def draw(self, size: int) -> dict[str, list[Drawn]]:
+    def draw(self, size: int, *, uniform: bool = False) -> dict[str, list[Drawn]]:
         """A random sample of ``size`` rows, by stratum: half of it from what violates, half from all else.
+
+        ``uniform``: every row is as likely as any other, whatever its stratum.
 
         Within each half, a stratum gets at least 8 rows (or all that it has), and of the others a share that
         grows with its size and with the spread that its scores let expect (Neyman's allocation). Where
         there are fewer rows, all are drawn.
         """
+        if uniform:
+            lowest = sorted((row, name) for name, rows in self._drawn.items() for row in rows)[:size]
+            return {name: [row for row, of in lowest if of == name] for name in self._drawn}
         sides = [
             [name for name in self._sizes if name.startswith("violates") is side] for side in (True, False)
         ]
