@@ -74,7 +74,10 @@ class Endpoint:
                 "base_url has a query other than ?api-version=..., or a fragment", hint=hint
             )
         if api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", text("the API key", api_key)):
-            raise ConfigurationError("the API key is empty or holds characters that no HTTP header may hold")
+            raise ConfigurationError(
+                "the API key is empty or holds characters that no HTTP header may hold",
+                hint="POLICYGUARD_API_KEY (api_key= in Python) is the key alone, with no blank or line end",
+            )
         netloc = f"[{host}]" if ":" in host else host
         netloc = netloc if port is None else f"{netloc}:{port}"
         base = f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}".removesuffix("/chat/completions")

@@ -71,7 +71,8 @@ class Reader:
                 + (f" (rules: {rules})" if rules else "")
                 + f", and '{self.chat.model}' gives ratings without scores here",
                 hint="serve the model with vLLM, or let ratings stand in for scores: "
-                "`without_scores: ratings` under `defaults:` of the policy",
+                "`without_scores: ratings` under `defaults:` of the policy, with the reason in `weakens:` "
+                "if it extends others",
             )
 
     async def assess(self, requests: Sequence[AssessmentRequest]) -> list[Assessment | Failure]:
