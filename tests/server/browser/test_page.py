@@ -16,8 +16,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from integrations.http.pictures import picture
+from policyguard.assessment import Assessment, Rating
 from policyguard.authoring import load_cases
 from policyguard.server.keys import new_key
+from policyguard.testing import FakeBackend
 from runs.reports.browser.conftest import _program
 from server.support import Service, serving, write
 from support.waiting import wait_until
@@ -184,6 +186,23 @@ def test_the_slider_decides_again_without_asking(page: Page) -> None:
     page("put-threshold").click()
     page.until(lambda: "threshold: 1" in page.policy())
     page.said("1 of 2 images change")
+
+
+def test_a_model_without_scores_has_no_slider_and_says_what_an_edit_costs(
+    driver: WebDriver, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "red.png").write_bytes(picture("red"))
+    write(tmp_path / "policies")
+    bare = FakeBackend(Assessment(Rating.UNSAFE))
+    with serving(tmp_path / "policies", backend=bare, images=tmp_path / "images") as service:
+        page = Page(driver, service).ready()
+        page.said("1 image judged", "the model was asked for")
+        assert page("threshold").get_attribute("disabled")
+        assert "ratings without scores" in page.text("threshold-hint")
+        page.drop("mine.png", picture("orange"))
+        page.said("1 image judged")
+        assert page("threshold").get_attribute("disabled")
 
 
 def test_a_test_is_kept_and_a_policy_saved(page: Page) -> None:

@@ -132,7 +132,8 @@ async function judge(ids = [...state.images.keys()]) {
     for (const id of batch) draw(id);
     count();
   }
-  say(`${ids.length} ${ids.length === 1 ? "image" : "images"} judged; ${asked ? `the model was asked ${asked} times` : "the model was not asked"}. ${by("flips-title").textContent}`);
+  slide();
+  say(`${ids.length} ${ids.length === 1 ? "image" : "images"} judged; ${asked ? `the model was asked for ${asked} ${asked === 1 ? "verdict" : "verdicts"}` : "the model was not asked"}. ${by("flips-title").textContent}`);
 }
 
 /** The service let go of a dropped image: hand it over again, for the next judging. */
@@ -298,10 +299,21 @@ by("only-changed").onchange = () => {
 
 // The threshold.
 
+const withScores = by("threshold-hint").textContent;
+const withoutScores =
+  "This model gives ratings without scores. A threshold changes nothing then, and each edit asks it anew about all images, under the saved policy too: a hosted model is paid each time.";
+
+/** Whether the model has judged images, and given no score for any. */
+function isWithoutScores() {
+  const judged = [...state.images.values()].flatMap(({ after }) => (["violates", "complies"].includes(after?.outcome) ? [after] : []));
+  return judged.length > 0 && judged.every(({ score }) => score === null);
+}
+
 function slide() {
   const value = state.threshold ?? state.outline.threshold;
   const moved = state.threshold !== null && state.threshold !== state.outline.threshold;
-  by("threshold").disabled = false;
+  by("threshold").disabled = isWithoutScores();
+  by("threshold-hint").textContent = by("threshold").disabled ? withoutScores : withScores;
   by("threshold").value = value;
   by("threshold-value").textContent = `${value.toFixed(2)}${moved ? ` (the policy says ${state.outline.threshold.toFixed(2)})` : ""}`;
   by("put-threshold").disabled = by("reset-threshold").disabled = !moved;
