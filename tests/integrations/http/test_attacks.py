@@ -285,6 +285,14 @@ def test_a_document_made_of_text_blocks_however_it_is_uploaded(upstream: Upstrea
         assert client.post(upstream.url + "/v1/files", **ways[0]).status_code == 200  # type: ignore[arg-type]
 
 
+def test_an_upload_whose_head_announces_a_document_does_not_begin(upstream: Upstream) -> None:
+    guard, _ = colour_guard()
+    with guarded_client(guard, family="httpx") as client:
+        for kind, status in (("application/pdf", 403), ("image/png", 200), ("text/plain", 200)):
+            headers = {"x-goog-upload-header-content-type": kind, "x-goog-upload-command": "start"}
+            assert client.post(upstream.url + "/upload/v1beta/files", headers=headers).status_code == status
+
+
 def test_a_document_of_text_that_may_pass_takes_no_image_with_it(upstream: Upstream) -> None:
     guard, _ = colour_guard()
     body, kind = multipart(

@@ -293,12 +293,18 @@ _CONTROLS = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def open_head(head: RequestHead) -> Body:
-    """Images written out in an address or in a header. Those given by URL stay: no API takes one there."""
+    """Images written out in an address or in a header, and the document whose upload a header announces.
+
+    Images given by URL stay: no API takes one there.
+    """
     path = unquote(head.path)
     values = [*head.headers.values(), path, *path.split("/"), unquote(head.query)]
     values += [value for _, value in parse_qsl(head.query)]
     sites = find_images([value for value in values if len(value) >= _SHORT])
-    return Body(tuple(replace(site, where="head") for site in sites if site.kind is SiteKind.INLINE))
+    sites = [replace(site, where="head") for site in sites if site.kind is SiteKind.INLINE]
+    if document := _document(media_type(head.headers.get("x-goog-upload-header-content-type")), ()):
+        sites.append(replace(_as_document(document), where="head"))
+    return Body(tuple(sites))
 
 
 _SHORT = 64
