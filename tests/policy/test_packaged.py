@@ -106,3 +106,11 @@ def test_a_folder_that_is_there_is_said_to_be_one(tmp_path: Path, monkeypatch: p
     with pytest.raises(PolicyError, match="this is a folder, not a policy file") as caught:
         load_policy("policies/")
     assert "house.yaml" in str(caught.value)
+
+
+def test_the_policy_of_another_country_is_no_guess_for_a_deleted_one(tmp_path: Path) -> None:
+    (tmp_path / "south.yaml").write_text("id: south\n")
+    for name, guess in (("north", False), ("sout", True), ("suoth", True)):
+        with pytest.raises(PolicyError, match="no such file") as caught:
+            load_policy(tmp_path / f"{name}.yaml")
+        assert guess == ("did you mean" in str(caught.value)), name

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from policyguard.errors import ConfigurationError, PolicyError, Problem
+from policyguard.strict.explain import nearest_file
 from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
 from policyguard.strict.text import quoted, visible
 
@@ -136,8 +137,9 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def _is_folder(name: str) -> bool:
+    """Whether ``name`` is a folder with policies in it."""
     try:
-        return bool(name) and Path(name).is_dir()
+        return bool(name) and bool(_files_in(Path(name)))
     except (OSError, ValueError):
         return False
 
@@ -298,10 +300,10 @@ def _folder_hint(path: Path) -> str:
 
 
 def _missing_hint(path: Path, name: str | None, start: Path | None) -> str:
-    close = difflib.get_close_matches(path.name, _files_in(path.parent), n=1, cutoff=0.6)
+    close = nearest_file(path.name, _files_in(path.parent))
     folder, slash, _ = (name or "").rpartition("/")
     if close:
-        return f"did you mean {path.parent / close[0] if name is None else f'{folder}{slash}{close[0]}'}?"
+        return f"did you mean {path.parent / close if name is None else f'{folder}{slash}{close}'}?"
     bare = (name or path.as_posix()).rpartition(".")[0].removeprefix("policies/")
     if bare in packaged_policies():
         return f"the packaged policy of that name is {bare!r}, without .yaml"

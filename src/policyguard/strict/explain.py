@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from policyguard.errors import MAX_PROBLEMS, Problem
@@ -29,6 +30,7 @@ __all__ = [
     "field_name",
     "fields_at",
     "nearest",
+    "nearest_file",
     "not_one_of",
     "problem_at",
     "seen",
@@ -179,6 +181,15 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The one of ``known`` that ``word`` was most likely meant to be."""
     matches = difflib.get_close_matches(word[:64].lower(), list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def nearest_file(name: str, known: Iterable[str]) -> str | None:
+    """The file among ``known`` that ``name`` was most likely meant to be. Endings do not count, and
+    ``south.yaml`` is no guess for ``north.yaml``, which may be the policy of another country.
+    """
+    stems = {PurePath(file).stem.lower(): file for file in known}
+    matches = difflib.get_close_matches(PurePath(name[:255]).stem.lower(), stems, n=1, cutoff=0.65)
+    return stems[matches[0]] if matches else None
 
 
 def fields_at(model: type[BaseModel], path: FieldPath) -> tuple[str, ...]:

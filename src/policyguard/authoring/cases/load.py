@@ -23,7 +23,16 @@ from policyguard.policy.hints import number_meant
 from policyguard.policy.load import load_policy, read_document
 from policyguard.policy.resolved import ResolvedPolicy
 from policyguard.strict.documents import Document, plain
-from policyguard.strict.explain import FieldPath, Hints, capped, explain, nearest, problem_at, seen
+from policyguard.strict.explain import (
+    FieldPath,
+    Hints,
+    capped,
+    explain,
+    nearest,
+    nearest_file,
+    problem_at,
+    seen,
+)
 from policyguard.strict.inside import OutsideError, find_root, include_parts, read_inside
 from policyguard.strict.text import quoted, visible
 
@@ -99,7 +108,7 @@ class Folder:
             known, message = [], f"{message}, and no folder {quoted(folder)}"
         except OSError:
             known = []
-        if close := nearest(file, known):
+        if close := nearest_file(file, known):
             return f"{message}: did you mean {visible(f'{folder}{slash}{close}')}?"
         return f"{message}: a path starts at the folder of this file"
 
