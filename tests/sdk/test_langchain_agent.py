@@ -235,6 +235,20 @@ def test_end_takes_a_generated_image_out_of_the_answer(way: str) -> None:
 
 
 @ways
+@pytest.mark.parametrize("exit_behavior", ["end", "replace", "watch"])
+def test_the_state_tells_of_a_generated_image_that_was_blocked(way: str, exit_behavior: Any) -> None:
+    """And of the next answer no more."""
+    answers = [AIMessage(["here", block(RED)]), AIMessage("sorry")]
+    agent, _, _ = agent_of(*answers, exit_behavior=exit_behavior)
+    state = invoke(agent, [human()], way)
+    noted = state["policyguard"]["GuardMiddleware[tests/colours]"]["output"]
+    assert ("block", 1, 1) == tuple(noted[key] for key in ("action", "images_seen", "images_checked"))
+    state = invoke(agent, [human()], way)
+    noted = state["policyguard"]["GuardMiddleware[tests/colours]"]["output"]
+    assert ("allow", 0) == tuple(noted[key] for key in ("action", "images_seen"))
+
+
+@ways
 def test_replace_goes_on_with_other_pictures(way: str) -> None:
     agent, model, _ = agent_of(AIMessage("fine"), exit_behavior="replace")
     state = invoke(agent, [human(block(RED), block(GREEN))], way)

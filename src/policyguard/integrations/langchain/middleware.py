@@ -313,6 +313,7 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         self, response: ModelResponse[Any], memo: RunMemo, result: ScreenResult, held: HeldEvents
     ) -> ModelResponse[Any]:
         self._report("output", result)
+        memo.answered = result if result.blocked else None
         if result.blocked and self._exit == "end":
             return ModelResponse(result=[self._notice(result)])
         changed: list[BaseMessage] = settled_messages(
@@ -327,14 +328,16 @@ class GuardMiddleware(InOneProcess, AgentMiddleware[Any, Any, Any]):
         return ModelResponse(result=changed, structured_response=structured)
 
     def _last_word(self, memo: RunMemo, last: list[BaseMessage], result: ScreenResult) -> dict[str, Any]:
+        # What stands in the place of a blocked image holds none: the state tells of the answer itself.
+        noted, memo.answered = (result if result.blocked else memo.answered or result), None
         if any(self._marked(message) for message in last):
-            return {**self._noted(memo, "output", result), "jump_to": "end"}
+            return {**self._noted(memo, "output", noted), "jump_to": "end"}
         if result.blocked and self._exit == "end":
             gone = [RemoveMessage(id=message.id) for message in last[1:] if message.id is not None]
             notice = self._notice(result).model_copy(update={"id": last[0].id})
-            return {**self._noted(memo, "output", result), "jump_to": "end", "messages": [notice, *gone]}
+            return {**self._noted(memo, "output", noted), "jump_to": "end", "messages": [notice, *gone]}
         changed = settled_messages(last, result, self._replace_with, memo.note_made)
-        update = self._noted(memo, "output", result)
+        update = self._noted(memo, "output", noted)
         if messages := [new for old, new in zip(last, changed, strict=True) if new is not old]:
             update["messages"] = messages
         return update

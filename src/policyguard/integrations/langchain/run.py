@@ -23,6 +23,7 @@ from policyguard.verdict import Verdict
 
 if TYPE_CHECKING:
     from policyguard.guard import Guard
+    from policyguard.integrations.screen import ScreenResult
 
 __all__ = ["GuardState", "RunMemo", "Runs"]
 
@@ -75,6 +76,8 @@ class RunMemo(Memo):
         self.run = run
         self.reported: frozenset[Hashable] = frozenset()
         """What the last report of the history was about."""
+        self.answered: ScreenResult | None = None
+        """What the last answer of the model was judged to be, where an image of it was blocked."""
         self._fresh: list[Hashable] = []
         self._known = Known(_KNOWN) if known is None else known
         self._made = set(made)
