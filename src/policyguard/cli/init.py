@@ -44,7 +44,10 @@ def init(
     base: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="POLICY", help="The packaged policy to build on: `policyguard policy list`."
+            "--from",
+            metavar="POLICY",
+            help="The packaged policy to build on: `policyguard policy list`. "
+            f"Default: {DEFAULT_BASE}, for photographs.",
         ),
     ] = None,
     name: Annotated[
